@@ -1,0 +1,1 @@
+"""Label indexes: maximum inner product search over label embeddings."""

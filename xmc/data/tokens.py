@@ -1,0 +1,37 @@
+"""Ragged token sequences: values and offsets, never padded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["RaggedTokens"]
+
+
+@dataclass(frozen=True)
+class RaggedTokens:
+    """`n` token sequences of any lengths: sequence `i` is `values[offsets[i]:offsets[i + 1]]`.
+
+    values: unsigned integers [total], in the narrowest type that holds them; may be a read-only memory map.
+    offsets: int64 [n + 1], starting at 0.
+    """
+
+    values: npt.NDArray[np.unsignedinteger]
+    offsets: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """Number of tokens of each sequence, int64 [n]."""
+        return np.diff(self.offsets)
+
+    def take(self, rows: npt.NDArray[np.integer]) -> RaggedTokens:
+        """The sequences `rows` (integers [m]), in that order, repeats allowed, as a copy in memory."""
+        lengths = self.lengths[rows]
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        positions = np.arange(offsets[-1]) + np.repeat(self.offsets[:-1][rows] - offsets[:-1], lengths)
+        return RaggedTokens(self.values[positions], offsets)

@@ -1,0 +1,188 @@
+"""Directories that are whole or absent: atomic writes, a manifest with checksums, verification on load.
+
+A stored directory (a run, an index) holds a `manifest.json` that lists every other file in it with size and SHA-256.
+It is written under a temporary name beside its destination, synced to disk, and swapped into place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import hashlib
+import json
+import os
+import shutil
+import sys
+import uuid
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from xmc.errors import StoreError
+
+__all__ = ["FORMAT_VERSION", "MANIFEST", "atomic_directory", "atomic_file", "read_manifest", "sha256_file"]
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+_LIBRARIES = ("xmc", "torch", "numpy", "numba", "pyarrow", "transformers", "faiss-cpu")
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal, read in blocks of 1 MiB."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def atomic_file(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success sync it and rename it to `path`, on an exception remove it."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:12]}.tmp"
+    try:
+        yield temporary
+        _sync(temporary)
+        temporary.replace(path)
+        _sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_directory(path: str | Path, kind: str, **properties: Any) -> Iterator[Path]:
+    """Yield an empty temporary directory that becomes `path`, with a manifest, when the block ends without exception.
+
+    Parameters
+    ----------
+    path: destination. An existing directory is replaced whole, in one step where the system can exchange two names,
+        and only if it holds a manifest of the same `kind`: nothing that xmc did not write is ever deleted.
+    kind: what the directory is ("run", "index"); stored, and demanded again by `read_manifest`.
+    properties: further JSON values stored in the manifest under "properties".
+
+    Raises
+    ------
+    StoreError: `path` exists and is not a directory of that kind.
+    """
+    path = Path(path)
+    refuse_foreign_directory(path, kind)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:12]}.tmp"
+    temporary.mkdir()
+    try:
+        yield temporary
+        _write_manifest(temporary, kind, properties)
+        for file in sorted(temporary.rglob("*")):
+            _sync(file)
+        _sync(temporary)
+        if path.is_dir() and any(path.iterdir()):
+            _exchange(temporary, path)
+        else:
+            temporary.replace(path)
+        _sync(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def refuse_foreign_directory(path: Path, kind: str) -> None:
+    """Raise StoreError where writing a directory of `kind` to `path` would replace something that is not one."""
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return
+    if not path.is_dir():
+        raise StoreError(f"{path} is a file; name a directory for the {kind}.")
+    try:
+        found = json.loads((path / MANIFEST).read_text(encoding="utf-8")).get("kind")
+    except (OSError, ValueError, AttributeError):
+        found = None
+    if found != kind:
+        raise StoreError(f"{path} exists and is not an xmc {kind}; name another directory or remove it first.")
+
+
+def read_manifest(path: str | Path, kind: str) -> dict[str, Any]:
+    """Read the manifest of the directory `path` and verify the size and SHA-256 of every file that it lists.
+
+    Raises
+    ------
+    StoreError: no such directory, no or broken manifest, another kind or format version, or a file that is missing,
+        truncated, or changed since it was written; the message names it.
+    """
+    path = Path(path)
+    manifest_file = path / MANIFEST
+    if not path.is_dir():
+        raise StoreError(f"{path} does not exist; name the directory of a saved {kind}.")
+    try:
+        manifest = json.loads(manifest_file.read_text(encoding="utf-8"))
+        files = manifest["files"]
+        found, version = manifest["kind"], manifest["format_version"]
+        entries = [(str(name), int(entry["size"]), str(entry["sha256"])) for name, entry in files.items()]
+    except OSError as error:
+        raise StoreError(f"{path} holds no {MANIFEST}, so it is not a saved {kind}.") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StoreError(f"{manifest_file} is not a manifest written by xmc ({error!r}).") from error
+    if found != kind:
+        raise StoreError(f"{path} holds a saved {found}, not a {kind}.")
+    if version != FORMAT_VERSION:
+        raise StoreError(f"{path} has format version {version}; this xmc reads version {FORMAT_VERSION}.")
+    for name, size, digest in entries:
+        _verify_file(path, name, size, digest)
+    return dict(manifest)
+
+
+def _verify_file(root: Path, name: str, size: int, digest: str) -> None:
+    file = root / name
+    if root.resolve() not in file.resolve().parents:
+        raise StoreError(f"{root / MANIFEST} lists {name!r}, which lies outside of {root}.")
+    if not file.is_file():
+        raise StoreError(f"{file} is missing; the directory is not whole. Copy it again or train again.")
+    actual = file.stat().st_size
+    if actual != size:
+        raise StoreError(f"{file} has {actual} bytes where the manifest says {size}: it was truncated or edited.")
+    if sha256_file(file) != digest:
+        raise StoreError(f"{file} does not match its SHA-256 in {MANIFEST}: it was edited or is corrupt.")
+
+
+def _write_manifest(root: Path, kind: str, properties: dict[str, Any]) -> None:
+    files = {
+        file.relative_to(root).as_posix(): {"size": file.stat().st_size, "sha256": sha256_file(file)}
+        for file in sorted(root.rglob("*"))
+        if file.is_file()
+    }
+    manifest = {
+        "kind": kind,
+        "format_version": FORMAT_VERSION,
+        "libraries": {"python": sys.version.split()[0], **_library_versions()},
+        "properties": properties,
+        "files": files,
+    }
+    (root / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+
+
+def _library_versions() -> dict[str, str]:
+    versions = {}
+    for name in _LIBRARIES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _exchange(first: Path, second: Path) -> None:
+    """Swap two names: atomically with Linux's renameat2(RENAME_EXCHANGE), elsewhere with three renames."""
+    renameat2 = getattr(ctypes.CDLL(None), "renameat2", None) if sys.platform == "linux" else None
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    if renameat2 is not None and renameat2(here, os.fsencode(first), here, os.fsencode(second), exchange) == 0:
+        return
+    aside = first.with_suffix(".old")
+    second.replace(aside)
+    first.replace(second)
+    aside.replace(first)
