@@ -1,0 +1,33 @@
+"""Extreme multi-label classification as retrieval: train dual encoders, index label embeddings, search them."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from xmc.config import TrainConfig
+    from xmc.data.dataset import Dataset
+    from xmc.errors import XMCError
+    from xmc.evaluation import evaluate
+    from xmc.retriever import Retriever
+    from xmc.training.trainer import train
+
+__all__ = ["Dataset", "Retriever", "TrainConfig", "XMCError", "evaluate", "train"]
+__version__ = "0.1.0"
+
+_HOME = {
+    "Dataset": "xmc.data.dataset",
+    "Retriever": "xmc.retriever",
+    "TrainConfig": "xmc.config",
+    "XMCError": "xmc.errors",
+    "evaluate": "xmc.evaluation",
+    "train": "xmc.training.trainer",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that `import xmc` loads neither torch nor pyarrow."""
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'xmc' has no attribute {name!r}")
