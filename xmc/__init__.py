@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Dataset", "Retriever", "TrainConfig", "XMCError", "evaluate", "train"]
 __version__ = "0.1.0"
+
+# An editable install serves xmc.kernels, a namespace package inside a regular one, through setuptools' own path entry;
+# Python looks for it on the parent's path only. In a wheel there is no such entry and nothing is added.
+__path__ += [entry for entry in sys.path if entry.startswith("__editable__.xmc-")]
 
 _HOME = {
     "Dataset": "xmc.data.dataset",

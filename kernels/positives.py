@@ -1,0 +1,110 @@
+"""The positive labels of a batch of queries, as compressed sparse rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from xmc.errors import InputError
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+__all__ = ["Positives"]
+
+
+@dataclass(frozen=True)
+class Positives:
+    """Positive labels of B queries: those of query i are `indices[indptr[i]:indptr[i + 1]]`.
+
+    indptr: int64 [B + 1], starting at 0.
+    indices: int32 or int64 [nnz], sorted and unique within a row.
+    weights: optional relevance, floating [nnz], not negative; a loss divides by their sum in each row.
+
+    Raises InputError when the arrays do not fit together or a row is not sorted and unique.
+    """
+
+    indptr: Tensor
+    indices: Tensor
+    weights: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        indptr, indices = self.indptr, self.indices
+        if indptr.dtype != torch.int64 or indptr.dim() != 1 or len(indptr) < 1 or int(indptr[0]) != 0:
+            raise InputError("Positives.indptr must be a one-dimensional int64 tensor that starts at 0.")
+        if indices.dtype not in (torch.int32, torch.int64) or indices.shape != (int(indptr[-1]),):
+            raise InputError(
+                f"Positives.indices must be int32 or int64 with indptr[-1] = {int(indptr[-1])} entries, "
+                f"but is {indices.dtype} of shape {tuple(indices.shape)}."
+            )
+        if bool((indptr.diff() < 0).any()):
+            raise InputError("Positives.indptr must not decrease.")
+        if self.weights is not None and self.weights.shape != indices.shape:
+            raise InputError("Positives.weights must have one entry for each index.")
+        if len(indices) > 1:
+            rows = self.rows
+            ordered = (indices.diff() > 0) | (rows.diff() > 0)
+            if not bool(ordered.all()):
+                row = int(rows[1:][~ordered][0])
+                raise InputError(
+                    f"Positives.indices of row {row} are not sorted and unique; Positives.from_lists makes them so."
+                )
+
+    def __len__(self) -> int:
+        return len(self.indptr) - 1
+
+    @property
+    def counts(self) -> Tensor:
+        """Number of positives of each row, int64 [B]."""
+        return self.indptr.diff()
+
+    @property
+    def rows(self) -> Tensor:
+        """The row of each entry of `indices`, int64 [nnz]."""
+        return torch.repeat_interleave(self.counts, output_size=len(self.indices))
+
+    def check(self, queries: int, labels: int) -> None:
+        """Raise InputError unless there are `queries` rows and every index is in [0, labels)."""
+        if len(self) != queries:
+            raise InputError(f"Positives has {len(self)} rows for {queries} queries; give one row for each query.")
+        if len(self.indices) and not 0 <= int(self.indices.min()) <= int(self.indices.max()) < labels:
+            raise InputError(
+                f"Positives.indices range from {int(self.indices.min())} to {int(self.indices.max())}, "
+                f"outside of the {labels} labels [0, {labels})."
+            )
+
+    def to(self, device: torch.device | str) -> Positives:
+        """The same positives with all tensors on `device`."""
+        weights = None if self.weights is None else self.weights.to(device)
+        return Positives(self.indptr.to(device), self.indices.to(device), weights)
+
+    @classmethod
+    def from_lists(cls, rows: Sequence[Sequence[int]], weights: Sequence[Sequence[float]] | None = None) -> Positives:
+        """Positives of each query as a list; lists are sorted, and of a label given twice the first weight stays.
+
+        >>> Positives.from_lists([[3, 1], [], [2]]).indices
+        tensor([1, 3, 2])
+        """
+        pairs = [
+            dict(reversed(list(zip(row, [1.0] * len(row) if weights is None else weights[i], strict=True))))
+            for i, row in enumerate(rows)
+        ]
+        flat = [(label, row[label]) for row in pairs for label in sorted(row)]
+        indptr = torch.tensor([0, *(len(row) for row in pairs)], dtype=torch.int64).cumsum(0)
+        indices = torch.tensor([label for label, _ in flat], dtype=torch.int64)
+        return cls(indptr, indices, None if weights is None else torch.tensor([weight for _, weight in flat]))
+
+    @classmethod
+    def from_scipy(cls, matrix: csr_matrix, weighted: bool = False) -> Positives:
+        """Positives from a scipy CSR matrix [B, L]; with `weighted` its values become the relevance weights."""
+        matrix = matrix.copy()
+        matrix.sum_duplicates()
+        return cls(
+            torch.from_numpy(matrix.indptr).long(),
+            torch.from_numpy(matrix.indices),
+            torch.from_numpy(matrix.data) if weighted else None,
+        )

@@ -1,0 +1,137 @@
+"""One hashed table of vectors shared by features of all kinds: weighted sums of its rows, and their gradients.
+
+The numba kernels here are the static encoder's whole cost, so they are written for memory traffic: the forward pass
+reads each feature's row once; the gradient of the table is never built, but kept as its two factors (which features each
+text has, and the gradient of each text's embedding), from which the optimizer forms a touched row's gradient in cache.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Bags", "Transposed", "bag_sums", "locate", "transpose"]
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Bags:
+    """n bags of features, each feature with its place in the table, its weight's place, and its coefficient.
+
+    rows: int32 [nnz, probes], slots: int32 [nnz], coefficients: float32 [nnz] (0 for a dropped feature),
+    offsets: int64 [n + 1].
+    """
+
+    rows: npt.NDArray[np.int32]
+    slots: npt.NDArray[np.int32]
+    coefficients: Floats
+    offsets: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Transposed:
+    """The features of some bags in order of table row: row `touched[t]` has entries starts[t] to starts[t + 1].
+
+    touched: int32 [T], starts: int64 [T + 1]; bags, features: int32 [entries], where an entry comes from.
+    """
+
+    touched: npt.NDArray[np.int32]
+    starts: npt.NDArray[np.int64]
+    bags: npt.NDArray[np.int32]
+    features: npt.NDArray[np.int32]
+
+
+@numba.njit(cache=True, inline="always")
+def _scramble(value: np.uint64, seed: np.uint64) -> np.uint64:
+    value = (value + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) ^ (seed * np.uint64(0xD6E8FEB86659FD93))
+    value ^= value >> np.uint64(32)
+    value *= np.uint64(0xD6E8FEB86659FD93)
+    return value ^ (value >> np.uint64(32))
+
+
+@numba.njit(cache=True, parallel=True)
+def locate(
+    values: npt.NDArray[np.uint32],
+    table_rows: int,
+    weight_slots: int,
+    rows: npt.NDArray[np.int32],
+    slots: npt.NDArray[np.int32],
+) -> None:
+    """Places of features: `rows` [nnz, probes] in [0, table_rows), `slots` [nnz] in [0, weight_slots).
+
+    The kind of a feature is part of its value, so each kind probes the table with its own hash.
+    """
+    probes = rows.shape[1]
+    for feature in numba.prange(len(values)):
+        value = np.uint64(values[feature])
+        slots[feature] = np.int32(_scramble(value, np.uint64(0)) % np.uint64(weight_slots))
+        for probe in range(probes):
+            rows[feature, probe] = np.int32(_scramble(value, np.uint64(probe + 1)) % np.uint64(table_rows))
+
+
+@numba.njit(cache=True, parallel=True, fastmath=True)
+def bag_sums(
+    table: Floats, rows: npt.NDArray[np.int32], coefficients: Floats, offsets: npt.NDArray[np.int64], out: Floats
+) -> None:
+    """out[i, probe block] = Σ_f coefficient_f · table[row_f of that probe], over the features f of bag i."""
+    probes, width = rows.shape[1], table.shape[1]
+    for bag in numba.prange(len(offsets) - 1):
+        total = out[bag]
+        total[:] = 0
+        for feature in range(offsets[bag], offsets[bag + 1]):
+            coefficient = coefficients[feature]
+            if coefficient != 0:
+                for probe in range(probes):
+                    row = table[rows[feature, probe]]
+                    base = probe * width
+                    for column in range(width):
+                        total[base + column] += coefficient * row[column]
+
+
+def transpose(bags: Bags, table_rows: int) -> Transposed:
+    """Group the features with a coefficient by the table row they probe; linear time, stable order."""
+    entries, places = _count_rows(bags.rows, bags.coefficients, table_rows)
+    touched = np.flatnonzero(places[1:] - places[:-1]).astype(np.int32)
+    bag_of, feature_of = np.empty(entries, np.int32), np.empty(entries, np.int32)
+    starts = np.append(places[touched], entries)
+    _fill_rows(bags.rows, bags.coefficients, bags.offsets, places, bag_of, feature_of)
+    return Transposed(touched, starts, bag_of, feature_of)
+
+
+@numba.njit(cache=True)
+def _count_rows(
+    rows: npt.NDArray[np.int32], coefficients: Floats, table_rows: int
+) -> tuple[int, npt.NDArray[np.int64]]:
+    places = np.zeros(table_rows + 1, np.int64)
+    for feature in range(len(coefficients)):
+        if coefficients[feature] != 0:
+            for probe in range(rows.shape[1]):
+                places[rows[feature, probe] + 1] += 1
+    for row in range(table_rows):
+        places[row + 1] += places[row]
+    return places[table_rows], places
+
+
+@numba.njit(cache=True)
+def _fill_rows(
+    rows: npt.NDArray[np.int32],
+    coefficients: Floats,
+    offsets: npt.NDArray[np.int64],
+    places: npt.NDArray[np.int64],
+    bag_of: npt.NDArray[np.int32],
+    feature_of: npt.NDArray[np.int32],
+) -> None:
+    cursor = places[:-1].copy()
+    for bag in range(len(offsets) - 1):
+        for feature in range(offsets[bag], offsets[bag + 1]):
+            if coefficients[feature] != 0:
+                for probe in range(rows.shape[1]):
+                    place = cursor[rows[feature, probe]]
+                    cursor[rows[feature, probe]] = place + 1
+                    bag_of[place] = bag
+                    # The probe rides along: an entry needs to know which block of the embedding it fed.
+                    feature_of[place] = feature * rows.shape[1] + probe
