@@ -21,10 +21,21 @@ from typing import Any
 
 from xmc.errors import StoreError
 
-__all__ = ["FORMAT_VERSION", "MANIFEST", "atomic_directory", "atomic_file", "read_manifest", "sha256_file"]
+__all__ = [
+    "FORMAT_VERSION",
+    "LOG",
+    "MANIFEST",
+    "atomic_directory",
+    "atomic_file",
+    "read_manifest",
+    "refuse_foreign_directory",
+    "sha256_file",
+]
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
+LOG = "metrics.jsonl"
+"""A log that grows while a directory is rewritten: carried over, never listed in the manifest."""
 _LIBRARIES = ("xmc", "torch", "numpy", "numba", "pyarrow", "transformers", "faiss-cpu")
 
 
@@ -75,6 +86,8 @@ def atomic_directory(path: str | Path, kind: str, **properties: Any) -> Iterator
     try:
         yield temporary
         _write_manifest(temporary, kind, properties)
+        if (path / LOG).is_file():
+            shutil.copyfile(path / LOG, temporary / LOG)
         for file in sorted(temporary.rglob("*")):
             _sync(file)
         _sync(temporary)
@@ -89,7 +102,7 @@ def atomic_directory(path: str | Path, kind: str, **properties: Any) -> Iterator
 
 def refuse_foreign_directory(path: Path, kind: str) -> None:
     """Raise StoreError where writing a directory of `kind` to `path` would replace something that is not one."""
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+    if not path.exists() or (path.is_dir() and not any(entry.name != LOG for entry in path.iterdir())):
         return
     if not path.is_dir():
         raise StoreError(f"{path} is a file; name a directory for the {kind}.")

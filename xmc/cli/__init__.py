@@ -1,1 +1,61 @@
-"""The command line: one file a subcommand."""
+"""The command line: one file a subcommand. Nothing here imports torch before a command needs it."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+
+from xmc import __version__
+from xmc.cli import data, evaluate, index, predict, quickstart, search, train
+from xmc.errors import XMCError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="xmc",
+    help="Extreme multi-label classification as retrieval: train, index, search, evaluate.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(data.app, name="data")
+app.command("quickstart")(quickstart.quickstart)
+app.command("train")(train.train)
+app.command("index")(index.index)
+app.command("search")(search.search)
+app.command("predict")(predict.predict)
+app.command("evaluate")(evaluate.evaluate)
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    version: bool = typer.Option(False, "--version", help="Print the version and exit."),
+    verbose: bool = typer.Option(False, "--verbose", "-v", help="Log what is decided."),
+) -> None:
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING,
+        format="%(message)s",
+        handlers=[RichHandler(console=Console(stderr=True), show_path=False)],
+    )
+    if version:
+        typer.echo(f"xmc {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line. A mistake of the user's is one sentence on standard error and exit code 2."""
+    try:
+        app()
+    except XMCError as error:
+        Console(stderr=True).print(f"[red]error:[/red] {_escape(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _escape(text: str) -> str:
+    return text.replace("[", r"\[")

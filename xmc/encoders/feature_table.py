@@ -22,7 +22,7 @@ Floats = npt.NDArray[np.float32]
 class Bags:
     """n bags of features, each feature with its place in the table, its weight's place, and its coefficient.
 
-    rows: int32 [nnz, probes], slots: int32 [nnz], coefficients: float32 [nnz] (0 for a dropped feature),
+    rows: int32 [nnz], slots: int32 [nnz], coefficients: float32 [nnz] (0 for a dropped feature),
     offsets: int64 [n + 1].
     """
 
@@ -36,7 +36,8 @@ class Bags:
 class Transposed:
     """The features of some bags in order of table row: row `touched[t]` has entries starts[t] to starts[t + 1].
 
-    touched: int32 [T], starts: int64 [T + 1]; bags, features: int32 [entries], where an entry comes from.
+    touched: int32 [T], starts: int64 [T + 1]; bags, features: int32 [entries]: the bag and the place among all features
+    that an entry comes from.
     """
 
     touched: npt.NDArray[np.int32]
@@ -61,59 +62,51 @@ def locate(
     rows: npt.NDArray[np.int32],
     slots: npt.NDArray[np.int32],
 ) -> None:
-    """Places of features: `rows` [nnz, probes] in [0, table_rows), `slots` [nnz] in [0, weight_slots).
+    """Places of features [nnz]: `rows` in [0, table_rows) and `slots` in [0, weight_slots), by independent hashes.
 
     The kind of a feature is part of its value, so each kind probes the table with its own hash.
     """
-    probes = rows.shape[1]
     for feature in numba.prange(len(values)):
         value = np.uint64(values[feature])
         slots[feature] = np.int32(_scramble(value, np.uint64(0)) % np.uint64(weight_slots))
-        for probe in range(probes):
-            rows[feature, probe] = np.int32(_scramble(value, np.uint64(probe + 1)) % np.uint64(table_rows))
+        rows[feature] = np.int32(_scramble(value, np.uint64(1)) % np.uint64(table_rows))
 
 
 @numba.njit(cache=True, parallel=True, fastmath=True)
 def bag_sums(
     table: Floats, rows: npt.NDArray[np.int32], coefficients: Floats, offsets: npt.NDArray[np.int64], out: Floats
 ) -> None:
-    """out[i, probe block] = Σ_f coefficient_f · table[row_f of that probe], over the features f of bag i."""
-    probes, width = rows.shape[1], table.shape[1]
+    """out[i] = Σ_f coefficients[f] · table[rows[f]], over the features f of bag i; out is float32 [n, D]."""
     for bag in numba.prange(len(offsets) - 1):
         total = out[bag]
         total[:] = 0
         for feature in range(offsets[bag], offsets[bag + 1]):
             coefficient = coefficients[feature]
             if coefficient != 0:
-                for probe in range(probes):
-                    row = table[rows[feature, probe]]
-                    base = probe * width
-                    for column in range(width):
-                        total[base + column] += coefficient * row[column]
+                row = table[rows[feature]]
+                for column in range(len(row)):
+                    total[column] += coefficient * row[column]
 
 
 def transpose(bags: Bags, table_rows: int) -> Transposed:
-    """Group the features with a coefficient by the table row they probe; linear time, stable order."""
-    entries, places = _count_rows(bags.rows, bags.coefficients, table_rows)
-    touched = np.flatnonzero(places[1:] - places[:-1]).astype(np.int32)
-    bag_of, feature_of = np.empty(entries, np.int32), np.empty(entries, np.int32)
-    starts = np.append(places[touched], entries)
+    """Group the features that have a coefficient by the table row they probe; linear time, stable order."""
+    places = _count_rows(bags.rows, bags.coefficients, table_rows)
+    touched = np.flatnonzero(np.diff(places)).astype(np.int32)
+    bag_of, feature_of = np.empty(places[-1], np.int32), np.empty(places[-1], np.int32)
+    starts = np.append(places[touched], places[-1])
     _fill_rows(bags.rows, bags.coefficients, bags.offsets, places, bag_of, feature_of)
     return Transposed(touched, starts, bag_of, feature_of)
 
 
 @numba.njit(cache=True)
-def _count_rows(
-    rows: npt.NDArray[np.int32], coefficients: Floats, table_rows: int
-) -> tuple[int, npt.NDArray[np.int64]]:
+def _count_rows(rows: npt.NDArray[np.int32], coefficients: Floats, table_rows: int) -> npt.NDArray[np.int64]:
     places = np.zeros(table_rows + 1, np.int64)
-    for feature in range(len(coefficients)):
+    for feature in range(len(rows)):
         if coefficients[feature] != 0:
-            for probe in range(rows.shape[1]):
-                places[rows[feature, probe] + 1] += 1
+            places[rows[feature] + 1] += 1
     for row in range(table_rows):
         places[row + 1] += places[row]
-    return places[table_rows], places
+    return places
 
 
 @numba.njit(cache=True)
@@ -125,13 +118,11 @@ def _fill_rows(
     bag_of: npt.NDArray[np.int32],
     feature_of: npt.NDArray[np.int32],
 ) -> None:
-    cursor = places[:-1].copy()
+    """Write each row's entries; advances `places` from each row's start to its end."""
     for bag in range(len(offsets) - 1):
         for feature in range(offsets[bag], offsets[bag + 1]):
             if coefficients[feature] != 0:
-                for probe in range(rows.shape[1]):
-                    place = cursor[rows[feature, probe]]
-                    cursor[rows[feature, probe]] = place + 1
-                    bag_of[place] = bag
-                    # The probe rides along: an entry needs to know which block of the embedding it fed.
-                    feature_of[place] = feature * rows.shape[1] + probe
+                place = places[rows[feature]]
+                places[rows[feature]] = place + 1
+                bag_of[place] = bag
+                feature_of[place] = feature

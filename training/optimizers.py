@@ -1,0 +1,140 @@
+"""Optimizers that cost what a step touches: Adam on rows of tables, AdamW for whatever is dense."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from xmc.config import TrainConfig
+from xmc.encoders.dual import DualEncoder
+from xmc.encoders.feature_table import Bags, transpose
+from xmc.encoders.static import FeatureTable
+from xmc.training.row_kernels import adam_factored_rows, adam_rows
+
+__all__ = ["FeatureTableAdam", "Optimizers", "RowAdam"]
+
+BETAS = (0.9, 0.99)
+
+
+class RowAdam:
+    """Adam (Kingma and Ba 2015) on the rows of a matrix [R, D] that have a gradient; other rows and moments stay still.
+
+    The bias corrections follow the number of steps, as in torch.optim.SparseAdam.
+    """
+
+    def __init__(self, parameter: Tensor, betas: tuple[float, float] = BETAS) -> None:
+        self.parameter = parameter.detach()
+        self.first, self.second = torch.zeros_like(self.parameter), torch.zeros_like(self.parameter)
+        self.betas = betas
+        self.steps = 0
+
+    def step(self, rows: npt.NDArray[np.int64], gradients: Tensor, learning_rate: float) -> None:
+        """Update the unique `rows` [n] with `gradients` [n, D]."""
+        rate, root = self.advance(learning_rate)
+        adam_rows(*self.arrays(), rows, gradients.numpy(), rate, *self.betas, root)
+
+    def advance(self, learning_rate: float) -> tuple[float, float]:
+        """Count a step; return the bias-corrected rate and the root of the second moment's correction."""
+        self.steps += 1
+        return learning_rate / (1 - self.betas[0] ** self.steps), (1 - self.betas[1] ** self.steps) ** 0.5
+
+    def arrays(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Parameter, first and second moment as numpy views."""
+        return self.parameter.numpy(), self.first.numpy(), self.second.numpy()
+
+
+class FeatureTableAdam:
+    """Adam on a feature table's touched rows and feature weights, from the factors its backward passes left."""
+
+    def __init__(self, table: FeatureTable) -> None:
+        self.table = table
+        self.vectors = RowAdam(table.vectors)
+        self.weights = RowAdam(table.log_weights[:, None])
+
+    def step(self, learning_rate: float, weight_learning_rate: float) -> None:
+        """Use up `table.pending`: the gradient of every touched row, over all backward passes since the last step."""
+        if not self.table.pending:
+            return
+        bags, gradients, bounds = _stack(self.table.pending)
+        self.table.pending.clear()
+        entries = transpose(bags, len(self.table.vectors))
+        alignments = np.zeros(len(bags.slots), np.float32)
+        rate, root = self.vectors.advance(learning_rate)
+        adam_factored_rows(
+            *self.vectors.arrays(),
+            entries.touched,
+            entries.starts,
+            entries.bags,
+            entries.features,
+            bags.coefficients,
+            gradients,
+            bounds,
+            alignments,
+            rate,
+            *self.vectors.betas,
+            root,
+        )
+        # d(c·row)/d(log w) = c·row, since c = scale · exp(log w)
+        alignments *= bags.coefficients
+        totals = np.bincount(bags.slots, weights=alignments, minlength=len(self.table.log_weights))
+        slots = np.flatnonzero(totals)
+        self.weights.step(slots, torch.from_numpy(totals[slots, None].astype(np.float32)), weight_learning_rate)
+
+
+def _stack(
+    pending: list[tuple[Bags, Tensor]],
+) -> tuple[Bags, tuple[npt.NDArray[np.float32], ...], npt.NDArray[np.int64]]:
+    """Several passes' bags as one, their gradients as parts, and the first bag of each part (and the end)."""
+    parts = [bags for bags, _ in pending]
+    bounds = np.cumsum([0, *(len(bags.offsets) - 1 for bags in parts)])
+    starts = np.cumsum([0, *(len(bags.rows) for bags in parts)])
+    stacked = Bags(
+        np.concatenate([bags.rows for bags in parts]),
+        np.concatenate([bags.slots for bags in parts]),
+        np.concatenate([bags.coefficients for bags in parts]),
+        np.concatenate([[0], *(bags.offsets[1:] + start for bags, start in zip(parts, starts, strict=False))]),
+    )
+    return stacked, tuple(gradient.numpy() for _, gradient in pending), bounds
+
+
+class Optimizers:
+    """Every parameter of a dual encoder with the optimizer it needs, driven by one learning-rate schedule."""
+
+    def __init__(self, model: DualEncoder, config: TrainConfig) -> None:
+        self.config = config
+        self.model = model
+        modules = list(model.modules())
+        self.tables = [FeatureTableAdam(module) for module in modules if isinstance(module, FeatureTable)]
+        self.vectors = None if model.label_vectors is None else RowAdam(model.label_vectors)
+        own = {id(p) for module in modules if isinstance(module, FeatureTable) for p in module.parameters()}
+        own.add(id(model.label_vectors))
+        dense = [p for p in model.parameters() if id(p) not in own and p.requires_grad]
+        decayed = [p for p in dense if p.dim() > 1]
+        plain = [p for p in dense if p.dim() <= 1]
+        groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        self.dense = torch.optim.AdamW([group for group in groups if group["params"]]) if dense else None
+
+    def step(self, factor: float) -> None:
+        """Update all parameters at `factor` (in [0, 1], the schedule) of the configured rates, and clear gradients."""
+        rate = factor * self.config.learning_rate
+        for table in self.tables:
+            table.step(rate, rate * self.config.weight_learning_rate)
+        vectors = self.model.label_vectors
+        if self.vectors is not None and vectors is not None and vectors.grad is not None:
+            rows, values = _sparse_rows(vectors.grad)
+            self.vectors.step(rows, values, rate * self.config.label_vector_learning_rate)
+            vectors.grad = None
+        if self.dense is not None:
+            for group in self.dense.param_groups:
+                group["lr"] = rate
+            self.dense.step()
+            self.dense.zero_grad(set_to_none=True)
+
+
+def _sparse_rows(gradient: Tensor) -> tuple[npt.NDArray[np.int64], Tensor]:
+    """Unique rows and their gradients; one pass over unique rows is taken as it is, without a sort or a copy."""
+    if not gradient.is_coalesced() and len(gradient._indices()[0].unique()) < gradient._nnz():
+        gradient = gradient.coalesce()
+    return gradient._indices()[0].numpy(), gradient._values()

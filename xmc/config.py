@@ -1,0 +1,261 @@
+"""Typed configuration: an unknown key, a wrong type or a value out of range is an error before anything runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from xmc.errors import ConfigError
+
+__all__ = ["StaticConfig", "TrainConfig", "TransformerConfig", "dataclass_from_mapping", "parse_override"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class StaticConfig:
+    """The static encoder: words, word bigrams and character n-grams hashed into one table.
+
+    dimension: length D of an embedding.
+    table_rows: rows of the one table that all features share.
+    weight_slots: number of learned feature weights, shared by hash as well.
+    kind_scales: a factor for each kind of feature: words, word bigrams, character 3-, 4- and 5-grams; 0 leaves a kind out.
+    """
+
+    dimension: int = 256
+    table_rows: int = 131_072
+    weight_slots: int = 262_144
+    kind_scales: tuple[float, ...] = (1.0, 1.0, 0.5, 0.5, 0.5)
+
+    def __post_init__(self) -> None:
+        _at_least(self, "static.", dimension=1, table_rows=1, weight_slots=1)
+        if len(self.kind_scales) != 5 or min(self.kind_scales) < 0 or not any(self.kind_scales):
+            raise ConfigError(
+                f"static.kind_scales must be five numbers >= 0, not all 0, but is {list(self.kind_scales)}."
+            )
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """A pretrained transformer encoder.
+
+    directory: a Hugging Face encoder or sentence-transformers directory.
+    pooling: "mean" or "cls"; by default as the directory says, else "mean".
+    max_length: tokens kept of a text; by default as the directory says.
+    projection: output dimension of an added linear layer, or none.
+    dtype: of the backbone's weights and activations.
+    micro_batch_size: texts encoded at once where no gradient is needed.
+    """
+
+    directory: str = ""
+    pooling: Literal["mean", "cls"] | None = None
+    max_length: int | None = None
+    projection: int | None = None
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    micro_batch_size: int = 128
+
+    def __post_init__(self) -> None:
+        _at_least(self, "transformer.", max_length=3, projection=1, micro_batch_size=1)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that `xmc.train` can be told. The defaults are what `xmc quickstart` runs.
+
+    encoder: "static" or "transformer", configured under the key of that name.
+    share_towers: one encoder for queries and labels, or one each.
+    label_vectors: "residual" adds a learned vector to each encoded label (the classifier part); "none" does not.
+    loss: see xmc.kernels.losses.
+    temperature: τ of the loss, the start value when learn_temperature is set.
+    negatives: "all" scores every label at every step; "sampled" the positives of the batch and `sampled_negatives`
+        labels drawn uniformly, with the log-q correction.
+    epochs, batch_size: passes over the training queries, and queries of a step.
+    learning_rate: the highest, of the encoder; reached after the share `warmup` of all steps, then linear decay to zero.
+    weight_learning_rate: a factor on it for the static encoder's feature weights.
+    label_vector_learning_rate: a factor on it for the label vectors.
+    weight_decay: decoupled (AdamW), for the transformer encoder.
+    token_dropout, label_token_dropout: share of a query's, a label's tokens dropped in training.
+    label_vector_dropout: share of labels whose residual vector is left out of a step, so that the encoder learns too.
+    validation: share of the training queries held out and evaluated after each epoch; 0 for none.
+    patience: epochs without a better P@1 on the held-out queries after which training stops; the best epoch is kept.
+    relevance_weights: weight positives by the data set's relevance.
+    token_cache: a directory where the texts' tokens are kept between runs, by content; by default they are not.
+    index: "exact", or a FAISS factory string such as "HNSW32" or "IVF256,Flat".
+    seed: of initialisation, batch order, dropout and sampling.
+    device: "cpu", "cuda", "cuda:1", or "auto".
+    tile_bytes: largest size of a tile of scores, in bytes.
+    """
+
+    encoder: Literal["static", "transformer"] = "static"
+    static: StaticConfig = field(default_factory=StaticConfig)
+    transformer: TransformerConfig = field(default_factory=TransformerConfig)
+    share_towers: bool = True
+    label_vectors: Literal["none", "residual"] = "residual"
+    loss: Literal["softmax", "decoupled_softmax"] = "decoupled_softmax"
+    temperature: float = 0.07
+    learn_temperature: bool = False
+    negatives: Literal["all", "sampled"] = "all"
+    sampled_negatives: int = 8192
+    epochs: int = 8
+    batch_size: int = 512
+    learning_rate: float = 5e-3
+    weight_learning_rate: float = 10.0
+    label_vector_learning_rate: float = 1.0
+    weight_decay: float = 0.01
+    warmup: float = 0.05
+    token_dropout: float = 0.3
+    label_token_dropout: float = 0.3
+    label_vector_dropout: float = 0.0
+    validation: float = 0.0
+    patience: int = 2
+    relevance_weights: bool = False
+    token_cache: str | None = None
+    index: str = "exact"
+    seed: int = 0
+    device: str = "auto"
+    tile_bytes: int = 64 * 2**20
+
+    def __post_init__(self) -> None:
+        _at_least(self, "", epochs=1, batch_size=1, sampled_negatives=1, patience=1, tile_bytes=1, weight_decay=0)
+        for name in ("temperature", "learning_rate"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} must be greater than 0, but is {getattr(self, name)}.")
+        for name in ("warmup", "token_dropout", "label_token_dropout", "label_vector_dropout", "validation"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be a share in [0, 1), but is {getattr(self, name)}.")
+        if self.encoder == "static" and self.device not in ("auto", "cpu"):
+            raise ConfigError(f"The static encoder runs on the CPU; device must be auto or cpu, not {self.device!r}.")
+        if self.encoder == "transformer" and not self.transformer.directory:
+            raise ConfigError("encoder is transformer, so transformer.directory must name a model directory.")
+
+    @classmethod
+    def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
+        """Read a YAML file, then apply overrides of the form `key=value`, as in `static.dimension=512`.
+
+        Raises ConfigError for a file that cannot be read, an unknown key (with the nearest known one) or a wrong type.
+        """
+        path = Path(path)
+        try:
+            values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"The configuration {path} cannot be read: {error}.") from error
+        except yaml.YAMLError as error:
+            raise ConfigError(f"The configuration {path} is not valid YAML: {error}.") from error
+        if values is not None and not isinstance(values, dict):
+            raise ConfigError(f"The configuration {path} must be a mapping of keys to values.")
+        return cls.from_mapping(values or {}, overrides, source=str(path))
+
+    @classmethod
+    def from_mapping(
+        cls, values: Mapping[str, Any], overrides: Sequence[str] = (), source: str = "the configuration"
+    ) -> TrainConfig:
+        """Build from nested mappings, checked as by `load`."""
+        merged = _merge(values, [parse_override(text) for text in overrides])
+        return dataclass_from_mapping(cls, merged, source)
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Nested plain values, as `from_mapping` takes them."""
+        return dataclasses.asdict(self, dict_factory=lambda items: {k: _plain(v) for k, v in items})
+
+    def to_yaml(self) -> str:
+        """The whole configuration as YAML, every key written out."""
+        return yaml.safe_dump(self.to_mapping(), sort_keys=False)
+
+
+def parse_override(text: str) -> tuple[list[str], Any]:
+    """Split `a.b=value` into (["a", "b"], value), the value read as YAML."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"The setting {text!r} must have the form key=value, as in static.dimension=512.")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"The value of the setting {text!r} is not valid YAML.") from error
+    if isinstance(parsed, str):  # YAML 1.1 reads 5e-3 as a string
+        try:
+            parsed = float(parsed)
+        except ValueError:
+            pass
+    return key.strip().split("."), parsed
+
+
+def dataclass_from_mapping(kind: type[T], values: Mapping[str, Any], source: str, prefix: str = "") -> T:
+    """Build a dataclass from a mapping; ConfigError names the key, the nearest known key and the wanted type."""
+    hints = get_type_hints(kind)
+    arguments = {}
+    for key, value in values.items():
+        if key not in hints:
+            near = difflib.get_close_matches(str(key), hints, n=1)
+            hint = f" Did you mean {prefix + near[0]!r}?" if near else f" Known keys: {', '.join(hints)}."
+            raise ConfigError(f"{source} has the unknown key {prefix + str(key)!r}.{hint}")
+        arguments[key] = _convert(hints[key], value, source, prefix + key)
+    return kind(**arguments)
+
+
+def _convert(wanted: Any, value: Any, source: str, key: str) -> Any:
+    origin, choices = get_origin(wanted), get_args(wanted)
+    if dataclasses.is_dataclass(wanted) and isinstance(wanted, type):
+        if isinstance(value, Mapping):
+            return dataclass_from_mapping(wanted, value, source, key + ".")
+    elif origin in (Union, types.UnionType):
+        if value is None and type(None) in choices:
+            return None
+        (inner,) = [choice for choice in choices if choice is not type(None)]
+        return _convert(inner, value, source, key)
+    elif origin is Literal:
+        if value in choices and isinstance(value, str):
+            return value
+        raise ConfigError(f"{source}: {key} must be one of {', '.join(map(str, choices))}, but is {value!r}.")
+    elif origin is tuple:
+        if isinstance(value, (list, tuple)):
+            return tuple(_convert(choices[0], item, source, key) for item in value)
+    elif wanted is float:
+        number = _as_float(value)
+        if number is not None:
+            return number
+    elif isinstance(value, wanted) and not (wanted is int and isinstance(value, bool)):
+        return value
+    name = "a list of numbers" if origin is tuple else getattr(wanted, "__name__", str(wanted))
+    raise ConfigError(f"{source}: {key} must be of type {name}, but is {value!r}.")
+
+
+def _as_float(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    return number if abs(number) < float("inf") else None
+
+
+def _merge(values: Mapping[str, Any], overrides: Sequence[tuple[list[str], Any]]) -> dict[str, Any]:
+    merged = dict(values)
+    for keys, value in overrides:
+        node = merged
+        for key in keys[:-1]:
+            inner = node.get(key, {})
+            if not isinstance(inner, Mapping):
+                raise ConfigError(f"The setting {'.'.join(keys)} reaches into {key!r}, which holds no further keys.")
+            node[key] = dict(inner)
+            node = node[key]
+        node[keys[-1]] = value
+    return merged
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _at_least(owner: Any, prefix: str, **lowest: float) -> None:
+    for name, bound in lowest.items():
+        value = getattr(owner, name)
+        if value is not None and value < bound:
+            raise ConfigError(f"{prefix}{name} must be at least {bound}, but is {value}.")

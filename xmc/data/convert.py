@@ -1,0 +1,187 @@
+"""Conversion of any source into the canonical directory, streaming."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from xmc.data.checks import checked_filter, checked_rows
+from xmc.data.dataset import (
+    FILTER_SCHEMA,
+    FORMAT,
+    LABEL_SCHEMA,
+    QUERY_SCHEMA,
+    ContentHash,
+    Dataset,
+    combine_hashes,
+    write_properties,
+)
+from xmc.data.rows import Defect, Row, Source
+from xmc.errors import DataError
+from xmc.metrics import propensity_parameters
+from xmc.store import atomic_file
+
+__all__ = ["Conversion", "convert"]
+
+
+@dataclass
+class Conversion:
+    """What a conversion wrote and what it left out.
+
+    dropped: rows left out, by reason; a query that loses only labels is not dropped. warnings: by reason, rows kept.
+    """
+
+    dataset: Dataset
+    dropped: Counter[str] = field(default_factory=Counter)
+    warnings: Counter[str] = field(default_factory=Counter)
+
+
+def convert(
+    source: Source,
+    destination: str | Path,
+    *,
+    name: str | None = None,
+    on_bad_row: Literal["error", "drop"] = "error",
+    propensity: tuple[float, float] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> Conversion:
+    """Write a source as a canonical directory, in bounded memory; dataset.json comes last.
+
+    on_bad_row: "error" refuses at the first unusable row; "drop" leaves such rows out and counts them by reason. A dropped
+        label takes its positives along (counted as "positive of a dropped label"), later rows move up, and positives and
+        filters are renumbered.
+    propensity: A and B; by default those of the data set's family, from its name.
+    provenance: further values for dataset.json, such as a licence.
+
+    Raises DataError for a file that cannot be read, and, with "error", for the first bad row: file, line and reason.
+    """
+    directory = Path(destination)
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "dataset.json").unlink(missing_ok=True)
+    job = _Job(source, directory, on_bad_row)
+    name = name or source.name
+    with job.progress:
+        label_rows = job.write_table("labels", LABEL_SCHEMA, None, None)
+        splits = {}
+        for split in source.splits:
+            query_rows = job.write_table(f"queries-{split}", QUERY_SCHEMA, split, label_rows)
+            splits[split] = int((query_rows >= 0).sum())
+            job.write_filter(split, query_rows, label_rows)
+    write_properties(
+        directory,
+        {
+            "format": FORMAT,
+            "name": name,
+            "propensity": list(propensity or propensity_parameters(name)),
+            "labels": int((label_rows >= 0).sum()),
+            "splits": splits,
+            "converted_from": source.format,
+            **(provenance or {}),
+            "fingerprint": combine_hashes(job.hashes),
+        },
+    )
+    return Conversion(Dataset.load(directory), job.dropped, job.warnings)
+
+
+class _Job:
+    def __init__(self, source: Source, directory: Path, on_bad_row: str) -> None:
+        self.source, self.directory, self.on_bad_row = source, directory, on_bad_row
+        self.dropped: Counter[str] = Counter()
+        self.warnings: Counter[str] = Counter()
+        self.hashes: dict[str, str] = {}
+        console = Console(stderr=True)
+        self.progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}: {task.completed:,} rows"),
+            TimeElapsedColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+
+    def write_table(
+        self, stem: str, schema: pa.Schema, split: str | None, label_rows: npt.NDArray[np.int64] | None
+    ) -> npt.NDArray[np.int64]:
+        """Write a table; returns, for each row of the source, its row in the table or -1."""
+        task = self.progress.add_task(stem, total=None)
+        content, kept, batches = ContentHash(), 0, []
+        with atomic_file(self.directory / f"{stem}.parquet") as temporary, _writer(temporary, schema) as writer:
+            for rows, defects in checked_rows(self.source, split, 0 if label_rows is None else len(label_rows)):
+                self._account(defects)
+                good = [row for row in rows if row is not None]
+                batch = self._batch(good, schema, label_rows)
+                writer.write_batch(batch)
+                content.update(batch)
+                usable = np.array([row is not None for row in rows], bool)
+                batches.append(np.where(usable, kept + np.cumsum(usable) - 1, -1))
+                kept += len(good)
+                self.progress.advance(task, len(rows))
+        self.hashes[stem] = content.hexdigest()
+        return np.concatenate(batches) if batches else np.zeros(0, np.int64)
+
+    def write_filter(self, split: str, query_rows: npt.NDArray[np.int64], label_rows: npt.NDArray[np.int64]) -> None:
+        """Write a split's filter in the new row numbers, if it has one."""
+        pairs = list(self._filter_pairs(split, query_rows, label_rows))
+        file = self.directory / f"filter-{split}.parquet"
+        file.unlink(missing_ok=True)
+        if not pairs:
+            return
+        array = np.array(pairs, np.int32)
+        table = pa.table({"query": array[:, 0], "label": array[:, 1]}, schema=FILTER_SCHEMA)
+        with atomic_file(file) as temporary:
+            pq.write_table(table, temporary, compression="zstd")
+        content = ContentHash()
+        content.update(table)
+        self.hashes[f"filter-{split}"] = content.hexdigest()
+
+    def _filter_pairs(
+        self, split: str, query_rows: npt.NDArray[np.int64], label_rows: npt.NDArray[np.int64]
+    ) -> Iterator[tuple[int, int]]:
+        for item in checked_filter(self.source, split, len(query_rows), len(label_rows)):
+            if isinstance(item, Defect):
+                self._account([item])
+            elif query_rows[item[0]] >= 0 and label_rows[item[1]] >= 0:
+                yield int(query_rows[item[0]]), int(label_rows[item[1]])
+
+    def _batch(self, rows: list[Row], schema: pa.Schema, label_rows: npt.NDArray[np.int64] | None) -> pa.RecordBatch:
+        columns: dict[str, list[Any]] = {"uid": [row.uid for row in rows], "text": [row.text for row in rows]}
+        if label_rows is not None:
+            pairs = [self._positives(row, label_rows) for row in rows]
+            columns["labels"] = [[label for label, _ in row] for row in pairs]
+            columns["relevance"] = [
+                None if all(value == 1.0 for _, value in row) else [value for _, value in row] for row in pairs
+            ]
+        return pa.record_batch([pa.array(columns[part.name], part.type) for part in schema], schema=schema)
+
+    def _positives(self, row: Row, label_rows: npt.NDArray[np.int64]) -> list[tuple[int, float]]:
+        relevance = row.relevance or [1.0] * len(row.labels)
+        moved = [(int(label_rows[label]), value) for label, value in zip(row.labels, relevance, strict=True)]
+        kept = sorted(pair for pair in moved if pair[0] >= 0)
+        if len(kept) < len(moved):
+            self.dropped["positive of a dropped label"] += len(moved) - len(kept)
+        return kept
+
+    def _account(self, defects: list[Defect]) -> None:
+        for defect in defects:
+            if defect.severity == "warning":
+                self.warnings[defect.reason] += 1
+            elif self.on_bad_row == "error":
+                raise DataError(
+                    f"{defect} Correct it, or convert with --on-bad-row=drop to leave bad rows out; "
+                    f"`xmc data validate` lists all defects."
+                )
+            else:
+                self.dropped[defect.reason] += 1
+
+
+def _writer(file: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    return pq.ParquetWriter(file, schema, compression="zstd", compression_level=9)

@@ -1,0 +1,307 @@
+"""A data set: label table, query splits with their positives, filters. The canonical directory on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+from scipy.sparse import csr_matrix
+
+from xmc.errors import DataError, InputError
+from xmc.store import atomic_file
+
+__all__ = ["FORMAT", "LABEL_SCHEMA", "QUERY_SCHEMA", "ContentHash", "Dataset", "LabelTable", "Split"]
+
+FORMAT = 1
+SHIPPED = Path(__file__).parent / "shipped"
+LABEL_SCHEMA = pa.schema([("uid", pa.string()), ("text", pa.string())])
+QUERY_SCHEMA = pa.schema(
+    [
+        ("uid", pa.string()),
+        ("text", pa.string()),
+        ("labels", pa.list_(pa.int32())),
+        ("relevance", pa.list_(pa.float32())),
+    ]
+)
+FILTER_SCHEMA = pa.schema([("query", pa.int32()), ("label", pa.int32())])
+Lists = Sequence[Sequence[int]]
+
+
+@dataclass(frozen=True)
+class LabelTable:
+    """The L labels, by row: uids and texts, Arrow strings."""
+
+    uids: pa.ChunkedArray
+    texts: pa.ChunkedArray
+
+    def __len__(self) -> int:
+        return len(self.uids)
+
+
+@dataclass(frozen=True)
+class Split:
+    """The n queries of a split, by row.
+
+    uids, texts: Arrow strings. positives: scipy CSR float32 [n, L], sorted, the value is the relevance (1 without any).
+    """
+
+    uids: pa.ChunkedArray
+    texts: pa.ChunkedArray
+    positives: csr_matrix
+
+    def __len__(self) -> int:
+        return len(self.uids)
+
+    def take(self, rows: npt.NDArray[np.integer]) -> Split:
+        """The queries `rows`, in that order."""
+        places = pa.array(rows)
+        return Split(self.uids.take(places), self.texts.take(places), self.positives[rows])
+
+
+class ContentHash:
+    """SHA-256 over the content of a table, fed in batches; does not depend on batch sizes or compression."""
+
+    def __init__(self) -> None:
+        self._hashes: dict[str, Any] = {}
+
+    def update(self, table: pa.Table | pa.RecordBatch) -> None:
+        """Add rows."""
+        for name in table.schema.names:
+            column = table[name]
+            chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+            for chunk in chunks:
+                self._add(name, chunk)
+
+    def hexdigest(self) -> str:
+        """The hash of all rows so far."""
+        whole = hashlib.sha256()
+        for name in sorted(self._hashes):
+            whole.update(name.encode() + self._hashes[name].digest())
+        return whole.hexdigest()
+
+    def _add(self, name: str, array: pa.Array) -> None:
+        if pa.types.is_list(array.type):
+            self._feed(name + "#", np.diff(array.offsets.to_numpy()).astype("<i4"))
+            self._add(name + "[]", array.flatten())
+        elif pa.types.is_string(array.type):
+            encoded = [(text or "").encode() for text in array.to_pylist()]
+            self._feed(name + "#", np.array([len(text) for text in encoded], "<i4"))
+            self._feed(name, b"".join(encoded))
+        else:
+            values = array.to_numpy(zero_copy_only=False)
+            self._feed(name, values.astype(values.dtype.newbyteorder("<")))
+
+    def _feed(self, name: str, data: bytes | npt.NDArray[Any]) -> None:
+        self._hashes.setdefault(name, hashlib.sha256()).update(data if isinstance(data, bytes) else data.tobytes())
+
+
+class Dataset:
+    """Queries with their positive labels, by split, and the labels. Columns are read when they are first asked for.
+
+    >>> data = Dataset.load("wordnet-8k")
+    >>> len(data.labels), len(data.split("train")), data.splits
+    (7488, 11313, ('train', 'test'))
+    """
+
+    def __init__(self, properties: Mapping[str, Any], directory: Path | None, tables: Mapping[str, pa.Table]) -> None:
+        """Use `load` or `from_lists`. `tables` by file stem; what is not there is read from `directory`."""
+        self.properties = dict(properties)
+        self.directory = directory
+        self._tables = dict(tables)
+        self._split_cache: dict[str, Split] = {}
+
+    @classmethod
+    def load(cls, name_or_directory: str | Path) -> Dataset:
+        """Open a shipped data set by name, or a canonical directory. Raises DataError when there is neither."""
+        directory = Path(name_or_directory)
+        shipped = sorted(path.name for path in SHIPPED.iterdir() if path.is_dir())
+        if str(name_or_directory) in shipped:
+            directory = SHIPPED / str(name_or_directory)
+        file = directory / "dataset.json"
+        try:
+            properties = json.loads(file.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise DataError(
+                f"{name_or_directory} is neither a shipped data set ({', '.join(shipped)}) nor a directory with a "
+                f"dataset.json; `xmc data convert` makes one from other formats."
+            ) from error
+        except (OSError, ValueError) as error:
+            raise DataError(f"{file} cannot be read: {error}") from error
+        if properties.get("format") != FORMAT or not isinstance(properties.get("splits"), dict):
+            raise DataError(f"{file} is not of format {FORMAT}; convert the data set again with `xmc data convert`.")
+        return cls(properties, directory, {})
+
+    @classmethod
+    def from_lists(
+        cls,
+        name: str,
+        label_texts: Sequence[str],
+        splits: Mapping[str, tuple[Sequence[str], Lists]],
+        *,
+        label_uids: Sequence[str] | None = None,
+        query_uids: Mapping[str, Sequence[str]] | None = None,
+        filters: Mapping[str, npt.NDArray[np.integer]] | None = None,
+        propensity: tuple[float, float] = (0.55, 1.5),
+    ) -> Dataset:
+        """Build from lists: for each split the query texts and, for each query, the rows of its labels.
+
+        Uids are row numbers unless given. Raises InputError for lengths that do not match or label rows out of range.
+        """
+        uids = [str(row) for row in range(len(label_texts))] if label_uids is None else list(label_uids)
+        tables = {"labels": pa.table({"uid": uids, "text": list(label_texts)}, schema=LABEL_SCHEMA)}
+        for split, (texts, lists) in splits.items():
+            if len(texts) != len(lists):
+                raise InputError(f"The split {split!r} has {len(texts)} texts and {len(lists)} lists of labels.")
+            own = (query_uids or {}).get(split) or [str(row) for row in range(len(texts))]
+            labels = [sorted(set(row)) for row in lists]
+            tables[f"queries-{split}"] = pa.table(
+                {"uid": own, "text": list(texts), "labels": labels, "relevance": [None] * len(texts)},
+                schema=QUERY_SCHEMA,
+            )
+        for split, pairs in (filters or {}).items():
+            array = np.asarray(pairs, np.int32).reshape(-1, 2)
+            tables[f"filter-{split}"] = pa.table({"query": array[:, 0], "label": array[:, 1]}, schema=FILTER_SCHEMA)
+        properties = {
+            "format": FORMAT,
+            "name": name,
+            "propensity": list(propensity),
+            "labels": len(label_texts),
+            "splits": {split: len(texts) for split, (texts, _) in splits.items()},
+        }
+        dataset = cls(properties, None, tables)
+        for split in splits:
+            dataset.split(split)
+        return dataset
+
+    @property
+    def name(self) -> str:
+        """The data set's name."""
+        return str(self.properties["name"])
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits."""
+        return tuple(self.properties["splits"])
+
+    @property
+    def propensity(self) -> tuple[float, float]:
+        """A and B of the propensity model of Jain et al. (KDD 2016) for this data set's family."""
+        a, b = self.properties.get("propensity", (0.55, 1.5))
+        return float(a), float(b)
+
+    @cached_property
+    def labels(self) -> LabelTable:
+        """The label table."""
+        table = self._table("labels", LABEL_SCHEMA)
+        return LabelTable(table["uid"], table["text"])
+
+    def split(self, name: str) -> Split:
+        """The queries of a split. Raises DataError for an unknown split or label rows out of range."""
+        if name not in self.splits:
+            raise DataError(f"The data set {self.name!r} has no split {name!r}, only {', '.join(self.splits)}.")
+        if name not in self._split_cache:
+            table = self._table(f"queries-{name}", QUERY_SCHEMA)
+            where = f"{self.directory or self.name}: queries-{name}.parquet"
+            positives = _positives(table, len(self.labels), where)
+            self._split_cache[name] = Split(table["uid"], table["text"], positives)
+        return self._split_cache[name]
+
+    def filter(self, name: str = "test") -> npt.NDArray[np.int64]:
+        """Pairs (query row, label row), int64 [m, 2], to remove from a split's predictions and ground truth."""
+        stem = f"filter-{name}"
+        if stem not in self._tables and not (self.directory and (self.directory / f"{stem}.parquet").exists()):
+            return np.zeros((0, 2), np.int64)
+        table = self._table(stem, FILTER_SCHEMA)
+        return np.stack([table["query"].to_numpy(), table["label"].to_numpy()], axis=1).astype(np.int64)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over labels, queries, positives and filters, independent of how the files are compressed."""
+        if "fingerprint" in self.properties:
+            return str(self.properties["fingerprint"])
+        hashes = {}
+        for stem, schema in self._stems():
+            content = ContentHash()
+            content.update(self._table(stem, schema))
+            hashes[stem] = content.hexdigest()
+        return combine_hashes(hashes)
+
+    def save(self, directory: str | Path) -> None:
+        """Write the canonical directory; dataset.json comes last, so an interrupted save is never taken for whole."""
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "dataset.json").unlink(missing_ok=True)
+        for stem, schema in self._stems():
+            with atomic_file(directory / f"{stem}.parquet") as temporary:
+                pq.write_table(self._table(stem, schema), temporary, compression="zstd")
+        write_properties(directory, {**self.properties, "fingerprint": self.fingerprint})
+
+    def _stems(self) -> list[tuple[str, pa.Schema]]:
+        stems = [("labels", LABEL_SCHEMA)]
+        for split in self.splits:
+            stems.append((f"queries-{split}", QUERY_SCHEMA))
+            if len(self.filter(split)):
+                stems.append((f"filter-{split}", FILTER_SCHEMA))
+        return stems
+
+    def _table(self, stem: str, schema: pa.Schema) -> pa.Table:
+        if stem not in self._tables:
+            if self.directory is None:
+                raise DataError(f"The data set {self.name!r} has no table {stem!r}.")
+            file = self.directory / f"{stem}.parquet"
+            try:
+                table = pq.read_table(file, memory_map=True)
+                if "relevance" in schema.names and "relevance" not in table.schema.names:
+                    table = table.append_column("relevance", pa.nulls(len(table), pa.list_(pa.float32())))
+                self._tables[stem] = table.select(schema.names).cast(schema)
+            except (OSError, KeyError, pa.ArrowException) as error:
+                raise DataError(f"{file} cannot be read as {', '.join(schema.names)}: {error}") from error
+        return self._tables[stem]
+
+
+def combine_hashes(hashes: Mapping[str, str]) -> str:
+    """One hash from the content hashes of a data set's tables, by file stem."""
+    return hashlib.sha256("".join(f"{stem}:{hashes[stem]}\n" for stem in sorted(hashes)).encode()).hexdigest()
+
+
+def write_properties(directory: Path, properties: Mapping[str, Any]) -> None:
+    """Write dataset.json."""
+    with atomic_file(directory / "dataset.json") as temporary:
+        temporary.write_text(json.dumps(properties, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _positives(table: pa.Table, labels: int, where: str) -> csr_matrix:
+    column = table["labels"].combine_chunks()
+    if isinstance(column, pa.ChunkedArray):
+        column = column.chunk(0) if column.num_chunks else pa.array([], pa.list_(pa.int32()))
+    if column.null_count:
+        raise DataError(f"{where} has {column.null_count} rows whose labels are null; an empty list is meant.")
+    indptr = np.asarray(column.offsets.to_numpy(), np.int64)
+    indices = column.flatten().to_numpy()
+    if len(indices) and not 0 <= indices.min() <= indices.max() < labels:
+        bad = int(np.flatnonzero((indices < 0) | (indices >= labels))[0])
+        row = int(np.searchsorted(indptr, bad, side="right")) - 1
+        raise DataError(f"{where}, row {row}: label {indices[bad]} is outside of the {labels} labels.")
+    relevance = table["relevance"].combine_chunks()
+    if isinstance(relevance, pa.ChunkedArray):
+        relevance = relevance.chunk(0) if relevance.num_chunks else pa.array([], pa.list_(pa.float32()))
+    values = np.ones(len(indices), np.float32)
+    given = np.repeat(relevance.is_valid().to_numpy(zero_copy_only=False), np.diff(indptr))  # a null row is all ones
+    flat = relevance.flatten().to_numpy()
+    if len(flat) != given.sum():
+        raise DataError(f"{where}: labels and relevance have lists of different lengths.")
+    values[given] = flat
+    matrix = csr_matrix((values, indices, indptr - indptr[0]), shape=(len(table), labels))
+    matrix.sort_indices()
+    if not matrix.has_canonical_format:
+        raise DataError(f"{where} has a query with the same label twice.")
+    return matrix

@@ -1,0 +1,101 @@
+"""The XML Repository's bag-of-words single file: header "N F L", then "label,label feature:value feature:value" lines.
+
+There is no text in this layout: a query's text is its features as words ("f17 f4021"), values left out, and a label's is
+"label12". Files: train.txt and test.txt, or one named *train*.txt, *test*.txt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from xmc.data.rows import Defect, Row, Source, read_lines
+
+__all__ = ["BagOfWordsSource"]
+
+
+class BagOfWordsSource(Source):
+    """See the module. Uids are 0-based row numbers."""
+
+    format = "bag-of-words"
+    has_uids = False
+
+    def __init__(self, directory: Path) -> None:
+        self.directory, self.name = directory, directory.name
+        self.files = _files(directory)
+        self.splits = tuple(self.files)
+
+    @staticmethod
+    def fits(directory: Path) -> bool:
+        """Whether a train or test file with a header of three numbers is there."""
+        return any(_header(file) is not None for file in _files(directory).values())
+
+    def labels(self) -> Iterator[Row | Defect]:
+        """As many made-up labels as the header says."""
+        file = next(iter(self.files.values()))
+        header = _header(file)
+        if header is None:
+            yield Defect("error", file, 1, "header disagrees", 'the first line must be "queries features labels".')
+            return
+        for row in range(header[2]):
+            yield Row(file, 1, str(row), f"label{row}", [])
+
+    def queries(self, split: str, labels: int) -> Iterator[Row | Defect]:
+        """One query a line; an empty label field (a line that begins with a space) is a query without labels."""
+        file = self.files[split]
+        header = _header(file)
+        if header is None:
+            yield Defect("error", file, 1, "header disagrees", 'the first line must be "queries features labels".')
+            return
+        if header[2] != labels:
+            message = f"the header says {header[2]} labels, but there are {labels}."
+            yield Defect("error", file, 1, "header disagrees", message)
+        lines = read_lines(file)
+        next(lines)
+        count = 0
+        for item in lines:
+            count += 1
+            yield item if isinstance(item, Defect) else _row(file, *item, header[1])
+        if count != header[0]:
+            message = f"the header says {header[0]} queries, but {count} follow."
+            yield Defect("error", file, 1, "header disagrees", message)
+
+
+def _row(file: Path, line: int, text: str, features: int) -> Row | Defect:
+    first, _, rest = text.partition(" ")
+    try:
+        labels = [int(label) for label in first.split(",") if label]
+        words = [int(pair.partition(":")[0]) for pair in rest.split() if float(pair.partition(":")[2]) != 0]
+    except ValueError:
+        message = 'the line is not of the form "label,label feature:value feature:value".'
+        return Defect("error", file, line, "malformed line", message, row_lost=True)
+    if words and not 0 <= min(words) <= max(words) < features:
+        message = f"feature {max(words)} is outside of the {features} features of the header (0-based)."
+        return Defect("error", file, line, "feature out of range", message, row_lost=True)
+    return Row(file, line, str(line - 2), " ".join(f"f{word}" for word in words), labels)
+
+
+def _files(directory: Path) -> dict[str, Path]:
+    if not directory.is_dir():
+        return {}
+    found = {}
+    for split in ("train", "test"):
+        matches = sorted(file for file in directory.iterdir() if split in file.name and _is_text(file))
+        if matches:
+            found[split] = matches[0]
+    return found
+
+
+def _is_text(file: Path) -> bool:
+    return file.name.endswith((".txt", ".txt.gz")) and not file.name.startswith("filter")
+
+
+def _header(file: Path) -> tuple[int, int, int] | None:
+    item = next(read_lines(file), None)
+    if not isinstance(item, tuple):
+        return None
+    try:
+        queries, features, labels = (int(part) for part in item[1].split())
+    except ValueError:
+        return None
+    return queries, features, labels

@@ -1,0 +1,81 @@
+"""The layout of the DEXML code: raw/trn_X.txt, raw/tst_X.txt, raw/Y.txt, and Y.trn.npz, Y.tst.npz (scipy CSR)."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator
+from itertools import zip_longest
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from xmc.data.readers.filters import FilteredSource
+from xmc.data.readers.xml_sparse import LABEL_TEXTS, QUERY_TEXTS, find_texts, text_rows
+from xmc.data.rows import Defect, Row, find_file
+from xmc.errors import DataError
+
+__all__ = ["DexmlSource"]
+
+MATRICES = {"train": "Y.trn.npz", "test": "Y.tst.npz"}
+
+
+class DexmlSource(FilteredSource):
+    """See the module. Uids are 0-based row numbers."""
+
+    format = "dexml"
+    has_uids = False
+
+    def __init__(self, directory: Path) -> None:
+        self.directory, self.name = directory, directory.name
+        self.splits = tuple(split for split, name in MATRICES.items() if find_file(directory, name))
+
+    @staticmethod
+    def fits(directory: Path) -> bool:
+        """Whether the directory holds a matrix and the label texts."""
+        return bool(find_file(directory, *MATRICES.values()) and find_texts(directory, LABEL_TEXTS))
+
+    def labels(self) -> Iterator[Row | Defect]:
+        """The label texts."""
+        file = find_texts(self.directory, LABEL_TEXTS)
+        assert file is not None
+        yield from text_rows(file)
+
+    def queries(self, split: str, labels: int) -> Iterator[Row | Defect]:
+        """Texts beside the rows of the matrix."""
+        file, texts = self.directory / MATRICES[split], find_texts(self.directory, QUERY_TEXTS[split])
+        if texts is None:
+            wanted = " or ".join(QUERY_TEXTS[split])
+            yield Defect("error", file, 1, "no text file", f"there is no text file beside it ({wanted}).")
+            return
+        indptr, indices, values, shape = _load(file)
+        if shape[1] != labels:
+            message = f"the matrix has {shape[1]} columns, but there are {labels} labels."
+            yield Defect("error", file, 1, "header disagrees", message)
+        for row, text in zip_longest(range(shape[0]), text_rows(texts)):
+            if row is None or text is None:
+                message = f"the matrix has {shape[0]} rows, but the texts {'go on' if row is None else 'end'}."
+                yield Defect("error", texts, min(shape[0], row or shape[0]) + 1, "line counts differ", message)
+                return
+            if isinstance(text, Defect):
+                yield text
+                continue
+            part = slice(indptr[row], indptr[row + 1])
+            yield Row(texts, text.line, text.uid, text.text, indices[part].tolist(), values[part].tolist())
+
+
+def _load(file: Path) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64], tuple[int, int]]:
+    """The arrays of a scipy CSR file; object arrays (pickles) are refused."""
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            if arrays["format"].item() not in (b"csr", "csr"):
+                raise DataError(f"{file} is not a CSR matrix; save it with scipy.sparse.save_npz(file, matrix.tocsr()).")
+            indptr, indices = arrays["indptr"].astype(np.int64), arrays["indices"].astype(np.int64)
+            values, shape = arrays["data"].astype(np.float64), arrays["shape"]
+            rows, columns = int(shape[0]), int(shape[1])
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
+        raise DataError(f"{file} cannot be read as a scipy CSR matrix without pickles: {error}") from error
+    sound = len(indptr) == rows + 1 and (np.diff(indptr) >= 0).all() and indptr[0] == 0 and indptr[-1] == len(indices)
+    if not sound or len(values) != len(indices):
+        raise DataError(f"{file} is damaged: its row pointers do not fit its {len(indices)} entries.")
+    return indptr, indices, values, (rows, columns)

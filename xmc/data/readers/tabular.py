@@ -1,0 +1,146 @@
+"""Parquet, CSV and JSONL with named columns: train.*, test.* (and optionally labels.*) in a directory, or one file.
+
+Labels are given by uid: a list column, or a string with a separator. With a label table (uid, text) they are looked up in
+it; without one every label that occurs becomes a label whose text is its uid, in sorted order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.json as pa_json
+import pyarrow.parquet as pq
+
+from xmc.data.readers.filters import FilteredSource
+from xmc.data.rows import Defect, Row
+from xmc.errors import DataError
+
+__all__ = ["Columns", "TabularSource"]
+
+ENDINGS = (".parquet", ".csv", ".csv.gz", ".jsonl", ".jsonl.gz")
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of columns. A missing uid column gives row numbers; `separator` cuts a label string."""
+
+    uid: str = "uid"
+    text: str = "text"
+    labels: str = "labels"
+    relevance: str = "relevance"
+    separator: str = ","
+
+
+class TabularSource(FilteredSource):
+    """See the module. A "line" is the 1-based data row, plus one in a CSV file for its header."""
+
+    format = "tabular"
+
+    def __init__(self, path: Path, columns: Columns) -> None:
+        self.directory, self.columns = (path if path.is_dir() else path.parent), columns
+        self.name = path.name if path.is_dir() else path.name.partition(".")[0]
+        self.files = _files(path)
+        self.label_file = _named(path, "labels") if path.is_dir() else None
+        self.splits = tuple(self.files)
+        self._uids: dict[str, int] = {}
+
+    @staticmethod
+    def fits(path: Path) -> bool:
+        """Whether there is a file of a split, or the path is such a file."""
+        return bool(_files(path))
+
+    def labels(self) -> Iterator[Row | Defect]:
+        """The label table, or the labels that occur, sorted."""
+        self._uids = {}
+        if self.label_file is not None:
+            for line, values in _records(self.label_file):
+                uid = str(_need(values, self.columns.uid, self.label_file))
+                self._uids.setdefault(uid, len(self._uids))
+                yield Row(self.label_file, line, uid, _text(values.get(self.columns.text)), [])
+            return
+        occurring: dict[str, tuple[Path, int]] = {}
+        for file in self.files.values():
+            for line, values in _records(file):
+                for uid in self._labels_of(values, file):
+                    occurring.setdefault(uid, (file, line))
+        for uid in sorted(occurring):
+            self._uids[uid] = len(self._uids)
+            yield Row(*occurring[uid], uid, uid, [])
+
+    def queries(self, split: str, labels: int) -> Iterator[Row | Defect]:
+        """The rows of a split; call `labels` first."""
+        file = self.files[split]
+        for row, (line, values) in enumerate(_records(file)):
+            uid = _text(values[self.columns.uid]) if self.columns.uid in values else str(row)
+            named = self._labels_of(values, file)
+            unknown = [label for label in named if label not in self._uids]
+            if unknown:
+                message = f"the label {unknown[0]!r} is not in {self.label_file}."
+                yield Defect("error", file, line, "unknown label", message, row_lost=True)
+                continue
+            relevance = values.get(self.columns.relevance)
+            yield Row(
+                file,
+                line,
+                uid,
+                _text(_need(values, self.columns.text, file)),
+                [self._uids[label] for label in named],
+                [float(value) for value in relevance] if isinstance(relevance, list) else None,
+            )
+
+    def _labels_of(self, values: dict[str, Any], file: Path) -> list[str]:
+        given = _need(values, self.columns.labels, file)
+        if given is None:
+            return []
+        if isinstance(given, str):
+            return [part.strip() for part in given.split(self.columns.separator) if part.strip()]
+        return [str(label) for label in given] if isinstance(given, list) else [str(given)]
+
+
+def _records(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line, values) of each row, read in batches."""
+    line = 1 if file.name.endswith((".csv", ".csv.gz")) else 0
+    try:
+        for batch in _batches(file):
+            for values in batch.to_pylist():
+                line += 1
+                yield line, values
+    except (OSError, pa.ArrowException, EOFError) as error:
+        raise DataError(f"{file} cannot be read past row {line}: {error}") from error
+
+
+def _batches(file: Path) -> Iterator[pa.RecordBatch]:
+    if file.name.endswith(".parquet"):
+        yield from pq.ParquetFile(file).iter_batches(8192)
+    elif ".csv" in file.name:
+        with pa.input_stream(str(file)) as stream, pa_csv.open_csv(stream) as reader:
+            yield from reader
+    else:
+        with pa.input_stream(str(file)) as stream, pa_json.open_json(stream) as reader:
+            yield from reader
+
+
+def _files(path: Path) -> dict[str, Path]:
+    if path.is_file():
+        return {"train": path} if path.name.endswith(ENDINGS) else {}
+    return {split: file for split in SPLITS if (file := _named(path, split))}
+
+
+def _named(directory: Path, stem: str) -> Path | None:
+    return next((directory / f"{stem}{end}" for end in ENDINGS if (directory / f"{stem}{end}").is_file()), None)
+
+
+def _need(values: dict[str, Any], column: str, file: Path) -> Any:
+    if column not in values:
+        raise DataError(f"{file} has no column {column!r}, only {', '.join(values)}; name the right one.")
+    return values[column]
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)

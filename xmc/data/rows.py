@@ -1,0 +1,121 @@
+"""What every reader yields and every conversion checks: rows of a source, and defects with file and line."""
+
+from __future__ import annotations
+
+import gzip
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from xmc.errors import DataError
+
+__all__ = ["Defect", "Row", "Source", "find_file", "read_lines", "row_defects"]
+
+
+@dataclass(frozen=True)
+class Defect:
+    """Something wrong in a source file. Errors make a row unusable; warnings do not.
+
+    reason: a short fixed phrase, by which drops are counted. row_lost: the defect stands in place of a row.
+    """
+
+    severity: Literal["error", "warning"]
+    file: Path
+    line: int
+    reason: str
+    message: str
+    row_lost: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.file}, line {self.line}: {self.message}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A query or a label of a source. Label tables leave `labels` empty; `relevance` is None where there is none."""
+
+    file: Path
+    line: int
+    uid: str
+    text: str
+    labels: list[int]
+    relevance: list[float] | None = None
+
+
+class Source:
+    """A data set in some foreign layout; subclasses are the readers. All iterators stream."""
+
+    format: str
+    name: str
+    splits: tuple[str, ...]
+    has_uids = True
+    """Whether uids come from the source (and may be duplicate) or are line numbers."""
+
+    def labels(self) -> Iterator[Row | Defect]:
+        """The label table, in row order."""
+        raise DataError(f"{self.name}: this layout has no label table.")
+
+    def queries(self, split: str, labels: int) -> Iterator[Row | Defect]:
+        """The queries of a split; `labels` is the number of labels, for headers to be checked against."""
+        raise DataError(f"{self.name}: there is no split {split!r}.")
+
+    def filter(self, split: str) -> Iterator[tuple[Path, int, int, int] | Defect]:
+        """(file, line, query row, label row) of each filtered pair; none by default."""
+        return iter(())
+
+
+def find_file(directory: Path, *names: str) -> Path | None:
+    """The first of `names` that is in `directory`, itself or with .gz."""
+    for name in names:
+        for candidate in (directory / name, directory / f"{name}.gz"):
+            if candidate.is_file():
+                return candidate
+    return None
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, str] | Defect]:
+    """(line number from 1, text without its line end) of each line; a Defect for a line that is not UTF-8.
+
+    Raises DataError when the file cannot be read, or a gzip file ends early.
+    """
+    line = 0
+    try:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+            for raw in file:
+                line += 1
+                try:
+                    yield line, raw.rstrip(b"\r\n").decode("utf-8")
+                except UnicodeDecodeError as error:
+                    yield Defect("error", path, line, "broken UTF-8", f"the text is not UTF-8 ({error}).", True)
+    except (OSError, EOFError) as error:
+        raise DataError(f"{path} cannot be read past line {line}: {error}. Is the file complete?") from error
+
+
+def row_defects(row: Row, labels: int | None) -> list[Defect]:
+    """What is wrong with a row; `labels` is the size of the label set, or None for a row of the label table."""
+    found: list[Defect] = []
+
+    def add(severity: Literal["error", "warning"], reason: str, message: str) -> None:
+        found.append(Defect(severity, row.file, row.line, reason, message))
+
+    if not row.text.strip():
+        add("warning", "empty text", f"the text of {row.uid!r} is empty.")
+    if labels is None:
+        return found
+    if not row.labels:
+        add("warning", "query without labels", f"the query {row.uid!r} has no labels.")
+    outside = [label for label in row.labels if not 0 <= label < labels]
+    if outside:
+        add("error", "label out of range", f"label {outside[0]} is outside of the {labels} labels (0-based).")
+    if len(set(row.labels)) < len(row.labels):
+        twice = next(label for label in row.labels if row.labels.count(label) > 1)
+        add("error", "duplicate label in a row", f"label {twice} stands twice in the query {row.uid!r}.")
+    if row.relevance is not None:
+        if len(row.relevance) != len(row.labels):
+            add("error", "relevance of another length", f"{len(row.labels)} labels, {len(row.relevance)} relevances.")
+        bad = [value for value in row.relevance if not math.isfinite(value) or value < 0]
+        if bad:
+            add("error", "bad relevance", f"relevance {bad[0]} is not a finite number >= 0.")
+    return found
