@@ -9,6 +9,7 @@ PACKAGES = {
     "xmc.data": "xmc/data",
     "xmc.data.readers": "xmc/data/readers",
     "xmc.encoders": "xmc/encoders",
+    "xmc.metrics": "xmc/metrics",
     "xmc.kernels": "kernels",
     "xmc.indexes": "indexes",
     "xmc.training": "training",

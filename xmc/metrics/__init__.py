@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from xmc.metrics.evaluate import Metrics, evaluate_predictions
 from xmc.metrics.labelwise import Decile
+from xmc.metrics.predictions import Metrics, evaluate_predictions
 from xmc.metrics.propensity import propensities, propensity_parameters
 from xmc.metrics.ranking import NO_PREDICTION, UNKNOWN_LABEL
 

@@ -19,15 +19,15 @@ DECILES = 10
 class Decile:
     """Labels of one range of training frequency.
 
-    The labels seen in training, sorted by training queries (ties by label), are cut into ten ranges that each hold a tenth
-    of the training pairs, as in the quantile plots of DECAF (WSDM 2021) and ECLARE (WWW 2021): the rare labels of the
-    first range are many, the frequent ones of the last few.
+    The labels seen in training, sorted by training queries (ties by label), are cut into ten ranges that each hold a
+    tenth of the training pairs, after the quantile plots of DECAF (WSDM 2021) and ECLARE (WWW 2021): the rare labels of
+    the first range are many, the frequent ones of the last few.
 
     decile: 1 for the rarest labels to 10 for the most frequent; 0 for labels without any training query.
     labels: how many labels. training_counts: lowest and highest number of training queries among them.
     positives: test pairs of these labels, after filtering.
-    values: percent. "P@k" is the part of P@k that these labels contribute (they add up to P@k over the deciles); "R@k" is
-        the share of these pairs found in the first k places.
+    values: percent. "P@k" is the part of P@k that these labels contribute (the deciles add up to P@k); "R@k" is the
+        share of these pairs found in the first k places.
     """
 
     decile: int
@@ -53,8 +53,8 @@ def macro_averages(
     """Precision, recall and F1 of each label at k, averaged over the labels that have a positive, in percent.
 
     With t, p and q the queries where the label is found, predicted in the first k places, and positive:
-    precision t / p (0 where p = 0), recall t / q, F1 2t / (p + q). An average over all L labels, with 0 for those without
-    a positive, is this one times (labels with a positive) / L.
+    precision t / p (0 where p = 0), recall t / q, F1 2t / (p + q). An average over all L labels, with 0 for those
+    without a positive, is this one times (labels with a positive) / L.
     """
     positives = np.bincount(truth_labels, minlength=labels)
     tested = np.flatnonzero(positives)

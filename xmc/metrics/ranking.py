@@ -98,9 +98,9 @@ def _rank_rows(
 def _sort_row(labels: Int64s, score_bits: Int32s, keys: Int64s) -> int:
     """Fill `keys` with one sortable integer a prediction, in order, and return how many there are.
 
-    The upper half falls with the score, the lower half is the label (all ones for UNKNOWN_LABEL). The bits of a float32,
-    read as an integer, rise with it for positive numbers; for negative ones sign and magnitude become a two's complement,
-    which also makes -0.0 equal to 0.0.
+    The upper half falls with the score, the lower half is the label (all ones for UNKNOWN_LABEL). The bits of a
+    float32, read as an integer, rise with it for positive numbers; for negative ones sign and magnitude become a two's
+    complement, which also makes -0.0 equal to 0.0.
     """
     count = 0
     ordered = True

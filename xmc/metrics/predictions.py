@@ -74,8 +74,8 @@ def evaluate_predictions(
 
     A query without positives scores 0 and counts. PSP and PSnDCG are ratios of means, not means of ratios, as in the
     Extreme Classification Repository's scripts. A ranking is ordered by (-score, label), so ties do not depend on the
-    order of the predictions; a label that is predicted twice counts once, at its best score. A ranking with fewer than k
-    labels has y_i = 0 for the rest.
+    order of the predictions; a label that is predicted twice counts once, at its best score. A ranking with fewer than
+    k labels has y_i = 0 for the rest.
 
     Parameters
     ----------
@@ -138,8 +138,7 @@ def _precision_and_ndcg(
     discounts = 1 / np.log2(np.arange(max(ks)) + 2)
     normalisers = np.concatenate([[1.0], np.cumsum(discounts)])
     positives = np.diff(indptr)
-    rows = np.repeat(np.arange(queries), positives)[found]
-    rank, weight, row_positives = ranks[found], weights[found], positives[rows]
+    rank, weight, row_positives = ranks[found], weights[found], np.repeat(positives, positives)[found]
     precision, ndcg = {}, {}
     for k in ks:
         inside = rank < k
@@ -175,8 +174,8 @@ def _filter_rows(pairs: npt.NDArray[np.integer] | None, queries: int, labels: in
     if len(outside):
         query, label = array[outside[0]]
         raise InputError(
-            f"Filter pair {outside[0]} is (query {query}, label {label}), outside of {queries} queries and {labels} labels; "
-            f"rows count from 0. Is it the filter of another split?"
+            f"Filter pair {outside[0]} is (query {query}, label {label}), outside of {queries} queries and {labels} "
+            f"labels; rows count from 0. Is it the filter of another split?"
         )
     keys = np.unique(array[:, 0].astype(np.int64) * labels + array[:, 1])
     return _indptr(keys // max(labels, 1), queries), keys % max(labels, 1)
@@ -212,13 +211,14 @@ def _check_predictions(
     labels, scores = np.asarray(labels), np.asarray(scores)
     if labels.ndim != 2 or labels.shape != scores.shape:
         raise InputError(
-            f"Labels {list(labels.shape)} and scores {list(scores.shape)} must have one shape [n, columns]."
+            f"Labels {list(labels.shape)} and scores {list(scores.shape)} must have the same shape [n, columns]."
         )
     if not np.issubdtype(labels.dtype, np.integer) or not np.issubdtype(scores.dtype, np.floating):
         raise InputError(f"Labels must be integers and scores floats, not {labels.dtype} and {scores.dtype}.")
     if len(labels) != truth.shape[0] or not len(labels):
         raise InputError(
-            f"There are predictions for {len(labels)} queries; the truth has {truth.shape[0]}, at least 1 needed."
+            f"There are predictions for {len(labels)} queries and a truth for {truth.shape[0]}; "
+            f"both must have the same queries, at least one."
         )
     label_count = truth.shape[1]
     if label_count > MOST_LABELS:
@@ -226,8 +226,8 @@ def _check_predictions(
     if labels.size and not UNKNOWN_LABEL <= labels.min() <= labels.max() < label_count:
         row, column = np.argwhere((labels < UNKNOWN_LABEL) | (labels >= label_count))[0]
         raise InputError(
-            f"Query {row} has the predicted label {labels[row, column]}, outside of the {label_count} labels of the truth; "
-            f"-1 means no prediction, -2 a label that the truth does not have."
+            f"Query {row} has the predicted label {labels[row, column]}, outside of the {label_count} labels of the "
+            f"truth; -1 means no prediction, -2 a label that the truth does not have."
         )
     if labels.size and np.isnan(scores.min()) and (bad := np.argwhere(np.isnan(scores) & (labels != -1))).size:
         row, column = bad[0]
