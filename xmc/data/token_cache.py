@@ -1,0 +1,125 @@
+"""Token caches: tokenise a corpus once, in parallel, into a memory-mapped Arrow file keyed by content."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from rich.console import Console
+from rich.progress import Progress
+
+from xmc.data.tokens import RaggedTokens
+from xmc.errors import StoreError
+from xmc.store import atomic_file
+
+__all__ = ["cached_tokens", "read_tokens", "write_tokens"]
+
+logger = logging.getLogger("xmc.data.tokens")
+Featurize = Callable[[Sequence[str]], RaggedTokens]
+CHUNK = 8192
+
+
+def cached_tokens(
+    texts: pa.ChunkedArray | Sequence[str],
+    featurize: Featurize,
+    features_key: str,
+    cache_directory: Path | None,
+    description: str = "texts",
+) -> RaggedTokens:
+    """Tokens of all texts, from the cache where it holds them, else computed and (with a cache directory) stored.
+
+    The file's name is a hash of `features_key` and of all texts; its content is verified when it is opened, and built again
+    when it does not match. Two processes that build the same file at once both end with a whole one.
+    """
+    strings: Sequence[str] = texts if not isinstance(texts, (pa.ChunkedArray, pa.Array)) else texts.to_pylist()
+    if cache_directory is None:
+        return _build(strings, featurize, description)
+    file = Path(cache_directory) / f"tokens-{_key(strings, features_key)}.arrow"
+    if file.exists():
+        try:
+            return read_tokens(file)
+        except StoreError as error:
+            logger.warning("%s It is built again.", error)
+    write_tokens(_build(strings, featurize, description), file)
+    return read_tokens(file)
+
+
+def write_tokens(tokens: RaggedTokens, file: Path) -> None:
+    """Write an Arrow IPC file: one row, list columns `values` (narrowest unsigned type) and `offsets` (int64)."""
+    columns = [
+        pa.LargeListArray.from_arrays(pa.array([0, len(array)], pa.int64()), pa.array(array))
+        for array in (tokens.values, tokens.offsets)
+    ]
+    digest = _digest(tokens.values, tokens.offsets)
+    table = pa.table(columns, names=["values", "offsets"]).replace_schema_metadata({"sha256": digest})
+    with (
+        atomic_file(file) as temporary,
+        pa.OSFile(str(temporary), "wb") as sink,
+        pa.ipc.new_file(sink, table.schema) as writer,
+    ):
+        writer.write_table(table)
+
+
+def read_tokens(file: Path) -> RaggedTokens:
+    """Memory-map a file written by `write_tokens`; StoreError when it is truncated or does not match its checksum."""
+    try:
+        table = pa.ipc.open_file(pa.memory_map(str(file))).read_all()
+        values, offsets = (
+            table[name].chunk(0).values.to_numpy(zero_copy_only=True) for name in ("values", "offsets")
+        )
+        expected = (table.schema.metadata or {}).get(b"sha256", b"").decode()
+    except (OSError, KeyError, IndexError, AttributeError, pa.ArrowException) as error:
+        raise StoreError(f"The token cache {file} cannot be read: {error}.") from error
+    if _digest(values, offsets) != expected:
+        raise StoreError(f"The token cache {file} does not match its checksum.")
+    return RaggedTokens(values, offsets)
+
+
+def _build(texts: Sequence[str], featurize: Featurize, description: str) -> RaggedTokens:
+    console = Console(stderr=True)
+    starts = range(0, len(texts), CHUNK)
+    parts: list[RaggedTokens] = []
+    # Tokenisers and hashing run outside of the interpreter lock, so threads are enough.
+    with (
+        Progress(console=console, disable=not console.is_terminal, transient=True) as progress,
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+    ):
+        task = progress.add_task(f"tokenising {description}", total=len(texts))
+        for part in pool.map(lambda start: _narrow(featurize(texts[start : start + CHUNK])), starts):
+            parts.append(part)
+            progress.advance(task, len(part))
+    if not parts:
+        return _narrow(featurize([]))
+    lengths = np.concatenate([part.lengths for part in parts])
+    return RaggedTokens(
+        np.concatenate([part.values for part in parts]), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    )
+
+
+def _narrow(tokens: RaggedTokens) -> RaggedTokens:
+    """The same tokens in the narrowest unsigned type that holds them."""
+    dtype = np.min_scalar_type(int(tokens.values.max(initial=0)))
+    return RaggedTokens(tokens.values.astype(dtype, copy=False), tokens.offsets)
+
+
+def _key(texts: Sequence[str], features_key: str) -> str:
+    digest = hashlib.sha256(features_key.encode())
+    for start in range(0, len(texts), CHUNK):
+        encoded = [(text or "").encode() for text in texts[start : start + CHUNK]]
+        digest.update(np.array([len(text) for text in encoded], "<i8").tobytes())
+        digest.update(b"".join(encoded))
+    return digest.hexdigest()[:32]
+
+
+def _digest(values: npt.NDArray[np.unsignedinteger], offsets: npt.NDArray[np.int64]) -> str:
+    digest = hashlib.sha256(str(values.dtype).encode())
+    digest.update(memoryview(np.ascontiguousarray(values)).cast("B") if len(values) else b"")
+    digest.update(memoryview(np.ascontiguousarray(offsets)).cast("B"))
+    return digest.hexdigest()
