@@ -56,4 +56,4 @@ def propensities(counts: npt.NDArray[np.integer], queries: int, A: float, B: flo
             f"Label {label} has {counts[label]} training queries, which is not between 0 and all {queries} of them."
         )
     scale = max(np.log(queries) - 1, 0.0) * (B + 1) ** A
-    return np.asarray(1 / (1 + scale * (counts + B) ** -A), np.float64)
+    return np.asarray(1 / (1 + scale * (counts + float(B)) ** -A), np.float64)
