@@ -66,13 +66,12 @@ class Retriever:
         self,
         model: DualEncoder,
         labels: LabelTable,
-        embeddings: Embeddings,
         index: LabelIndex,
         config: TrainConfig,
         metrics: dict[str, Any],
     ) -> None:
         self.model = model.eval()
-        self.labels, self.embeddings, self.index = labels, embeddings, index
+        self.labels, self.index = labels, index
         self.config, self.metrics = config, metrics
 
     @classmethod
@@ -85,10 +84,15 @@ class Retriever:
         labels = LabelTable(np.arange(len(texts)), _objects(uids), _objects(texts))
         built = build_index(index or config.index, embeddings.shape[1])
         built.build(embeddings, labels.ids)
-        return cls(model, labels, embeddings, built, config, {})
+        return cls(model, labels, built, config, {})
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def embeddings(self) -> Embeddings:
+        """Label embeddings float32 [L, D], in the order of `labels`; the index holds them."""
+        return self.index.embeddings
 
     def predict(
         self, queries: Sequence[str] | Embeddings, k: int = 10
@@ -144,7 +148,6 @@ class Retriever:
         embeddings = self.model.embed_labels(list(texts))
         labels = self.labels.append(uids, texts)
         self.index.add(embeddings, labels.ids[len(self.labels) :])
-        self.embeddings = np.concatenate([self.embeddings, embeddings])
         self.labels = labels
 
     def remove_labels(self, uids: Sequence[str]) -> None:
@@ -153,7 +156,6 @@ class Retriever:
         self.index.remove(self.labels.ids[rows])
         kept = np.ones(len(self.labels), bool)
         kept[rows] = False
-        self.embeddings = self.embeddings[kept]
         self.labels = self.labels.select(kept)
 
     def save(self, directory: str | Path, overwrite: bool = False) -> None:
@@ -171,7 +173,6 @@ class Retriever:
             self.model.save(temporary)
             table = pa.table({"id": self.labels.ids, "uid": list(self.labels.uids), "text": list(self.labels.texts)})
             pq.write_table(table, temporary / "labels.parquet", compression="zstd")
-            _write_embeddings(self.embeddings, temporary / "embeddings.arrow")
             self.index.save(temporary / "index")
 
     @classmethod
@@ -186,17 +187,16 @@ class Retriever:
             labels = LabelTable(
                 table["id"].to_numpy(), _objects(table["uid"].to_pylist()), _objects(table["text"].to_pylist())
             )
-            embeddings = _read_embeddings(directory / "embeddings.arrow")
         except (OSError, ValueError, KeyError, yaml.YAMLError, pa.ArrowException) as error:
             raise StoreError(f"The run {directory} cannot be read: {error}") from error
         config = TrainConfig.from_mapping(values, source=str(directory / "config.yaml"))
         model, index = DualEncoder.load(directory), load_index(directory / "index")
-        if embeddings.shape != (len(labels), model.dimension) or len(index) != len(labels):
+        if index.dimension != model.dimension or not np.array_equal(index.ids, labels.ids):
             raise StoreError(
-                f"The run {directory} has {len(labels)} labels, but embeddings of shape {embeddings.shape} "
-                f"and an index of {len(index)}."
+                f"The index of the run {directory} does not belong to it: {len(index)} labels of dimension "
+                f"{index.dimension}, where the run has {len(labels)} of dimension {model.dimension}."
             )
-        return cls(model, labels, embeddings, index, config, metrics)
+        return cls(model, labels, index, config, metrics)
 
     def _rows(self, uids: Sequence[str]) -> list[int]:
         if isinstance(uids, str):
@@ -212,20 +212,3 @@ def _objects(values: Sequence[str]) -> npt.NDArray[np.object_]:
     out = np.empty(len(values), object)
     out[:] = list(values)
     return out
-
-
-def _write_embeddings(embeddings: Embeddings, path: Path) -> None:
-    flat = pa.array(np.ascontiguousarray(embeddings, np.float32).ravel())
-    column = pa.FixedSizeListArray.from_arrays(flat, embeddings.shape[1])
-    table = pa.table({"embedding": column})
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table)
-
-
-def _read_embeddings(path: Path) -> Embeddings:
-    """A read-only view [L, D] of the memory-mapped file."""
-    table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-    column = table["embedding"].combine_chunks()
-    width = table.schema.field("embedding").type.list_size
-    values: Embeddings = column.values.to_numpy(zero_copy_only=True).reshape(-1, width)
-    return values

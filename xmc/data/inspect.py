@@ -1,0 +1,87 @@
+"""What a data set looks like: counts, labels per query, queries per label, text lengths."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from xmc.data.dataset import Dataset
+
+__all__ = ["Inspection", "Spread", "inspect"]
+
+QUANTILES = (0.0, 0.5, 0.9, 0.99, 1.0)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and the quantiles QUANTILES of some numbers."""
+
+    mean: float
+    quantiles: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """A description of a data set.
+
+    queries, queries_without_labels, labels_per_query, query_characters: by split. queries_per_label_deciles: of ten groups
+    of labels of equal number, rarest first, (lowest, mean, highest) number of training queries. zero_shot_labels: labels
+    without a training query; zero_shot_pairs: by split, the share of its positive pairs that are of such labels.
+    """
+
+    name: str
+    labels: int
+    queries: dict[str, int]
+    queries_without_labels: dict[str, int]
+    labels_per_query: dict[str, Spread]
+    queries_per_label_deciles: list[tuple[int, float, int]]
+    zero_shot_labels: int
+    zero_shot_pairs: dict[str, float]
+    query_characters: dict[str, Spread]
+    label_characters: Spread
+    filter_pairs: dict[str, int]
+
+
+def inspect(dataset: Dataset) -> Inspection:
+    """Describe a data set; the training split is "train"."""
+    splits = {name: dataset.split(name) for name in dataset.splits}
+    total = len(dataset.labels)
+    training = splits["train"].positives if "train" in splits else None
+    counts = np.zeros(total, np.int64) if training is None else np.asarray(training.getnnz(axis=0))
+    per_query = {name: np.diff(split.positives.indptr) for name, split in splits.items()}
+    unseen = counts == 0
+    return Inspection(
+        name=dataset.name,
+        labels=total,
+        queries={name: len(split) for name, split in splits.items()},
+        queries_without_labels={name: int((found == 0).sum()) for name, found in per_query.items()},
+        labels_per_query={name: _spread(found) for name, found in per_query.items()},
+        queries_per_label_deciles=_deciles(counts),
+        zero_shot_labels=int(unseen.sum()),
+        zero_shot_pairs={
+            name: float(unseen[split.positives.indices].mean()) if split.positives.nnz else 0.0
+            for name, split in splits.items()
+        },
+        query_characters={name: _spread(_lengths(split.texts)) for name, split in splits.items()},
+        label_characters=_spread(_lengths(dataset.labels.texts)),
+        filter_pairs={name: len(dataset.filter(name)) for name in dataset.splits},
+    )
+
+
+def _lengths(texts: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    return np.asarray(pc.fill_null(pc.utf8_length(texts), 0).to_numpy(), np.int64)
+
+
+def _spread(values: npt.NDArray[np.integer]) -> Spread:
+    if not len(values):
+        return Spread(0.0, (0.0,) * len(QUANTILES))
+    return Spread(float(values.mean()), tuple(np.quantile(values, QUANTILES, method="nearest").tolist()))
+
+
+def _deciles(counts: npt.NDArray[np.int64]) -> list[tuple[int, float, int]]:
+    groups = np.array_split(np.sort(counts), 10)
+    return [(int(group.min()), float(group.mean()), int(group.max())) for group in groups if len(group)]
