@@ -1,0 +1,58 @@
+"""Run a benchmark table and append what it measures to results.csv: python benchmarks/run.py TABLE [--seeds 0 1]."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+
+from measurements import Measurement, append
+from rich.console import Console
+from rich.table import Table
+
+from xmc.errors import XMCError
+
+TABLES = ("lf_wordnet", "wordnet_8k", "metrics_speed")
+"""Each is a module beside this one, with run(seed, methods) -> iterator over lists of measurements."""
+
+
+def main() -> int:
+    """Run the table named on the command line; measurements are saved method by method."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("table", choices=TABLES)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--methods", nargs="+", default=[], help="beginnings of the names of methods; default: all")
+    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results.csv")
+    arguments = parser.parse_args()
+    console = Console()
+    measured = 0
+    try:
+        for seed in arguments.seeds:
+            for measurements in importlib.import_module(arguments.table).run(seed, arguments.methods):
+                append(arguments.results, measurements)
+                console.print(_show(measurements))
+                measured += len(measurements)
+    except XMCError as error:
+        print(error, file=sys.stderr)
+        return 2
+    if not measured:
+        print(f"No method of {arguments.table} was run; see --methods.", file=sys.stderr)
+        return 2
+    print(f"{measured} measurements appended to {arguments.results}")
+    return 0
+
+
+def _show(measurements: list[Measurement]) -> Table:
+    first = measurements[0]
+    table = Table(title=f"{first.table}: {first.method}, seed {first.seed}")
+    for column in ("metric", "value", "p20", "p80", "unit"):
+        table.add_column(column, justify="left" if column in ("metric", "unit") else "right")
+    for one in measurements:
+        quantiles = ["" if value is None else f"{value:,.2f}" for value in (one.p20, one.p80)]
+        table.add_row(one.metric, f"{one.value:,.2f}", *quantiles, one.unit)
+    return table
+
+
+if __name__ == "__main__":
+    sys.exit(main())
