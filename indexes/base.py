@@ -57,7 +57,9 @@ class LabelIndex(ABC):
         if not len(new):
             return
         if new.dtype != self.ids.dtype:
-            raise InputError(f"New ids are of type {_type_name(new)}, those in the index of type {_type_name(self.ids)}.")
+            raise InputError(
+                f"New ids are of type {_type_name(new)}, those in the index of type {_type_name(self.ids)}."
+            )
         present = [label for label in new.tolist() if label in self._rows_by_id()]
         if present:
             raise InputError(f"The label id {present[0]!r} is in the index already ({len(present)} such ids).")
@@ -92,11 +94,14 @@ class LabelIndex(ABC):
         if k < 0:
             raise InputError(f"k must be at least 0, but is {k}.")
         k = min(k, len(self))
-        if not len(queries) or not k:
-            return np.empty((len(queries), k), self.ids.dtype), np.empty((len(queries), k), np.float32)
-        scores, rows = self._search(queries, k, self._excluded(exclude, len(queries)))
-        missing = "" if self.ids.dtype == object else -1
-        return np.where(rows >= 0, self.ids[rows], missing).astype(self.ids.dtype), scores
+        excluded = self._excluded(exclude, len(queries))
+        if len(queries) and k:
+            scores, rows = self._search(queries, k, excluded)
+        else:
+            scores, rows = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
+        found: Ids = np.full(rows.shape, "" if self.ids.dtype == object else -1, self.ids.dtype)
+        found[rows >= 0] = self.ids[rows[rows >= 0]]
+        return found, scores
 
     def __len__(self) -> int:
         """Number of labels."""
@@ -104,9 +109,13 @@ class LabelIndex(ABC):
 
     def save(self, directory: str | Path) -> None:
         """Write the index as a stored directory: whole or not at all."""
-        with atomic_directory(directory, "index", index=self.kind, dimension=self.dimension, **self._settings()) as path:
+        with atomic_directory(
+            directory, "index", index=self.kind, dimension=self.dimension, **self._settings()
+        ) as path:
             write_embeddings(self.embeddings, path / "embeddings.arrow")
-            table = pa.table({"id": pa.array(self.ids.tolist(), pa.string() if self.ids.dtype == object else pa.int64())})
+            table = pa.table(
+                {"id": pa.array(self.ids.tolist(), pa.string() if self.ids.dtype == object else pa.int64())}
+            )
             with pa.OSFile(str(path / "ids.arrow"), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
                 writer.write_table(table)
             self._save(path)

@@ -16,7 +16,7 @@ from xmc.indexes.exact import exact_search
 try:
     import faiss
 except ImportError:
-    faiss = None
+    faiss = None  # type: ignore[assignment]
 
 __all__ = ["FaissIndex"]
 

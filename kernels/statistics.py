@@ -118,9 +118,7 @@ def label_statistics(
     if backend == "reference":
         return reference.label_statistics(queries, labels, positives, temperature, label_offsets)
     problem = _Problem(positives, tile_bytes)
-    return cast(
-        "tuple[Tensor, Tensor]", _LabelStatistics.apply(queries, labels, temperature, label_offsets, problem)
-    )
+    return cast("tuple[Tensor, Tensor]", _LabelStatistics.apply(queries, labels, temperature, label_offsets, problem))
 
 
 def _check(queries: Tensor, labels: Tensor, positives: Positives, label_offsets: Tensor | None) -> None:

@@ -57,7 +57,13 @@ def tiles(queries: int, labels: int, positives: Positives, tile_bytes: int, item
         for number, left in enumerate(range(0, labels, width)):
             inside = slice(cuts[number], cuts[number + 1])
             yield Tile(
-                top, bottom, left, min(labels, left + width), rows[inside], columns[inside] - left, order[inside] + first
+                top,
+                bottom,
+                left,
+                min(labels, left + width),
+                rows[inside],
+                columns[inside] - left,
+                order[inside] + first,
             )
 
 

@@ -31,7 +31,9 @@ def expected_counts(text: str) -> list[int]:
     return counts
 
 
-@pytest.mark.parametrize("text", ["", "a", "ab", "abc", "boat", "a boat with two hulls", "  x--y  ", "catamarans, sail"])
+@pytest.mark.parametrize(
+    "text", ["", "a", "ab", "abc", "boat", "a boat with two hulls", "  x--y  ", "catamarans, sail"]
+)
 def test_counts_of_each_kind(text: str) -> None:
     kinds = hash_features([text]).values & 7
     assert np.bincount(kinds, minlength=len(KINDS)).tolist() == expected_counts(text)
@@ -94,7 +96,6 @@ def test_two_steps_equal_torch_adam() -> None:
     """Forward, factored gradients and the fused update against autograd and torch.optim.SparseAdam, in two passes a step."""
     encoder = StaticEncoder(SMALL, torch.Generator().manual_seed(0))
     optimizer = FeatureTableAdam(encoder.table)
-    table, weights, _ = dense_sums(encoder, TEXTS)
     states = {}
     for step in range(1, 3):
         targets = torch.randn(len(TEXTS), 6, generator=torch.Generator().manual_seed(step))

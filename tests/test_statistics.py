@@ -117,7 +117,9 @@ def test_extreme_scores_stay_exact(size: float) -> None:
         for left, right in zip(actual, expected, strict=True):
             assert not left.isnan().any()
             scale = right[right.isfinite()].abs().max().item()
-            torch.testing.assert_close(left.double(), right.reshape(left.shape), rtol=1e-3, atol=1e-4 * max(scale, 1e-3))
+            torch.testing.assert_close(
+                left.double(), right.reshape(left.shape), rtol=1e-3, atol=1e-4 * max(scale, 1e-3)
+            )
 
 
 def test_a_dominant_positive_does_not_cancel() -> None:
@@ -135,8 +137,9 @@ def test_a_row_with_all_labels_positive_has_no_negatives() -> None:
     negative, positive = label_statistics(q, z, Positives.from_lists([[0, 1, 2], []]))
     assert negative[0] == -torch.inf
     (torch.nn.functional.softplus(negative[:1] - positive).sum()).backward()
-    assert q.grad is not None and z.grad is not None
-    assert q.grad.isfinite().all() and z.grad.isfinite().all()
+    for gradient in (q.grad, z.grad):
+        assert gradient is not None
+        assert gradient.isfinite().all()
 
 
 MEMORY = """

@@ -73,9 +73,7 @@ class SampledLabels(Negatives):
         positives = Positives.from_scipy(batch, self.weighted)
         places = torch.from_numpy(np.searchsorted(rows, positives.indices.numpy()))
         chosen = torch.from_numpy(rows)
-        return Candidates(
-            chosen, Positives(positives.indptr, places, positives.weights), self.log_inclusion[chosen]
-        )
+        return Candidates(chosen, Positives(positives.indptr, places, positives.weights), self.log_inclusion[chosen])
 
 
 def build_negatives(config: TrainConfig, training: csr_matrix) -> Negatives:

@@ -221,7 +221,9 @@ class _Run:
 
 def _prepare(dataset: Dataset, config: TrainConfig, model: DualEncoder) -> _Data:
     if "train" not in dataset.splits:
-        raise DataError(f"The data set {dataset.name!r} has no split train, only {', '.join(dataset.splits) or 'none'}.")
+        raise DataError(
+            f"The data set {dataset.name!r} has no split train, only {', '.join(dataset.splits) or 'none'}."
+        )
     training, validation = dataset.split("train"), None
     if config.validation > 0:
         shuffled = np.random.default_rng(config.seed).permutation(len(training))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import types
@@ -179,10 +180,8 @@ def parse_override(text: str) -> tuple[list[str], Any]:
     except yaml.YAMLError as error:
         raise ConfigError(f"The value of the setting {text!r} is not valid YAML.") from error
     if isinstance(parsed, str):  # YAML 1.1 reads 5e-3 as a string
-        try:
+        with contextlib.suppress(ValueError):
             parsed = float(parsed)
-        except ValueError:
-            pass
     return key.strip().split("."), parsed
 
 

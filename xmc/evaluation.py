@@ -97,5 +97,7 @@ def _dataset_rows(retriever: Retriever, dataset: Dataset) -> npt.NDArray[np.int6
     rows = np.full(len(retriever.labels.rows) + 1, -1, np.int64)
     rows[retriever.labels.ids] = [row_of.get(uid, -1) for uid in retriever.labels.uids]
     if len(retriever) and (rows < 0).all():
-        raise DataError(f"The retriever and the data set {dataset.name!r} share no label uid; is it the right data set?")
+        raise DataError(
+            f"The retriever and the data set {dataset.name!r} share no label uid; is it the right data set?"
+        )
     return rows

@@ -103,7 +103,9 @@ def evaluate_predictions(
             f"but have the shapes {labels.shape} and {scores.shape}."
         )
     if labels.size and not -1 <= labels.min() <= labels.max() < total:
-        raise InputError(f"Predicted label rows lie in [{labels.min()}, {labels.max()}], outside of the {total} labels.")
+        raise InputError(
+            f"Predicted label rows lie in [{labels.min()}, {labels.max()}], outside of the {total} labels."
+        )
     if np.isnan(scores).any():
         raise InputError("scores hold NaN, which cannot be ranked.")
     truth = _canonical(truth)

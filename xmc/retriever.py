@@ -104,10 +104,9 @@ class Retriever:
         Raises InputError for k < 0, one bare string, or embeddings of another dimension.
         """
         ids, scores = self.search(queries, k)
-        if not len(self):
-            return np.empty(ids.shape, object), scores
-        uids = self.labels.uids[self.labels.rows[ids]]
-        return np.where(ids >= 0, uids, None), scores
+        uids = np.full(ids.shape, None, object)
+        uids[ids >= 0] = self.labels.uids[self.labels.rows[ids[ids >= 0]]]
+        return uids, scores
 
     def search(
         self, queries: Sequence[str] | Embeddings, k: int

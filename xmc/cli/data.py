@@ -18,7 +18,9 @@ app = typer.Typer(help="Convert, inspect and validate data sets.", no_args_is_he
 Source = Annotated[Path, typer.Argument(help="Directory (or Parquet, CSV, JSONL file) in any known format.")]
 Format = Annotated[
     str | None,
-    typer.Option(help="canonical, xml-json, xml-sparse, bag-of-words, dexml or tabular; by default what the files show."),
+    typer.Option(
+        help="canonical, xml-json, xml-sparse, bag-of-words, dexml or tabular; by default what the files show."
+    ),
 ]
 Uid = Annotated[str, typer.Option("--uid-column", help="Tabular: column of uids.")]
 Text = Annotated[str, typer.Option("--text-column", help="Tabular: column of texts.")]
@@ -49,7 +51,10 @@ def convert(
         raise ConfigError(f"--on-bad-row must be error or drop, but is {on_bad_row!r}.")
     columns = _columns(uid_column, text_column, labels_column, relevance_column, separator)
     done = run(
-        open_source(source, format, columns), destination, name=name, on_bad_row="drop" if on_bad_row == "drop" else "error"
+        open_source(source, format, columns),
+        destination,
+        name=name,
+        on_bad_row="drop" if on_bad_row == "drop" else "error",
     )
     data = done.dataset
     sizes = ", ".join(f"{rows:,} {split}" for split, rows in data.properties["splits"].items())
@@ -85,7 +90,9 @@ def validate(
 
 
 @app.command()
-def inspect(dataset: Annotated[str, typer.Argument(help="Name of a shipped data set, or a canonical directory.")]) -> None:
+def inspect(
+    dataset: Annotated[str, typer.Argument(help="Name of a shipped data set, or a canonical directory.")],
+) -> None:
     """Print counts, labels per query, queries per label, zero-shot labels and text lengths."""
     from xmc.data.dataset import Dataset
     from xmc.data.inspect import inspect as run
@@ -101,7 +108,9 @@ def _columns(uid: str, text: str, labels: str, relevance: str, separator: str) -
 
 def _print(found: Inspection) -> None:
     console = Console()
-    console.print(f"[bold]{found.name}[/bold]: {found.labels:,} labels, {found.zero_shot_labels:,} without a training query")
+    console.print(
+        f"[bold]{found.name}[/bold]: {found.labels:,} labels, {found.zero_shot_labels:,} without a training query"
+    )
     table = Table("queries", *found.queries)
     cells = {
         "count": [f"{count:,}" for count in found.queries.values()],

@@ -10,7 +10,9 @@ from rich.console import Console
 
 
 def train(
-    config: Annotated[Path | None, typer.Argument(help="YAML configuration; the defaults are used without one.")] = None,
+    config: Annotated[
+        Path | None, typer.Argument(help="YAML configuration; the defaults are used without one.")
+    ] = None,
     dataset: Annotated[str, typer.Option(help="Name of a shipped data set, or a data set directory.")] = "wordnet-8k",
     out: Annotated[Path, typer.Option(help="Run directory to write.")] = Path("runs/run"),
     settings: Annotated[

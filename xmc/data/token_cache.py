@@ -71,9 +71,7 @@ def read_tokens(file: Path) -> RaggedTokens:
     """Memory-map a file written by `write_tokens`; StoreError when it is truncated or does not match its checksum."""
     try:
         table = pa.ipc.open_file(pa.memory_map(str(file))).read_all()
-        values, offsets = (
-            table[name].chunk(0).values.to_numpy(zero_copy_only=True) for name in ("values", "offsets")
-        )
+        values, offsets = (table[name].chunk(0).values.to_numpy(zero_copy_only=True) for name in ("values", "offsets"))
         expected = (table.schema.metadata or {}).get(b"sha256", b"").decode()
     except (OSError, KeyError, IndexError, AttributeError, pa.ArrowException) as error:
         raise StoreError(f"The token cache {file} cannot be read: {error}.") from error
@@ -120,6 +118,6 @@ def _key(texts: Sequence[str], features_key: str) -> str:
 
 def _digest(values: npt.NDArray[np.unsignedinteger], offsets: npt.NDArray[np.int64]) -> str:
     digest = hashlib.sha256(str(values.dtype).encode())
-    digest.update(memoryview(np.ascontiguousarray(values)).cast("B") if len(values) else b"")
-    digest.update(memoryview(np.ascontiguousarray(offsets)).cast("B"))
+    digest.update(values.view(np.uint8).data)
+    digest.update(offsets.view(np.uint8).data)
     return digest.hexdigest()

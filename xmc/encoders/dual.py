@@ -57,9 +57,7 @@ class DualEncoder(nn.Module):
         """τ, differentiable where it is learned."""
         return self.log_temperature.exp()
 
-    def queries(
-        self, features: RaggedTokens, dropout: float = 0.0, generator: torch.Generator | None = None
-    ) -> Tensor:
+    def queries(self, features: RaggedTokens, dropout: float = 0.0, generator: torch.Generator | None = None) -> Tensor:
         """Unit embeddings [n, D] of queries."""
         return unit(self.query_encoder(features, dropout, generator))
 
@@ -183,7 +181,8 @@ class _Unit(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         normalised, norms = ctx.saved_tensors
         inner = torch.linalg.vecdot(gradients[0], normalised)[:, None]
-        return torch.addcmul(gradients[0], normalised, inner, value=-1).div_(norms)
+        gradient: Tensor = torch.addcmul(gradients[0], normalised, inner, value=-1).div_(norms)
+        return gradient
 
 
 def _load_encoder(directory: Path) -> Encoder:

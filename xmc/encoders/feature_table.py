@@ -8,6 +8,7 @@ text has, and the gradient of each text's embedding), from which the optimizer f
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numba
 import numpy as np
@@ -47,7 +48,7 @@ class Transposed:
 
 
 @numba.njit(cache=True, inline="always")
-def _scramble(value: np.uint64, seed: np.uint64) -> np.uint64:
+def _scramble(value: Any, seed: Any) -> Any:
     value = (value + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) ^ (seed * np.uint64(0xD6E8FEB86659FD93))
     value ^= value >> np.uint64(32)
     value *= np.uint64(0xD6E8FEB86659FD93)

@@ -7,6 +7,7 @@ normalised (Unicode NFKC, lower case) by Arrow; the byte loops run in numba, in 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numba
 import numpy as np
@@ -50,7 +51,7 @@ def hash_features(texts: Sequence[str] | pa.Array | pa.ChunkedArray) -> RaggedTo
 
 
 @numba.njit(cache=True, inline="always")
-def _mix(state: np.uint64) -> np.uint64:
+def _mix(state: Any) -> Any:
     """Finaliser of MurmurHash3 (64 bit): every input bit changes every output bit with probability one half."""
     state ^= state >> np.uint64(33)
     state *= np.uint64(0xFF51AFD7ED558CCD)
@@ -60,7 +61,7 @@ def _mix(state: np.uint64) -> np.uint64:
 
 
 @numba.njit(cache=True, inline="always")
-def _feature(state: np.uint64, kind: int) -> np.uint32:
+def _feature(state: Any, kind: int) -> Any:
     mixed = _mix(state ^ (np.uint64(kind + 1) * np.uint64(0x9E3779B97F4A7C15)))
     return np.uint32(((mixed >> np.uint64(35)) << np.uint64(3)) | np.uint64(kind))
 

@@ -29,7 +29,9 @@ class Dense(nn.Module):
     def __init__(self, inputs: int, outputs: int, bias: bool, activation: str) -> None:
         super().__init__()
         if activation not in _ACTIVATIONS:
-            raise ConfigError(f"The activation {activation!r} of a Dense module is not one of {', '.join(_ACTIVATIONS)}.")
+            raise ConfigError(
+                f"The activation {activation!r} of a Dense module is not one of {', '.join(_ACTIVATIONS)}."
+            )
         self.linear = nn.Linear(inputs, outputs, bias)
         self.activation_name = activation
         self.activation = _ACTIVATIONS[activation]()

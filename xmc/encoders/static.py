@@ -106,7 +106,9 @@ class StaticEncoder(Encoder):
         """Write encoder.json and encoder.safetensors."""
         settings = {"kind": self.kind, "static": asdict(self.config)}
         (directory / "encoder.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-        save_file({name: value.contiguous() for name, value in self.state_dict().items()}, directory / "encoder.safetensors")
+        save_file(
+            {name: value.contiguous() for name, value in self.state_dict().items()}, directory / "encoder.safetensors"
+        )
 
     @classmethod
     def load(cls, directory: Path) -> StaticEncoder:
@@ -116,5 +118,7 @@ class StaticEncoder(Encoder):
             encoder = cls(dataclass_from_mapping(StaticConfig, settings, str(directory / "encoder.json")))
             encoder.load_state_dict(load_file(directory / "encoder.safetensors"))
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, ConfigError) as error:
-            raise StoreError(f"{directory} does not hold a static encoder that this version can read: {error}") from error
+            raise StoreError(
+                f"{directory} does not hold a static encoder that this version can read: {error}"
+            ) from error
         return encoder

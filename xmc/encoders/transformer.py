@@ -51,12 +51,12 @@ class TransformerEncoder(Encoder):
         super().__init__()
         self.backbone, self.tokenizer, self.settings = backbone, tokenizer, settings
         self.dense = nn.ModuleList(dense)
-        width = dense[-1].linear.out_features if dense else int(backbone.config.hidden_size)  # type: ignore[union-attr]
+        config: Any = backbone.config
+        width = dense[-1].linear.out_features if dense else int(config.hidden_size)
         self.projection = nn.Linear(width, settings.projection, bias=False) if settings.projection else None
         self.dimension = settings.projection or width
         self.micro_batch_size = 128
-        special = set(tokenizer.all_special_ids)
-        self.register_buffer("special", torch.tensor(sorted(special), dtype=torch.int64), persistent=False)
+        self._special = torch.tensor(sorted(set(tokenizer.all_special_ids)), dtype=torch.int64)
 
     @classmethod
     def from_pretrained(
@@ -79,7 +79,9 @@ class TransformerEncoder(Encoder):
             raise ConfigError(f"transformer.directory {str(directory)!r} is not a directory with a model.")
         described = read_modules(root)
         try:
-            tokenizer = AutoTokenizer.from_pretrained(described.backbone, trust_remote_code=False, local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(
+                described.backbone, trust_remote_code=False, local_files_only=True
+            )
             backbone = AutoModel.from_pretrained(
                 described.backbone,
                 trust_remote_code=False,
@@ -88,7 +90,9 @@ class TransformerEncoder(Encoder):
                 dtype=getattr(torch, dtype),
             )
         except (OSError, ValueError, KeyError, ImportError) as error:
-            raise ConfigError(f"{directory} cannot be loaded as a transformer with safetensors weights: {error}") from error
+            raise ConfigError(
+                f"{directory} cannot be loaded as a transformer with safetensors weights: {error}"
+            ) from error
         limit = max_length or described.max_length or _limit(tokenizer, backbone)
         settings = TransformerSettings(
             pooling or described.pooling or "mean", limit, described.normalize, dtype, projection, described.prompt
@@ -144,7 +148,9 @@ class TransformerEncoder(Encoder):
 
     def save(self, directory: Path) -> None:
         """Write encoder.json, backbone/ in Hugging Face layout, and encoder.safetensors for dense layers and projection."""
-        layers = [{"activation": layer.activation_name, "bias": layer.linear.bias is not None} for layer in self._layers()]
+        layers = [
+            {"activation": layer.activation_name, "bias": layer.linear.bias is not None} for layer in self._layers()
+        ]
         settings = {"kind": self.kind, "transformer": asdict(self.settings), "dense": layers}
         (directory / "encoder.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         self.backbone.save_pretrained(directory / "backbone")  # type: ignore[operator]
@@ -158,10 +164,14 @@ class TransformerEncoder(Encoder):
         try:
             stored = json.loads((directory / "encoder.json").read_text(encoding="utf-8"))
             settings = TransformerSettings(**stored["transformer"])
-            encoder = cls.from_pretrained(directory / "backbone", settings.pooling, settings.max_length, None, settings.dtype)
+            encoder = cls.from_pretrained(
+                directory / "backbone", settings.pooling, settings.max_length, None, settings.dtype
+            )
             tensors = load_file(directory / "encoder.safetensors")
             dense = [
-                Dense.from_tensors(tensors[f"dense.{i}.linear.weight"], tensors.get(f"dense.{i}.linear.bias"), layer["activation"])
+                Dense.from_tensors(
+                    tensors[f"dense.{i}.linear.weight"], tensors.get(f"dense.{i}.linear.bias"), layer["activation"]
+                )
                 for i, layer in enumerate(stored["dense"])
             ]
             loaded = cls(encoder.backbone, encoder.tokenizer, settings, dense)
@@ -182,22 +192,22 @@ class TransformerEncoder(Encoder):
         ids = torch.full(mask.shape, 0 if padding is None else padding, dtype=torch.int64)
         ids[mask] = torch.from_numpy(features.values.astype(np.int64))
         ids, mask = ids.to(device), mask.to(device)
-        hidden = self.backbone(input_ids=ids, attention_mask=mask.long()).last_hidden_state.float()
+        hidden: Tensor = self.backbone(input_ids=ids, attention_mask=mask.long()).last_hidden_state.float()
         if self.settings.pooling == "cls":
             pooled = hidden[:, 0]
         else:
             weights = mask[:, :, None].to(hidden)
             pooled = (hidden * weights).sum(1) / weights.sum(1).clamp_min(1.0)
-        for layer in self.dense:
-            pooled = layer(pooled)
-        return pooled if self.projection is None else self.projection(pooled)
+        for layer in self._layers():
+            pooled = layer.forward(pooled)
+        return pooled if self.projection is None else self.projection.forward(pooled)
 
     def _drop(self, features: RaggedTokens, dropout: float, generator: torch.Generator | None) -> RaggedTokens:
         if not 0 <= dropout < 1:
             raise InputError(f"Token dropout must be in [0, 1), but is {dropout}.")
         values = torch.from_numpy(features.values.astype(np.int64))
         kept = torch.rand(len(values), generator=generator) >= dropout
-        kept |= torch.isin(values, self.special.cpu())
+        kept |= torch.isin(values, self._special)
         mask = kept.numpy()
         ends = np.concatenate([[0], np.cumsum(mask)])[features.offsets]
         return RaggedTokens(features.values[mask], ends.astype(np.int64))

@@ -13,7 +13,7 @@ from scipy.sparse import csr_matrix
 from xmc.errors import InputError
 from xmc.metrics.labelwise import Decile, decile_breakdown, macro_averages
 from xmc.metrics.propensity import propensities
-from xmc.metrics.ranking import UNKNOWN_LABEL, positive_ranks
+from xmc.metrics.ranking import UNKNOWN_LABEL, best_ranks, positive_ranks
 
 __all__ = ["Metrics", "evaluate_predictions"]
 
@@ -116,7 +116,7 @@ def evaluate_predictions(
             )
         weights = 1 / propensities(training_counts, training_queries, *propensity)[truth_labels]
         achieved = _precision_and_ndcg("PS", ranks, truth_indptr, weights, ks)
-        best = _precision_and_ndcg("PS", _best_ranks(truth_indptr, weights), truth_indptr, weights, ks)
+        best = _precision_and_ndcg("PS", best_ranks(truth_indptr, weights), truth_indptr, weights, ks)
         values |= {name: 100 * achieved[name] / best[name] if best[name] else 0.0 for name in achieved}
     positives = np.diff(truth_indptr)
     for k in recall_ks:
@@ -146,14 +146,6 @@ def _precision_and_ndcg(
         gains = weight[inside] * discounts[rank[inside]] / normalisers[np.minimum(k, row_positives[inside])]
         ndcg[f"{prefix}nDCG@{k}"] = float(100 * np.sum(gains) / queries)
     return precision | ndcg
-
-
-def _best_ranks(indptr: Int64s, weights: Float64s) -> Int64s:
-    """The rank of each pair when its row's pairs are sorted by falling weight, int64 [nnz]."""
-    rows = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
-    ranks = np.empty(len(weights), np.int64)
-    ranks[np.lexsort((-weights, rows))] = np.arange(len(weights)) - indptr[:-1][rows]
-    return ranks
 
 
 def _positives(truth: csr_matrix) -> tuple[Int64s, Int64s]:

@@ -6,7 +6,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["NO_PREDICTION", "UNKNOWN_LABEL", "positive_ranks"]
+__all__ = ["NO_PREDICTION", "UNKNOWN_LABEL", "best_ranks", "positive_ranks"]
 
 NO_PREDICTION = -1
 """Fills prediction rows that have fewer labels than columns; such entries are left out, whatever their score."""
@@ -52,6 +52,18 @@ def positive_ranks(
         labels, scores.view(np.int32), truth_indptr, truth_indices, filter_indptr, filter_indices, depth, ranks, ranking
     )
     return ranks, ranking
+
+
+@numba.njit(cache=True, nogil=True, parallel=True)
+def best_ranks(indptr: Int64s, weights: npt.NDArray[np.float64]) -> Int32s:
+    """The rank of each CSR entry, int32 [nnz] from 0, when its row's entries are sorted by falling weight."""
+    ranks = np.empty(len(weights), np.int32)
+    for row in numba.prange(len(indptr) - 1):
+        start = indptr[row]
+        order = np.argsort(-weights[start : indptr[row + 1]])
+        for rank in range(len(order)):
+            ranks[start + order[rank]] = rank
+    return ranks
 
 
 @numba.njit(cache=True, nogil=True, parallel=True)

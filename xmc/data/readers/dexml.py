@@ -69,7 +69,9 @@ def _load(file: Path) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt
     try:
         with np.load(file, allow_pickle=False) as arrays:
             if arrays["format"].item() not in (b"csr", "csr"):
-                raise DataError(f"{file} is not a CSR matrix; save it with scipy.sparse.save_npz(file, matrix.tocsr()).")
+                raise DataError(
+                    f"{file} is not a CSR matrix; save it with scipy.sparse.save_npz(file, matrix.tocsr())."
+                )
             indptr, indices = arrays["indptr"].astype(np.int64), arrays["indices"].astype(np.int64)
             values, shape = arrays["data"].astype(np.float64), arrays["shape"]
             rows, columns = int(shape[0]), int(shape[1])

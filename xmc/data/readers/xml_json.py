@@ -64,7 +64,9 @@ def _row(file: Path, line: int, values: dict[str, Any], with_labels: bool) -> Ro
     text = f"{values.get('title') or ''} {values.get('content') or ''}".strip()
     labels = [_whole(label) for label in values["target_ind"]] if with_labels else []
     relevance = values.get("target_rel") if with_labels else None
-    return Row(file, line, str(values["uid"]), text, labels, None if relevance is None else [float(r) for r in relevance])
+    return Row(
+        file, line, str(values["uid"]), text, labels, None if relevance is None else [float(r) for r in relevance]
+    )
 
 
 def _whole(value: Any) -> int:

@@ -92,7 +92,9 @@ def _header(item: tuple[int, str] | Defect | None, labels: int, file: Path) -> i
     except (AssertionError, ValueError):
         return Defect("error", file, 1, "header disagrees", 'the first line must be "queries labels".')
     if columns != labels:
-        return Defect("error", file, 1, "header disagrees", f"the header says {columns} labels, but there are {labels}.")
+        return Defect(
+            "error", file, 1, "header disagrees", f"the header says {columns} labels, but there are {labels}."
+        )
     return queries
 
 
