@@ -99,7 +99,7 @@ class LabelIndex(ABC):
             scores, rows = self._search(queries, k, excluded)
         else:
             scores, rows = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
-        found: Ids = np.full(rows.shape, "" if self.ids.dtype == object else -1, self.ids.dtype)
+        found: Any = np.full(rows.shape, "" if self.ids.dtype == object else -1, self.ids.dtype)
         found[rows >= 0] = self.ids[rows[rows >= 0]]
         return found, scores
 

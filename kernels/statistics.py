@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -118,7 +118,10 @@ def label_statistics(
     if backend == "reference":
         return reference.label_statistics(queries, labels, positives, temperature, label_offsets)
     problem = _Problem(positives, tile_bytes)
-    return cast("tuple[Tensor, Tensor]", _LabelStatistics.apply(queries, labels, temperature, label_offsets, problem))
+    statistics: tuple[Tensor, Tensor] = _LabelStatistics.apply(  # type: ignore[no-untyped-call]
+        queries, labels, temperature, label_offsets, problem
+    )
+    return statistics
 
 
 def _check(queries: Tensor, labels: Tensor, positives: Positives, label_offsets: Tensor | None) -> None:

@@ -162,7 +162,7 @@ def build_encoder(config: TrainConfig, labels: int, generator: torch.Generator) 
 
 def unit(vectors: Tensor) -> Tensor:
     """Rows scaled to L2 norm one; a zero row stays zero."""
-    normalised: Tensor = _Unit.apply(vectors)
+    normalised: Tensor = _Unit.apply(vectors)  # type: ignore[no-untyped-call]
     return normalised
 
 
@@ -173,7 +173,7 @@ class _Unit(torch.autograd.Function):
     def forward(ctx: Any, vectors: Tensor) -> Tensor:
         norms = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
         norms.masked_fill_(norms == 0, 1.0)
-        normalised = vectors / norms
+        normalised: Tensor = vectors / norms
         ctx.save_for_backward(normalised, norms)
         return normalised
 

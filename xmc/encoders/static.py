@@ -40,7 +40,7 @@ class FeatureTable(nn.Module):
 
     def forward(self, bags: Bags) -> Tensor:
         """Sums [n, D] of the bags."""
-        total: Tensor = _BagSums.apply(self.vectors, self, bags)
+        total: Tensor = _BagSums.apply(self.vectors, self, bags)  # type: ignore[no-untyped-call]
         return total
 
 
