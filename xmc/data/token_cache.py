@@ -1,12 +1,10 @@
-"""Token caches: tokenise a corpus once, in parallel, into a memory-mapped Arrow file keyed by content."""
+"""Token caches: tokenise a corpus once into a memory-mapped Arrow file keyed by content."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
-import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,63 +34,77 @@ def cached_tokens(
     """Tokens of all texts, from the cache where it holds them, else computed and (with a cache directory) stored.
 
     The file's name is a hash of `features_key` and of all texts; its content is verified when it is opened, and built again
-    when it does not match. Two processes that build the same file at once both end with a whole one.
+    when it does not match. Two processes that build the same file at once both end with a whole one. A null text is an
+    empty one. Raises StoreError when the directory cannot be written.
     """
-    strings: Sequence[str] = texts if not isinstance(texts, (pa.ChunkedArray, pa.Array)) else texts.to_pylist()
     if cache_directory is None:
-        return _build(strings, featurize, description)
-    file = Path(cache_directory) / f"tokens-{_key(strings, features_key)}.arrow"
+        return _build(texts, featurize, description)
+    file = Path(cache_directory) / f"tokens-{_key(texts, features_key)}.arrow"
     if file.exists():
         try:
             return read_tokens(file)
         except StoreError as error:
             logger.warning("%s It is built again.", error)
-    write_tokens(_build(strings, featurize, description), file)
+    write_tokens(_build(texts, featurize, description), file)
     return read_tokens(file)
 
 
 def write_tokens(tokens: RaggedTokens, file: Path) -> None:
-    """Write an Arrow IPC file: one row, list columns `values` (narrowest unsigned type) and `offsets` (int64)."""
+    """Write an Arrow IPC file: one row, list columns `values` (narrowest unsigned type) and `offsets` (int64).
+
+    Raises StoreError when the file cannot be written.
+    """
+    tokens = _narrow(tokens)
     columns = [
         pa.LargeListArray.from_arrays(pa.array([0, len(array)], pa.int64()), pa.array(array))
         for array in (tokens.values, tokens.offsets)
     ]
     digest = _digest(tokens.values, tokens.offsets)
     table = pa.table(columns, names=["values", "offsets"]).replace_schema_metadata({"sha256": digest})
-    with (
-        atomic_file(file) as temporary,
-        pa.OSFile(str(temporary), "wb") as sink,
-        pa.ipc.new_file(sink, table.schema) as writer,
-    ):
-        writer.write_table(table)
+    try:
+        with (
+            atomic_file(file) as temporary,
+            pa.OSFile(str(temporary), "wb") as sink,
+            pa.ipc.new_file(sink, table.schema) as writer,
+        ):
+            writer.write_table(table)
+    except OSError as error:
+        raise StoreError(f"The token cache {file} cannot be written: {error}. Name another directory.") from error
 
 
 def read_tokens(file: Path) -> RaggedTokens:
     """Memory-map a file written by `write_tokens`; StoreError when it is truncated or does not match its checksum."""
     try:
         table = pa.ipc.open_file(pa.memory_map(str(file))).read_all()
+        # Damaged lengths would make the buffers reach outside of the map: reading them would end the process.
+        table.validate(full=True)
         values, offsets = (table[name].chunk(0).values.to_numpy(zero_copy_only=True) for name in ("values", "offsets"))
-        expected = (table.schema.metadata or {}).get(b"sha256", b"").decode()
-    except (OSError, KeyError, IndexError, AttributeError, pa.ArrowException) as error:
+        expected = (table.schema.metadata or {}).get(b"sha256", b"")
+    except (OSError, LookupError, ValueError, AttributeError, pa.ArrowException) as error:
         raise StoreError(f"The token cache {file} cannot be read: {error}.") from error
-    if _digest(values, offsets) != expected:
+    if _digest(values, offsets).encode() != expected:
         raise StoreError(f"The token cache {file} does not match its checksum.")
     return RaggedTokens(values, offsets)
 
 
-def _build(texts: Sequence[str], featurize: Featurize, description: str) -> RaggedTokens:
+def _chunks(texts: pa.ChunkedArray | Sequence[str]) -> Iterator[list[str]]:
+    """The texts as lists of strings of `CHUNK` each, so that an Arrow column is never a list of strings as a whole."""
+    for start in range(0, len(texts), CHUNK):
+        chunk = texts[start : start + CHUNK]
+        strings = chunk.to_pylist() if isinstance(chunk, (pa.ChunkedArray, pa.Array)) else chunk
+        yield [text or "" for text in strings]
+
+
+def _build(texts: pa.ChunkedArray | Sequence[str], featurize: Featurize, description: str) -> RaggedTokens:
     console = Console(stderr=True)
-    starts = range(0, len(texts), CHUNK)
     parts: list[RaggedTokens] = []
-    # Tokenisers and hashing run outside of the interpreter lock, so threads are enough.
-    with (
-        Progress(console=console, disable=not console.is_terminal, transient=True) as progress,
-        ThreadPoolExecutor(os.cpu_count()) as pool,
-    ):
+    # Tokenisers and hashing use all cores inside of one call. Several calls at once were no faster on two cores, and
+    # abort the process under numba's "workqueue" layer, which is all that it has where OpenMP is missing.
+    with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
         task = progress.add_task(f"tokenising {description}", total=len(texts))
-        for part in pool.map(lambda start: _narrow(featurize(texts[start : start + CHUNK])), starts):
-            parts.append(part)
-            progress.advance(task, len(part))
+        for chunk in _chunks(texts):
+            parts.append(_narrow(featurize(chunk)))
+            progress.advance(task, len(chunk))
     if not parts:
         return _narrow(featurize([]))
     lengths = np.concatenate([part.lengths for part in parts])
@@ -107,17 +119,17 @@ def _narrow(tokens: RaggedTokens) -> RaggedTokens:
     return RaggedTokens(tokens.values.astype(dtype, copy=False), tokens.offsets)
 
 
-def _key(texts: Sequence[str], features_key: str) -> str:
-    digest = hashlib.sha256(features_key.encode())
-    for start in range(0, len(texts), CHUNK):
-        encoded = [(text or "").encode() for text in texts[start : start + CHUNK]]
+def _key(texts: pa.ChunkedArray | Sequence[str], features_key: str) -> str:
+    digest = hashlib.sha256(f"{features_key}\0".encode())
+    for chunk in _chunks(texts):
+        encoded = [text.encode() for text in chunk]
         digest.update(np.array([len(text) for text in encoded], "<i8").tobytes())
         digest.update(b"".join(encoded))
     return digest.hexdigest()[:32]
 
 
 def _digest(values: npt.NDArray[np.unsignedinteger], offsets: npt.NDArray[np.int64]) -> str:
-    digest = hashlib.sha256(str(values.dtype).encode())
+    digest = hashlib.sha256(f"{values.dtype} {len(values)} {offsets.dtype} {len(offsets)}".encode())
     digest.update(values.view(np.uint8).data)
     digest.update(offsets.view(np.uint8).data)
     return digest.hexdigest()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -58,6 +59,7 @@ class Modules:
     max_length: int | None = None
     normalize: bool = False
     prompt: str = ""
+    lower_case: bool = False
     dense: list[Dense] = field(default_factory=list)
 
 
@@ -68,27 +70,41 @@ def read_modules(directory: Path) -> Modules:
     """
     if not (directory / "modules.json").is_file():
         return Modules(directory)
-    backbone, pooling, normalize = directory, None, False
+    modules_file = directory / "modules.json"
+    backbone, pooling, normalize = None, None, False
+    prompt = _prompt(directory)
     dense: list[Dense] = []
-    for module in _json(directory / "modules.json"):
-        kind, folder = str(module["type"]).rpartition(".")[2], directory / str(module["path"])
+    try:
+        modules = [(str(module["type"]), str(module["path"])) for module in _json(modules_file)]
+    except (KeyError, TypeError) as error:
+        raise ConfigError(f"{modules_file} is not a list of modules with a type and a path.") from error
+    for name, path in modules:
+        kind, folder = name.rpartition(".")[2], directory / path
         if kind == "Transformer":
             backbone = folder
         elif kind == "Pooling":
-            pooling = _pooling(_json(folder / "config.json"), folder)
-        elif kind == "Dense":
+            pooling = _pooling(_object(folder / "config.json"), folder, prompt)
+        elif kind == "Dense" and not normalize:
             dense.append(_dense(folder))
         elif kind == "Normalize":
             normalize = True
+        elif kind == "Dense":
+            raise ConfigError(f"{modules_file} has a Dense module after Normalize, which xmc does not have.")
         else:
-            raise ConfigError(f"{directory / 'modules.json'} has a module {module['type']!r}, which xmc does not have.")
-    settings_file = backbone / "sentence_bert_config.json"
-    settings = _json(settings_file) if settings_file.is_file() else {}
+            raise ConfigError(f"{modules_file} has a module {name!r}, which xmc does not have.")
+    if backbone is None:
+        raise ConfigError(f"{modules_file} has no Transformer module.")
+    # Old directories name the file after the model type, e.g. sentence_roberta_config.json.
+    files = sorted(backbone.glob("sentence_*_config.json"))
+    settings = _object(files[0]) if files else {}
     length = settings.get("max_seq_length")
-    return Modules(backbone, pooling, int(length) if length else None, normalize, _prompt(directory), dense)
+    lower_case = bool(settings.get("do_lower_case", False))
+    return Modules(backbone, pooling, int(length) if length else None, normalize, prompt, lower_case, dense)
 
 
-def _pooling(config: dict[str, Any], folder: Path) -> str | None:
+def _pooling(config: dict[str, Any], folder: Path, prompt: str) -> str:
+    if prompt and config.get("include_prompt") is False:
+        raise ConfigError(f"{folder} leaves the prompt {prompt!r} out of the pooling, which xmc does not have.")
     named = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}
     chosen = [key for key, value in config.items() if key.startswith("pooling_mode_") and value is True]
     if not chosen and isinstance(config.get("pooling_mode"), str):
@@ -99,22 +115,23 @@ def _pooling(config: dict[str, Any], folder: Path) -> str | None:
 
 
 def _dense(folder: Path) -> Dense:
-    config = _json(folder / "config.json")
+    config = _object(folder / "config.json")
     weights = folder / "model.safetensors"
     if not weights.is_file():
         raise ConfigError(f"{folder} has no model.safetensors; pickled weights are not read.")
-    tensors = load_file(weights)
-    return Dense.from_tensors(
-        tensors["linear.weight"].to(torch.float32),
-        tensors["linear.bias"].to(torch.float32) if "linear.bias" in tensors else None,
-        str(config.get("activation_function", "torch.nn.modules.activation.Tanh")),
-    )
+    try:
+        tensors = {name: tensor.to(torch.float32) for name, tensor in load_file(weights).items()}
+        weight = tensors["linear.weight"]
+    except (OSError, KeyError, SafetensorError) as error:
+        raise ConfigError(f"{weights} cannot be read as a Dense module: {error}") from error
+    activation = str(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
+    return Dense.from_tensors(weight, tensors.get("linear.bias"), activation)
 
 
 def _prompt(directory: Path) -> str:
     """The default prompt, if the directory names one."""
     file = directory / "config_sentence_transformers.json"
-    config = _json(file) if file.is_file() else {}
+    config = _object(file) if file.is_file() else {}
     return str((config.get("prompts") or {}).get(config.get("default_prompt_name"), "") or "")
 
 
@@ -123,3 +140,10 @@ def _json(file: Path) -> Any:
         return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{file} cannot be read: {error}") from error
+
+
+def _object(file: Path) -> dict[str, Any]:
+    value = _json(file)
+    if not isinstance(value, dict):
+        raise ConfigError(f"{file} is not a JSON object.")
+    return value

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -22,11 +25,17 @@ from xmc.errors import ConfigError, InputError, StoreError
 __all__ = ["TransformerEncoder", "TransformerSettings"]
 
 _TOKENISE_AT_ONCE = 4096
+_DEFAULT_LENGTH = 512
+_BROKEN = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, ImportError, SafetensorError)
+"""What transformers and safetensors raise for files that are missing, cut short or do not fit together."""
 
 
 @dataclass(frozen=True)
 class TransformerSettings:
-    """What belongs to the encoder besides the backbone: saved in encoder.json."""
+    """What belongs to the encoder besides the backbone: saved in encoder.json.
+
+    lower_case, prompt: done to a text before it is tokenised, as the sentence-transformers directory says.
+    """
 
     pooling: str
     max_length: int
@@ -34,6 +43,7 @@ class TransformerSettings:
     dtype: str
     projection: int | None
     prompt: str = ""
+    lower_case: bool = False
 
 
 class TransformerEncoder(Encoder):
@@ -41,6 +51,7 @@ class TransformerEncoder(Encoder):
 
     pooling "mean" averages the last hidden states over the text's tokens, "cls" takes the first token's. A text's embedding
     does not depend on the other texts of a batch. Token dropout removes tokens (never special ones) from the sequence.
+    A sequence without any token, as some tokenizers give for an empty text, is pooled to zero.
     """
 
     kind: ClassVar[str] = "transformer"
@@ -52,11 +63,25 @@ class TransformerEncoder(Encoder):
         self.backbone, self.tokenizer, self.settings = backbone, tokenizer, settings
         self.dense = nn.ModuleList(dense)
         config: Any = backbone.config
-        width = dense[-1].linear.out_features if dense else int(config.hidden_size)
+        width = int(config.hidden_size)
+        for layer in dense:
+            if layer.linear.in_features != width:
+                raise ConfigError(f"A Dense module takes {layer.linear.in_features} numbers, but is given {width}.")
+            width = layer.linear.out_features
         self.projection = nn.Linear(width, settings.projection, bias=False) if settings.projection else None
         self.dimension = settings.projection or width
         self.micro_batch_size = 128
         self._special = torch.tensor(sorted(set(tokenizer.all_special_ids)), dtype=torch.int64)
+        # Set once: setting it at every call is not safe where threads share the encoder.
+        self._backend = getattr(tokenizer, "backend_tokenizer", None)
+        if self._backend is not None:
+            self._backend.no_padding()
+            self._backend.enable_truncation(settings.max_length, direction=tokenizer.truncation_side)
+
+    @property
+    def normalize(self) -> bool:
+        """Whether the directory normalises its embeddings; for information, `forward` does not."""
+        return self.settings.normalize
 
     @classmethod
     def from_pretrained(
@@ -69,64 +94,64 @@ class TransformerEncoder(Encoder):
     ) -> TransformerEncoder:
         """Read a model directory; only safetensors weights are read, and code in the directory is never run.
 
-        pooling, max_length: by default what a sentence-transformers directory says, else "mean" and the tokenizer's limit
-        (512 where it has none). Raises ConfigError when the directory cannot be used, with the reason.
-        """
-        from transformers import AutoModel, AutoTokenizer
+        pooling, max_length: by default what a sentence-transformers directory says, else "mean" and what tokenizer and
+        backbone allow, but no more than 512. projection: the output dimension of an added linear layer, without bias,
+        with random weights. dtype: "float32" or "bfloat16", of the backbone; embeddings are float32.
 
+        Raises ConfigError when the directory or a value cannot be used, with the reason.
+        """
         root = Path(directory)
         if not root.is_dir():
             raise ConfigError(f"transformer.directory {str(directory)!r} is not a directory with a model.")
+        if dtype not in ("float32", "bfloat16"):
+            raise ConfigError(f"transformer.dtype must be float32 or bfloat16, but is {dtype!r}.")
         described = read_modules(root)
+        pooling = pooling or described.pooling or "mean"
+        if pooling not in ("mean", "cls"):
+            raise ConfigError(f"{directory} asks for the pooling {pooling!r}; xmc has mean and cls.")
         try:
-            tokenizer = AutoTokenizer.from_pretrained(
-                described.backbone, trust_remote_code=False, local_files_only=True
-            )
-            backbone = AutoModel.from_pretrained(
-                described.backbone,
-                trust_remote_code=False,
-                local_files_only=True,
-                use_safetensors=True,
-                dtype=getattr(torch, dtype),
-            )
-        except (OSError, ValueError, KeyError, ImportError) as error:
+            backbone, tokenizer = _read_backbone(described.backbone, dtype)
+        except _BROKEN as error:
             raise ConfigError(
                 f"{directory} cannot be loaded as a transformer with safetensors weights: {error}"
             ) from error
-        limit = max_length or described.max_length or _limit(tokenizer, backbone)
+        positions = _positions(backbone)
+        if max_length is None:
+            known = (positions, described.max_length or min(_DEFAULT_LENGTH, tokenizer.model_max_length))
+            length = int(min(limit for limit in known if limit is not None))
+        else:
+            length = max_length
+        if length < 3 or (positions is not None and length > positions):
+            allowed = "3 or more" if positions is None else f"from 3 to {positions}"
+            raise ConfigError(
+                f"transformer.max_length must be {allowed} for the model in {directory}, but is {length}."
+            )
         settings = TransformerSettings(
-            pooling or described.pooling or "mean", limit, described.normalize, dtype, projection, described.prompt
+            pooling, length, described.normalize, dtype, projection, described.prompt, described.lower_case
         )
-        if settings.pooling not in ("mean", "cls"):
-            raise ConfigError(f"{directory} asks for the pooling {settings.pooling!r}; xmc has mean and cls.")
         return cls(backbone, tokenizer, settings, described.dense)
 
     def featurize(self, texts: Sequence[str]) -> RaggedTokens:
-        """Token ids with special tokens, cut at max_length."""
+        """Token ids with special tokens, uint32, cut at max_length."""
         ids: list[list[int]] = []
         for start in range(0, len(texts), _TOKENISE_AT_ONCE):
-            chunk = [self.settings.prompt + (text or "") for text in texts[start : start + _TOKENISE_AT_ONCE]]
-            encoded = self.tokenizer(
-                chunk,
-                truncation=True,
-                max_length=self.settings.max_length,
-                padding=False,
-                return_attention_mask=False,
-                return_token_type_ids=False,
-                verbose=False,
-            )
-            ids.extend(encoded["input_ids"])
+            ids.extend(self._token_ids([self._prepared(text) for text in texts[start : start + _TOKENISE_AT_ONCE]]))
         offsets = np.cumsum([0, *map(len, ids)], dtype=np.int64)
-        values = np.fromiter((token for row in ids for token in row), np.uint32, count=offsets[-1])
+        values = np.fromiter(itertools.chain.from_iterable(ids), np.uint32, count=offsets[-1])
         return RaggedTokens(values, offsets)
 
     @property
     def features_key(self) -> str:
-        """Depends on the tokenizer's content, the prompt and the maximal length."""
-        backend = getattr(self.tokenizer, "backend_tokenizer", None)
-        content = backend.to_str() if backend is not None else json.dumps(self.tokenizer.get_vocab(), sort_keys=True)
-        digest = hashlib.sha256((content + "\0" + self.settings.prompt).encode()).hexdigest()
-        return f"transformer-{digest}-{self.settings.max_length}"
+        """Depends on the tokenizer's content, what is done to a text before it, and the maximal length."""
+        if self._backend is not None:
+            content = json.loads(self._backend.to_str())
+            del content["truncation"], content["padding"]
+        else:
+            content = [type(self.tokenizer).__name__, self.tokenizer.get_vocab(), repr(self.tokenizer)]
+        settings = self.settings
+        rest = [settings.prompt, settings.lower_case, settings.max_length, self.tokenizer.truncation_side]
+        digest = hashlib.sha256(json.dumps([content, rest], sort_keys=True).encode()).hexdigest()
+        return f"transformer-{digest}"
 
     def forward(self, features: RaggedTokens, dropout: float = 0.0, generator: torch.Generator | None = None) -> Tensor:
         """Embeddings [n, D] float32 on the module's device.
@@ -153,7 +178,8 @@ class TransformerEncoder(Encoder):
         ]
         settings = {"kind": self.kind, "transformer": asdict(self.settings), "dense": layers}
         (directory / "encoder.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-        self.backbone.save_pretrained(directory / "backbone")  # type: ignore[operator]
+        with _no_progress_bar():
+            self.backbone.save_pretrained(directory / "backbone")  # type: ignore[operator]
         self.tokenizer.save_pretrained(directory / "backbone")
         extra = {name: value for name, value in self.state_dict().items() if not name.startswith("backbone.")}
         save_file({name: value.cpu().contiguous() for name, value in extra.items()}, directory / "encoder.safetensors")
@@ -164,9 +190,7 @@ class TransformerEncoder(Encoder):
         try:
             stored = json.loads((directory / "encoder.json").read_text(encoding="utf-8"))
             settings = TransformerSettings(**stored["transformer"])
-            encoder = cls.from_pretrained(
-                directory / "backbone", settings.pooling, settings.max_length, None, settings.dtype
-            )
+            backbone, tokenizer = _read_backbone(directory / "backbone", settings.dtype)
             tensors = load_file(directory / "encoder.safetensors")
             dense = [
                 Dense.from_tensors(
@@ -174,15 +198,27 @@ class TransformerEncoder(Encoder):
                 )
                 for i, layer in enumerate(stored["dense"])
             ]
-            loaded = cls(encoder.backbone, encoder.tokenizer, settings, dense)
+            loaded = cls(backbone, tokenizer, settings, dense)
             if loaded.projection is not None:
                 loaded.projection.load_state_dict({"weight": tensors["projection.weight"]})
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError, ConfigError) as error:
+        except (*_BROKEN, ConfigError) as error:
             raise StoreError(f"{directory} does not hold a transformer encoder that can be read: {error}") from error
         return loaded
 
     def _layers(self) -> list[Dense]:
         return [layer for layer in self.dense if isinstance(layer, Dense)]
+
+    def _prepared(self, text: str) -> str:
+        text = self.settings.prompt + (text or "")
+        return text.lower() if self.settings.lower_case else text
+
+    def _token_ids(self, texts: list[str]) -> list[list[int]]:
+        if self._backend is not None:
+            return [encoding.ids for encoding in self._backend.encode_batch_fast(texts)]
+        encoded = self.tokenizer(
+            texts, truncation=True, max_length=self.settings.max_length, padding=False, verbose=False
+        )
+        return list(encoded["input_ids"])
 
     def _encode(self, features: RaggedTokens, device: torch.device) -> Tensor:
         lengths = torch.from_numpy(features.lengths)
@@ -192,11 +228,14 @@ class TransformerEncoder(Encoder):
         ids = torch.full(mask.shape, 0 if padding is None else padding, dtype=torch.int64)
         ids[mask] = torch.from_numpy(features.values.astype(np.int64))
         ids, mask = ids.to(device), mask.to(device)
-        hidden: Tensor = self.backbone(input_ids=ids, attention_mask=mask.long()).last_hidden_state.float()
+        # Attention over nothing is not a number, and its gradient too: an empty sequence attends to one padding token.
+        attention = mask.clone()
+        attention[:, 0] = True
+        hidden: Tensor = self.backbone(input_ids=ids, attention_mask=attention.long()).last_hidden_state.float()
+        weights = mask[:, :, None].to(hidden)
         if self.settings.pooling == "cls":
-            pooled = hidden[:, 0]
+            pooled = hidden[:, 0] * weights[:, 0]
         else:
-            weights = mask[:, :, None].to(hidden)
             pooled = (hidden * weights).sum(1) / weights.sum(1).clamp_min(1.0)
         for layer in self._layers():
             pooled = layer.forward(pooled)
@@ -213,6 +252,47 @@ class TransformerEncoder(Encoder):
         return RaggedTokens(features.values[mask], ends.astype(np.int64))
 
 
-def _limit(tokenizer: Any, backbone: nn.Module) -> int:
-    positions = int(getattr(backbone.config, "max_position_embeddings", 512) or 512)
-    return int(min(tokenizer.model_max_length, positions, 512))
+def _read_backbone(directory: Path, dtype: str) -> tuple[nn.Module, Any]:
+    """The model and the tokenizer in a directory in Hugging Face layout; ValueError where the weights do not fill the model."""
+    from transformers import AutoModel, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
+    with _no_progress_bar():
+        backbone, loading = AutoModel.from_pretrained(
+            directory,
+            trust_remote_code=False,
+            local_files_only=True,
+            use_safetensors=True,
+            dtype=getattr(torch, dtype),
+            output_loading_info=True,
+        )
+    if backbone.config.is_encoder_decoder:
+        raise ValueError("it is an encoder with a decoder; xmc encodes with models that have one stack of layers.")
+    # Embeddings are pooled from the last layer; what a checkpoint holds or lacks of BERT's own pooler does not matter.
+    missing = sorted(name for name in loading["missing_keys"] if not name.startswith("pooler."))
+    if missing:
+        raise ValueError(f"its weights lack {missing[0]} and {len(missing) - 1} more.")
+    return backbone, tokenizer
+
+
+def _positions(backbone: nn.Module) -> int | None:
+    """How many tokens the backbone has learned positions for; None where it has no table of them."""
+    table = getattr(getattr(backbone, "embeddings", None), "position_embeddings", None)
+    if not isinstance(table, nn.Embedding):
+        return None
+    # RoBERTa and its kin count positions from the padding token's id + 1.
+    return table.num_embeddings if table.padding_idx is None else table.num_embeddings - table.padding_idx - 1
+
+
+@contextlib.contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    """Reading and writing weights takes a moment; transformers' own bars would also be drawn where there is no terminal."""
+    from transformers.utils import logging
+
+    enabled = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if enabled:
+            logging.enable_progress_bar()
