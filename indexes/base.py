@@ -178,7 +178,7 @@ class LabelIndex(ABC):
             raise InputError(f"{len(array)} ids were given for {len(embeddings)} label embeddings.")
         values, counts = np.unique(array, return_counts=True)
         if (counts > 1).any():
-            raise InputError(f"The label id {values[counts > 1][0]!r} is given more than once.")
+            raise InputError(f"The label id {values[counts > 1].tolist()[0]!r} is given more than once.")
         return embeddings, array
 
     def _matrix(self, values: Embeddings, name: str) -> Embeddings:

@@ -29,7 +29,7 @@ class FaissIndex(LabelIndex):
 
     factory: any string of faiss.index_factory, such as "Flat", "HNSW32", "IVF256,Flat", "IVF256,PQ16" or "SQ8".
     parameters: search-time parameters by FAISS's names, such as {"nprobe": 16} or {"efSearch": 64}; by default nprobe is
-        a sixteenth of the lists and efSearch 128.
+        twice the root of the number of lists, and efSearch 128.
 
     The float32 embeddings are kept beside the FAISS index (memory-mapped when loaded): a query for which exclusion or
     removal leaves too few candidates is answered exactly from them, and compaction rebuilds from them.
@@ -142,7 +142,7 @@ class FaissIndex(LabelIndex):
         while isinstance(inner, (faiss.IndexPreTransform, faiss.IndexIDMap, faiss.IndexRefine)):
             inner = faiss.downcast_index(inner.base_index if isinstance(inner, faiss.IndexRefine) else inner.index)
         if isinstance(inner, faiss.IndexIVF):
-            return {"nprobe": max(1, inner.nlist // 16)}
+            return {"nprobe": min(inner.nlist, math.ceil(2 * math.sqrt(inner.nlist)))}
         return {"efSearch": 128} if isinstance(inner, faiss.IndexHNSW) else {}
 
 

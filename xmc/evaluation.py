@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from xmc.data.dataset import Dataset, Split
 from xmc.errors import DataError
-from xmc.metrics import Metrics, evaluate_predictions
+from xmc.metrics import NO_PREDICTION, UNKNOWN_LABEL, Metrics, evaluate_predictions
 from xmc.retriever import Retriever
 
 __all__ = ["Evaluation", "evaluate", "evaluate_split"]
@@ -92,10 +92,10 @@ def evaluate_split(
 
 
 def _dataset_rows(retriever: Retriever, dataset: Dataset) -> npt.NDArray[np.int64]:
-    """The data set's row of each label id of the retriever; -1 for none, also at place -1."""
+    """The data set's row of each label id of the retriever; the last place is for the id -1, no prediction."""
     row_of = {uid: row for row, uid in enumerate(dataset.labels.uids.to_pylist())}
-    rows = np.full(len(retriever.labels.rows) + 1, -1, np.int64)
-    rows[retriever.labels.ids] = [row_of.get(uid, -1) for uid in retriever.labels.uids]
+    rows = np.full(len(retriever.labels.rows) + 1, NO_PREDICTION, np.int64)
+    rows[retriever.labels.ids] = [row_of.get(uid, UNKNOWN_LABEL) for uid in retriever.labels.uids]
     if len(retriever) and (rows < 0).all():
         raise DataError(
             f"The retriever and the data set {dataset.name!r} share no label uid; is it the right data set?"

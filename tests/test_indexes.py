@@ -1,0 +1,221 @@
+"""One contract for every index."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from xmc.errors import ConfigError, InputError, StoreError
+from xmc.indexes.base import LabelIndex
+from xmc.indexes.factory import build_index, load_index
+from xmc.indexes.faiss import FaissIndex
+
+DIMENSION = 16
+LEAST_RECALL = {
+    "exact": 1.0,
+    "Flat": 1.0,
+    "HNSW32": 0.95,
+    "IVF16,Flat": 0.5,
+    "IVF16,PQ8x4": 0.15,
+    "SQ8": 0.9,
+    "OPQ8,IVF8,PQ8x4": 0.15,
+}
+DESIGNS = list(LEAST_RECALL)
+
+
+def vectors(count: int, seed: int) -> Any:
+    values = np.random.default_rng(seed).normal(size=(count, DIMENSION)).astype(np.float32)
+    return values / np.linalg.norm(values, axis=1, keepdims=True)
+
+
+LABELS, QUERIES = vectors(2000, 0), vectors(50, 1)
+
+
+def truth(labels: Any, k: int) -> Any:
+    return np.argsort(-(QUERIES @ labels.T), axis=1, kind="stable")[:, :k]
+
+
+def recall(found: Any, expected: Any) -> float:
+    return float(
+        np.mean([len(set(a) & set(b)) / len(b) for a, b in zip(found.tolist(), expected.tolist(), strict=True)])
+    )
+
+
+def built(design: str, ids: Any = None) -> LabelIndex:
+    index = build_index(design, DIMENSION)
+    index.build(LABELS, np.arange(len(LABELS)) if ids is None else ids)
+    return index
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+def test_finds_the_nearest(design: str) -> None:
+    ids, scores = built(design).search(QUERIES, 10)
+    assert ids.shape == scores.shape == (50, 10)
+    assert ids.dtype == np.int64
+    assert scores.dtype == np.float32
+    assert (np.diff(scores, axis=1) <= 1e-6).all()
+    assert recall(ids, truth(LABELS, 10)) >= LEAST_RECALL[design]
+    if design in ("exact", "Flat"):
+        np.testing.assert_allclose(scores, np.take_along_axis(QUERIES @ LABELS.T, ids, 1), atol=1e-5)
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+def test_ids_are_the_users(design: str) -> None:
+    by_row, _ = built(design).search(QUERIES, 5)
+    shifted, _ = built(design, np.arange(len(LABELS)) * 10**12 - 5).search(QUERIES, 5)
+    named, _ = built(design, [f"label {row}" for row in range(len(LABELS))]).search(QUERIES, 5)
+    assert (shifted == by_row * 10**12 - 5).all()
+    assert named.tolist() == [[f"label {row}" for row in rows] for rows in by_row.tolist()]
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+def test_add_and_remove(design: str) -> None:
+    index = build_index(design, DIMENSION)
+    index.build(LABELS[:1500], np.arange(1500))
+    index.add(LABELS[1500:], np.arange(1500, 2000))
+    assert len(index) == 2000
+    assert recall(index.search(QUERIES, 10)[0], truth(LABELS, 10)) >= LEAST_RECALL[design]
+    for gone in (np.arange(0, 60), np.arange(60, 1900, 2)):
+        index.remove(gone)
+        found, scores = index.search(QUERIES, 10)
+        assert not set(found.ravel().tolist()) & set(gone.tolist())
+        assert (found >= 0).all()
+        assert np.isfinite(scores).all()
+    assert len(index) == 2000 - 60 - 920
+    kept = index.ids
+    np.testing.assert_array_equal(index.embeddings, LABELS[kept])
+    assert recall(found, kept[truth(LABELS[kept], 10)]) >= LEAST_RECALL[design]
+    index.add(LABELS[:60], np.arange(60))
+    assert len(index) == 1080
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+def test_exclusion_at_any_selectivity(design: str) -> None:
+    index = built(design)
+    everything = index.search(QUERIES, 10)[0]
+    exclude = [row.tolist() for row in everything]
+    exclude[0] = []
+    exclude[1] = list(range(2000))  # nothing is left
+    exclude[2] = list(range(3, 2000))  # three labels are left
+    exclude[3] = [99_999]  # not in the index
+    found, scores = index.search(QUERIES, 10, exclude=exclude)
+    assert found[0].tolist() == everything[0].tolist()
+    assert (found[1] == -1).all()
+    assert (scores[1] == -np.inf).all()
+    assert sorted(found[2][:3].tolist()) == [0, 1, 2]
+    assert (found[2][3:] == -1).all()
+    assert found[3].tolist() == everything[3].tolist()
+    for row in range(4, 50):
+        assert not set(found[row].tolist()) & set(exclude[row])
+        assert (found[row] >= 0).all()
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+def test_save_and_load_in_another_process(design: str, tmp_path: Path) -> None:
+    index = built(design, [f"ü{row}" for row in range(len(LABELS))])
+    index.remove(["ü7"])
+    index.save(tmp_path / "index")
+    np.save(tmp_path / "queries.npy", QUERIES)
+    expected, scores = load_index(tmp_path / "index").search(QUERIES, 7)
+    code = (
+        "import sys, numpy as np; from xmc.indexes.factory import load_index; "
+        "i = load_index(sys.argv[1] + '/index'); ids, s = i.search(np.load(sys.argv[1] + '/queries.npy'), 7); "
+        "np.savez(sys.argv[1] + '/out.npz', ids=ids.astype('U'), s=s)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+    with np.load(tmp_path / "out.npz") as out:
+        assert out["ids"].tolist() == expected.tolist()
+        np.testing.assert_array_equal(out["s"], scores)
+    loaded = load_index(tmp_path / "index")
+    loaded.add(vectors(3, 9), ["a", "b", "c"])  # a loaded index is memory-mapped, and can change all the same
+    loaded.remove(["ü1"])
+    assert len(loaded) == 2001
+
+
+@pytest.mark.parametrize("design", ["exact", "Flat", "IVF16,PQ8x4"])
+def test_damaged_files_are_named(design: str, tmp_path: Path) -> None:
+    index = built(design)
+    for name in ("embeddings.arrow", "ids.arrow", *(["index.faiss"] if design != "exact" else [])):
+        index.save(tmp_path / "index")
+        file = tmp_path / "index" / name
+        file.write_bytes(file.read_bytes()[:-9])
+        with pytest.raises(StoreError, match=name):
+            load_index(tmp_path / "index")
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+def test_small_cases(design: str) -> None:
+    index = build_index(design, DIMENSION)
+    assert index.search(QUERIES, 5)[0].shape == (50, 0)
+    index.build(LABELS, np.arange(len(LABELS)))
+    assert index.search(QUERIES[:0], 5)[0].shape == (0, 5)
+    assert index.search(QUERIES, 0)[0].shape == (50, 0)
+    ids, _ = index.search(QUERIES[:2], 3000)
+    assert ids.shape == (2, 2000)
+    assert sorted(ids[0].tolist()) == list(range(2000)) or design not in ("exact", "Flat", "SQ8")
+
+
+@pytest.mark.parametrize("design", ["exact", "Flat"])
+def test_input_is_checked(design: str) -> None:
+    index = built(design)
+    with pytest.raises(InputError, match=r"shape \(n, 16\)"):
+        index.search(QUERIES[:, :3], 1)
+    with pytest.raises(InputError, match="k must be at least 0"):
+        index.search(QUERIES, -1)
+    with pytest.raises(InputError, match="2 lists of ids for 50 queries"):
+        index.search(QUERIES, 1, exclude=[[], []])
+    broken = LABELS[:9].copy()
+    broken[[2, 5]] = np.nan
+    with pytest.raises(InputError, match=r"NaN or infinite in 2 rows: 2, 5"):
+        index.build(broken, np.arange(9))
+    with pytest.raises(InputError, match=r"id 4 is given more than once"):
+        index.build(LABELS[:3], [4, 1, 4])
+    with pytest.raises(InputError, match="all int64 or all strings, but are of type int, str"):
+        index.build(LABELS[:2], [4, "x"])
+    with pytest.raises(InputError, match="2 ids were given for 3"):
+        index.build(LABELS[:3], [1, 2])
+    with pytest.raises(InputError, match="id 5 is in the index already"):
+        index.add(LABELS[:1], [5])
+    with pytest.raises(InputError, match="of type string, those in the index of type int64"):
+        index.add(LABELS[:1], ["five"])
+    with pytest.raises(InputError, match="id 2000 is not in the index"):
+        index.remove([2000])
+    assert len(index) == 2000
+
+
+def test_designs_that_cannot_be() -> None:
+    with pytest.raises(ConfigError, match="'Fast' is not an index design"):
+        build_index("Fast", DIMENSION)
+    with pytest.raises(InputError, match="cannot be built over 100 labels"):
+        build_index("IVF256,Flat", DIMENSION).build(LABELS[:100], np.arange(100))
+    with pytest.raises(ConfigError, match="no search parameter 'nprobe'"):
+        FaissIndex(DIMENSION, "Flat", {"nprobe": 4}).build(LABELS, np.arange(2000))
+
+
+def test_search_parameters_are_kept(tmp_path: Path) -> None:
+    few = FaissIndex(DIMENSION, "IVF16,Flat", {"nprobe": 1})
+    all_lists = FaissIndex(DIMENSION, "IVF16,Flat", {"nprobe": 16})
+    for index in (few, all_lists):
+        index.build(LABELS, np.arange(2000))
+    all_lists.save(tmp_path / "index")
+    found = load_index(tmp_path / "index").search(QUERIES, 10)[0]
+    assert recall(found, truth(LABELS, 10)) == 1.0
+    assert recall(few.search(QUERIES, 10)[0], truth(LABELS, 10)) < 1.0
+
+
+def test_without_faiss_the_command_is_named() -> None:
+    code = (
+        "import sys; sys.modules['faiss'] = None\n"
+        "from xmc.indexes.factory import build_index\n"
+        "build_index('exact', 4).build([[1, 2, 3, 4]], [1])\n"
+        "try: build_index('Flat', 4)\n"
+        "except Exception as e: print(type(e).__name__, e)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.startswith("DependencyError No faiss is installed")
+    assert 'pip install "xmc[cpu]"' in run.stdout

@@ -1,0 +1,50 @@
+"""Small worlds to train on: the shipped data set cut down, and a made-up one that is easy."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from xmc.config import TrainConfig
+from xmc.data.dataset import Dataset
+
+TINY = {
+    "static": {"dimension": 32, "table_rows": 4096, "weight_slots": 4096},
+    "epochs": 4,
+    "batch_size": 64,
+    "learning_rate": 0.02,
+    "temperature": 0.1,
+}
+
+
+def tiny_config(**changes: object) -> TrainConfig:
+    """A static encoder that trains in a second or two."""
+    return TrainConfig.from_mapping({**TINY, **changes})
+
+
+def wordnet_part(queries: int = 1500) -> Dataset:
+    """The first training queries of wordnet-8k, and 200 test queries, with all of its labels."""
+    data = Dataset.load("wordnet-8k")
+    splits = {}
+    for name, count in (("train", queries), ("test", 200)):
+        split = data.split(name).take(np.arange(count))
+        lists = [row.tolist() for row in np.split(split.positives.indices, split.positives.indptr[1:-1])]
+        splits[name] = (split.texts.to_pylist(), lists)
+    pairs = data.filter("test")
+    return Dataset.from_lists(
+        "wordnet-part",
+        data.labels.texts.to_pylist(),
+        splits,
+        label_uids=data.labels.uids.to_pylist(),
+        filters={"test": pairs[pairs[:, 0] < 200]},
+    )
+
+
+def colours() -> Dataset:
+    """Queries that name one or two of twelve colours, labels that are these colours: solved by reading the words."""
+    names = ["red", "green", "blue", "black", "white", "brown", "grey", "pink", "purple", "orange", "yellow", "cyan"]
+    rng = np.random.default_rng(0)
+    splits = {}
+    for split, count in (("train", 400), ("test", 100)):
+        chosen = [sorted(rng.choice(12, size=rng.integers(1, 3), replace=False).tolist()) for _ in range(count)]
+        splits[split] = ([f"item {i} " + " and ".join(names[c] for c in row) for i, row in enumerate(chosen)], chosen)
+    return Dataset.from_lists("colours", names, splits, label_uids=[name.upper() for name in names])
