@@ -11,7 +11,28 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-WORDS = "a boat with two hulls and sails on the sea dog cat sleeps runs in its house été 東 京".split()
+WORDS = [
+    "a",
+    "boat",
+    "with",
+    "two",
+    "hulls",
+    "and",
+    "sails",
+    "on",
+    "the",
+    "sea",
+    "dog",
+    "cat",
+    "sleeps",
+    "runs",
+    "in",
+    "its",
+    "house",
+    "été",
+    "東",
+    "京",
+]
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 HIDDEN = 16
 
@@ -51,8 +72,9 @@ def write_bert(directory: Path, special: bool = True, **changes: Any) -> Path:
         torch.manual_seed(0)
         model = BertModel(config)
         for parameter in model.parameters():
-            # Far from the tiny initial weights, so that embeddings of different texts differ clearly.
-            torch.nn.init.normal_(parameter, std=0.3)
+            if parameter.ndim == 2:
+                # Far from the tiny initial weights, so that embeddings of different texts differ clearly.
+                torch.nn.init.normal_(parameter, std=0.5)
     model.save_pretrained(directory)
     write_tokenizer(directory, special)
     return directory

@@ -107,7 +107,10 @@ def test_minilm_saved_and_loaded_is_the_same(minilm: TransformerEncoder, tmp_pat
 def test_tiny_bert_equals_plain_transformers(pooling: str, bert: Path) -> None:
     encoder = TransformerEncoder.from_pretrained(bert, pooling=pooling, max_length=8)
     assert not encoder.normalize
-    torch.testing.assert_close(embed(encoder, TEXTS), plain(bert, TEXTS, pooling, 8), rtol=1e-5, atol=1e-5)
+    ours = embed(encoder, TEXTS)
+    torch.testing.assert_close(ours, plain(bert, TEXTS, pooling, 8), rtol=1e-5, atol=1e-5)
+    # Texts lie far apart, so that the comparisons of this file tell one from another.
+    assert (torch.cdist(ours, ours) + 9 * torch.eye(len(TEXTS))).min() > 0.5
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
@@ -209,22 +212,6 @@ def test_gradient_equals_finite_differences(bert: Path) -> None:
             values.append(float((encoder(features) * weights).double().sum()))
     slope = (values[1] - values[0]) / 2e-3
     assert slope == pytest.approx(float((word.grad * direction).sum()), rel=0.02)
-
-
-def test_training_learns(bert: Path) -> None:
-    """Twenty steps of Adam pull two texts together and push a third away."""
-    encoder = TransformerEncoder.from_pretrained(bert)
-    features = encoder.featurize(["a boat", "two sails", "the dog sleeps"])
-    optimizer = torch.optim.Adam(encoder.parameters(), lr=1e-3)
-    losses = []
-    for _ in range(20):
-        unit = nn.functional.normalize(encoder(features))
-        loss = unit[0] @ unit[2] - unit[0] @ unit[1]
-        losses.append(float(loss))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    assert losses[-1] < losses[0] - 0.2
 
 
 def test_token_dropout_keeps_special_tokens(bert: Path) -> None:
