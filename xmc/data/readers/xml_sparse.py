@@ -6,7 +6,7 @@ Y.txt, also spelled trn_X.raw.txt, train.raw.txt, Y.raw.txt, lbl.raw.txt or labe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from itertools import zip_longest
 from pathlib import Path
 
@@ -53,10 +53,7 @@ class XmlSparseSource(FilteredSource):
             yield Defect("error", matrix, 1, "no text file", f"there is no text file beside it ({wanted}).")
             return
         lines = read_lines(matrix)
-        header = next(lines, None)
-        expected = _header(header, labels, matrix)
-        if isinstance(expected, Defect):
-            yield expected
+        expected = yield from _header(next(lines, None), labels, matrix)
         count = 0
         for row, (text, pairs) in enumerate(zip_longest(text_rows(texts), lines)):
             if text is None or pairs is None:
@@ -66,7 +63,7 @@ class XmlSparseSource(FilteredSource):
                 return
             count += 1
             yield text if isinstance(text, Defect) else _join(text, pairs, matrix)
-        if isinstance(expected, int) and expected != count:
+        if expected is not None and expected != count:
             message = f"the header says {expected} queries, but {count} follow."
             yield Defect("error", matrix, 1, "header disagrees", message)
 
@@ -85,16 +82,17 @@ def text_rows(file: Path) -> Iterator[Row | Defect]:
         yield item if isinstance(item, Defect) else Row(file, item[0], str(row), item[1].strip(), [])
 
 
-def _header(item: tuple[int, str] | Defect | None, labels: int, file: Path) -> int | Defect:
+def _header(item: tuple[int, str] | Defect | None, labels: int, file: Path) -> Generator[Defect, None, int | None]:
+    """Yields what is wrong with the header, returns its number of queries."""
     try:
         assert isinstance(item, tuple)
         queries, columns = (int(part) for part in item[1].split())
     except (AssertionError, ValueError):
-        return Defect("error", file, 1, "header disagrees", 'the first line must be "queries labels".')
+        yield Defect("error", file, 1, "header disagrees", 'the first line must be "queries labels".')
+        return None
     if columns != labels:
-        return Defect(
-            "error", file, 1, "header disagrees", f"the header says {columns} labels, but there are {labels}."
-        )
+        message = f"the header says {columns} labels, but there are {labels}."
+        yield Defect("error", file, 1, "header disagrees", message)
     return queries
 
 

@@ -1,0 +1,382 @@
+"""Data sets: the canonical directory, every reader, every defect, and conversion that loses nothing silently."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import scipy.sparse as sp
+
+from xmc.data.convert import convert
+from xmc.data.dataset import Dataset
+from xmc.data.inspect import inspect
+from xmc.data.readers import Columns, open_source
+from xmc.data.validate import validate
+from xmc.errors import DataError, InputError
+
+# One small data set, written in every layout: three labels, three training queries, two test queries, one filter pair.
+LABELS = ["red wine", "white wine", "café"]
+TRAIN = [("a glass of red", [0]), ("any wine", [0, 1]), ("où ?", [2])]
+TEST = [("white", [1]), ("coffee", [2])]
+RELEVANCE = [[1.0], [0.5, 2.0], [1.0]]
+
+
+def lines(path: Path, rows: list[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = "".join(f"{row}\n" for row in rows)
+    if path.suffix == ".gz":
+        path.write_bytes(gzip.compress(text.encode()))
+    else:
+        path.write_text(text, encoding="utf-8")
+
+
+def write_filter(root: Path) -> None:
+    lines(root / "filter_labels_test.txt", ["1 0"])
+
+
+def xml_json(root: Path, end: str = ".json") -> None:
+    lines(root / f"lbl{end}", [json.dumps({"uid": f"L{i}", "title": text}) for i, text in enumerate(LABELS)])
+    for name, rows in (("trn", TRAIN), ("tst", TEST)):
+        records = [
+            {
+                "uid": f"{name}{i}",
+                "title": text,
+                "target_ind": labels,
+                "target_rel": RELEVANCE[i] if name == "trn" else [1.0] * len(labels),
+            }
+            for i, (text, labels) in enumerate(rows)
+        ]
+        lines(root / f"{name}{end}", [json.dumps(record) for record in records])
+    write_filter(root)
+
+
+def xml_sparse(root: Path, spelling: tuple[str, str, str] = ("trn_X.txt", "tst_X.txt", "Y.txt")) -> None:
+    for name, rows, relevance in (("trn", TRAIN, RELEVANCE), ("tst", TEST, [[1.0], [1.0]])):
+        body = [
+            " ".join(f"{label}:{value}" for label, value in zip(labels, values, strict=True))
+            for (_, labels), values in zip(rows, relevance, strict=True)
+        ]
+        lines(root / f"{name}_X_Y.txt", [f"{len(rows)} 3", *body])
+    for name, texts in zip(spelling, ([t for t, _ in TRAIN], [t for t, _ in TEST], LABELS), strict=True):
+        lines(root / name, texts)
+    write_filter(root)
+
+
+def dexml(root: Path) -> None:
+    for name, rows, relevance in (("trn", TRAIN, RELEVANCE), ("tst", TEST, [[1.0], [1.0]])):
+        lines(root / "raw" / f"{name}_X.txt", [text for text, _ in rows])
+        matrix = sp.lil_matrix((len(rows), 3), dtype=np.float32)
+        for row, ((_, labels), values) in enumerate(zip(rows, relevance, strict=True)):
+            matrix[row, labels] = values
+        sp.save_npz(root / f"Y.{name}.npz", matrix.tocsr())
+    lines(root / "raw" / "Y.txt", LABELS)
+    write_filter(root)
+
+
+def tabular(root: Path, end: str) -> None:
+    root.mkdir(parents=True, exist_ok=True)
+    label_rows = [{"uid": f"L{i}", "text": text} for i, text in enumerate(LABELS)]
+    tables = {"labels": label_rows}
+    for name, rows in (("train", TRAIN), ("test", TEST)):
+        tables[name] = [
+            {"uid": f"{name}{i}", "text": text, "labels": [f"L{label}" for label in labels]}
+            | ({"relevance": RELEVANCE[i] if name == "train" else [1.0] * len(labels)} if end != ".csv" else {})
+            for i, (text, labels) in enumerate(rows)
+        ]
+    for name, rows in tables.items():
+        if end == ".parquet":
+            pq.write_table(pa.Table.from_pylist(rows), root / f"{name}.parquet")
+        elif end.startswith(".jsonl"):
+            lines(root / f"{name}{end}", [json.dumps(row) for row in rows])
+        else:
+            cells = [[str(v) if isinstance(v, str) else ";".join(v) for v in row.values()] for row in rows]
+            lines(root / f"{name}.csv", [",".join(row) for row in [list(rows[0]), *cells]])
+    write_filter(root)
+
+
+LAYOUTS: dict[str, tuple[Callable[[Path], None], str]] = {
+    "json": (xml_json, "xml-json"),
+    "json.gz": (lambda root: xml_json(root, ".json.gz"), "xml-json"),
+    "sparse": (xml_sparse, "xml-sparse"),
+    "sparse raw.txt": (lambda root: xml_sparse(root, ("trn_X.raw.txt", "tst_X.raw.txt", "Y.raw.txt")), "xml-sparse"),
+    "sparse raw/ gz": (
+        lambda root: xml_sparse(
+            root, ("raw_data/train.raw.txt.gz", "raw_data/test.raw.txt.gz", "raw_data/label.raw.txt.gz")
+        ),
+        "xml-sparse",
+    ),
+    "dexml": (dexml, "dexml"),
+    "parquet": (lambda root: tabular(root, ".parquet"), "tabular"),
+    "jsonl": (lambda root: tabular(root, ".jsonl"), "tabular"),
+    "jsonl.gz": (lambda root: tabular(root, ".jsonl.gz"), "tabular"),
+    "csv": (lambda root: tabular(root, ".csv"), "tabular"),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_converts_to_the_same_data(layout: str, tmp_path: Path) -> None:
+    write, format = LAYOUTS[layout]
+    write(tmp_path / "source")
+    columns = Columns(separator=";")
+    source = open_source(tmp_path / "source", None, columns)
+    assert source.format == format
+    assert list(validate(source)) == []
+    done = convert(source, tmp_path / "out", name="wine")
+    assert not done.dropped
+    data = Dataset.load(tmp_path / "out")
+    assert (data.name, data.splits) == ("wine", ("train", "test"))
+    assert data.labels.texts.to_pylist() == LABELS
+    relevance = [[1.0] * len(values) for values in RELEVANCE] if layout == "csv" else RELEVANCE
+    for name, rows in (("train", TRAIN), ("test", TEST)):
+        split = data.split(name)
+        assert split.texts.to_pylist() == [text for text, _ in rows]
+        assert [row.indices.tolist() for row in split.positives] == [labels for _, labels in rows]
+        if name == "train":
+            assert [row.data.tolist() for row in split.positives] == relevance
+    assert data.filter("test").tolist() == [[1, 0]]
+    assert data.filter("train").shape == (0, 2)
+    again = convert(open_source(tmp_path / "out"), tmp_path / "again")
+    assert again.dataset.fingerprint == data.fingerprint
+    del data.properties["fingerprint"]
+    assert data.fingerprint == again.dataset.fingerprint
+
+
+def test_bag_of_words(tmp_path: Path) -> None:
+    lines(tmp_path / "train.txt", ["3 10 4", "0,2 1:0.5 7:1.0", " 3:1", "3 0:0 2:4"])
+    lines(tmp_path / "test.txt", ["1 10 4", "1 9:1"])
+    source = open_source(tmp_path)
+    assert source.format == "bag-of-words"
+    assert [(d.severity, d.line, d.reason) for d in validate(source)] == [("warning", 3, "query without labels")]
+    data = convert(source, tmp_path / "out").dataset
+    assert data.split("train").texts.to_pylist() == ["f1 f7", "f3", "f2"]
+    assert [row.indices.tolist() for row in data.split("train").positives] == [[0, 2], [], [3]]
+    assert data.labels.texts.to_pylist() == ["label0", "label1", "label2", "label3"]
+
+
+def test_labels_without_a_table_are_collected(tmp_path: Path) -> None:
+    lines(tmp_path / "data.csv", ["id,body,tags", "1,hello,b|a", "2,world,c"])
+    columns = Columns(uid="id", text="body", labels="tags", separator="|")
+    data = convert(open_source(tmp_path / "data.csv", None, columns), tmp_path / "out").dataset
+    assert data.labels.uids.to_pylist() == ["a", "b", "c"]
+    assert [row.indices.tolist() for row in data.split("train").positives] == [[0, 1], [2]]
+    with pytest.raises(DataError, match=r"no column 'labels', only id, body, tags"):
+        convert(open_source(tmp_path / "data.csv"), tmp_path / "out2")
+
+
+def replace(path: Path, row: int, text: bytes) -> None:
+    rows = path.read_bytes().split(b"\n")
+    rows[row - 1] = text
+    path.write_bytes(b"\n".join(rows))
+
+
+def query(**changes: object) -> bytes:
+    base = {"uid": "x", "title": "t", "target_ind": [0], "target_rel": [1.0]}
+    return json.dumps({**base, **changes}).encode()
+
+
+JSON_DEFECTS = [
+    ("trn.json", 2, query(target_ind=[3]), "error", "label out of range"),
+    ("trn.json", 2, query(target_ind=[-1]), "error", "label out of range"),
+    ("trn.json", 3, query(uid="trn0"), "error", "duplicate uid"),
+    ("lbl.json", 3, b'{"uid": "L0", "title": "again"}', "error", "duplicate uid"),
+    ("trn.json", 1, query(target_ind=[1, 1], target_rel=[1, 1]), "error", "duplicate label in a row"),
+    ("trn.json", 1, query(target_rel=[float("nan")]), "error", "bad relevance"),
+    ("trn.json", 1, query(target_rel=[float("inf")]), "error", "bad relevance"),
+    ("trn.json", 1, query(target_rel=[1.0, 1.0]), "error", "relevance of another length"),
+    ("trn.json", 2, b'{"uid": "x", "title": "caf\xe9", "target_ind": [0]}', "error", "broken UTF-8"),
+    ("trn.json", 2, b'{"uid": "x", "title": ', "error", "malformed line"),
+    ("trn.json", 2, b"[1, 2]", "error", "malformed line"),
+    ("trn.json", 2, query(target_ind=[0.5]), "error", "malformed line"),
+    ("trn.json", 2, query(target_ind=None), "error", "malformed line"),
+    ("trn.json", 2, query(title="  "), "warning", "empty text"),
+    ("trn.json", 2, query(target_ind=[], target_rel=[]), "warning", "query without labels"),
+    ("filter_labels_test.txt", 1, b"2 0", "error", "filter row out of range"),
+    ("filter_labels_test.txt", 1, b"0 3", "error", "filter row out of range"),
+    ("filter_labels_test.txt", 1, b"0 zero", "error", "malformed filter line"),
+]
+
+
+@pytest.mark.parametrize(("file", "line", "text", "severity", "reason"), JSON_DEFECTS, ids=lambda v: str(v)[:30])
+def test_defects_are_found_where_they_are(
+    file: str, line: int, text: bytes, severity: str, reason: str, tmp_path: Path
+) -> None:
+    root = tmp_path / "source"
+    xml_json(root)
+    replace(root / file, line, text)
+    found = list(validate(open_source(root)))
+    assert [(d.severity, d.file.name, d.line, d.reason) for d in found] == [(severity, file, line, reason)]
+    if severity == "warning":
+        done = convert(open_source(root), tmp_path / "out")
+        assert dict(done.warnings) == {reason: 1}
+        assert len(done.dataset.split("train")) == 3
+        return
+    with pytest.raises(DataError, match=rf"{file}, line {line}: .*--on-bad-row=drop"):
+        convert(open_source(root), tmp_path / "out")
+    assert not (tmp_path / "out" / "dataset.json").exists()
+    done = convert(open_source(root), tmp_path / "out", on_bad_row="drop")
+    assert done.dropped[reason] == 1
+    lost_queries = 1 if file == "trn.json" else 0
+    assert len(done.dataset.split("train")) == 3 - lost_queries
+    assert len(done.dataset.labels) == (2 if file == "lbl.json" else 3)
+
+
+def test_dropped_rows_renumber_what_follows(tmp_path: Path) -> None:
+    root = tmp_path / "source"
+    xml_json(root)
+    replace(root / "lbl.json", 1, b"{broken")
+    replace(root / "tst.json", 1, query(target_ind=[99]))
+    lines(root / "filter_labels_test.txt", ["1 0", "1 1", "0 2"])
+    done = convert(open_source(root), tmp_path / "out", on_bad_row="drop")
+    data = done.dataset
+    assert data.labels.uids.to_pylist() == ["L1", "L2"]
+    assert [row.indices.tolist() for row in data.split("train").positives] == [[], [0], [1]]
+    assert [row.indices.tolist() for row in data.split("test").positives] == [[1]]
+    assert data.filter("test").tolist() == [[0, 0]]
+    assert dict(done.dropped) == {"malformed line": 1, "label out of range": 1, "positive of a dropped label": 2}
+
+
+def test_headers_that_disagree(tmp_path: Path) -> None:
+    xml_sparse(tmp_path)
+    replace(tmp_path / "trn_X_Y.txt", 1, b"4 7")
+    found = [(d.file.name, d.line, d.reason) for d in validate(open_source(tmp_path))]
+    assert found == [("trn_X_Y.txt", 1, "header disagrees"), ("trn_X_Y.txt", 1, "header disagrees")]
+    replace(tmp_path / "trn_X_Y.txt", 1, b"queries")
+    assert [d.reason for d in validate(open_source(tmp_path))] == ["header disagrees"]
+    lines(tmp_path / "trn_X_Y.txt", ["3 3", "0:1", "0:1 x:1", "2:1"])
+    found = [(d.file.name, d.line, d.reason) for d in validate(open_source(tmp_path))]
+    assert found == [("trn_X_Y.txt", 3, "malformed line")]
+    lines(tmp_path / "trn_X.txt", ["one", "two"])
+    assert "line counts differ" in [d.reason for d in validate(open_source(tmp_path))]
+    (tmp_path / "trn_X.txt").unlink()
+    assert "no text file" in [d.reason for d in validate(open_source(tmp_path))]
+
+
+def test_bag_of_words_defects(tmp_path: Path) -> None:
+    lines(tmp_path / "train.txt", ["3 10 4", "0 1:x", "0 10:1"])
+    found = [(d.line, d.reason) for d in validate(open_source(tmp_path))]
+    assert (2, "malformed line") in found
+    assert (3, "feature out of range") in found
+    assert (1, "header disagrees") in found
+
+
+def test_files_cut_short_are_refused(tmp_path: Path) -> None:
+    xml_json(tmp_path, ".json.gz")
+    file = tmp_path / "trn.json.gz"
+    file.write_bytes(file.read_bytes()[:-12])
+    with pytest.raises(DataError, match=r"trn.json.gz cannot be read past line \d+.*Is the file complete"):
+        list(validate(open_source(tmp_path)))
+    parquet = tmp_path / "parquet"
+    tabular(parquet, ".parquet")
+    (parquet / "train.parquet").write_bytes((parquet / "train.parquet").read_bytes()[:-20])
+    with pytest.raises(DataError, match=r"train.parquet cannot be read"):
+        convert(open_source(parquet), tmp_path / "out")
+
+
+def test_pickles_are_refused(tmp_path: Path) -> None:
+    dexml(tmp_path)
+    np.savez(tmp_path / "Y.trn.npz", indptr=np.array([None, {}], object), format="csr")
+    with pytest.raises(DataError, match=r"Y.trn.npz cannot be read as a scipy CSR matrix without pickles"):
+        list(validate(open_source(tmp_path)))
+
+
+def test_dexml_that_does_not_fit(tmp_path: Path) -> None:
+    dexml(tmp_path)
+    sp.save_npz(tmp_path / "Y.trn.npz", sp.csr_matrix((2, 5), dtype=np.float32))
+    reasons = [d.reason for d in validate(open_source(tmp_path)) if d.severity == "error"]
+    assert sorted(set(reasons)) == ["header disagrees", "line counts differ"]
+
+
+def test_unknown_labels_of_a_table(tmp_path: Path) -> None:
+    tabular(tmp_path, ".jsonl")
+    replace(tmp_path / "train.jsonl", 2, b'{"uid": "u", "text": "t", "labels": ["L9"], "relevance": [1.0]}')
+    found = [(d.file.name, d.line, d.reason) for d in validate(open_source(tmp_path))]
+    assert found == [("train.jsonl", 2, "unknown label")]
+
+
+def test_sources_that_are_not(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="does not exist"):
+        open_source(tmp_path / "nothing")
+    with pytest.raises(DataError, match="no data set in a known format"):
+        open_source(tmp_path)
+    xml_json(tmp_path)
+    with pytest.raises(DataError, match="does not hold the files of the format dexml"):
+        open_source(tmp_path, "dexml")
+    with pytest.raises(DataError, match="no format 'xml'"):
+        open_source(tmp_path, "xml")
+
+
+def test_dataset_errors(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"neither a shipped data set \(wordnet-8k\)"):
+        Dataset.load("wordnet")
+    data = Dataset.from_lists("x", ["a", "b"], {"train": (["q"], [[1]])})
+    with pytest.raises(DataError, match="no split 'test', only train"):
+        data.split("test")
+    with pytest.raises(DataError, match=r"row 1: label 2 is outside of the 2 labels"):
+        Dataset.from_lists("x", ["a", "b"], {"train": (["q", "r"], [[1], [2]])})
+    with pytest.raises(InputError, match="1 texts and 0 lists"):
+        Dataset.from_lists("x", ["a"], {"train": (["q"], [])})
+    data.save(tmp_path / "x")
+    loaded = Dataset.load(tmp_path / "x")
+    assert loaded.fingerprint == data.fingerprint
+    assert loaded.split("train").uids.to_pylist() == ["0"]
+    (tmp_path / "x" / "labels.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DataError, match=r"labels.parquet cannot be read"):
+        _ = Dataset.load(tmp_path / "x").labels
+    properties = json.loads((tmp_path / "x" / "dataset.json").read_text())
+    (tmp_path / "x" / "dataset.json").write_text(json.dumps({**properties, "format": 2}))
+    with pytest.raises(DataError, match="not of format 1"):
+        Dataset.load(tmp_path / "x")
+
+
+def test_shipped_data_set() -> None:
+    data = Dataset.load("wordnet-8k")
+    assert (len(data.labels), len(data.split("train")), len(data.split("test"))) == (7488, 11313, 2828)
+    assert data.filter("test").shape == (1047, 2)
+    found = inspect(data)
+    assert found.zero_shot_labels == 846
+    assert round(found.zero_shot_pairs["test"], 3) == 0.063
+    assert round(found.labels_per_query["train"].mean, 2) == 4.97
+    assert found.queries_per_label_deciles[-1][2] == 3684
+    size = sum(file.stat().st_size for file in data.directory.iterdir()) if data.directory else 0
+    assert 0 < size < 2_000_000
+
+
+@pytest.mark.skipif("XMC_DATA" not in os.environ, reason="XMC_DATA does not name the folder with LF-WordNet-8K")
+def test_shipped_data_set_is_its_source(tmp_path: Path) -> None:
+    done = convert(open_source(Path(os.environ["XMC_DATA"]) / "LF-WordNet-8K"), tmp_path)
+    assert done.dataset.fingerprint == Dataset.load("wordnet-8k").fingerprint
+
+
+STREAM = """
+import resource, sys
+from pathlib import Path
+from xmc.data.convert import convert
+from xmc.data.readers import open_source
+convert(open_source(Path(sys.argv[1])), Path(sys.argv[3]))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+convert(open_source(Path(sys.argv[2])), Path(sys.argv[4]))
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+def test_conversion_streams(tmp_path: Path) -> None:
+    """A source of 30 MB needs no more than a few batches of memory."""
+    xml_json(tmp_path / "small")
+    xml_json(tmp_path / "big")
+    text = "word " * 300
+    with (tmp_path / "big" / "trn.json").open("w") as file:
+        for row in range(20_000):
+            file.write(json.dumps({"uid": f"u{row}", "title": text, "target_ind": [row % 3]}) + "\n")
+    arguments = [str(tmp_path / name) for name in ("small", "big", "out1", "out2")]
+    run = subprocess.run([sys.executable, "-c", STREAM, *arguments], capture_output=True, text=True, check=True)
+    assert int(run.stdout) < 100
+    assert len(Dataset.load(tmp_path / "out2").split("train")) == 20_000
