@@ -44,6 +44,7 @@ class TransformerSettings:
     projection: int | None
     prompt: str = ""
     lower_case: bool = False
+    micro_batch_size: int = 128
 
 
 class TransformerEncoder(Encoder):
@@ -70,7 +71,7 @@ class TransformerEncoder(Encoder):
             width = layer.linear.out_features
         self.projection = nn.Linear(width, settings.projection, bias=False) if settings.projection else None
         self.dimension = settings.projection or width
-        self.micro_batch_size = 128
+        self.micro_batch_size = settings.micro_batch_size
         self._special = torch.tensor(sorted(set(tokenizer.all_special_ids)), dtype=torch.int64)
         # Set once: setting it at every call is not safe where threads share the encoder.
         self._backend = getattr(tokenizer, "backend_tokenizer", None)
@@ -91,12 +92,16 @@ class TransformerEncoder(Encoder):
         max_length: int | None = None,
         projection: int | None = None,
         dtype: str = "float32",
+        micro_batch_size: int = 128,
     ) -> TransformerEncoder:
         """Read a model directory; only safetensors weights are read, and code in the directory is never run.
 
-        pooling, max_length: by default what a sentence-transformers directory says, else "mean" and what tokenizer and
-        backbone allow, but no more than 512. projection: the output dimension of an added linear layer, without bias,
-        with random weights. dtype: "float32" or "bfloat16", of the backbone; embeddings are float32.
+        pooling: by default what a sentence-transformers directory says, else "mean".
+        max_length: by default what such a directory says, else what the tokenizer allows, up to 512; never more than the
+            backbone has positions for.
+        projection: the output dimension of an added linear layer, without bias, with random weights; None for no layer.
+        dtype: "float32" or "bfloat16", of the backbone; embeddings are float32.
+        micro_batch_size: texts encoded at once, in order of length.
 
         Raises ConfigError when the directory or a value cannot be used, with the reason.
         """
@@ -127,7 +132,14 @@ class TransformerEncoder(Encoder):
                 f"transformer.max_length must be {allowed} for the model in {directory}, but is {length}."
             )
         settings = TransformerSettings(
-            pooling, length, described.normalize, dtype, projection, described.prompt, described.lower_case
+            pooling,
+            length,
+            described.normalize,
+            dtype,
+            projection,
+            described.prompt,
+            described.lower_case,
+            micro_batch_size,
         )
         return cls(backbone, tokenizer, settings, described.dense)
 
