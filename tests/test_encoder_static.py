@@ -145,7 +145,14 @@ def test_transpose_is_the_transposed_matrix() -> None:
     rows = rng.integers(0, 9, 50).astype(np.int32)
     coefficients = rng.normal(size=50).astype(np.float32) * (rng.random(50) < 0.7)
     offsets = np.array([0, 10, 10, 37, 50])
-    entries = transpose(Bags(rows, rows, coefficients.astype(np.float32), offsets), 9)
+    whole = Bags(rows, rows, coefficients.astype(np.float32), offsets)
+    parts = [
+        Bags(rows[:10], rows[:10], whole.coefficients[:10], offsets[:3]),
+        Bags(rows[10:], rows[10:], whole.coefficients[10:], offsets[2:] - 10),
+    ]
+    entries, one = transpose(parts, 9), transpose([whole], 9)
+    for name in ("touched", "starts", "bags", "features"):
+        np.testing.assert_array_equal(getattr(entries, name), getattr(one, name))
     found = set()
     for place, row in enumerate(entries.touched):
         for entry in range(entries.starts[place], entries.starts[place + 1]):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from xmc.config import TrainConfig
 from xmc.encoders.dual import DualEncoder
-from xmc.encoders.feature_table import Bags, transpose
+from xmc.encoders.feature_table import transpose
 from xmc.encoders.static import FeatureTable
 from xmc.training.row_kernels import adam_factored_rows, adam_rows
 
@@ -57,10 +57,13 @@ class FeatureTableAdam:
         """Use up `table.pending`: the gradient of every touched row, over all backward passes since the last step."""
         if not self.table.pending:
             return
-        bags, gradients, bounds = _stack(self.table.pending)
+        parts = [bags for bags, _ in self.table.pending]
+        gradients = tuple(gradient.numpy() for _, gradient in self.table.pending)
         self.table.pending.clear()
-        entries = transpose(bags, len(self.table.vectors))
-        alignments = np.zeros(len(bags.slots), np.float32)
+        entries = transpose(parts, len(self.table.vectors))
+        first_bags = np.cumsum([0, *(len(bags.offsets) - 1 for bags in parts)])
+        first_features = np.cumsum([0, *(len(bags.rows) for bags in parts)])
+        alignments = np.zeros(first_features[-1], np.float32)
         rate, root = self.vectors.advance(learning_rate)
         adam_factored_rows(
             *self.vectors.arrays(),
@@ -68,35 +71,23 @@ class FeatureTableAdam:
             entries.starts,
             entries.bags,
             entries.features,
-            bags.coefficients,
+            tuple(bags.coefficients for bags in parts),
             gradients,
-            bounds,
+            first_bags,
+            first_features,
             alignments,
             rate,
             *self.vectors.betas,
             root,
         )
-        # d(c·row)/d(log w) = c·row, since c = scale · exp(log w)
-        alignments *= bags.coefficients
-        totals = np.bincount(bags.slots, weights=alignments, minlength=len(self.table.log_weights))
+        del entries, gradients
+        totals = np.zeros(len(self.table.log_weights))
+        for bags, first in zip(parts, first_features[:-1], strict=True):
+            # d(c·row)/d(log w) = c·row, since c = scale · exp(log w)
+            weights = alignments[first : first + len(bags.slots)] * bags.coefficients
+            totals += np.bincount(bags.slots, weights, minlength=len(totals))
         slots = np.flatnonzero(totals)
         self.weights.step(slots, torch.from_numpy(totals[slots, None].astype(np.float32)), weight_learning_rate)
-
-
-def _stack(
-    pending: list[tuple[Bags, Tensor]],
-) -> tuple[Bags, tuple[npt.NDArray[np.float32], ...], npt.NDArray[np.int64]]:
-    """Several passes' bags as one, their gradients as parts, and the first bag of each part (and the end)."""
-    parts = [bags for bags, _ in pending]
-    bounds = np.cumsum([0, *(len(bags.offsets) - 1 for bags in parts)])
-    starts = np.cumsum([0, *(len(bags.rows) for bags in parts)])
-    stacked = Bags(
-        np.concatenate([bags.rows for bags in parts]),
-        np.concatenate([bags.slots for bags in parts]),
-        np.concatenate([bags.coefficients for bags in parts]),
-        np.concatenate([[0], *(bags.offsets[1:] + start for bags, start in zip(parts, starts, strict=False))]),
-    )
-    return stacked, tuple(gradient.numpy() for _, gradient in pending), bounds
 
 
 class Optimizers:

@@ -60,9 +60,10 @@ def adam_factored_rows(
     starts: npt.NDArray[np.int64],
     bags: Int32s,
     features: Int32s,
-    coefficients: Floats,
+    coefficients: tuple[Floats, ...],
     gradients: tuple[Floats, ...],
-    bounds: npt.NDArray[np.int64],
+    first_bags: npt.NDArray[np.int64],
+    first_features: npt.NDArray[np.int64],
     alignments: Floats,
     rate: float,
     beta1: float,
@@ -71,9 +72,9 @@ def adam_factored_rows(
 ) -> None:
     """Form the gradient of each touched row from its factors, and update the row.
 
-    A row's gradient is Σ coefficient_f · G[bag of f] over its entries f, where G is the parts `gradients` stacked, part p
-    starting at bag bounds[p]. alignments[f] (float32 [nnz], output) is ⟨table row before the update, G[bag of f]⟩, from
-    which the gradient of the feature's weight follows.
+    A row's gradient is Σ coefficient_f · G[bag of f] over its entries f. Coefficients and G come in parts, part p starting
+    at bag first_bags[p] and feature first_features[p]. alignments[f] (float32 [nnz], output) is ⟨table row before the
+    update, G[bag of f]⟩, from which the gradient of the feature's weight follows.
     """
     for place in numba.prange(len(touched)):
         row = table[touched[place]]
@@ -81,10 +82,10 @@ def adam_factored_rows(
         for entry in range(starts[place], starts[place + 1]):
             bag, feature = bags[entry], features[entry]
             part = 0
-            while bag >= bounds[part + 1]:
+            while bag >= first_bags[part + 1]:
                 part += 1
-            source = gradients[part][bag - bounds[part]]
-            coefficient = coefficients[feature]
+            source = gradients[part][bag - first_bags[part]]
+            coefficient = coefficients[part][feature - first_features[part]]
             alignment = np.float32(0)
             for column in range(len(row)):
                 gradient[column] += coefficient * source[column]

@@ -79,7 +79,9 @@ class DualEncoder(nn.Module):
         vectors = nn.functional.embedding(rows, self.label_vectors, sparse=True)
         if vector_dropout > 0:
             vectors = vectors * (torch.rand(len(rows), 1, generator=generator) >= vector_dropout).to(vectors)
-        return unit(embeddings + vectors)
+        embeddings = embeddings + vectors
+        del vectors  # [n, D], not to be held while the sum is normalised
+        return unit(embeddings)
 
     @torch.no_grad()
     def embed_queries(self, texts: Sequence[str], batch_size: int = 1024) -> npt.NDArray[np.float32]:

@@ -7,6 +7,7 @@ text has, and the gradient of each text's embedding), from which the optimizer f
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,25 +90,31 @@ def bag_sums(
                     total[column] += coefficient * row[column]
 
 
-def transpose(bags: Bags, table_rows: int) -> Transposed:
-    """Group the features that have a coefficient by the table row they probe; linear time, stable order."""
-    places = _count_rows(bags.rows, bags.coefficients, table_rows)
+def transpose(parts: Sequence[Bags], table_rows: int) -> Transposed:
+    """Group the features that have a coefficient by the table row they probe; linear time, stable order.
+
+    Bags and features are numbered through all parts.
+    """
+    places = np.zeros(table_rows + 1, np.int64)
+    for bags in parts:
+        _count_rows(bags.rows, bags.coefficients, places)
+    np.cumsum(places, out=places)
     touched = np.flatnonzero(np.diff(places)).astype(np.int32)
-    bag_of, feature_of = np.empty(places[-1], np.int32), np.empty(places[-1], np.int32)
     starts = np.append(places[touched], places[-1])
-    _fill_rows(bags.rows, bags.coefficients, bags.offsets, places, bag_of, feature_of)
+    bag_of, feature_of = np.empty(places[-1], np.int32), np.empty(places[-1], np.int32)
+    first_bag = first_feature = 0
+    for bags in parts:
+        _fill_rows(bags.rows, bags.coefficients, bags.offsets, places, bag_of, feature_of, first_bag, first_feature)
+        first_bag, first_feature = first_bag + len(bags.offsets) - 1, first_feature + len(bags.rows)
     return Transposed(touched, starts, bag_of, feature_of)
 
 
 @numba.njit(cache=True)
-def _count_rows(rows: npt.NDArray[np.int32], coefficients: Floats, table_rows: int) -> npt.NDArray[np.int64]:
-    places = np.zeros(table_rows + 1, np.int64)
+def _count_rows(rows: npt.NDArray[np.int32], coefficients: Floats, places: npt.NDArray[np.int64]) -> None:
+    """Add the number of entries of each row r to places[r + 1]."""
     for feature in range(len(rows)):
         if coefficients[feature] != 0:
             places[rows[feature] + 1] += 1
-    for row in range(table_rows):
-        places[row + 1] += places[row]
-    return places
 
 
 @numba.njit(cache=True)
@@ -118,12 +125,14 @@ def _fill_rows(
     places: npt.NDArray[np.int64],
     bag_of: npt.NDArray[np.int32],
     feature_of: npt.NDArray[np.int32],
+    first_bag: int,
+    first_feature: int,
 ) -> None:
-    """Write each row's entries; advances `places` from each row's start to its end."""
+    """Write each row's entries; advances `places` by them."""
     for bag in range(len(offsets) - 1):
         for feature in range(offsets[bag], offsets[bag + 1]):
             if coefficients[feature] != 0:
                 place = places[rows[feature]]
                 places[rows[feature]] = place + 1
-                bag_of[place] = bag
-                feature_of[place] = feature
+                bag_of[place] = first_bag + bag
+                feature_of[place] = first_feature + feature

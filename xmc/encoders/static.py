@@ -33,8 +33,8 @@ class FeatureTable(nn.Module):
 
     def __init__(self, config: StaticConfig, generator: torch.Generator | None = None) -> None:
         super().__init__()
-        vectors = torch.randn(config.table_rows, config.dimension, generator=generator) / config.dimension**0.5
-        self.vectors = nn.Parameter(vectors)
+        vectors = torch.randn(config.table_rows, config.dimension, generator=generator)
+        self.vectors = nn.Parameter(vectors.div_(config.dimension**0.5))
         self.log_weights = nn.Parameter(torch.zeros(config.weight_slots))
         self.pending: list[tuple[Bags, Tensor]] = []
 
