@@ -45,28 +45,25 @@ class LabelIndex(ABC):
         given twice, or too few labels for the index's design.
         """
         embeddings, new = self._checked(embeddings, ids)
+        self._build(embeddings)
         self.embeddings, self.ids, self._row_of = embeddings, new, None
-        self._built()
 
     def add(self, embeddings: Embeddings, ids: Sequence[int | str] | Ids) -> None:
-        """Add labels; raises InputError as `build`, and for an id that is there already."""
-        if not len(self):
-            self.build(embeddings, ids)
-            return
+        """Add labels; raises InputError as `build`, and for an id that is there already. An index never built is built."""
         embeddings, new = self._checked(embeddings, ids)
         if not len(new):
             return
-        if new.dtype != self.ids.dtype:
+        if len(self) and new.dtype != self.ids.dtype:
             raise InputError(
                 f"New ids are of type {_type_name(new)}, those in the index of type {_type_name(self.ids)}."
             )
         present = [label for label in new.tolist() if label in self._rows_by_id()]
         if present:
             raise InputError(f"The label id {present[0]!r} is in the index already ({len(present)} such ids).")
-        first = len(self)
-        self.embeddings = np.concatenate([self.embeddings, embeddings])
-        self.ids, self._row_of = np.concatenate([self.ids, new]), None
-        self._added(first)
+        together = np.concatenate([self.embeddings, embeddings])
+        self._add(together, first=len(self))
+        self.ids = np.concatenate([self.ids, new]) if len(self) else new
+        self.embeddings, self._row_of = together, None
 
     def remove(self, ids: Sequence[int | str] | Ids) -> None:
         """Remove labels; raises InputError for an id that is not there."""
@@ -77,8 +74,9 @@ class LabelIndex(ABC):
             raise InputError(f"The label id {missing[0]!r} is not in the index ({len(missing)} such ids).")
         kept = np.ones(len(self), bool)
         kept[[rows_by_id[label] for label in given]] = False
-        self.embeddings, self.ids, self._row_of = self.embeddings[kept], self.ids[kept], None
-        self._removed(kept)
+        remaining = self.embeddings[kept]
+        self._remove(remaining, kept)
+        self.embeddings, self.ids, self._row_of = remaining, self.ids[kept], None
 
     def search(
         self, queries: Embeddings, k: int, exclude: Sequence[Sequence[int | str]] | None = None
@@ -125,6 +123,8 @@ class LabelIndex(ABC):
         """Read an index written by `save`; StoreError names a file that is missing, truncated or changed."""
         directory = Path(directory)
         settings = read_manifest(directory, "index")["properties"]
+        if settings.get("index") != cls.kind:
+            raise StoreError(f"{directory} holds an index of the kind {settings.get('index')!r}, not {cls.kind!r}.")
         index = cls._restored(settings)
         index.embeddings = read_embeddings(directory / "embeddings.arrow")
         try:
@@ -141,17 +141,19 @@ class LabelIndex(ABC):
         index._load(directory)
         return index
 
-    @abstractmethod
-    def _built(self) -> None:
-        """`embeddings` were replaced."""
+    # Each change is made by the index first, and by the base class when that raised nothing: a refused change changes nothing.
 
     @abstractmethod
-    def _added(self, first: int) -> None:
-        """Rows from `first` on are new."""
+    def _build(self, embeddings: Embeddings) -> None:
+        """Replace everything."""
 
     @abstractmethod
-    def _removed(self, kept: npt.NDArray[np.bool_]) -> None:
-        """Only the rows where `kept` (of the old rows) are left, in their order."""
+    def _add(self, embeddings: Embeddings, first: int) -> None:
+        """All embeddings, of which the rows from `first` on are new."""
+
+    @abstractmethod
+    def _remove(self, embeddings: Embeddings, kept: npt.NDArray[np.bool_]) -> None:
+        """The embeddings that are left: the old rows where `kept`, in their order."""
 
     @abstractmethod
     def _search(self, queries: Embeddings, k: int, exclude: ExcludedRows | None) -> tuple[Embeddings, Rows]:
@@ -182,7 +184,10 @@ class LabelIndex(ABC):
         return embeddings, array
 
     def _matrix(self, values: Embeddings, name: str) -> Embeddings:
-        matrix = np.ascontiguousarray(values, np.float32)
+        try:
+            matrix = np.ascontiguousarray(values, np.float32)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"The {name} are not a matrix of numbers: {error}.") from error
         if matrix.ndim != 2 or matrix.shape[1] != self.dimension:
             raise InputError(f"The {name} must have the shape (n, {self.dimension}), but have {matrix.shape}.")
         finite = np.isfinite(matrix).all(axis=1)

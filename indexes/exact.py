@@ -20,13 +20,13 @@ class ExactIndex(LabelIndex):
 
     kind: ClassVar[str] = "exact"
 
-    def _built(self) -> None:
+    def _build(self, embeddings: Embeddings) -> None:
         pass
 
-    def _added(self, first: int) -> None:
+    def _add(self, embeddings: Embeddings, first: int) -> None:
         pass
 
-    def _removed(self, kept: npt.NDArray[np.bool_]) -> None:
+    def _remove(self, embeddings: Embeddings, kept: npt.NDArray[np.bool_]) -> None:
         pass
 
     def _search(self, queries: Embeddings, k: int, exclude: ExcludedRows | None) -> tuple[Embeddings, Rows]:

@@ -49,33 +49,59 @@ class FaissIndex(LabelIndex):
         self._index = self._empty()
         self._row_at: Rows = np.zeros(0, np.int64)  # FAISS position to row, -1 for a removed label
 
-    def _built(self) -> None:
-        self._index = self._empty()
+    def _build(self, embeddings: Embeddings) -> None:
+        index = self._empty()
+        if len(embeddings):
+            try:
+                if not index.is_trained:
+                    index.train(embeddings)
+                index.add(embeddings)
+            except RuntimeError as error:
+                reason = str(error).strip().splitlines()[-1]
+                raise InputError(
+                    f"The index design {self.factory!r} cannot be built over {len(embeddings)} labels of dimension "
+                    f"{self.dimension}: {reason}. Use a smaller design, or exact."
+                ) from error
+        self._tune(index)
+        self._index, self._row_at = index, np.arange(len(embeddings))
+
+    def _add(self, embeddings: Embeddings, first: int) -> None:
+        if not self._index.is_trained:
+            self._build(embeddings)
+            return
+        if not self._index.ntotal:
+            self._refill(embeddings)
+            return
         try:
-            if not self._index.is_trained:
-                self._index.train(self.embeddings)
-            self._index.add(self.embeddings)
-        except RuntimeError as error:
-            reason = str(error).strip().splitlines()[-1]
-            raise InputError(
-                f"The index design {self.factory!r} cannot be built over {len(self.embeddings)} labels of dimension "
-                f"{self.dimension}: {reason}. Use a smaller design, or exact."
-            ) from error
-        self._row_at = np.arange(len(self.embeddings))
-        self._tune()
+            self._index.add(np.ascontiguousarray(embeddings[first:]))
+        except RuntimeError:  # a design that can only be filled once, such as NSG
+            self._refill(embeddings)
+        else:
+            self._row_at = np.concatenate([self._row_at, np.arange(first, len(embeddings))])
 
-    def _added(self, first: int) -> None:
-        self._index.add(np.ascontiguousarray(self.embeddings[first:]))
-        self._row_at = np.concatenate([self._row_at, np.arange(first, len(self.embeddings))])
-
-    def _removed(self, kept: npt.NDArray[np.bool_]) -> None:
+    def _remove(self, embeddings: Embeddings, kept: npt.NDArray[np.bool_]) -> None:
         new_row = np.append(np.where(kept, np.cumsum(kept) - 1, -1), -1)
         self._row_at = new_row[self._row_at]
-        if len(self._row_at) - len(self) > COMPACT_SHARE * len(self._row_at) and len(self):
-            self._built()
+        if len(self._row_at) - len(embeddings) > COMPACT_SHARE * len(self._row_at):
+            self._refill(embeddings)
+
+    def _refill(self, embeddings: Embeddings) -> None:
+        """Put these embeddings in the place of all others; what was trained stays, however few they are.
+
+        A design that cannot hold so few (NSG needs 100) is left empty, and the search is exact.
+        """
+        self._index.reset()
+        try:
+            if len(embeddings):
+                self._index.add(embeddings)
+        except RuntimeError:
+            self._index.reset()
+        self._row_at = np.arange(self._index.ntotal)
 
     def _search(self, queries: Embeddings, k: int, exclude: ExcludedRows | None) -> tuple[Embeddings, Rows]:
         total = len(self._row_at)
+        if not total:
+            return exact_search(queries, self.embeddings, k, exclude)
         most_excluded = 0 if exclude is None else int(np.diff(exclude[0]).max())
         removed = total - len(self)
         spare = most_excluded + (math.ceil(2 * k * removed / total) + 8 if removed else 0)
@@ -104,7 +130,7 @@ class FaissIndex(LabelIndex):
 
     def _save(self, directory: Path) -> None:
         if (self._row_at < 0).any():
-            self._built()
+            self._refill(self.embeddings)
         faiss.write_index(self._index, str(directory / "index.faiss"))
 
     def _load(self, directory: Path) -> None:
@@ -112,38 +138,44 @@ class FaissIndex(LabelIndex):
             self._index = faiss.read_index(str(directory / "index.faiss"))
         except RuntimeError as error:
             raise StoreError(f"{directory / 'index.faiss'} cannot be read by faiss: {error}") from error
-        if self._index.ntotal != len(self) or self._index.d != self.dimension:
+        if self._index.ntotal not in (0, len(self)) or self._index.d != self.dimension:
             raise StoreError(
                 f"{directory / 'index.faiss'} holds {self._index.ntotal} vectors of dimension {self._index.d}, "
                 f"but the index has {len(self)} labels of dimension {self.dimension}."
             )
-        self._row_at = np.arange(len(self))
-        self._tune()
+        self._row_at = np.arange(self._index.ntotal)
+        self._tune(self._index)
 
     def _empty(self) -> Any:
         try:
-            return faiss.index_factory(self.dimension, self.factory, faiss.METRIC_INNER_PRODUCT)
+            index = faiss.index_factory(self.dimension, self.factory, faiss.METRIC_INNER_PRODUCT)
         except RuntimeError as error:
             raise ConfigError(
-                f"{self.factory!r} is not an index design that faiss knows for dimension {self.dimension}; "
-                f'examples: exact, Flat, HNSW32, "IVF256,Flat", "IVF256,PQ16".'
+                f"{self.factory!r} is not an index design that faiss has for inner product in dimension "
+                f'{self.dimension}; examples: exact, Flat, HNSW32, "IVF256,Flat", "IVF256,PQ16".'
             ) from error
+        if isinstance(index, faiss.IndexIDMap):
+            raise ConfigError(f"Leave IDMap out of the index design {self.factory!r}: ids are kept without it.")
+        return index
 
-    def _tune(self) -> None:
+    def _tune(self, index: Any) -> None:
         space = faiss.ParameterSpace()
-        for name, value in (self._defaults() if self.parameters is None else self.parameters).items():
+        for name, value in (_defaults(index) if self.parameters is None else self.parameters).items():
+            if name in ("nprobe", "efSearch") and value < 1:
+                raise ConfigError(f"The search parameter {name} must be at least 1, but is {value}.")
             try:
-                space.set_index_parameter(self._index, name, value)
+                space.set_index_parameter(index, name, value)
             except RuntimeError as error:
                 raise ConfigError(f"The index design {self.factory!r} has no search parameter {name!r}.") from error
 
-    def _defaults(self) -> dict[str, float]:
-        inner = faiss.downcast_index(self._index)
-        while isinstance(inner, (faiss.IndexPreTransform, faiss.IndexIDMap, faiss.IndexRefine)):
-            inner = faiss.downcast_index(inner.base_index if isinstance(inner, faiss.IndexRefine) else inner.index)
-        if isinstance(inner, faiss.IndexIVF):
-            return {"nprobe": min(inner.nlist, math.ceil(2 * math.sqrt(inner.nlist)))}
-        return {"efSearch": 128} if isinstance(inner, faiss.IndexHNSW) else {}
+
+def _defaults(index: Any) -> dict[str, float]:
+    inner = faiss.downcast_index(index)
+    while isinstance(inner, (faiss.IndexPreTransform, faiss.IndexRefine)):
+        inner = faiss.downcast_index(inner.base_index if isinstance(inner, faiss.IndexRefine) else inner.index)
+    if isinstance(inner, faiss.IndexIVF):
+        return {"nprobe": min(inner.nlist, math.ceil(2 * math.sqrt(inner.nlist)))}
+    return {"efSearch": 128} if isinstance(inner, faiss.IndexHNSW) else {}
 
 
 def _rows_of(exclude: ExcludedRows, queries: npt.NDArray[np.int64]) -> ExcludedRows:

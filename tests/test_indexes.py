@@ -12,6 +12,7 @@ import pytest
 
 from xmc.errors import ConfigError, InputError, StoreError
 from xmc.indexes.base import LabelIndex
+from xmc.indexes.exact import ExactIndex
 from xmc.indexes.factory import build_index, load_index
 from xmc.indexes.faiss import FaissIndex
 
@@ -169,6 +170,8 @@ def test_input_is_checked(design: str) -> None:
         index.search(QUERIES, -1)
     with pytest.raises(InputError, match="2 lists of ids for 50 queries"):
         index.search(QUERIES, 1, exclude=[[], []])
+    with pytest.raises(InputError, match="not a matrix of numbers"):
+        index.search([["a"] * DIMENSION], 1)
     broken = LABELS[:9].copy()
     broken[[2, 5]] = np.nan
     with pytest.raises(InputError, match=r"NaN or infinite in 2 rows: 2, 5"):
@@ -188,13 +191,46 @@ def test_input_is_checked(design: str) -> None:
     assert len(index) == 2000
 
 
-def test_designs_that_cannot_be() -> None:
+@pytest.mark.parametrize("design", [*DESIGNS, "NSG16"])
+def test_few_labels_may_be_left(design: str, tmp_path: Path) -> None:
+    """A design that needs 2,000 labels to be built keeps what it learned from them."""
+    index = built(design)
+    index.add(LABELS[:1], [2000])
+    index.remove([2000, *range(1995)])
+    assert sorted(index.search(QUERIES[:1], 9)[0][0].tolist()) == [1995, 1996, 1997, 1998, 1999]
+    index.remove(np.arange(1995, 2000))
+    assert index.search(QUERIES, 5)[0].shape == (50, 0)
+    index.save(tmp_path / "index")
+    loaded = load_index(tmp_path / "index")
+    loaded.add(LABELS[:2], ["a", "b"])
+    assert sorted(loaded.search(QUERIES[:1], 9)[0][0].tolist()) == ["a", "b"]
+
+
+def test_a_refused_change_changes_nothing() -> None:
+    index = built("IVF16,Flat")
+    before = index.search(QUERIES, 5)[0]
+    with pytest.raises(InputError, match="cannot be built over 10 labels"):
+        index.build(LABELS[:10], np.arange(10))
+    with pytest.raises(InputError, match="already"):
+        index.add(LABELS[:1], [5])
+    assert len(index) == 2000
+    np.testing.assert_array_equal(index.search(QUERIES, 5)[0], before)
+
+
+def test_designs_that_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="'Fast' is not an index design"):
         build_index("Fast", DIMENSION)
     with pytest.raises(InputError, match="cannot be built over 100 labels"):
         build_index("IVF256,Flat", DIMENSION).build(LABELS[:100], np.arange(100))
     with pytest.raises(ConfigError, match="no search parameter 'nprobe'"):
         FaissIndex(DIMENSION, "Flat", {"nprobe": 4}).build(LABELS, np.arange(2000))
+    with pytest.raises(ConfigError, match="nprobe must be at least 1"):
+        FaissIndex(DIMENSION, "IVF16,Flat", {"nprobe": 0}).build(LABELS, np.arange(2000))
+    with pytest.raises(ConfigError, match="Leave IDMap out"):
+        build_index("IDMap,Flat", DIMENSION)
+    built("Flat").save(tmp_path / "index")
+    with pytest.raises(StoreError, match="of the kind 'faiss', not 'exact'"):
+        ExactIndex.load(tmp_path / "index")
 
 
 def test_search_parameters_are_kept(tmp_path: Path) -> None:
