@@ -67,6 +67,14 @@ def test_long_text_and_multibyte_words() -> None:
     assert features.lengths[1] == 1 + 10 + 9 + 8
 
 
+def scrambled(value: int, seed: int) -> int:
+    """The hash that places features, in plain integers; runs of any version must agree on it."""
+    odd, bits = 0xD6E8FEB86659FD93, 2**64 - 1
+    mixed = ((value + 1) * 0x9E3779B97F4A7C15 & bits) ^ (seed * odd & bits)
+    mixed = (mixed ^ mixed >> 32) * odd & bits
+    return mixed ^ mixed >> 32
+
+
 def dense_sums(encoder: StaticEncoder, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The definition, in float64 torch with autograd: table, log weights, sums."""
     table = encoder.table.vectors.detach().double().requires_grad_()
@@ -74,10 +82,10 @@ def dense_sums(encoder: StaticEncoder, texts: list[str]) -> tuple[torch.Tensor, 
     rows = []
     for text in texts:
         features = encoder.featurize([text])
-        bags = encoder.bags(features)
         scales = torch.tensor([encoder.config.kind_scales[kind] for kind in features.values & 7], dtype=torch.float64)
-        coefficients = scales * weights[torch.from_numpy(bags.slots).long()].exp()
-        rows.append(coefficients @ table[torch.from_numpy(bags.rows).long()])
+        places = torch.tensor([scrambled(int(value), 1) % len(table) for value in features.values], dtype=torch.int64)
+        slots = torch.tensor([scrambled(int(value), 0) % len(weights) for value in features.values], dtype=torch.int64)
+        rows.append((scales * weights[slots].exp()) @ table[places])
     return table, weights, torch.stack(rows)
 
 
@@ -145,10 +153,11 @@ def test_transpose_is_the_transposed_matrix() -> None:
     rows = rng.integers(0, 9, 50).astype(np.int32)
     coefficients = rng.normal(size=50).astype(np.float32) * (rng.random(50) < 0.7)
     offsets = np.array([0, 10, 10, 37, 50])
-    whole = Bags(rows, rows, coefficients.astype(np.float32), offsets)
+    values = rows.astype(np.uint32)
+    whole = Bags(values, rows, coefficients.astype(np.float32), offsets)
     parts = [
-        Bags(rows[:10], rows[:10], whole.coefficients[:10], offsets[:3]),
-        Bags(rows[10:], rows[10:], whole.coefficients[10:], offsets[2:] - 10),
+        Bags(values[:10], rows[:10], whole.coefficients[:10], offsets[:3]),
+        Bags(values[10:], rows[10:], whole.coefficients[10:], offsets[2:] - 10),
     ]
     entries, one = transpose(parts, 9), transpose([whole], 9)
     for name in ("touched", "starts", "bags", "features"):

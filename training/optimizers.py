@@ -9,7 +9,7 @@ from torch import Tensor
 
 from xmc.config import TrainConfig
 from xmc.encoders.dual import DualEncoder
-from xmc.encoders.feature_table import transpose
+from xmc.encoders.feature_table import transpose, weight_gradients
 from xmc.encoders.static import FeatureTable
 from xmc.training.row_kernels import adam_factored_rows, adam_rows
 
@@ -83,9 +83,7 @@ class FeatureTableAdam:
         del entries, gradients
         totals = np.zeros(len(self.table.log_weights))
         for bags, first in zip(parts, first_features[:-1], strict=True):
-            # d(c·row)/d(log w) = c·row, since c = scale · exp(log w)
-            weights = alignments[first : first + len(bags.slots)] * bags.coefficients
-            totals += np.bincount(bags.slots, weights, minlength=len(totals))
+            weight_gradients(bags.values, bags.coefficients, alignments[first:], totals)
         slots = np.flatnonzero(totals)
         self.weights.step(slots, torch.from_numpy(totals[slots, None].astype(np.float32)), weight_learning_rate)
 

@@ -15,21 +15,20 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Bags", "Transposed", "bag_sums", "locate", "transpose"]
+__all__ = ["Bags", "Transposed", "bag_sums", "locate", "transpose", "weigh", "weight_gradients"]
 
 Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Bags:
-    """n bags of features, each feature with its place in the table, its weight's place, and its coefficient.
+    """n bags of features, each feature with its row in the table and its coefficient.
 
-    rows: int32 [nnz], slots: int32 [nnz], coefficients: float32 [nnz] (0 for a dropped feature),
-    offsets: int64 [n + 1].
+    values: uint32 [nnz], rows: int32 [nnz], coefficients: float32 [nnz] (0 for a dropped feature), offsets: int64 [n + 1].
     """
 
+    values: npt.NDArray[np.uint32]
     rows: npt.NDArray[np.int32]
-    slots: npt.NDArray[np.int32]
     coefficients: Floats
     offsets: npt.NDArray[np.int64]
 
@@ -57,21 +56,42 @@ def _scramble(value: Any, seed: Any) -> Any:
 
 
 @numba.njit(cache=True, parallel=True)
-def locate(
-    values: npt.NDArray[np.uint32],
-    table_rows: int,
-    weight_slots: int,
-    rows: npt.NDArray[np.int32],
-    slots: npt.NDArray[np.int32],
-) -> None:
-    """Places of features [nnz]: `rows` in [0, table_rows) and `slots` in [0, weight_slots), by independent hashes.
+def locate(values: npt.NDArray[np.uint32], table_rows: int, rows: npt.NDArray[np.int32]) -> None:
+    """The row of each feature [nnz], in [0, table_rows).
 
     The kind of a feature is part of its value, so each kind probes the table with its own hash.
     """
     for feature in numba.prange(len(values)):
-        value = np.uint64(values[feature])
-        slots[feature] = np.int32(_scramble(value, np.uint64(0)) % np.uint64(weight_slots))
-        rows[feature] = np.int32(_scramble(value, np.uint64(1)) % np.uint64(table_rows))
+        rows[feature] = np.int32(_scramble(np.uint64(values[feature]), np.uint64(1)) % np.uint64(table_rows))
+
+
+@numba.njit(cache=True, inline="always")
+def _slot(value: Any, slots: int) -> Any:
+    """The place of a feature's weight; its hash is independent of the row's."""
+    return _scramble(np.uint64(value), np.uint64(0)) % np.uint64(slots)
+
+
+@numba.njit(cache=True, parallel=True)
+def weigh(values: npt.NDArray[np.uint32], scales: Floats, weights: Floats, coefficients: Floats) -> None:
+    """coefficients[f] = scales[kind of f] · weights[slot of f]; `scales` has an entry for every value of the kind's bits."""
+    for feature in numba.prange(len(values)):
+        value = values[feature]
+        kind = value & np.uint32(len(scales) - 1)
+        coefficients[feature] = scales[kind] * weights[_slot(value, len(weights))]
+
+
+@numba.njit(cache=True)
+def weight_gradients(
+    values: npt.NDArray[np.uint32], coefficients: Floats, alignments: Floats, totals: npt.NDArray[np.float64]
+) -> None:
+    """Add the gradient of each logarithm of a weight to totals [slots]: Σ coefficient · alignment over its features f.
+
+    alignments[f]: the gradient of f's coefficient. It enters times the coefficient, since d(c·a)/d(log w) = c·a for
+    c = scale · exp(log w).
+    """
+    for feature in range(len(values)):
+        if coefficients[feature] != 0:
+            totals[_slot(values[feature], len(totals))] += coefficients[feature] * alignments[feature]
 
 
 @numba.njit(cache=True, parallel=True, fastmath=True)

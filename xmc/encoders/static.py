@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from xmc.config import StaticConfig, dataclass_from_mapping
 from xmc.data.tokens import RaggedTokens
 from xmc.encoders.base import Encoder
-from xmc.encoders.feature_table import Bags, bag_sums, locate
+from xmc.encoders.feature_table import Bags, bag_sums, locate, weigh
 from xmc.encoders.hashing import KIND_BITS, KINDS, hash_features
 from xmc.errors import ConfigError, StoreError
 
@@ -93,14 +93,12 @@ class StaticEncoder(Encoder):
 
     def bags(self, features: RaggedTokens) -> Bags:
         """Where the features lie in the table, and with what coefficient they enter the sum."""
-        count = len(features.values)
-        rows, slots = np.empty(count, np.int32), np.empty(count, np.int32)
-        locate(features.values, self.config.table_rows, self.config.weight_slots, rows, slots)
+        rows, coefficients = np.empty(len(features.values), np.int32), np.empty(len(features.values), np.float32)
+        locate(features.values, self.config.table_rows, rows)
         scales = np.zeros(1 << KIND_BITS, np.float32)
         scales[: len(KINDS)] = self.config.kind_scales
-        coefficients = np.exp(self.table.log_weights.detach().numpy()[slots])
-        coefficients *= scales[features.values & ((1 << KIND_BITS) - 1)]
-        return Bags(rows, slots, coefficients, features.offsets)
+        weigh(features.values, scales, np.exp(self.table.log_weights.detach().numpy()), coefficients)
+        return Bags(features.values, rows, coefficients, features.offsets)
 
     def save(self, directory: Path) -> None:
         """Write encoder.json and encoder.safetensors."""
