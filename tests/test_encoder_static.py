@@ -137,15 +137,19 @@ def test_row_adam_equals_torch_sparse_adam() -> None:
     torch.manual_seed(0)
     start = torch.randn(11, 5)
     ours, theirs = start.clone(), torch.nn.Parameter(start.clone())
-    row_adam = RowAdam(ours, betas=(0.9, 0.99))
+    same = start.clone()
+    row_adam, in_torch = RowAdam(ours, betas=(0.9, 0.99)), RowAdam(same, betas=(0.9, 0.99))
     sparse_adam = torch.optim.SparseAdam([theirs], lr=0.1, betas=(0.9, 0.99), eps=1e-8)
     for step in range(5):
         rows = torch.randperm(11)[: 3 + step]
         gradients = torch.randn(len(rows), 5)
-        row_adam.step(rows.numpy(), gradients, 0.1)
+        row_adam.step(rows, gradients, 0.1)
+        rate, root = in_torch.advance(0.1)
+        in_torch.update(rows, gradients, rate, root)
         theirs.grad = torch.sparse_coo_tensor(rows[None], gradients, (11, 5)).coalesce()
         sparse_adam.step()
     torch.testing.assert_close(ours, theirs.detach(), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(same, theirs.detach(), rtol=1e-5, atol=1e-6)
 
 
 def test_transpose_is_the_transposed_matrix() -> None:

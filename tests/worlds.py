@@ -12,6 +12,8 @@ TINY = {
     "epochs": 4,
     "batch_size": 64,
     "learning_rate": 0.02,
+    "weight_learning_rate": 0.2,
+    "label_vector_learning_rate": 0.02,
     "temperature": 0.1,
 }
 

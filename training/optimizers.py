@@ -30,10 +30,20 @@ class RowAdam:
         self.betas = betas
         self.steps = 0
 
-    def step(self, rows: npt.NDArray[np.int64], gradients: Tensor, learning_rate: float) -> None:
-        """Update the unique `rows` [n] with `gradients` [n, D]."""
+    def step(self, rows: Tensor, gradients: Tensor, learning_rate: float) -> None:
+        """Update the unique `rows` (int64 [n]) with `gradients` [n, D], all on the parameter's device."""
         rate, root = self.advance(learning_rate)
-        adam_rows(*self.arrays(), rows, gradients.numpy(), rate, *self.betas, root)
+        if self.parameter.device.type == "cpu":
+            adam_rows(*self.arrays(), rows.numpy(), gradients.numpy(), rate, *self.betas, root)
+        else:
+            self.update(rows, gradients, rate, root)
+
+    def update(self, rows: Tensor, gradients: Tensor, rate: float, root: float) -> None:
+        """What `adam_rows` does, in torch, for a parameter that is not on the CPU."""
+        first = self.first[rows].lerp_(gradients, 1 - self.betas[0])
+        second = self.second[rows].mul_(self.betas[1]).addcmul_(gradients, gradients, value=1 - self.betas[1])
+        self.first[rows], self.second[rows] = first, second
+        self.parameter[rows] -= rate * first / (second.sqrt() / root + 1e-8)
 
     def advance(self, learning_rate: float) -> tuple[float, float]:
         """Count a step; return the bias-corrected rate and the root of the second moment's correction."""
@@ -85,7 +95,9 @@ class FeatureTableAdam:
         for bags, first in zip(parts, first_features[:-1], strict=True):
             weight_gradients(bags.values, bags.coefficients, alignments[first:], totals)
         slots = np.flatnonzero(totals)
-        self.weights.step(slots, torch.from_numpy(totals[slots, None].astype(np.float32)), weight_learning_rate)
+        self.weights.step(
+            torch.from_numpy(slots), torch.from_numpy(totals[slots, None].astype(np.float32)), weight_learning_rate
+        )
 
 
 class Optimizers:
@@ -107,13 +119,13 @@ class Optimizers:
 
     def step(self, factor: float) -> None:
         """Update all parameters at `factor` (in [0, 1], the schedule) of the configured rates, and clear gradients."""
-        rate = factor * self.config.learning_rate
+        rate = factor * self.config.encoder_learning_rate
         for table in self.tables:
-            table.step(rate, rate * self.config.weight_learning_rate)
+            table.step(rate, factor * self.config.weight_learning_rate)
         vectors = self.model.label_vectors
         if self.vectors is not None and vectors is not None and vectors.grad is not None:
             rows, values = _sparse_rows(vectors.grad)
-            self.vectors.step(rows, values, rate * self.config.label_vector_learning_rate)
+            self.vectors.step(rows, values, factor * self.config.label_vector_learning_rate)
             vectors.grad = None
         if self.dense is not None:
             for group in self.dense.param_groups:
@@ -122,8 +134,8 @@ class Optimizers:
             self.dense.zero_grad(set_to_none=True)
 
 
-def _sparse_rows(gradient: Tensor) -> tuple[npt.NDArray[np.int64], Tensor]:
+def _sparse_rows(gradient: Tensor) -> tuple[Tensor, Tensor]:
     """Unique rows and their gradients; one pass over unique rows is taken as it is, without a sort or a copy."""
     if not gradient.is_coalesced() and len(gradient._indices()[0].unique()) < gradient._nnz():
         gradient = gradient.coalesce()
-    return gradient._indices()[0].numpy(), gradient._values()
+    return gradient._indices()[0], gradient._values()

@@ -79,8 +79,9 @@ class TrainConfig:
         labels drawn uniformly, with the log-q correction.
     epochs, batch_size: passes over the training queries, and queries of a step.
     learning_rate: the highest, of the encoder; reached after the share `warmup` of all steps, then linear decay to zero.
-    weight_learning_rate: a factor on it for the static encoder's feature weights.
-    label_vector_learning_rate: a factor on it for the label vectors.
+        By default 5e-3 for the static encoder, 5e-5 for a transformer.
+    weight_learning_rate: the highest, of the static encoder's feature weights.
+    label_vector_learning_rate: the highest, of the label vectors.
     weight_decay: decoupled (AdamW), for the transformer encoder.
     token_dropout, label_token_dropout: share of a query's, a label's tokens dropped in training.
     label_vector_dropout: share of labels whose residual vector is left out of a step, so that the encoder learns too.
@@ -106,9 +107,9 @@ class TrainConfig:
     sampled_negatives: int = 8192
     epochs: int = 8
     batch_size: int = 512
-    learning_rate: float = 5e-3
-    weight_learning_rate: float = 10.0
-    label_vector_learning_rate: float = 1.0
+    learning_rate: float | None = None
+    weight_learning_rate: float = 0.05
+    label_vector_learning_rate: float = 3e-3
     weight_decay: float = 0.01
     warmup: float = 0.05
     token_dropout: float = 0.3
@@ -125,9 +126,10 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _at_least(self, "", epochs=1, batch_size=1, sampled_negatives=1, patience=1, tile_bytes=1, weight_decay=0)
-        for name in ("temperature", "learning_rate"):
+        for name in ("temperature", "encoder_learning_rate", "weight_learning_rate", "label_vector_learning_rate"):
             if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} must be greater than 0, but is {getattr(self, name)}.")
+                key = name.removeprefix("encoder_")
+                raise ConfigError(f"{key} must be greater than 0, but is {getattr(self, name)}.")
         for name in ("warmup", "token_dropout", "label_token_dropout", "label_vector_dropout", "validation"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be a share in [0, 1), but is {getattr(self, name)}.")
@@ -135,6 +137,13 @@ class TrainConfig:
             raise ConfigError(f"The static encoder runs on the CPU; device must be auto or cpu, not {self.device!r}.")
         if self.encoder == "transformer" and not self.transformer.directory:
             raise ConfigError("encoder is transformer, so transformer.directory must name a model directory.")
+
+    @property
+    def encoder_learning_rate(self) -> float:
+        """`learning_rate`, or the encoder's default."""
+        if self.learning_rate is not None:
+            return self.learning_rate
+        return 5e-3 if self.encoder == "static" else 5e-5
 
     @classmethod
     def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -133,7 +134,7 @@ class DualEncoder(nn.Module):
             vectors = tensors.get("label_vectors")
             model = cls(query_encoder, label_encoder, 0 if vectors is None else len(vectors))
             model.log_temperature.data = tensors["log_temperature"]
-        except (OSError, KeyError, ValueError, RuntimeError) as error:
+        except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
             raise StoreError(f"{directory / 'model.safetensors'} cannot be read as a model: {error}") from error
         if vectors is not None and model.label_vectors is not None:
             if vectors.shape[1] != model.dimension:
@@ -155,7 +156,12 @@ def build_encoder(config: TrainConfig, labels: int, generator: torch.Generator) 
     else:
         options = config.transformer
         query_encoder = TransformerEncoder.from_pretrained(
-            options.directory, options.pooling, options.max_length, options.projection, options.dtype
+            options.directory,
+            options.pooling,
+            options.max_length,
+            options.projection,
+            options.dtype,
+            options.micro_batch_size,
         )
     label_encoder = query_encoder if config.share_towers else copy.deepcopy(query_encoder)
     vectors = labels if config.label_vectors == "residual" else 0

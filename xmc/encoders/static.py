@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -115,7 +116,7 @@ class StaticEncoder(Encoder):
             settings = json.loads((directory / "encoder.json").read_text(encoding="utf-8"))["static"]
             encoder = cls(dataclass_from_mapping(StaticConfig, settings, str(directory / "encoder.json")))
             encoder.load_state_dict(load_file(directory / "encoder.safetensors"))
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError, ConfigError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, ConfigError) as error:
             raise StoreError(
                 f"{directory} does not hold a static encoder that this version can read: {error}"
             ) from error
