@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from small_models import minilm_directory
 from worlds import colours, tiny_config, wordnet_part
 
 import xmc
@@ -92,6 +93,7 @@ INTERRUPTED = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
+from small_models import minilm_directory
 from worlds import tiny_config, wordnet_part
 import xmc
 result = xmc.train(wordnet_part(), tiny_config(epochs=500), Path(sys.argv[2]))
@@ -189,3 +191,28 @@ def test_unit_gradient() -> None:
     assert torch.autograd.gradcheck(unit, (vectors,))
     torch.testing.assert_close(unit(vectors), torch.nn.functional.normalize(vectors, dim=1))
     assert unit(torch.zeros(1, 3)).tolist() == [[0.0, 0.0, 0.0]]
+
+
+def test_a_transformer_learns_and_is_loaded(tmp_path: Path) -> None:
+    """The real MiniLM, separate towers and a learned temperature."""
+    data = colours()
+    config = xmc.TrainConfig.from_mapping(
+        {
+            "encoder": "transformer",
+            "transformer": {"directory": str(minilm_directory()), "projection": 64, "micro_batch_size": 64},
+            "share_towers": False,
+            "learn_temperature": True,
+            "label_vectors": "none",
+            "learning_rate": 2e-4,
+            "epochs": 2,
+            "batch_size": 32,
+            "device": "cpu",
+        }
+    )
+    result = xmc.train(data, config, tmp_path / "run")
+    assert result.steps == 24
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert np.mean(losses[-4:]) < 0.8 * np.mean(losses[:4])
+    retriever = xmc.Retriever.load(tmp_path / "run")
+    assert retriever.model.temperature.item() != pytest.approx(config.temperature)
+    assert xmc.evaluate(retriever, data).values["P@1"] > 80
