@@ -121,7 +121,7 @@ def test_mistakes_are_sentences(run: Path, tmp_path: Path) -> None:
     fail(xmc("train", "--out", tmp_path / "x", "--set", "index=[Flat]"), "index must be of type str")
     fail(xmc("evaluate", tmp_path / "nowhere", "wordnet-8k"), "nowhere does not exist")
     fail(xmc("evaluate", run, "wordnet-8k", "--split", "dev"), "has no split 'dev', only train, test")
-    fail(xmc("index", run, "Faster"), "'Faster' is not an index design that faiss knows")
+    fail(xmc("index", run, "Faster"), "'Faster' is not an index design that faiss has")
     fail(xmc("predict", run, "--input", tmp_path / "no.parquet", "--output", tmp_path / "o"), "no.parquet")
     assert xmc("search").returncode == 2
     assert not (tmp_path / "x").exists()

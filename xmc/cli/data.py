@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def _columns(uid: str, text: str, labels: str, relevance: str, separator: str) -
 def _print(found: Inspection) -> None:
     console = Console()
     console.print(
-        f"[bold]{found.name}[/bold]: {found.labels:,} labels, {found.zero_shot_labels:,} without a training query"
+        f"[bold]{escape(found.name)}[/bold]: {found.labels:,} labels, {found.zero_shot_labels:,} without a training query"
     )
     table = Table("queries", *found.queries)
     cells = {

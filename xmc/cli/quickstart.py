@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -77,10 +78,10 @@ def _examples(retriever: Retriever, data: Dataset) -> Table:
     for row, text, found in zip(rows, texts, labels, strict=True):
         relevant = {uids[label] for label in test.positives[row].indices}
         names = [
-            f"[green]{name}[/green]" if uid in relevant else name
+            f"[green]{escape(name)}[/green]" if uid in relevant else escape(name)
             for uid, name in zip(found, retriever.texts(list(found)), strict=True)
         ]
-        table.add_row(text, "\n".join(names))
+        table.add_row(escape(text), "\n".join(names))
     return table
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -44,5 +45,5 @@ def answer(retriever: Retriever, query: str, k: int) -> Table:
     texts = retriever.texts([uid for uid, _ in found])
     table = Table("score", "label", "uid", box=None)
     for (uid, score), label in zip(found, texts, strict=True):
-        table.add_row(f"{score:.3f}", label, uid if uid != label else "", style=None)
+        table.add_row(f"{score:.3f}", escape(label), escape(uid) if uid != label else "")
     return table
