@@ -36,6 +36,7 @@ def test_predict_shapes_and_order(run: Path) -> None:
     np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, rtol=1e-5)
     again = retriever.predict(embeddings, k=3)
     assert again[0].tolist() == labels.tolist()
+    assert retriever.predict(np.array(["pink"]), k=1)[0].tolist() == [["PINK"]]
     assert retriever.predict(np.array(["pink"], object), k=1)[0].tolist() == [["PINK"]]
 
 
@@ -69,6 +70,10 @@ def test_labels_come_and_go(run: Path, tmp_path: Path) -> None:
     queries = ["red", "ultramarine", "blue and green"]
     for one, two in zip(retriever.predict(queries, k=12), loaded.predict(queries, k=12), strict=True):
         assert one.tolist() == two.tolist()
+    assert loaded.search(["ultramarine"], k=1)[0].tolist() == [[13]]
+    loaded.remove_labels(["ultramarine"])
+    loaded.add_labels(["ultramarine"])
+    assert loaded.search(["ultramarine"], k=1)[0].tolist() == [[14]]  # an id never comes to mean another label
     loaded.add_labels(["red"], uids=["RED"])
     assert loaded.predict(["red"], k=1)[0].tolist() == [["RED"]]
     assert loaded.texts(["RED", "ultramarine"]) == ["red", "ultramarine"]

@@ -28,15 +28,19 @@ Embeddings = npt.NDArray[np.float32]
 
 @dataclass
 class LabelTable:
-    """The labels of a retriever: an id that never changes (the index's), the user's uid, and the text, by row."""
+    """The labels of a retriever: an id that never changes (the index's), the user's uid, and the text, by row.
+
+    next_id: above all ids that were ever given, so that no id comes to mean another label.
+    """
 
     ids: npt.NDArray[np.int64]
     uids: npt.NDArray[np.object_]
     texts: npt.NDArray[np.object_]
+    next_id: int
     rows: npt.NDArray[np.int64] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.rows = np.full(int(self.ids.max(initial=-1)) + 1, -1, np.int64)
+        self.rows = np.full(self.next_id, -1, np.int64)
         self.rows[self.ids] = np.arange(len(self.ids))
 
     def __len__(self) -> int:
@@ -44,15 +48,16 @@ class LabelTable:
 
     def select(self, rows: npt.NDArray[np.integer] | npt.NDArray[np.bool_]) -> LabelTable:
         """The table of some rows."""
-        return LabelTable(self.ids[rows], self.uids[rows], self.texts[rows])
+        return LabelTable(self.ids[rows], self.uids[rows], self.texts[rows], self.next_id)
 
     def append(self, uids: Sequence[str], texts: Sequence[str]) -> LabelTable:
-        """The table with new labels, under ids that were never used."""
-        first = len(self.rows)
+        """The table with new labels, under new ids."""
+        end = self.next_id + len(uids)
         return LabelTable(
-            np.concatenate([self.ids, np.arange(first, first + len(uids))]),
+            np.concatenate([self.ids, np.arange(self.next_id, end)]),
             np.concatenate([self.uids, _objects(uids)]),
             np.concatenate([self.texts, _objects(texts)]),
+            end,
         )
 
 
@@ -81,7 +86,7 @@ class Retriever:
         """Embed the labels of training, in their order, and index them; `index` overrides the configuration's."""
         model.eval()
         embeddings = model.embed_labels(texts, with_vectors=True)
-        labels = LabelTable(np.arange(len(texts)), _objects(uids), _objects(texts))
+        labels = LabelTable(np.arange(len(texts)), _objects(uids), _objects(texts), next_id=len(texts))
         built = build_index(index or config.index, embeddings.shape[1])
         built.build(embeddings, labels.ids)
         return cls(model, labels, built, config, {})
@@ -112,9 +117,10 @@ class Retriever:
         self, queries: Sequence[str] | Embeddings, k: int
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         """As `predict`, with the labels' int64 ids: for the labels of training, their row in the data set."""
-        embeddings = self.embed_queries(queries) if not isinstance(queries, np.ndarray) else queries
-        if embeddings.dtype == object:
-            embeddings = self.embed_queries(list(embeddings))
+        if isinstance(queries, np.ndarray) and queries.dtype.kind not in "OU":
+            embeddings = queries
+        else:
+            embeddings = self.embed_queries(queries)
         if embeddings.ndim != 2 or embeddings.shape[1] != self.model.dimension:
             raise InputError(
                 f"Query embeddings must have the shape (n, {self.model.dimension}), but have {embeddings.shape}."
@@ -166,6 +172,7 @@ class Retriever:
         if not overwrite and (directory / "manifest.json").exists():
             raise StoreError(f"{directory} already holds a run; name another directory, or overwrite it explicitly.")
         properties = {"labels": len(self), "dimension": self.model.dimension, "seed": self.config.seed}
+        properties["next_label_id"] = self.labels.next_id
         with atomic_directory(directory, "run", **properties) as temporary:
             (temporary / "config.yaml").write_text(self.config.to_yaml(), encoding="utf-8")
             (temporary / "metrics.json").write_text(json.dumps(self.metrics, indent=2) + "\n", encoding="utf-8")
@@ -178,15 +185,18 @@ class Retriever:
     def load(cls, directory: str | Path) -> Retriever:
         """Read a run directory, verifying every file against its checksum; StoreError names a file that does not fit."""
         directory = Path(directory)
-        read_manifest(directory, "run")
+        properties = read_manifest(directory, "run")["properties"]
         try:
             values = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))
             metrics = json.loads((directory / "metrics.json").read_text(encoding="utf-8"))
             table = pq.read_table(directory / "labels.parquet")
             labels = LabelTable(
-                table["id"].to_numpy(), _objects(table["uid"].to_pylist()), _objects(table["text"].to_pylist())
+                table["id"].to_numpy(),
+                _objects(table["uid"].to_pylist()),
+                _objects(table["text"].to_pylist()),
+                int(properties["next_label_id"]),
             )
-        except (OSError, ValueError, KeyError, yaml.YAMLError, pa.ArrowException) as error:
+        except (OSError, ValueError, KeyError, IndexError, yaml.YAMLError, pa.ArrowException) as error:
             raise StoreError(f"The run {directory} cannot be read: {error}") from error
         config = TrainConfig.from_mapping(values, source=str(directory / "config.yaml"))
         model, index = DualEncoder.load(directory), load_index(directory / "index")
