@@ -117,10 +117,9 @@ class Retriever:
         self, queries: Sequence[str] | Embeddings, k: int
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         """As `predict`, with the labels' int64 ids: for the labels of training, their row in the data set."""
-        if isinstance(queries, np.ndarray) and queries.dtype.kind not in "OU":
-            embeddings = queries
-        else:
-            embeddings = self.embed_queries(queries)
+        given: Any = queries
+        texts = not isinstance(given, np.ndarray) or given.dtype.kind in "OU"
+        embeddings = self.embed_queries(given) if texts else given
         if embeddings.ndim != 2 or embeddings.shape[1] != self.model.dimension:
             raise InputError(
                 f"Query embeddings must have the shape (n, {self.model.dimension}), but have {embeddings.shape}."
