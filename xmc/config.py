@@ -30,10 +30,10 @@ class StaticConfig:
     kind_scales: a factor for each kind of feature: words, word bigrams, character 3-, 4- and 5-grams; 0 leaves a kind out.
     """
 
-    dimension: int = 256
-    table_rows: int = 131_072
+    dimension: int = 384
+    table_rows: int = 262_144
     weight_slots: int = 262_144
-    kind_scales: tuple[float, ...] = (1.0, 1.0, 0.5, 0.5, 0.5)
+    kind_scales: tuple[float, ...] = (1.0, 1.0, 0.7, 0.7, 0.7)
 
     def __post_init__(self) -> None:
         _at_least(self, "static.", dimension=1, table_rows=1, weight_slots=1)
@@ -101,11 +101,11 @@ class TrainConfig:
     share_towers: bool = True
     label_vectors: Literal["none", "residual"] = "residual"
     loss: Literal["softmax", "decoupled_softmax"] = "decoupled_softmax"
-    temperature: float = 0.07
+    temperature: float = 0.045
     learn_temperature: bool = False
     negatives: Literal["all", "sampled"] = "all"
     sampled_negatives: int = 8192
-    epochs: int = 8
+    epochs: int = 9
     batch_size: int = 512
     learning_rate: float | None = None
     weight_learning_rate: float = 0.05
