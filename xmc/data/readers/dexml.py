@@ -6,52 +6,30 @@ import zipfile
 from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from xmc.data.readers.filters import FilteredSource
-from xmc.data.readers.xml_sparse import LABEL_TEXTS, QUERY_TEXTS, find_texts, text_rows
-from xmc.data.rows import Defect, Row, find_file
+from xmc.data.readers.raw_text import RawTextSource, text_rows
+from xmc.data.rows import Defect, Row
 from xmc.errors import DataError
 
 __all__ = ["DexmlSource"]
 
-MATRICES = {"train": "Y.trn.npz", "test": "Y.tst.npz"}
 
-
-class DexmlSource(FilteredSource):
-    """See the module. Uids are 0-based row numbers."""
+class DexmlSource(RawTextSource):
+    """See the module."""
 
     format = "dexml"
-    has_uids = False
+    matrices: ClassVar[dict[str, str]] = {"train": "Y.trn.npz", "test": "Y.tst.npz"}
 
-    def __init__(self, directory: Path) -> None:
-        self.directory, self.name = directory, directory.name
-        self.splits = tuple(split for split, name in MATRICES.items() if find_file(directory, name))
-
-    @staticmethod
-    def fits(directory: Path) -> bool:
-        """Whether the directory holds a matrix and the label texts."""
-        return bool(find_file(directory, *MATRICES.values()) and find_texts(directory, LABEL_TEXTS))
-
-    def labels(self) -> Iterator[Row | Defect]:
-        """The label texts."""
-        file = find_texts(self.directory, LABEL_TEXTS)
-        assert file is not None
-        yield from text_rows(file)
-
-    def queries(self, split: str, labels: int) -> Iterator[Row | Defect]:
+    def _joined(self, matrix: Path, texts: Path, labels: int) -> Iterator[Row | Defect]:
         """Texts beside the rows of the matrix."""
-        file, texts = self.directory / MATRICES[split], find_texts(self.directory, QUERY_TEXTS[split])
-        if texts is None:
-            wanted = " or ".join(QUERY_TEXTS[split])
-            yield Defect("error", file, 1, "no text file", f"there is no text file beside it ({wanted}).")
-            return
-        indptr, indices, values, shape = _load(file)
+        indptr, indices, values, shape = _load(matrix)
         if shape[1] != labels:
             message = f"the matrix has {shape[1]} columns, but there are {labels} labels."
-            yield Defect("error", file, 1, "header disagrees", message)
+            yield Defect("error", matrix, 1, "header disagrees", message)
         for row, text in zip_longest(range(shape[0]), text_rows(texts)):
             if row is None or text is None:
                 message = f"the matrix has {shape[0]} rows, but the texts {'go on' if row is None else 'end'}."

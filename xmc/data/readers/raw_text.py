@@ -1,0 +1,70 @@
+"""What layouts share whose texts are raw files, one line a query or label, beside a matrix of positives for each split."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar
+
+from xmc.data.readers.filters import FilteredSource
+from xmc.data.rows import Defect, Row, find_file, read_lines
+
+__all__ = ["RawTextSource", "text_rows"]
+
+QUERY_TEXTS = {
+    "train": ("trn_X.txt", "trn_X.raw.txt", "trn.raw.txt", "train.raw.txt"),
+    "test": ("tst_X.txt", "tst_X.raw.txt", "tst.raw.txt", "test.raw.txt"),
+}
+LABEL_TEXTS = ("Y.txt", "Y.raw.txt", "lbl_X.txt", "lbl_X.raw.txt", "lbl.raw.txt", "label.raw.txt")
+
+
+class RawTextSource(FilteredSource):
+    """Uids are 0-based row numbers; a reader names its matrices and joins them with the texts."""
+
+    has_uids = False
+    matrices: ClassVar[dict[str, str]]
+    """The matrix file of each split."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory, self.name = directory, directory.name
+        self.splits = tuple(split for split, name in self.matrices.items() if find_file(directory, name))
+
+    @classmethod
+    def fits(cls, directory: Path) -> bool:
+        """Whether the directory holds a matrix and the label texts."""
+        return bool(find_file(directory, *cls.matrices.values()) and _find_texts(directory, LABEL_TEXTS))
+
+    def labels(self) -> Iterator[Row | Defect]:
+        """The label texts."""
+        file = _find_texts(self.directory, LABEL_TEXTS)
+        assert file is not None
+        yield from text_rows(file)
+
+    def queries(self, split: str, labels: int) -> Iterator[Row | Defect]:
+        """Texts and rows of the matrix, side by side."""
+        matrix, texts = find_file(self.directory, self.matrices[split]), _find_texts(self.directory, QUERY_TEXTS[split])
+        assert matrix is not None
+        if texts is None:
+            wanted = " or ".join(QUERY_TEXTS[split])
+            yield Defect("error", matrix, 1, "no text file", f"there is no text file beside it ({wanted}).")
+            return
+        yield from self._joined(matrix, texts, labels)
+
+    @abstractmethod
+    def _joined(self, matrix: Path, texts: Path, labels: int) -> Iterator[Row | Defect]:
+        """The queries of a matrix with their texts."""
+
+
+def text_rows(file: Path) -> Iterator[Row | Defect]:
+    """One row a line, uid = 0-based row number."""
+    for row, item in enumerate(read_lines(file)):
+        yield item if isinstance(item, Defect) else Row(file, item[0], str(row), item[1].strip(), [])
+
+
+def _find_texts(directory: Path, names: tuple[str, ...]) -> Path | None:
+    """A raw text file in the directory, or in raw/ or raw_data/ below it."""
+    for folder in (directory, directory / "raw", directory / "raw_data"):
+        if found := find_file(folder, *names):
+            return found
+    return None
