@@ -18,7 +18,7 @@ from worlds import colours, tiny_config, wordnet_part
 import xmc
 from xmc.data.dataset import Dataset
 from xmc.encoders.dual import unit
-from xmc.errors import DataError, StoreError
+from xmc.errors import DataError, StoreError, TrainingError
 from xmc.store import LOG
 from xmc.training.negatives import AllLabels, SampledLabels
 
@@ -152,6 +152,14 @@ def test_data_that_cannot_be_trained_on(tmp_path: Path) -> None:
         xmc.train(only_test, tiny_config(), tmp_path / "run")
     with pytest.raises(DataError, match="no training queries or no labels"):
         xmc.train(Dataset.from_lists("x", ["a"], {"train": ([], [])}), tiny_config(), tmp_path / "run")
+
+
+def test_divergence_is_an_error_and_leaves_the_old_run(tmp_path: Path) -> None:
+    data = colours()
+    xmc.train(data, tiny_config(epochs=1), tmp_path / "run")
+    with pytest.raises(TrainingError, match=r"loss of step \d+ is (nan|inf): training diverged"):
+        xmc.train(data, tiny_config(weight_learning_rate=1e6), tmp_path / "run", overwrite=True)
+    assert len(xmc.Retriever.load(tmp_path / "run")) == 12
 
 
 def test_fewer_queries_than_a_batch_and_queries_without_anything(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from xmc.data.token_cache import cached_tokens
 from xmc.data.tokens import RaggedTokens
 from xmc.encoders.base import Encoder
 from xmc.encoders.dual import DualEncoder, build_encoder
-from xmc.errors import DataError, StoreError
+from xmc.errors import DataError, StoreError, TrainingError
 from xmc.evaluation import evaluate_split
 from xmc.kernels.losses import decoupled_softmax, softmax
 from xmc.retriever import Retriever
@@ -76,6 +77,7 @@ def train(
     StoreError: `out` holds something already and `overwrite` is not set, or holds something that is not a run.
     DataError: the data set has no split "train", or too few queries for one batch.
     ConfigError: a configuration that does not fit (see TrainConfig).
+    TrainingError: the loss is not finite any more; no run is written then.
     """
     config = config or TrainConfig()
     out = Path(out)
@@ -144,6 +146,11 @@ class _Run:
         for rows in _batches(len(self.data.training), self.batches, self.order):
             start = time.perf_counter()
             self.loss = self._step(rows)
+            if not math.isfinite(self.loss):
+                raise TrainingError(
+                    f"The loss of step {self.steps + 1} is {self.loss}: training diverged. Lower learning_rate, "
+                    f"weight_learning_rate or label_vector_learning_rate, or raise temperature."
+                )
             self.optimizers.step(_schedule(self.steps, self.total, self.config.warmup))
             self.steps += 1
             elapsed = time.perf_counter() - start

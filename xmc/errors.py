@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["ConfigError", "DataError", "DependencyError", "InputError", "StoreError", "XMCError"]
+__all__ = ["ConfigError", "DataError", "DependencyError", "InputError", "StoreError", "TrainingError", "XMCError"]
 
 
 class XMCError(Exception):
@@ -23,6 +23,10 @@ class InputError(XMCError):
 
 class StoreError(XMCError):
     """A saved run, index or cache is missing, truncated, edited or of another format version."""
+
+
+class TrainingError(XMCError):
+    """Training cannot go on: the loss is not a number any more."""
 
 
 class DependencyError(XMCError):
