@@ -93,9 +93,10 @@ class OmikujiBonsai(TfidfPeer):
         settings.cluster_k = 100
         settings.cluster_balanced = False
         settings.max_depth = 3
+        known = np.flatnonzero(np.diff(features.indptr))  # omikuji refuses a file in which a row has no features
         with tempfile.TemporaryDirectory() as directory:
             file = Path(directory) / "train.txt"
-            _write_sparse(file, features, positives)
+            _write_sparse(file, features[known], positives[known])
             start = time.perf_counter()
             self.model: Any = omikuji.Model.train_on_data(str(file), settings)
             return time.perf_counter() - start
