@@ -101,6 +101,7 @@ def forward(
             part = labels[tile.left : tile.right].to(dtype)
             weighted[block] = torch.addmm(weighted[block] * rescale[:, None], exponentials, part)
         maximum[block] = highest
+        del scores, exponentials  # or the next tile would be made beside this one
     negative_logsumexp = partition.log() + torch.where(maximum.isinf(), 0.0, maximum)
     if weighted is not None:
         weighted /= partition.clamp_min(torch.finfo(dtype).tiny)[:, None]
@@ -142,6 +143,7 @@ def backward(
         label_gradient[part].addmm_(gradient.T, queries[block].to(dtype), alpha=scale)
         if saved.scores is not None:
             query_gradient[block].addmm_(gradient, labels[part].to(dtype), alpha=scale)
+        del scores, gradient
     if saved.softmax_labels is not None:
         query_gradient.addcmul_(saved.softmax_labels, negative_gradient[:, None], value=scale)
         _add_positives(query_gradient, labels, positives, positive_gradient, scale, tile_bytes)
