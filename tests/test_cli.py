@@ -72,7 +72,7 @@ def test_import_loads_nothing_heavy() -> None:
 
 def test_evaluate_search_and_index(run: Path, tmp_path: Path) -> None:
     table = xmc("evaluate", run, "wordnet-8k").stdout
-    for name in ("P@1", "nDCG@5", "PSP@5", "R@100", "2828 queries"):
+    for name in ("P@1", "nDCG@5", "PSP@5", "R@100", "2,828 queries"):
         assert name in table
     values = xmc("evaluate", run, "wordnet-8k", "--json").stdout
     assert '"P@1"' in values
@@ -133,10 +133,9 @@ def test_quickstart_runs_and_prints_its_table(tmp_path: Path) -> None:
     done = xmc("quickstart", "--out", tmp_path / "quickstart")
     assert done.returncode == 0, done.stderr
     assert time.monotonic() - start < 900
-    assert "xmc, static encoder" in done.stdout
-    assert "omikuji 0.5.2, Bonsai" in done.stdout
+    assert "omikuji Bonsai *" in done.stdout
     assert "Quoted figures" in done.stdout
-    row = next(line for line in done.stdout.splitlines() if "xmc, static encoder" in line)
-    precision = float(row.split("│")[2])
-    assert precision > 74
+    row = next(line.split() for line in done.stdout.splitlines() if line.split()[:1] == ["xmc"])
+    assert len(row) == 10
+    assert float(row[1]) > 74
     assert "xmc search" in done.stdout

@@ -27,10 +27,12 @@ def evaluate(
     if json_output:
         typer.echo(json.dumps(evaluation.to_dict(), indent=2))
         return
-    table = Table(title=f"{run} on {dataset}, split {split}: {evaluation.queries} queries")
-    table.add_column("metric")
+    console = Console()
+    title = f"{run} on {dataset}, split {split}: {evaluation.queries:,} queries"
+    console.print(title, markup=False, highlight=False, soft_wrap=True)
+    table = Table("metric")
     table.add_column("percent", justify="right")
     for name, value in evaluation.values.items():
         table.add_row(name, f"{value:.2f}")
     table.add_row("queries/s", f"{evaluation.queries_per_second:,.0f}", style="dim")
-    Console().print(table)
+    console.print(table)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -52,12 +53,19 @@ def quickstart(
 
 
 def _results(evaluation: Evaluation, seconds: float, peers: dict[str, Any]) -> Table:
-    table = Table(title="Test queries, percent", caption=f"* {peers['note']}", caption_justify="left")
+    # Fits 80 columns.
+    table = Table(
+        title="Test queries, percent",
+        caption=f"* {peers['note']}",
+        caption_justify="left",
+        box=SIMPLE_HEAD,
+        padding=0,
+    )
     table.add_column("method")
-    for name in (*METRICS, "training s", "queries/s"):
-        table.add_column(name, justify="right")
+    for name in (*METRICS, "train s", "queries/s"):
+        table.add_column(name, justify="right", no_wrap=True)
     own = [f"{evaluation.values[name]:.2f}" for name in METRICS]
-    table.add_row("xmc, static encoder", *own, f"{seconds:.1f}", f"{evaluation.queries_per_second:,.0f}", style="bold")
+    table.add_row("xmc", *own, f"{seconds:.1f}", f"{evaluation.queries_per_second:,.0f}", style="bold")
     for peer in peers["rows"]:
         quoted = [f"{peer[name]:.2f}" for name in METRICS]
         speed = (f"{peer['training_seconds']:.1f}", f"{peer['queries_per_second']:,.0f}")
@@ -72,13 +80,13 @@ def _examples(retriever: Retriever, data: Dataset) -> Table:
     texts = test.texts.take(rows).to_pylist()
     labels, _ = retriever.predict(texts, k=5)
     uids = data.labels.uids.to_pylist()
-    table = Table(title="Five test queries and their best labels (green: relevant)", show_lines=True)
+    table = Table(title="Five test queries and their best labels (✓: relevant)", show_lines=True)
     table.add_column("query", ratio=1)
     table.add_column("labels", ratio=1)
     for row, text, found in zip(rows, texts, labels, strict=True):
         relevant = {uids[label] for label in test.positives[row].indices}
         names = [
-            f"[green]{escape(name)}[/green]" if uid in relevant else escape(name)
+            f"[green]✓ {escape(name)}[/green]" if uid in relevant else f"  {escape(name)}"
             for uid, name in zip(found, retriever.texts(list(found)), strict=True)
         ]
         table.add_row(escape(text), "\n".join(names))
