@@ -205,6 +205,52 @@ JSON_DEFECTS = [
 ]
 
 
+def test_csv_fields_stay_as_they_are_written(tmp_path: Path) -> None:
+    lines(
+        tmp_path / "train.csv", ["uid,text,labels,relevance", "001,1.50,007,0.5", '002,null,"NA,007","1,2"', "003,x,,"]
+    )
+    data = convert(open_source(tmp_path), tmp_path / "out").dataset
+    assert data.labels.uids.to_pylist() == ["007", "NA"]
+    split = data.split("train")
+    assert split.uids.to_pylist() == ["001", "002", "003"]
+    assert split.texts.to_pylist() == ["1.50", "null", "x"]
+    assert split.positives.toarray().tolist() == [[0.5, 0], [2, 1], [0, 0]]
+
+
+def test_files_of_another_shape_are_named(tmp_path: Path) -> None:
+    lines(tmp_path / "twice.csv", ["uid,text,text,labels", "1,a,b,x"])
+    with pytest.raises(DataError, match=r"twice.csv has the column 'text' more than once"):
+        convert(open_source(tmp_path / "twice.csv"), tmp_path / "out")
+    Dataset.from_lists("small", ["a", "b"], {"train": (["x"], [[0]])}).save(tmp_path / "data")
+    labels = tmp_path / "data" / "labels.parquet"
+    pq.write_table(pq.read_table(labels).select(["text"]), labels)
+    with pytest.raises(DataError, match=r"labels.parquet has no column 'uid', only text"):
+        list(validate(open_source(tmp_path / "data")))
+    pq.write_table(pa.table({"uid": ["a"], "text": ["b"]}), labels)
+    queries = tmp_path / "data" / "queries-train.parquet"
+    pq.write_table(pa.table({"uid": ["1"], "text": ["x"], "labels": [["a"]]}), queries)
+    with pytest.raises(DataError, match=r"queries-train.parquet cannot be read as uid, text, labels, relevance"):
+        list(validate(open_source(tmp_path / "data")))
+    for text in (
+        '{"format": 1, "splits": {"train": 1}}',
+        "[1]",
+        '{"format": 99, "name": "x", "labels": 1, "splits": {}}',
+    ):
+        (tmp_path / "data" / "dataset.json").write_text(text)
+        with pytest.raises(DataError, match=r"dataset.json is not of format 1"):
+            Dataset.load(tmp_path / "data")
+
+
+def test_a_relevance_that_is_no_number_is_a_defect(tmp_path: Path) -> None:
+    rows = [{"text": "a", "labels": ["x"], "relevance": ["high"]}, {"text": "b", "labels": ["x"], "relevance": ["1"]}]
+    lines(tmp_path / "train.jsonl", [json.dumps(row) for row in rows])
+    (defect,) = validate(open_source(tmp_path))
+    assert (defect.line, defect.reason) == (1, "bad relevance")
+    done = convert(open_source(tmp_path), tmp_path / "out", on_bad_row="drop")
+    assert dict(done.dropped) == {"bad relevance": 1}
+    assert done.dataset.split("train").texts.to_pylist() == ["b"]
+
+
 @pytest.mark.parametrize(("file", "line", "text", "severity", "reason"), JSON_DEFECTS, ids=lambda v: str(v)[:30])
 def test_defects_are_found_where_they_are(
     file: str, line: int, text: bytes, severity: str, reason: str, tmp_path: Path

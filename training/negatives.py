@@ -57,7 +57,7 @@ class SampledLabels(Negatives):
     π_j = 1 - (1 - count / L) · (1 - n_j / N)^B: drawn, or a positive of some query of the batch.
     """
 
-    def __init__(self, training: csr_matrix, count: int, batch_size: int, weighted: bool, seed: int) -> None:
+    def __init__(self, training: csr_matrix, count: int, batch_size: float, weighted: bool, seed: int) -> None:
         queries, self.labels = training.shape
         self.count = min(count, self.labels)
         share = np.asarray(training.getnnz(axis=0)) / queries
@@ -76,12 +76,10 @@ class SampledLabels(Negatives):
         return Candidates(chosen, Positives(positives.indptr, places, positives.weights), self.log_inclusion[chosen])
 
 
-def build_negatives(config: TrainConfig, training: csr_matrix) -> Negatives:
-    """The negatives that a configuration names, for training positives [N, L]."""
+def build_negatives(config: TrainConfig, training: csr_matrix, batch_size: float) -> Negatives:
+    """The negatives that a configuration names, for training positives [N, L] in batches of `batch_size` (mean)."""
     if config.negatives == "all":
         return AllLabels(training.shape[1], config.relevance_weights)
     if config.negatives == "sampled":
-        return SampledLabels(
-            training, config.sampled_negatives, config.batch_size, config.relevance_weights, config.seed
-        )
+        return SampledLabels(training, config.sampled_negatives, batch_size, config.relevance_weights, config.seed)
     raise ConfigError(f"negatives must be all or sampled, but is {config.negatives!r}.")

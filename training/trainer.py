@@ -114,9 +114,9 @@ class _Run:
         self.config, self.model, self.data = config, model, data
         self.out, self.device, self.generator = out, device, generator
         self.optimizers = Optimizers(model, config)
-        self.negatives = build_negatives(config, data.training.positives)
         self.order = np.random.default_rng(config.seed)
         self.batches = max(1, len(data.training) // config.batch_size)
+        self.negatives = build_negatives(config, data.training.positives, len(data.training) / self.batches)
         self.total = self.batches * config.epochs
         self.steps = 0
         self.seconds = prepared
@@ -196,7 +196,8 @@ class _Run:
         logger.info("epoch %d: P@1 %.2f, P@5 %.2f on the held-out queries", epoch + 1, values["P@1"], values["P@5"])
         if self.best is None or values["P@1"] > self.best[0]:
             self.best = (values["P@1"], epoch)
-            self._save(self._retriever(), interrupted=False, validation=values)
+            indexed = retriever if self.config.index == "exact" else self._retriever()
+            self._save(indexed, interrupted=False, validation=values)
         stop = epoch - self.best[1] >= self.config.patience
         if stop:
             logger.info("stopped: no better P@1 since epoch %d", self.best[1] + 1)

@@ -77,7 +77,8 @@ class TrainConfig:
     temperature: τ of the loss, the start value when learn_temperature is set.
     negatives: "all" scores every label at every step; "sampled" the positives of the batch and `sampled_negatives`
         labels drawn uniformly, with the log-q correction.
-    epochs, batch_size: passes over the training queries, and queries of a step.
+    epochs, batch_size: passes over the training queries, and queries of a step: an epoch is cut into as many equal batches as
+        hold at least `batch_size` queries each.
     learning_rate: the highest, of the encoder; reached after the share `warmup` of all steps, then linear decay to zero.
         By default 5e-3 for the static encoder, 5e-5 for a transformer.
     weight_learning_rate: the highest, of the static encoder's feature weights.

@@ -136,8 +136,13 @@ class Dataset:
             ) from error
         except (OSError, ValueError) as error:
             raise DataError(f"{file} cannot be read: {error}") from error
-        if properties.get("format") != FORMAT or not isinstance(properties.get("splits"), dict):
-            raise DataError(f"{file} is not of format {FORMAT}; convert the data set again with `xmc data convert`.")
+        kinds = {"format": int, "name": str, "labels": int, "splits": dict}
+        known = isinstance(properties, dict) and all(isinstance(properties.get(key), kinds[key]) for key in kinds)
+        if not known or properties["format"] != FORMAT:
+            raise DataError(
+                f"{file} is not of format {FORMAT} with {', '.join(kinds)}; "
+                f"convert the data set again with `xmc data convert`."
+            )
         return cls(properties, directory, {})
 
     @classmethod

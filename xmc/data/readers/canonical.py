@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from xmc.data.dataset import Dataset
+from xmc.data.dataset import LABEL_SCHEMA, QUERY_SCHEMA, Dataset
 from xmc.data.rows import Defect, Row, Source
 from xmc.errors import DataError
 
@@ -35,7 +35,7 @@ class CanonicalSource(Source):
         """labels.parquet."""
         file = self.directory / "labels.parquet"
         line = 0
-        for line, values in enumerate(_records(file), 1):
+        for line, values in enumerate(_records(file, LABEL_SCHEMA), 1):
             yield Row(file, line, str(values["uid"]), values["text"] or "", [])
         yield from self._count("labels", line, self.dataset.properties.get("labels"))
 
@@ -43,7 +43,7 @@ class CanonicalSource(Source):
         """queries-SPLIT.parquet."""
         file = self.directory / f"queries-{split}.parquet"
         line = 0
-        for line, values in enumerate(_records(file), 1):
+        for line, values in enumerate(_records(file, QUERY_SCHEMA), 1):
             yield Row(
                 file, line, str(values["uid"]), values["text"] or "", values["labels"] or [], values.get("relevance")
             )
@@ -60,9 +60,15 @@ class CanonicalSource(Source):
             yield Defect("error", self.directory / "dataset.json", 1, "header disagrees", message)
 
 
-def _records(file: Path) -> Iterator[dict[str, Any]]:
+def _records(file: Path, schema: pa.Schema) -> Iterator[dict[str, Any]]:
+    """Rows with the columns of `schema`; relevance may be missing."""
     try:
-        for batch in pq.ParquetFile(file).iter_batches(8192):
-            yield from batch.to_pylist()
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{file} cannot be read as Parquet: {error}") from error
+        table = pq.ParquetFile(file)
+        names = table.schema_arrow.names
+        if missing := [name for name in schema.names if name not in [*names, "relevance"]]:
+            raise DataError(f"{file} has no column {missing[0]!r}, only {', '.join(names)}.")
+        wanted = pa.schema([field for field in schema if field.name in names])
+        for batch in table.iter_batches(8192, columns=wanted.names):
+            yield from pa.Table.from_batches([batch]).select(wanted.names).cast(wanted).to_pylist()
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise DataError(f"{file} cannot be read as {', '.join(schema.names)}: {error}") from error

@@ -1,6 +1,7 @@
 """Parquet, CSV and JSONL with named columns: train.*, test.* (and optionally labels.*) in a directory, or one file.
 
-Labels are given by uid: a list column, or a string with a separator. With a label table (uid, text) they are looked up in
+Labels are given by uid: a list column, or a string with a separator; relevances likewise. CSV fields are taken as they are
+written, so that the uid 007 stays 007. With a label table (uid, text) they are looked up in
 it; without one every label that occurs becomes a label whose text is its uid, in sorted order.
 """
 
@@ -84,23 +85,32 @@ class TabularSource(FilteredSource):
                 message = f"the label {unknown[0]!r} is not in {self.label_file}."
                 yield Defect("error", file, line, "unknown label", message, row_lost=True)
                 continue
-            relevance = values.get(self.columns.relevance)
+            try:
+                relevance = [float(value) for value in self._parts(values.get(self.columns.relevance))]
+            except (TypeError, ValueError) as error:
+                yield Defect(
+                    "error", file, line, "bad relevance", f"a relevance is no number ({error}).", row_lost=True
+                )
+                continue
             yield Row(
                 file,
                 line,
                 uid,
                 _text(_need(values, self.columns.text, file)),
                 [self._uids[label] for label in named],
-                [float(value) for value in relevance] if isinstance(relevance, list) else None,
+                relevance or None,
             )
 
     def _labels_of(self, values: dict[str, Any], file: Path) -> list[str]:
-        given = _need(values, self.columns.labels, file)
+        return [str(label) for label in self._parts(_need(values, self.columns.labels, file))]
+
+    def _parts(self, given: Any) -> list[Any]:
+        """The items of a list, of a separated string, or the one value there is."""
         if given is None:
             return []
         if isinstance(given, str):
             return [part.strip() for part in given.split(self.columns.separator) if part.strip()]
-        return [str(label) for label in given] if isinstance(given, list) else [str(given)]
+        return given if isinstance(given, list) else [given]
 
 
 def _records(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -111,7 +121,7 @@ def _records(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             for values in batch.to_pylist():
                 line += 1
                 yield line, values
-    except (OSError, pa.ArrowException, EOFError) as error:
+    except (OSError, ValueError, EOFError, pa.ArrowException) as error:
         raise DataError(f"{file} cannot be read past row {line}: {error}") from error
 
 
@@ -120,6 +130,12 @@ def _batches(file: Path) -> Iterator[pa.RecordBatch]:
         yield from pq.ParquetFile(file).iter_batches(8192)
     elif ".csv" in file.name:
         with pa.input_stream(str(file)) as stream, pa_csv.open_csv(stream) as reader:
+            names = reader.schema.names
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise DataError(f"{file} has the column {twice[0]!r} more than once; rename one of them.")
+        types = dict.fromkeys(names, pa.string())
+        options = pa_csv.ConvertOptions(column_types=types)
+        with pa.input_stream(str(file)) as stream, pa_csv.open_csv(stream, convert_options=options) as reader:
             yield from reader
     else:
         with pa.input_stream(str(file)) as stream, pa_json.open_json(stream) as reader:
