@@ -11,6 +11,8 @@ PACKAGES = {
     "xmc.encoders": "xmc/encoders",
     "xmc.metrics": "xmc/metrics",
     "xmc.kernels": "kernels",
+    "xmc.kernels.losses": "kernels/losses",
+    "xmc.kernels.triton_tiles": "kernels/triton_tiles",
     "xmc.indexes": "indexes",
     "xmc.training": "training",
 }

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 
 from xmc.indexes.base import Embeddings, ExcludedRows, LabelIndex, Rows
+from xmc.kernels.positives import Positives
 from xmc.kernels.topk import topk_inner_product
 
 __all__ = ["ExactIndex", "exact_search"]
@@ -37,7 +38,7 @@ def exact_search(
     queries: Embeddings, embeddings: Embeddings, k: int, exclude: ExcludedRows | None
 ) -> tuple[Embeddings, Rows]:
     """Scores and rows [n, k] of the best embeddings, exact, ties by the lower row."""
-    pairs = None if exclude is None else (torch.from_numpy(exclude[0]), torch.from_numpy(exclude[1]))
+    pairs = None if exclude is None else Positives(torch.from_numpy(exclude[0]).long(), torch.from_numpy(exclude[1]))
     scores, rows = topk_inner_product(torch.from_numpy(queries), _tensor(embeddings), k, exclude=pairs)
     return scores.numpy(), rows.numpy()
 

@@ -1,23 +1,46 @@
-"""Which engine computes: `torch` tiles anywhere, or the dense float64 `reference`."""
+"""Which engine computes: Triton on CUDA, torch tiles anywhere, or the dense float64 reference."""
 
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
 
 from xmc.errors import ConfigError
 
 __all__ = ["BACKENDS", "choose_backend"]
 
-BACKENDS = ("torch", "reference")
+BACKENDS = ("triton", "torch", "reference")
 
 
-def choose_backend(impl: str | None = None) -> str:
-    """The engine to use: `impl`, else the environment variable XMC_KERNELS, else "torch".
+def choose_backend(impl: str | None, tensor: Tensor) -> str:
+    """The engine for `tensor`: `impl`, else the environment variable XMC_KERNELS, else by device and dtype.
 
-    Raises ConfigError for a name that is not in BACKENDS: an explicit request is met or refused, never replaced.
+    Without a request, Triton computes what is on CUDA in float32, float16 or bfloat16, if it is installed, and torch
+    tiles everything else. An explicit request is met or refused, never replaced.
+
+    Raises ConfigError for a name that is not in BACKENDS, and for Triton where it cannot run: not installed, float64, or
+    tensors that are not on CUDA (unless TRITON_INTERPRET=1 was set before triton was imported).
     """
-    name = impl or os.environ.get("XMC_KERNELS") or "torch"
+    name = impl or os.environ.get("XMC_KERNELS")
+    if not name:
+        return "torch" if _why_not_triton(tensor) or tensor.device.type != "cuda" else "triton"
+    origin = "impl" if impl else "the environment variable XMC_KERNELS"
     if name not in BACKENDS:
-        origin = "impl" if impl else "the environment variable XMC_KERNELS"
         raise ConfigError(f"{origin} asks for the kernel backend {name!r}; choose one of {', '.join(BACKENDS)}.")
+    why_not = _why_not_triton(tensor) if name == "triton" else None
+    if why_not:
+        raise ConfigError(f"{origin} asks for the kernel backend 'triton', but {why_not}; choose 'torch'.")
     return name
+
+
+def _why_not_triton(tensor: Tensor) -> str | None:
+    if find_spec("triton") is None:
+        return "triton is not installed"
+    if tensor.dtype == torch.float64:
+        return "it computes in float32, not float64"
+    if tensor.device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+        return f"the tensors are on {tensor.device}"
+    return None

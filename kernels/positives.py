@@ -25,7 +25,7 @@ class Positives:
     indices: int32 or int64 [nnz], sorted and unique within a row.
     weights: optional relevance, floating [nnz], not negative; a loss divides by their sum in each row.
 
-    Raises InputError when the arrays do not fit together or a row is not sorted and unique.
+    Raises InputError when the arrays do not fit together, a row is not sorted and unique, or a weight is negative or NaN.
     """
 
     indptr: Tensor
@@ -43,8 +43,11 @@ class Positives:
             )
         if bool((indptr.diff() < 0).any()):
             raise InputError("Positives.indptr must not decrease.")
-        if self.weights is not None and self.weights.shape != indices.shape:
-            raise InputError("Positives.weights must have one entry for each index.")
+        if self.weights is not None:
+            if self.weights.shape != indices.shape or not self.weights.is_floating_point():
+                raise InputError("Positives.weights must be floating, with one entry for each index.")
+            if not bool((self.weights >= 0).all()):
+                raise InputError("Positives.weights must not be negative or NaN.")
         if len(indices) > 1:
             rows = self.rows
             ordered = (indices.diff() > 0) | (rows.diff() > 0)
@@ -67,13 +70,13 @@ class Positives:
         """The row of each entry of `indices`, int64 [nnz]."""
         return torch.repeat_interleave(self.counts, output_size=len(self.indices))
 
-    def check(self, queries: int, labels: int) -> None:
-        """Raise InputError unless there are `queries` rows and every index is in [0, labels)."""
+    def check(self, queries: int, labels: int, name: str = "positives") -> None:
+        """Raise InputError, which calls these lists `name`, unless there are `queries` rows of indices in [0, labels)."""
         if len(self) != queries:
-            raise InputError(f"Positives has {len(self)} rows for {queries} queries; give one row for each query.")
+            raise InputError(f"{name} has {len(self)} rows for {queries} queries; give one row for each query.")
         if len(self.indices) and not 0 <= int(self.indices.min()) <= int(self.indices.max()) < labels:
             raise InputError(
-                f"Positives.indices range from {int(self.indices.min())} to {int(self.indices.max())}, "
+                f"{name}.indices range from {int(self.indices.min())} to {int(self.indices.max())}, "
                 f"outside of the {labels} labels [0, {labels})."
             )
 

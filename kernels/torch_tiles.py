@@ -1,6 +1,7 @@
 """The tile engine in plain torch: for each tile of the scores, compute it, reduce it, drop it.
 
 Runs wherever torch runs; on a CPU the work is in BLAS. Scores and accumulators are float32, or float64 for float64 input.
+All tiles are computed into one buffer.
 """
 
 from __future__ import annotations
@@ -11,14 +12,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from xmc.kernels.positives import Positives
+from xmc.kernels.entries import Entries
+from xmc.kernels.problem import Gradients, Problem, Result
 
-__all__ = ["Saved", "Tile", "backward", "forward", "tiles"]
+__all__ = ["Tile", "backward", "forward", "tiles"]
+
+CACHE_BYTES = 4 * 2**20
+"""Largest tile on a CPU: what stays in its cache between the product and the passes over it."""
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A block of the scores: queries [top, bottom), labels [left, right), and the positives that lie in it."""
+    """A block of the scores: queries [top, bottom), labels [left, right), and the special pairs that lie in it."""
 
     top: int
     bottom: int
@@ -26,150 +31,174 @@ class Tile:
     right: int
     rows: Tensor  # int64, relative to `top`
     columns: Tensor  # int64, relative to `left`
-    entries: Tensor  # int64, where these positives stand in Positives.indices
+    slots: Tensor  # int64, see Entries
+
+    @property
+    def block(self) -> slice:
+        """The queries."""
+        return slice(self.top, self.bottom)
+
+    @property
+    def part(self) -> slice:
+        """The labels."""
+        return slice(self.left, self.right)
 
 
-@dataclass(frozen=True)
-class Saved:
-    """What the forward pass leaves for the backward pass.
-
-    Either `scores`, the one tile that was all of the scores, or `softmax_labels`, for each query the mean of the label
-    embeddings under the softmax over its negatives, [B, D]: what the gradient of the queries needs.
-    """
-
-    negative_logsumexp: Tensor
-    scores: Tensor | None
-    softmax_labels: Tensor | None
-
-
-def tiles(queries: int, labels: int, positives: Positives, tile_bytes: int, itemsize: int) -> Iterator[Tile]:
+def tiles(queries: int, labels: int, entries: Entries, tile_bytes: int, itemsize: int) -> Iterator[Tile]:
     """Cut the B x L scores into tiles of at most `tile_bytes` bytes (but at least one score), query blocks outermost."""
     budget = max(1, tile_bytes // itemsize)
     height = min(queries, max(1, budget // min(max(labels, 1), 1024)))
     width = min(max(labels, 1), max(1, budget // max(height, 1)))
     for top in range(0, queries, max(height, 1)):
         bottom = min(queries, top + height)
-        first, last = int(positives.indptr[top]), int(positives.indptr[bottom])
-        columns, order = positives.indices[first:last].long().sort(stable=True)
-        rows = torch.repeat_interleave(positives.indptr[top : bottom + 1].diff(), output_size=last - first)[order]
+        first, last = int(entries.indptr[top]), int(entries.indptr[bottom])
+        columns, order = entries.columns[first:last].sort(stable=True)
+        rows = torch.repeat_interleave(entries.indptr[top : bottom + 1].diff(), output_size=last - first)[order]
+        slots = order + first if entries.slots is None else entries.slots[first:last][order]
         edges = torch.arange(0, labels + width, width, device=columns.device)
         cuts = torch.searchsorted(columns, edges).tolist()
         for number, left in enumerate(range(0, labels, width)):
             inside = slice(cuts[number], cuts[number + 1])
             yield Tile(
-                top,
-                bottom,
-                left,
-                min(labels, left + width),
-                rows[inside],
-                columns[inside] - left,
-                order[inside] + first,
+                top, bottom, left, min(labels, left + width), rows[inside], columns[inside] - left, slots[inside]
             )
 
 
 def forward(
-    queries: Tensor,
-    labels: Tensor,
-    positives: Positives,
-    scale: float,
-    label_offsets: Tensor | None,
-    tile_bytes: int,
-    needs_gradient: bool,
-) -> tuple[Tensor, Tensor, Saved]:
-    """Row statistics and what the backward pass needs; 2·B·L·D flops, with gradient 4·B·L·D unless one tile holds all."""
-    dtype = _compute_dtype(queries)
+    problem: Problem, queries: Tensor, labels: Tensor, bias: Tensor | None, needs: tuple[bool, bool, bool]
+) -> Result:
+    """Row statistics; 2·B·L·D flops, and as many again for Σ_j f'(s_ij) z_j where the queries' gradient is needed.
+
+    needs: whether a backward pass will ask for the gradients of queries, labels and bias.
+    """
+    reduction, dtype = problem.reduction, _compute_dtype(queries)
     count, total = len(queries), len(labels)
-    maximum = queries.new_full((count,), -torch.inf, dtype=dtype)
-    partition = queries.new_zeros(count, dtype=dtype)
-    positive_scores = queries.new_zeros(len(positives.indices), dtype=dtype)
-    keep = needs_gradient and count * total * dtype.itemsize <= tile_bytes
-    weighted = queries.new_zeros((count, queries.shape[1]), dtype=dtype) if needs_gradient and not keep else None
-    kept = None
-    for tile in tiles(count, total, positives, tile_bytes, dtype.itemsize):
-        block = slice(tile.top, tile.bottom)
-        scores = _scores(queries, labels, tile, scale, label_offsets, dtype)
-        positive_scores[tile.entries] = scores[tile.rows, tile.columns]
-        scores[tile.rows, tile.columns] = -torch.inf
-        kept = scores.clone() if keep else None
-        highest = torch.maximum(maximum[block], scores.amax(1))
-        # A row of positives only has no finite maximum; any finite shift keeps its exponentials at zero.
-        shift = torch.where(highest.isinf(), 0.0, highest)
-        rescale = (maximum[block] - shift).exp_()
-        exponentials = scores.sub_(shift[:, None]).exp_()
-        partition[block] = partition[block] * rescale + exponentials.sum(1)
+    sums = reduction.start(count, queries, dtype)
+    positive_scores = queries.new_zeros(problem.entries.positives, dtype=dtype)
+    keep = any(needs) and count * total * dtype.itemsize <= problem.tile_bytes
+    kept = queries.new_empty((count, total), dtype=dtype) if keep else None
+    weighted = queries.new_zeros((count, queries.shape[1]), dtype=dtype) if needs[0] and not keep else None
+    scorer = _Scorer(problem, queries, labels, bias, dtype)
+    for tile in scorer.tiles():
+        scores = scorer(tile)
+        _collect(tile, scores, positive_scores, problem)
+        if kept is not None:
+            kept[tile.block, tile.part] = scores
+        rescale = reduction.add(sums, tile.block, scores)
         if weighted is not None:
-            part = labels[tile.left : tile.right].to(dtype)
-            weighted[block] = torch.addmm(weighted[block] * rescale[:, None], exponentials, part)
-        maximum[block] = highest
-        del scores, exponentials  # or the next tile would be made beside this one
-    negative_logsumexp = partition.log() + torch.where(maximum.isinf(), 0.0, maximum)
-    if weighted is not None:
-        weighted /= partition.clamp_min(torch.finfo(dtype).tiny)[:, None]
-    return negative_logsumexp, positive_scores, Saved(negative_logsumexp, kept, weighted)
+            if rescale is not None:
+                weighted[tile.block] *= rescale[:, None]
+            weighted[tile.block].addmm_(scores, labels[tile.part].to(dtype))
+    value = reduction.finish(sums, weighted)
+    return Result(value, sums.derivative, positive_scores, scores=kept, weighted=weighted)
 
 
 def backward(
+    problem: Problem,
     queries: Tensor,
     labels: Tensor,
-    positives: Positives,
-    scale: float,
-    label_offsets: Tensor | None,
-    tile_bytes: int,
-    saved: Saved,
-    negative_gradient: Tensor,
+    bias: Tensor | None,
+    result: Result,
+    value_gradient: Tensor,
     positive_gradient: Tensor,
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Gradients of queries, labels and offsets, in the compute dtype, from those of the two row statistics.
+    needs: tuple[bool, bool, bool],
+) -> Gradients:
+    """Gradients of queries, labels and bias, each where `needs` says so, from those of values and positive scores.
 
-    With one kept tile 4·B·L·D flops, else 4·B·L·D too (scores once more, and the labels' gradient).
+    Scores are computed once more and multiplied with the queries: 4·B·L·D flops. Where all of them were kept, they are
+    multiplied with queries and labels instead. Where only the queries are asked, B·D, thanks to the forward pass.
     """
-    dtype = _compute_dtype(queries)
-    count, total = len(queries), len(labels)
-    query_gradient = queries.new_zeros(queries.shape, dtype=dtype)
-    label_gradient = labels.new_zeros(labels.shape, dtype=dtype)
-    offset_gradient = None if label_offsets is None else labels.new_zeros(total, dtype=dtype)
-    shift = torch.where(saved.negative_logsumexp.isinf(), 0.0, saved.negative_logsumexp)[:, None]
-    for tile in tiles(count, total, positives, tile_bytes, dtype.itemsize):
-        block, part = slice(tile.top, tile.bottom), slice(tile.left, tile.right)
-        if saved.scores is None:
-            scores = _scores(queries, labels, tile, scale, label_offsets, dtype)
-        else:
-            scores = saved.scores.clone()
-        # The positives' exponentials may overflow; they are overwritten, never multiplied.
-        gradient = scores.sub_(shift[block]).exp_().mul_(negative_gradient[block, None])
-        gradient[tile.rows, tile.columns] = positive_gradient[tile.entries]
-        if offset_gradient is not None:
-            offset_gradient[part] += gradient.sum(0)
-        label_gradient[part].addmm_(gradient.T, queries[block].to(dtype), alpha=scale)
-        if saved.scores is not None:
-            query_gradient[block].addmm_(gradient, labels[part].to(dtype), alpha=scale)
-        del scores, gradient
-    if saved.softmax_labels is not None:
-        query_gradient.addcmul_(saved.softmax_labels, negative_gradient[:, None], value=scale)
-        _add_positives(query_gradient, labels, positives, positive_gradient, scale, tile_bytes)
-    return query_gradient, label_gradient, offset_gradient
+    dtype, scale = _compute_dtype(queries), problem.scale
+    needs_queries, needs_labels, needs_bias = needs
+    query_gradient = queries.new_zeros(queries.shape, dtype=dtype) if needs_queries else None
+    label_gradient = labels.new_zeros(labels.shape, dtype=dtype) if needs_labels else None
+    bias_gradient = labels.new_zeros(len(labels), dtype=dtype) if needs_bias else None
+    if query_gradient is not None and result.weighted is not None:
+        query_gradient.addcmul_(result.weighted, value_gradient[:, None], value=scale)
+        _add_positives(query_gradient, labels, problem, positive_gradient)
+    if not (needs_labels or needs_bias) and result.scores is None:
+        return Gradients(query_gradient, None, None)
+    scorer = _Scorer(problem, queries, labels, bias, dtype, result.scores)
+    for tile in scorer.tiles():
+        scores = scorer(tile)
+        _mask(tile, scores, problem)
+        gradient = problem.reduction.gradient(result.value, tile.block, scores)
+        gradient.mul_(value_gradient[tile.block, None])
+        chosen = slice(None) if problem.entries.slots is None else tile.slots >= 0
+        gradient[tile.rows[chosen], tile.columns[chosen]] += positive_gradient[tile.slots[chosen]]
+        if bias_gradient is not None:
+            bias_gradient[tile.part] += gradient.sum(0)
+        if label_gradient is not None:
+            label_gradient[tile.part].addmm_(gradient.T, scorer.queries[tile.block])
+        if query_gradient is not None and result.scores is not None:
+            query_gradient[tile.block].addmm_(gradient, labels[tile.part].to(dtype), alpha=scale)
+    return Gradients(query_gradient, label_gradient, bias_gradient)
+
+
+class _Scorer:
+    """Computes tiles of scores into one buffer, or copies them from `kept`."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        queries: Tensor,
+        labels: Tensor,
+        bias: Tensor | None,
+        dtype: torch.dtype,
+        kept: Tensor | None = None,
+    ) -> None:
+        self.problem, self.labels, self.bias, self.kept, self.dtype = problem, labels, bias, kept, dtype
+        self.queries = queries.to(dtype) * problem.scale
+        self.bytes = min(problem.tile_bytes, CACHE_BYTES) if queries.device.type == "cpu" else problem.tile_bytes
+        self.buffer = queries.new_empty(0, dtype=dtype)
+
+    def tiles(self) -> Iterator[Tile]:
+        return tiles(len(self.queries), len(self.labels), self.problem.entries, self.bytes, self.dtype.itemsize)
+
+    def __call__(self, tile: Tile) -> Tensor:
+        height, width = tile.bottom - tile.top, tile.right - tile.left
+        if len(self.buffer) < height * width:
+            self.buffer = self.buffer.new_empty(height * width)
+        scores = self.buffer[: height * width].view(height, width)
+        if self.kept is not None:
+            return scores.copy_(self.kept[tile.block, tile.part])
+        torch.mm(self.queries[tile.block], self.labels[tile.part].to(self.dtype).T, out=scores)
+        if self.bias is not None:
+            scores += self.bias[tile.part].to(self.dtype)
+        return scores
+
+
+def _collect(tile: Tile, scores: Tensor, positive_scores: Tensor, problem: Problem) -> None:
+    """Note the scores of the positives in this tile, then mask what does not belong to the sum."""
+    found = scores[tile.rows, tile.columns]
+    if problem.entries.slots is None:
+        positive_scores[tile.slots] = found
+    else:
+        chosen = tile.slots >= 0
+        positive_scores[tile.slots[chosen]] = found[chosen]
+    _mask(tile, scores, problem)
+
+
+def _mask(tile: Tile, scores: Tensor, problem: Problem) -> None:
+    if not problem.reduction.takes_positives:
+        scores[tile.rows, tile.columns] = -torch.inf
+    elif problem.entries.slots is not None:
+        excluded = tile.slots < 0
+        scores[tile.rows[excluded], tile.columns[excluded]] = -torch.inf
+
+
+def _add_positives(query_gradient: Tensor, labels: Tensor, problem: Problem, gradient: Tensor) -> None:
+    """Add scale · Σ_p gradient_p · z_p to each query's row, over as many positives at once as fit a tile."""
+    entries = problem.entries
+    rows, columns = entries.rows, entries.columns
+    if entries.slots is not None:
+        rows, columns = rows[entries.slots >= 0], columns[entries.slots >= 0]
+    step = max(1, min(problem.tile_bytes, CACHE_BYTES) // (labels.shape[1] * query_gradient.element_size()))
+    for start in range(0, len(columns), step):
+        chunk = slice(start, start + step)
+        embeddings = labels[columns[chunk]].to(query_gradient.dtype) * (gradient[chunk, None] * problem.scale)
+        query_gradient.index_add_(0, rows[chunk], embeddings)
 
 
 def _compute_dtype(tensor: Tensor) -> torch.dtype:
     return torch.float64 if tensor.dtype == torch.float64 else torch.float32
-
-
-def _scores(
-    queries: Tensor, labels: Tensor, tile: Tile, scale: float, label_offsets: Tensor | None, dtype: torch.dtype
-) -> Tensor:
-    rows, part = queries[tile.top : tile.bottom].to(dtype), labels[tile.left : tile.right].to(dtype)
-    if label_offsets is None:
-        return (rows @ part.T).mul_(scale)
-    return torch.addmm(label_offsets[tile.left : tile.right].to(dtype), rows, part.T, alpha=scale)
-
-
-def _add_positives(
-    query_gradient: Tensor, labels: Tensor, positives: Positives, gradient: Tensor, scale: float, tile_bytes: int
-) -> None:
-    """Add scale · Σ_p gradient_p · z_p to each query's row, over as many positives at once as fit the tile."""
-    rows, columns = positives.rows, positives.indices.long()
-    step = max(1, tile_bytes // (labels.shape[1] * query_gradient.element_size()))
-    for start in range(0, len(columns), step):
-        chunk = slice(start, start + step)
-        embeddings = labels[columns[chunk]].to(query_gradient.dtype) * (gradient[chunk, None] * scale)
-        query_gradient.index_add_(0, rows[chunk], embeddings)

@@ -1,23 +1,78 @@
-"""Losses against their definitions written out densely in float64."""
+"""Losses against their definitions written out densely in float64, and against hand-worked examples."""
 
 from __future__ import annotations
 
+import importlib
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
-from test_statistics import random_positives
-from torch import Tensor
+from kernel_problems import random_positives
+from torch import Tensor, nn
+from torch.nn.functional import logsigmoid, normalize, softplus
 
-from xmc.kernels.losses import decoupled_softmax, softmax
-from xmc.kernels.statistics import Positives
+from xmc.errors import InputError
+from xmc.kernels import losses
+from xmc.kernels.losses import (
+    Positives,
+    binary_cross_entropy,
+    decoupled_softmax,
+    multi_label_cluster_discrimination,
+    prototype_regularisation,
+    soft_topk,
+    softmax,
+    triplet_margin,
+)
 
-LOSSES = {"softmax": softmax, "decoupled_softmax": decoupled_softmax}
+Loss = Callable[..., Tensor]
 
 
-def definition(name: str, q: Tensor, z: Tensor, positives: Positives, temperature: float) -> Tensor:
-    """The loss as printed: a loop over queries and positives."""
-    scores = q.double() @ z.double().T / temperature
+def solve_threshold(scores: Tensor, k: int, slope: float) -> Tensor:
+    """t with Σ σ(α (s + t)) = k, by bisection; then one Newton step that carries the implicit gradient."""
+    low, high = scores.detach().min() - scores.detach().max() - 60 / slope, 60 / slope - scores.detach().min()
+    for _ in range(200):
+        middle = (low + high) / 2
+        if torch.sigmoid(slope * (scores.detach() + middle)).sum() < k:
+            low = middle
+        else:
+            high = middle
+    sigmoids = torch.sigmoid(slope * (scores + low))
+    return low - (sigmoids.sum() - k) / (slope * sigmoids * (1 - sigmoids)).sum().detach()
+
+
+def row_loss(name: str, s: Tensor, positive: list[int], weights: list[float], counted: list[int]) -> Tensor:
+    """Loss of one query with scores s [L]: `counted` labels exist, those in `positive` are positive."""
+    negative = [j for j in counted if j not in positive]
+    total = sum(weights)
+    w = torch.tensor(weights, dtype=s.dtype)
+    sp = s[positive]
+    if name == "softmax":
+        return (w * (s[counted].logsumexp(0) - sp)).sum() / total
+    if name == "decoupled_softmax":
+        terms = [s[[*negative, p]].logsumexp(0) - s[p] for p in positive]
+        return (w * torch.stack(terms)).sum() / total
+    if name == "soft_topk":
+        t = solve_threshold(s[counted], 5, 2.0)
+        return -(w * logsigmoid(2.0 * (sp + t))).sum() / total
+    if name == "binary_cross_entropy":
+        return softplus(s[counted]).sum() - (w * sp).sum()
+    assert name == "multi_label_cluster_discrimination"
+    return torch.log(1 + s[negative].exp().sum()) + torch.log(1 + (w * (-sp).exp()).sum())
+
+
+STREAMED: dict[str, Loss] = {
+    "softmax": softmax,
+    "decoupled_softmax": decoupled_softmax,
+    "soft_topk": soft_topk,
+    "binary_cross_entropy": binary_cross_entropy,
+    "multi_label_cluster_discrimination": multi_label_cluster_discrimination,
+}
+
+
+def definition(name: str, scores: Tensor, positives: Positives, exclude: Positives | None = None) -> Tensor:
+    """The loss as printed: a loop over queries."""
     rows = []
     for row in range(len(positives)):
         start, stop = int(positives.indptr[row]), int(positives.indptr[row + 1])
@@ -25,64 +80,109 @@ def definition(name: str, q: Tensor, z: Tensor, positives: Positives, temperatur
         weights = [1.0] * len(labels) if positives.weights is None else positives.weights[start:stop].tolist()
         if sum(weights) == 0:
             continue
-        negatives = [j for j in range(len(z)) if j not in labels]
-        terms = []
-        for label, weight in zip(labels, weights, strict=True):
-            rivals = [*negatives, label] if name == "decoupled_softmax" else list(range(len(z)))
-            terms.append(weight * (scores[row, rivals].logsumexp(0) - scores[row, label]))
-        rows.append(torch.stack(terms).sum() / sum(weights))
+        out: list[int] = []
+        if exclude is not None:
+            out = exclude.indices[int(exclude.indptr[row]) : int(exclude.indptr[row + 1])].tolist()
+        counted = [j for j in range(scores.shape[1]) if j not in out or j in labels]
+        rows.append(row_loss(name, scores[row], labels, weights, counted))
     return torch.stack(rows).mean()
 
 
-@pytest.mark.parametrize("name", LOSSES)
-@pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("tile_bytes", [300, 2**26])
-def test_equals_definition(name: str, weighted: bool, tile_bytes: int) -> None:
-    torch.manual_seed(0)
+def world(seed: int = 0, weighted: bool = False) -> tuple[Tensor, Tensor, Tensor, Positives]:
+    torch.manual_seed(seed)
     q = torch.randn(11, 5, dtype=torch.float64, requires_grad=True)
     z = torch.randn(67, 5, dtype=torch.float64, requires_grad=True)
+    bias = torch.randn(67, dtype=torch.float64, requires_grad=True)
     positives = random_positives(11, 67, seed=4)
     if weighted:
         weights = torch.rand(len(positives.indices), dtype=torch.float64)
         weights[: int(positives.counts[1])] = 0.0  # a row whose weights are all zero does not count
         positives = Positives(positives.indptr, positives.indices, weights)
-    expected = definition(name, q, z, positives, 0.5)
-    actual = LOSSES[name](q, z, positives, 0.5, tile_bytes=tile_bytes)
+    return q, z, bias, positives
+
+
+@pytest.mark.parametrize("name", STREAMED)
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("excluding", [False, True])
+@pytest.mark.parametrize("tile_bytes", [300, 2**26])
+def test_equals_definition(name: str, weighted: bool, excluding: bool, tile_bytes: int) -> None:
+    q, z, bias, positives = world(weighted=weighted)
+    exclude = random_positives(11, 67, seed=5, full=False) if excluding else None
+    expected = definition(name, q @ z.T / 0.5 + bias, positives, exclude)
+    options: dict[str, Any] = {"label_bias": bias, "exclude": exclude, "tile_bytes": tile_bytes}
+    actual = STREAMED[name](q, z, positives, 0.5, **options)
     torch.testing.assert_close(actual, expected)
-    for left, right in zip(torch.autograd.grad(actual, [q, z]), torch.autograd.grad(expected, [q, z]), strict=True):
+    inputs = [q, z, bias]
+    for left, right in zip(torch.autograd.grad(actual, inputs), torch.autograd.grad(expected, inputs), strict=True):
         torch.testing.assert_close(left, right)
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", STREAMED)
 def test_gradcheck_with_learned_temperature(name: str) -> None:
     torch.manual_seed(1)
     q = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
     z = torch.randn(9, 3, dtype=torch.float64, requires_grad=True)
     temperature = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
     positives = Positives.from_lists([[0, 3], [], [8], [1, 2, 4]])
+    function = STREAMED[name]
     assert torch.autograd.gradcheck(
-        lambda *t: LOSSES[name](t[0], t[1], positives, t[2], tile_bytes=64), (q, z, temperature)
+        lambda *t: function(t[0], t[1], positives, t[2], tile_bytes=64), (q, z, temperature)
     )
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("impl", ["torch", "triton"])
+@pytest.mark.parametrize("name", STREAMED)
+def test_engines_agree_with_the_reference_in_float32(name: str, impl: str) -> None:
+    torch.manual_seed(3)
+    q = normalize(torch.randn(33, 32), dim=1).requires_grad_()
+    z = normalize(torch.randn(601, 32), dim=1).requires_grad_()
+    positives = random_positives(33, 601, seed=5, full=False)
+    found = [STREAMED[name](q, z, positives, 0.05, impl=one, tile_bytes=2**15) for one in (impl, "reference")]
+    torch.testing.assert_close(found[0].double(), found[1].double(), rtol=1e-5, atol=1e-6)
+    gradients = [torch.autograd.grad(one, [q, z]) for one in found]
+    for left, right in zip(*gradients, strict=True):
+        torch.testing.assert_close(left, right, rtol=1e-3, atol=1e-5 * float(right.abs().max()))
+
+
+@pytest.mark.parametrize("name", [*STREAMED, "triplet_margin"])
 def test_batch_without_any_positive_is_zero(name: str) -> None:
     q = torch.randn(3, 4, requires_grad=True)
-    loss = LOSSES[name](q, torch.randn(5, 4), Positives.from_lists([[], [], []]), 0.1)
+    loss = getattr(losses, name)(q, torch.randn(7, 4), Positives.from_lists([[], [], []]))
     assert loss.item() == 0.0
     loss.backward()
     assert q.grad is not None
     assert not q.grad.any()
 
 
-def test_hand_worked_example() -> None:
-    """Scores 2, 1, 0 with labels 0 and 1 positive: N = 0, so the terms are log(1+e^-2) and log(1+e^-1)."""
+@pytest.mark.parametrize("name", [*STREAMED, "triplet_margin"])
+def test_rows_without_positives_change_nothing(name: str) -> None:
+    torch.manual_seed(5)
+    q, z = torch.randn(4, 6, dtype=torch.float64), torch.randn(30, 6, dtype=torch.float64)
+    function = getattr(losses, name)
+    some = function(q[:2], z, Positives.from_lists([[3], [7, 9]]))
+    more = function(q, z, Positives.from_lists([[3], [7, 9], [], []]))
+    torch.testing.assert_close(some, more)
+
+
+def test_hand_worked_examples() -> None:
+    """Scores 2, 1, 0 with labels 0 and 1 positive: N = 0."""
     q, z = torch.tensor([[1.0]]), torch.tensor([[2.0], [1.0], [0.0]])
     positives = Positives.from_lists([[0, 1]])
     expected = (math.log1p(math.exp(-2)) + math.log1p(math.exp(-1))) / 2
     assert decoupled_softmax(q, z, positives, 1.0).item() == pytest.approx(expected, rel=1e-6)
     partition = math.log(math.exp(2) + math.exp(1) + 1)
     assert softmax(q, z, positives, 1.0).item() == pytest.approx(partition - 1.5, rel=1e-6)
+    clusters = math.log(2) + math.log(1 + math.exp(-2) + math.exp(-1))
+    assert multi_label_cluster_discrimination(q, z, positives, 1.0).item() == pytest.approx(clusters, rel=1e-6)
+    entropy = math.log1p(math.exp(-2)) + math.log1p(math.exp(-1)) + math.log(2)
+    assert binary_cross_entropy(q, z, positives, 1.0).item() == pytest.approx(entropy, rel=1e-6)
+
+
+def test_soft_topk_of_equal_scores() -> None:
+    """L equal scores each pass with probability k / L."""
+    q, z = torch.ones(1, 2, dtype=torch.float64), torch.ones(1000, 2, dtype=torch.float64)
+    loss = soft_topk(q, z, Positives.from_lists([[3]]), 1.0, k=5)
+    assert loss.item() == pytest.approx(-math.log(5 / 1000), rel=1e-6)
 
 
 def test_sampled_negatives_estimate_the_full_sum() -> None:
@@ -101,11 +201,209 @@ def test_sampled_negatives_estimate_the_full_sum() -> None:
     assert sum(totals) / len(totals) == pytest.approx(full, rel=0.02)
 
 
-def test_tiles_and_reference_agree_in_float32() -> None:
-    torch.manual_seed(3)
-    q = torch.nn.functional.normalize(torch.randn(64, 32), dim=1)
-    z = torch.nn.functional.normalize(torch.randn(1001, 32), dim=1)
-    positives = random_positives(64, 1001, seed=5)
-    for loss in LOSSES.values():
-        reference = loss(q, z, positives, 0.05, impl="reference")
-        torch.testing.assert_close(loss(q, z, positives, 0.05).double(), reference, rtol=1e-5, atol=1e-6)
+def test_propensities_make_the_loss_unbiased() -> None:
+    """Over random marks, each relevant label marked with its propensity, the loss averages to that of complete marks."""
+    torch.manual_seed(4)
+    q, z = torch.randn(1, 4, dtype=torch.float64), torch.randn(6, 4, dtype=torch.float64)
+    propensities = torch.tensor([0.3, 0.5, 0.9, 0.4, 0.8, 0.6], dtype=torch.float64)
+    relevant = [0, 2, 3]
+    complete = binary_cross_entropy(q, z, Positives.from_lists([relevant]), 1.0)
+    expected = 0.0
+    nothing_marked = softplus(q @ z.T).sum().item()  # a row without positives does not count; its loss is this
+    for marks in range(8):
+        marked = [label for bit, label in enumerate(relevant) if marks >> bit & 1]
+        probability = math.prod(
+            float(propensities[label]) if label in marked else 1 - float(propensities[label]) for label in relevant
+        )
+        one = Positives.from_lists([marked])
+        loss = binary_cross_entropy(q, z, one, 1.0, propensities=propensities).item() if marked else nothing_marked
+        expected += probability * loss
+    assert complete.item() == pytest.approx(expected)
+
+
+FAMILIES = {
+    "flat": lambda: torch.randn(8, 40_000) * 0.3,
+    "normal": lambda: torch.randn(8, 40_000),
+    "cosines at 0.05": lambda: 20 * normalize(torch.randn(8, 64), dim=1) @ normalize(torch.randn(40_000, 64), dim=1).T,
+    "peaked": lambda: torch.cat([2 * torch.randn(8, 40_000), 15 + torch.randn(8, 3)], 1),
+    "heavy": lambda: torch.randn(8, 40_000) * 8,
+    "steps": lambda: torch.randint(0, 3, (8, 40_000)).float() * 3,
+    "few": lambda: torch.randn(8, 12) * 3,
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("k", [1, 5, 11])
+def test_threshold_is_exact_after_at_most_four_passes(family: str, k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From nothing, from a good start and from a bad one. A pass is a call of the top-k or of the row statistics."""
+    module = importlib.import_module("xmc.kernels.losses.soft_topk")  # the package names the function by it
+
+    passes: list[str] = []
+    for name in ("row_statistics", "topk_inner_product"):
+        original = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *a, _f=original, _n=name, **o: (passes.append(_n), _f(*a, **o))[1])
+    torch.manual_seed(6)
+    scores = FAMILIES[family]()
+    exact = torch.stack([solve_threshold(row.double(), k, 2.0) for row in scores])
+    q, z = torch.eye(8), scores.T.contiguous()  # scores as they are
+    positives = Positives.from_lists([[0]] * 8)
+    most = {"from nothing": 4, "near": 3, "far": 4, "at it": 2}
+    for start, threshold in {
+        "from nothing": torch.full((8,), torch.nan),
+        "near": exact.float() + 0.05 * torch.randn(8),
+        "far": exact.float() + 5 * torch.randn(8),
+        "at it": exact.float().clone(),
+    }.items():
+        passes.clear()
+        module.soft_topk(q, z, positives, 1.0, k=k, threshold=threshold)
+        assert len(passes) <= most[start], start
+        error = float((threshold - exact).abs().max())
+        assert error < 1e-4 * max(1.0, float(exact.abs().max())), f"{start}: {error}"
+
+
+def dense_triplet(s: Tensor, positives: Positives, k: int, margins: tuple[float, float], temperature: float) -> Tensor:
+    rows = []
+    for row in range(len(positives)):
+        labels = positives.indices[int(positives.indptr[row]) : int(positives.indptr[row + 1])].tolist()
+        if not labels:
+            continue
+        rest = s[row, [j for j in range(s.shape[1]) if j not in labels]]
+        hardest = rest.topk(min(k, len(rest))).values
+        terms = []
+        for label in labels:
+            margin = (s[row, label] - hardest).abs().detach().clamp(*margins)
+            violation = (hardest - s[row, label] + margin).clamp_min(0)
+            chosen = violation > 0
+            terms.append((violation[chosen] * (hardest[chosen] / temperature).softmax(0)).sum())
+        rows.append(torch.stack(terms).mean())
+    return torch.stack(rows).mean()
+
+
+@pytest.mark.parametrize("impl", ["torch", "triton", "reference"])
+@pytest.mark.parametrize("margins", [(0.1, 0.3), (0.3, 0.3), (0.0, 0.0)])
+def test_triplet_margin(impl: str, margins: tuple[float, float]) -> None:
+    torch.manual_seed(7)
+    dtype = torch.float32 if impl == "triton" else torch.float64
+    q = normalize(torch.randn(9, 6, dtype=dtype), dim=1).requires_grad_()
+    z = normalize(torch.randn(40, 6, dtype=dtype), dim=1).requires_grad_()
+    positives = random_positives(9, 40, seed=3)
+    expected = dense_triplet(q @ z.T, positives, 4, margins, 0.1)
+    actual = triplet_margin(q, z, positives, k=4, margins=margins, impl=impl)
+    torch.testing.assert_close(actual, expected)
+    for left, right in zip(torch.autograd.grad(actual, [q, z]), torch.autograd.grad(expected, [q, z]), strict=True):
+        torch.testing.assert_close(left, right)
+
+
+def test_triplet_margin_by_hand() -> None:
+    """One positive at 0.5, negatives at 0.45, 0.3 and -1: only the first is nearer than its margin of 0.1."""
+    q, z = torch.tensor([[1.0]]), torch.tensor([[0.5], [0.45], [0.3], [-1.0]])
+    assert triplet_margin(q, z, Positives.from_lists([[0]])).item() == pytest.approx(0.45 - 0.5 + 0.1, rel=1e-5)
+    excluded = Positives.from_lists([[1]])
+    assert triplet_margin(q, z, Positives.from_lists([[0]]), exclude=excluded).item() == 0.0
+
+
+def test_prototype_regularisation_by_hand() -> None:
+    """Texts score 0.5 (positive), 0.2, 0.1; prototypes 0.55, 0.15, 0.3: terms 0.05; 0.05 and 0.3."""
+    q = torch.tensor([[1.0]])
+    z = torch.tensor([[0.5], [0.2], [0.1]], requires_grad=True)
+    c = torch.tensor([[0.55], [0.15], [0.3]], requires_grad=True)
+    loss = prototype_regularisation(q, z, c, Positives.from_lists([[0]]))
+    assert loss.item() == pytest.approx((0.05 + (0.05 + 0.3) / 2) / 2, rel=1e-5)
+    loss.backward()
+    assert z.grad is not None
+    assert c.grad is not None
+    torch.testing.assert_close(c.grad[:, 0], torch.tensor([-0.5, 0.25, 0.25]))
+    torch.testing.assert_close(z.grad, -c.grad)
+    good = prototype_regularisation(q, torch.zeros(2, 1), torch.tensor([[1.0], [-1.0]]), Positives.from_lists([[0]]))
+    assert good.item() == 0.0
+
+
+@pytest.mark.parametrize("name", ["triplet_margin", "prototype_regularisation"])
+def test_margin_losses_gradcheck(name: str) -> None:
+    torch.manual_seed(8)
+    q = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+    z = torch.randn(9, 3, dtype=torch.float64, requires_grad=True)
+    c = torch.randn(9, 3, dtype=torch.float64, requires_grad=True)
+    positives = Positives.from_lists([[0, 3], [], [8], [1, 2, 4]])
+    if name == "triplet_margin":
+        # The margin is fixed: what is constant to the gradient by intent is not constant to finite differences.
+        assert torch.autograd.gradcheck(lambda a, b: triplet_margin(a, b, positives, k=3, margins=(0.3, 0.3)), (q, z))
+    else:
+        assert torch.autograd.gradcheck(lambda *t: prototype_regularisation(*t, positives, k=3), (q, z, c))
+
+
+MODULES: dict[str, tuple[nn.Module, Loss]] = {
+    "SoftmaxLoss": (losses.SoftmaxLoss(0.2), softmax),
+    "DecoupledSoftmaxLoss": (losses.DecoupledSoftmaxLoss(0.2), decoupled_softmax),
+    "MultiLabelClusterDiscriminationLoss": (
+        losses.MultiLabelClusterDiscriminationLoss(0.2),
+        multi_label_cluster_discrimination,
+    ),
+    "BinaryCrossEntropyLoss": (losses.BinaryCrossEntropyLoss(0.2), binary_cross_entropy),
+    "SoftTopKLoss": (losses.SoftTopKLoss(0.2), soft_topk),
+}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_modules_compute_their_functions(name: str) -> None:
+    module, function = MODULES[name]
+    q, z, bias, positives = world()
+    exclude = random_positives(11, 67, seed=5, full=False)
+    actual = module(q, z, positives, label_bias=bias, exclude=exclude)
+    torch.testing.assert_close(actual, function(q, z, positives, 0.2, label_bias=bias, exclude=exclude))
+    assert "temperature=0.2" in repr(module)
+
+
+def test_other_modules() -> None:
+    q, z, _, positives = world()
+    torch.testing.assert_close(
+        losses.TripletMarginLoss(k=3, margins=(0.2, 0.4))(q, z, positives),
+        triplet_margin(q, z, positives, k=3, margins=(0.2, 0.4)),
+    )
+    torch.testing.assert_close(
+        losses.PrototypeRegularisationLoss(0.2, 3)(q, z, 2 * z, positives),
+        prototype_regularisation(q, z, 2 * z, positives, margin=0.2, k=3),
+    )
+    threshold = torch.full((11,), torch.nan, dtype=torch.float64)
+    losses.SoftTopKLoss(0.2, k=3)(q, z, positives, threshold=threshold)
+    assert threshold.isfinite().all()
+
+
+def test_a_module_learns_its_temperature() -> None:
+    q, z, _, positives = world()
+    module = losses.DecoupledSoftmaxLoss(0.5, learn_temperature=True)
+    assert [name for name, _ in module.named_parameters()] == ["log_temperature"]
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.5)
+    before = module(q, z, positives)
+    for _ in range(20):
+        optimizer.zero_grad()
+        module(q, z, positives).backward()
+        optimizer.step()
+    assert module(q, z, positives) < 0.9 * before
+
+
+def test_refuses_what_does_not_fit() -> None:
+    q, z, one = torch.randn(2, 3), torch.randn(4, 3), Positives.from_lists([[0], [1]])
+    for k in (0, 4):
+        with pytest.raises(InputError, match=rf"less than the 4 labels, but is {k}"):
+            soft_topk(q, z, one, k=k)
+    with pytest.raises(InputError, match="slope must be positive"):
+        soft_topk(q, z, one, k=1, slope=0.0)
+    with pytest.raises(InputError, match=r"threshold must have shape \(2,\), not \(3,\)"):
+        soft_topk(q, z, one, k=1, threshold=torch.zeros(3))
+    with pytest.raises(InputError, match=r"propensities must have shape \(4,\)"):
+        binary_cross_entropy(q, z, one, propensities=torch.ones(3))
+    with pytest.raises(InputError, match=r"propensities must be in \(0, 1\]"):
+        binary_cross_entropy(q, z, one, propensities=torch.tensor([0.5, 0.0, 1.0, 1.0]))
+    with pytest.raises(InputError, match="0 <= least <= most"):
+        triplet_margin(q, z, one, margins=(0.3, 0.1))
+    with pytest.raises(InputError, match="k must be at least 1"):
+        triplet_margin(q, z, one, k=0)
+    with pytest.raises(InputError, match="2 rows for 3 queries"):
+        triplet_margin(torch.randn(3, 3), z, one)
+    with pytest.raises(InputError, match="must have the shape of labels"):
+        prototype_regularisation(q, z, z[:3], one)
+    with pytest.raises(InputError, match="hold NaN"):
+        triplet_margin(q, z * torch.nan, one)
+    with pytest.raises(InputError, match="temperature must be one positive number"):
+        losses.SoftmaxLoss(0.0)

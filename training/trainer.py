@@ -22,7 +22,7 @@ from xmc.data.token_cache import cached_tokens
 from xmc.data.tokens import RaggedTokens
 from xmc.encoders.base import Encoder
 from xmc.encoders.dual import DualEncoder, build_encoder
-from xmc.errors import DataError, StoreError, TrainingError
+from xmc.errors import DataError, NotFiniteError, StoreError, TrainingError
 from xmc.evaluation import evaluate_split
 from xmc.kernels.losses import decoupled_softmax, softmax
 from xmc.retriever import Retriever
@@ -145,7 +145,10 @@ class _Run:
         self.model.train()
         for rows in _batches(len(self.data.training), self.batches, self.order):
             start = time.perf_counter()
-            self.loss = self._step(rows)
+            try:
+                self.loss = self._step(rows)
+            except NotFiniteError:
+                self.loss = math.nan
             if not math.isfinite(self.loss):
                 raise TrainingError(
                     f"The loss of step {self.steps + 1} is {self.loss}: training diverged. Lower learning_rate, "

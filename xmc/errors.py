@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-__all__ = ["ConfigError", "DataError", "DependencyError", "InputError", "StoreError", "TrainingError", "XMCError"]
+__all__ = [
+    "ConfigError",
+    "DataError",
+    "DependencyError",
+    "InputError",
+    "NotFiniteError",
+    "StoreError",
+    "TrainingError",
+    "XMCError",
+]
 
 
 class XMCError(Exception):
@@ -19,6 +28,10 @@ class DataError(XMCError):
 
 class InputError(XMCError):
     """An argument of a library call is of the wrong type, shape or value."""
+
+
+class NotFiniteError(InputError):
+    """Numbers hold NaN, or infinities that cancel."""
 
 
 class StoreError(XMCError):

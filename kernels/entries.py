@@ -1,0 +1,52 @@
+"""The (query, label) pairs of a batch that are not like all others: positives, and pairs left out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from xmc.kernels.positives import Positives
+
+__all__ = ["Entries"]
+
+
+@dataclass(frozen=True)
+class Entries:
+    """Special pairs as compressed rows, sorted by row and label: those of query i are [indptr[i], indptr[i + 1]).
+
+    indptr: int64 [B + 1]. columns: int64 [n], labels. slots: int64 [n], where a positive stands in `Positives.indices`, and
+    -1 for a pair that is left out of everything; None where entry n is positive n. positives: how many entries are that.
+    """
+
+    indptr: Tensor
+    columns: Tensor
+    slots: Tensor | None
+    positives: int
+
+    @classmethod
+    def of(cls, positives: Positives, exclude: Positives | None, labels: int) -> Entries:
+        """Positives and excluded pairs together; a pair that is both stays a positive."""
+        columns = positives.indices.long()
+        if exclude is None or not len(exclude.indices):
+            return cls(positives.indptr, columns, None, len(columns))
+        wanted = positives.rows * labels + columns
+        unwanted = exclude.rows * labels + exclude.indices.long()
+        unwanted = unwanted[~torch.isin(unwanted, wanted, assume_unique=True)]
+        slots = torch.cat([torch.arange(len(wanted), device=wanted.device), torch.full_like(unwanted, -1)])
+        keys, order = torch.cat([wanted, unwanted]).sort()
+        edges = torch.arange(len(positives) + 1, device=keys.device) * labels
+        return cls(torch.searchsorted(keys, edges), keys % max(labels, 1), slots[order], len(columns))
+
+    @property
+    def rows(self) -> Tensor:
+        """The query of each entry, int64 [n]."""
+        return torch.repeat_interleave(self.indptr.diff(), output_size=len(self.columns))
+
+    @property
+    def excluded(self) -> Positives:
+        """The pairs that are left out, as lists of their own."""
+        out = torch.zeros_like(self.columns, dtype=torch.bool) if self.slots is None else self.slots < 0
+        before = torch.nn.functional.pad(out.cumsum(0), (1, 0))
+        return Positives(before[self.indptr], self.columns[out])

@@ -1,0 +1,114 @@
+"""Margin losses on the hardest negatives, found by a streaming top-k over all labels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from xmc.errors import InputError
+from xmc.kernels.entries import Entries
+from xmc.kernels.losses.rows import mean_over_rows
+from xmc.kernels.pairs import pair_scores
+from xmc.kernels.positives import Positives
+from xmc.kernels.topk import topk_inner_product
+
+__all__ = ["prototype_regularisation", "triplet_margin"]
+
+
+def triplet_margin(
+    queries: Tensor,
+    labels: Tensor,
+    positives: Positives,
+    *,
+    k: int = 10,
+    margins: tuple[float, float] = (0.1, 0.3),
+    temperature: float = 0.1,
+    exclude: Positives | None = None,
+    impl: str | None = None,
+) -> Tensor:
+    """Triplet loss on the k hardest negatives of each query, with a margin that adapts and hard violators first.
+
+    mean_i (1/|P_i|) Σ_{p∈P_i} Σ_n ω_pn v_pn with v_pn = max(0, s_in - s_ip + m_pn), where n runs over the k labels of largest
+    s_in that are not positive, m_pn = clamp(|s_ip - s_in|, *margins) is a constant to the gradient, and ω_p. is the softmax of
+    s_in / `temperature` over the violators (v_pn > 0). s_ij = q_i·z_j, cosines in the papers. A margin fixed at m is
+    margins=(m, m). Relevance weights and rows without positives as in `decoupled_softmax`. The papers draw one positive a
+    query and step; this is the expectation of that.
+
+    queries [B, D], labels [L, D], positives, exclude, impl: as in `label_statistics`, with its errors. Returns a scalar.
+    Raises InputError also for k < 1, margins that are not 0 ≤ least ≤ most, and a temperature that is not positive.
+    Sources: Dahiya et al., Prototypical Extreme Multi-label Classification with a Dynamic Margin Loss (PRIME), NAACL 2025,
+    section 3.4; online hard negatives and weights from Dahiya et al., NGAME, WSDM 2023.
+    """
+    least, most = margins
+    if not (0 <= least <= most and temperature > 0):
+        raise InputError(f"margins {margins} must be 0 <= least <= most, and temperature {temperature} positive.")
+    negatives, found = _hardest(queries, labels, positives, k, exclude, impl)
+    rows, pairs = positives.rows, found.nonzero(as_tuple=True)
+    scores = pair_scores(
+        queries,
+        labels,
+        torch.cat([rows, pairs[0]]),
+        torch.cat([positives.indices.long(), negatives[found]]),
+    )
+    positive = scores[: len(rows), None]
+    negative = scores.new_full(negatives.shape, -torch.inf).index_put(pairs, scores[len(rows) :])[rows]
+    margin = (positive - negative).detach().abs().clamp(least, most)
+    violation = torch.where(found[rows], (negative - positive + margin).clamp_min(0), 0.0)
+    violators = violation > 0
+    # Shifted by the row's largest score before masking, so that a row without violators has weights of zero, not NaN.
+    shifted = torch.where(violators, negative - negative[:, :1].detach(), 0.0) / temperature
+    weights = torch.where(violators, shifted.exp(), 0.0)
+    weights = weights / weights.sum(1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
+    return mean_over_rows((weights * violation).sum(1), positives)
+
+
+def prototype_regularisation(
+    queries: Tensor,
+    labels: Tensor,
+    prototypes: Tensor,
+    positives: Positives,
+    *,
+    margin: float = 0.1,
+    k: int = 10,
+    exclude: Positives | None = None,
+    impl: str | None = None,
+) -> Tensor:
+    """A label's prototype should beat its text embedding by a margin, on positives and on the hardest negatives.
+
+    ½ mean⁺_{(i,p)} max(0, q_i·z_p - q_i·c_p + m) + ½ mean⁺_{(i,n)} max(0, q_i·c_n - q_i·z_n + m), where p runs over the
+    positives of i, n over the k labels of largest q_i·c_n that are not positive, and mean⁺ is the mean over the terms that
+    are not zero. Relevance weights are not used, but a positive of weight 0 does not count.
+
+    queries [B, D]; labels z [L, D], from the text encoder alone; prototypes c [L, D], what the label network makes of them;
+    positives, exclude, impl: as in `label_statistics`, with its errors. Returns a scalar.
+    Source: Dahiya et al., Prototypical Extreme Multi-label Classification with a Dynamic Margin Loss (PRIME), NAACL 2025.
+    """
+    if prototypes.shape != labels.shape:
+        raise InputError(f"prototypes {tuple(prototypes.shape)} must have the shape of labels {tuple(labels.shape)}.")
+    negatives, found = _hardest(queries, prototypes, positives, k, exclude, impl)
+    counted = slice(None) if positives.weights is None else positives.weights > 0
+    rows = torch.cat([positives.rows[counted], found.nonzero()[:, 0]])
+    columns = torch.cat([positives.indices.long()[counted], negatives[found]])
+    lead = pair_scores(queries, prototypes, rows, columns) - pair_scores(queries, labels, rows, columns)
+    first = len(positives.rows[counted])
+    pulled, pushed = (margin - lead[:first]).clamp_min(0), (margin + lead[first:]).clamp_min(0)
+    return (_mean_of_nonzero(pulled) + _mean_of_nonzero(pushed)) / 2
+
+
+def _hardest(
+    queries: Tensor, labels: Tensor, positives: Positives, k: int, exclude: Positives | None, impl: str | None
+) -> tuple[Tensor, Tensor]:
+    """The k hardest negatives of each query that counts, int64 [B, k'], and whether there is one in each place."""
+    if k < 1:
+        raise InputError(f"k must be at least 1, but is {k}.")
+    positives.check(len(queries), len(labels))
+    if exclude is not None:
+        exclude.check(len(queries), len(labels), "exclude")
+    taken = Entries.of(positives, exclude, len(labels))
+    left_out = Positives(taken.indptr, taken.columns)
+    _, negatives = topk_inner_product(queries.detach(), labels.detach(), k, exclude=left_out, impl=impl)
+    return negatives, (negatives >= 0) & (positives.counts > 0)[:, None]
+
+
+def _mean_of_nonzero(terms: Tensor) -> Tensor:
+    return terms.sum() / (terms > 0).sum().clamp_min(1)

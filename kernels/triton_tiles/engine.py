@@ -1,0 +1,181 @@
+"""Forward and backward pass of the row statistics on Triton kernels; the interface of `torch_tiles`."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from xmc.kernels.problem import Gradients, Problem, Result
+from xmc.kernels.reductions import LogSumExp, Sigmoid, Softplus
+from xmc.kernels.triton_tiles.block_sparse import block_sparse_matmul
+from xmc.kernels.triton_tiles.buckets import Buckets
+from xmc.kernels.triton_tiles.gradient import score_gradients
+from xmc.kernels.triton_tiles.heuristics import operands, tile_shape
+from xmc.kernels.triton_tiles.reduce import TileSums, reduce_scores
+from xmc.kernels.triton_tiles.skipping import active_tiles, label_order
+
+__all__ = ["backward", "forward"]
+
+DENSE_SHARE = 0.5
+"""Of a chunk's tiles; where more are active, the vendor's dense product is faster than one over blocks."""
+
+
+def forward(
+    problem: Problem, queries: Tensor, labels: Tensor, bias: Tensor | None, needs: tuple[bool, bool, bool]
+) -> Result:
+    """Row statistics: one product whose tiles are reduced at once, 2·B·L·D flops.
+
+    needs: whether a backward pass will ask for the gradients of queries, labels and bias.
+    """
+    queries, labels = operands(queries, labels)
+    bias = None if bias is None else bias.contiguous()
+    shape = tile_shape(queries.dtype, heavy=isinstance(problem.reduction, Softplus))
+    skip = problem.skip and any(needs) and not isinstance(problem.reduction, Softplus)
+    order = label_order(queries, labels) if skip else None
+    buckets = Buckets.of(problem.entries, len(queries), len(labels), shape, _places(order))
+    sums = reduce_scores(
+        queries, labels, bias, order, problem.reduction, problem.scale, buckets, problem.entries.positives, shape
+    )
+    value, derivative, masses = _combine(problem, sums)
+    return Result(value, derivative, sums.positive_scores, masses=masses if skip else None, order=order)
+
+
+def backward(
+    problem: Problem,
+    queries: Tensor,
+    labels: Tensor,
+    bias: Tensor | None,
+    result: Result,
+    value_gradient: Tensor,
+    positive_gradient: Tensor,
+    needs: tuple[bool, bool, bool],
+) -> Gradients:
+    """Gradients of queries (float32), labels and bias, each where `needs` says so.
+
+    For some labels at a time: scores once more, turned into their gradients in a buffer of `tile_bytes`, and two products
+    with that; 6·B·L·D flops, of which skipped tiles save their part.
+    """
+    label_dtype = labels.dtype
+    queries, labels = operands(queries, labels)
+    shape = tile_shape(queries.dtype, heavy=isinstance(problem.reduction, Softplus))
+    order = result.order
+    count, total = len(queries), len(labels)
+    needs_queries, needs_labels, needs_bias = needs
+    buckets = Buckets.of(problem.entries, count, total, shape, _places(order))
+    active = active_tiles(result.masses, value_gradient, buckets.occupied(), shape.rows, queries.dtype)
+    enlarged, factor = _range_of(queries.dtype, value_gradient, positive_gradient, problem.scale)
+    row_gradient, own_gradient = (value_gradient * enlarged).contiguous(), (positive_gradient * enlarged).contiguous()
+    constant = _row_constant(problem, result)
+
+    query_gradient = queries.new_zeros(queries.shape, dtype=torch.float32) if needs_queries else None
+    label_gradient = labels.new_zeros(labels.shape) if needs_labels else None
+    bias_gradient = labels.new_zeros(total, dtype=torch.float32) if needs_bias else None
+    chunk = max(1, problem.tile_bytes // max(1, count * queries.element_size() * shape.labels))  # in label tiles
+    buffer = queries.new_empty((count, min(chunk * shape.labels, buckets.label_tiles * shape.labels)))
+    for first in range(0, buckets.label_tiles, chunk):
+        present = active[:, first : first + chunk]
+        tiles, blocks = (numbers.contiguous() for numbers in present.T.nonzero().unbind(1))
+        if not len(tiles):
+            continue
+        left = first * shape.labels
+        part = slice(left, min(total, left + chunk * shape.labels))
+        where = part if order is None else order[part]
+        z = labels[where]
+        gradients = buffer[:, : len(z)]
+        dense = len(tiles) > DENSE_SHARE * present.numel()
+        if len(tiles) < present.numel() and (dense or needs_bias):
+            gradients.zero_()
+        score_gradients(
+            queries,
+            z,
+            None if bias is None else bias[where].contiguous(),
+            problem.reduction,
+            problem.scale,
+            constant,
+            row_gradient,
+            own_gradient,
+            buckets,
+            blocks,
+            tiles + first,
+            first,
+            gradients,
+            shape,
+        )
+        if bias_gradient is not None:
+            bias_gradient[where] = gradients.sum(0, dtype=torch.float32)
+        if query_gradient is not None:
+            if dense:
+                query_gradient += _product(gradients, z)
+            else:
+                block_sparse_matmul(gradients, z, query_gradient, present, (shape.rows, shape.labels), add=True)
+        if label_gradient is not None:
+            if dense:
+                found = gradients.T @ queries
+            else:
+                found = torch.empty_like(z)
+                block_sparse_matmul(gradients.T, queries, found, present.T, (shape.labels, shape.rows), add=False)
+            label_gradient[where] = found
+    if factor is not None:
+        for gradient in (query_gradient, label_gradient, bias_gradient):
+            if gradient is not None:
+                gradient.mul_(factor)
+    if bias_gradient is not None:
+        bias_gradient /= problem.scale
+    return Gradients(query_gradient, None if label_gradient is None else label_gradient.to(label_dtype), bias_gradient)
+
+
+def _combine(problem: Problem, sums: TileSums) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Row values and derivatives [B] from those of the tiles, and the share of each tile in the weights, in place."""
+    values = sums.values
+    if isinstance(problem.reduction, LogSumExp):
+        highest = values.amax(0) if len(values) else values.sum(0) - torch.inf
+        base = torch.where(highest == -torch.inf, 0.0, highest)
+        masses = values.sub_(base).exp_()
+        total = masses.sum(0)
+        masses /= total.clamp_min(torch.finfo(torch.float32).tiny)
+        return total.log() + base, torch.zeros_like(total), masses
+    if sums.derivatives is None:
+        total = values.sum(0)
+        return total, torch.zeros_like(total), None
+    derivative = sums.derivatives.sum(0)
+    return values.sum(0), derivative, sums.derivatives.div_(derivative.clamp_min(torch.finfo(torch.float32).tiny))
+
+
+def _row_constant(problem: Problem, result: Result) -> Tensor:
+    """What the gradient of a score needs of its row, float32 [B]."""
+    if isinstance(problem.reduction, Sigmoid):
+        return problem.reduction.shift.float().contiguous()
+    return torch.where(result.value == -torch.inf, 0.0, result.value)
+
+
+def _places(order: Tensor | None) -> Tensor | None:
+    """Where each label stands in the order: the inverse permutation."""
+    if order is None:
+        return None
+    places = torch.empty_like(order)
+    places[order] = torch.arange(len(order), device=order.device)
+    return places
+
+
+def _range_of(
+    dtype: torch.dtype, value_gradient: Tensor, positive_gradient: Tensor, scale: float
+) -> tuple[Tensor | float, Tensor | None]:
+    """Factor of incoming gradients, and what takes it out of the results again.
+
+    The 1/τ of the scores is part of it. float16 has too small a range for a score's gradient, so its largest is brought
+    near 1,024 by a power of two.
+    """
+    if dtype != torch.float16:
+        return scale, None
+    both = torch.cat([value_gradient.abs(), positive_gradient.abs()]) * scale
+    power = torch.where(both.max() > 0, (1024 / both.max()).log2().floor(), 0.0) if len(both) else both.new_zeros(())
+    return scale * torch.exp2(power), torch.exp2(-power)
+
+
+def _product(left: Tensor, right: Tensor) -> Tensor:
+    """left @ right, summed up and returned in float32."""
+    if left.dtype == torch.float32:
+        return left @ right
+    if left.is_cuda:
+        return torch.mm(left, right, out_dtype=torch.float32)
+    return left.float() @ right.float()

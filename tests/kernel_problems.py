@@ -1,0 +1,155 @@
+"""Random ragged problems that the kernels' tests share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+from xmc.kernels.positives import Positives
+from xmc.kernels.reductions import LogSumExp, Reduction, Sigmoid, Softplus
+from xmc.kernels.statistics import row_statistics
+
+ENGINES = [
+    pytest.param(("torch", "cpu"), id="torch"),
+    pytest.param(("triton", "cpu"), id="triton"),
+    pytest.param(("torch", "cuda"), id="torch-cuda", marks=pytest.mark.cuda),
+    pytest.param(("triton", "cuda"), id="triton-cuda", marks=pytest.mark.cuda),
+]
+"""(engine, device); Triton on a CPU is its interpreter."""
+
+SHAPES = [(1, 1, 8), (3, 7, 16), (41, 401, 96), (64, 4099, 33)]
+REDUCTIONS = ["logsumexp", "sigmoid", "softplus"]
+
+
+def random_positives(queries: int, labels: int, seed: int, most: int = 6, full: bool = True) -> Positives:
+    """Rows of 0 to `most` positives; row 0 has none, and with `full` the last one of several every label, if few."""
+    generator = torch.Generator().manual_seed(seed)
+    rows: list[list[int]] = []
+    for row in range(queries):
+        count = 0 if row == 0 else int(torch.randint(0, min(most, labels) + 1, (1,), generator=generator))
+        rows.append(torch.randperm(labels, generator=generator)[:count].tolist())
+    if queries > 2 and full and labels <= 150:
+        rows[-1] = list(range(labels))
+    return Positives.from_lists(rows)
+
+
+@dataclass
+class Problem:
+    """Arguments of a row statistic; `tensors` are queries, labels, temperature, bias, shift, all with gradients."""
+
+    tensors: list[Tensor]
+    positives: Positives
+    exclude: Positives | None
+    slope: float = 1.3
+
+    def to(self, dtype: torch.dtype, device: str = "cpu") -> Problem:
+        """The same numbers in another dtype."""
+        tensors = [tensor.detach().to(device, dtype).requires_grad_() for tensor in self.tensors]
+        exclude = None if self.exclude is None else self.exclude.to(device)
+        return Problem(tensors, self.positives.to(device), exclude, self.slope)
+
+    def reduction(self, name: str) -> Reduction:
+        """The reduction of that name, with this problem's shift."""
+        if name == "sigmoid":
+            return Sigmoid(self.tensors[4].detach(), self.slope)
+        return LogSumExp() if name == "logsumexp" else Softplus()
+
+
+def problem(shape: tuple[int, int, int], seed: int = 0, size: float = 1.0, exclude: bool = True) -> Problem:
+    """Scores of some `size`; a seventh of the pairs' bias and shift are random; float64."""
+    queries, labels, dimension = shape
+    generator = torch.Generator().manual_seed(seed)
+
+    def random(*sizes: int) -> Tensor:
+        return torch.randn(*sizes, generator=generator, dtype=torch.float64)
+
+    tensors = [
+        random(queries, dimension) * size / dimension**0.5,
+        random(labels, dimension),
+        torch.tensor(0.7, dtype=torch.float64),
+        random(labels),
+        random(queries),
+    ]
+    excluded = random_positives(queries, labels, seed + 100, full=False) if exclude else None
+    return Problem([t.requires_grad_() for t in tensors], random_positives(queries, labels, seed), excluded)
+
+
+def evaluate(name: str, one: Problem, **options: object) -> list[Tensor]:
+    """Value, derivative and positive scores, then the gradients of a fixed random projection of them, in float64."""
+    queries, labels, temperature, bias, shift = one.tensors
+    shift_or_none = shift if name == "sigmoid" else None
+    found = row_statistics(
+        one.reduction(name),
+        queries,
+        labels,
+        one.positives,
+        temperature,
+        bias,
+        shift_or_none,
+        one.exclude,
+        options.get("tile_bytes", 2**26),  # type: ignore[arg-type]
+        options.get("impl"),  # type: ignore[arg-type]
+    )
+    return [*found, *project(found, one.tensors)]
+
+
+def dense(name: str, one: Problem) -> list[Tensor]:
+    """The same in plain torch, in the dtype of the arguments, with the B x L scores held."""
+    queries, labels, temperature, bias, shift = one.tensors
+    shape = (len(queries), len(labels))
+    positive = torch.zeros(shape, dtype=torch.bool, device=queries.device)
+    positive[one.positives.rows, one.positives.indices] = True
+    counted = torch.ones_like(positive)
+    if one.exclude is not None:
+        counted[one.exclude.rows, one.exclude.indices] = False
+    counted |= positive
+    scores = ((queries @ labels.T) / temperature + bias).float()
+    derivative = torch.zeros(len(queries), device=queries.device)
+    if name == "logsumexp":
+        counted &= ~positive
+        some = counted.any(1)
+        value = torch.full_like(derivative, -torch.inf)
+        value[some] = scores.masked_fill(~counted, -torch.inf)[some].logsumexp(1)
+    elif name == "sigmoid":
+        sigmoids = torch.sigmoid(one.slope * (scores + shift[:, None]))
+        value, derivative = (
+            (sigmoids * counted).sum(1),
+            (one.slope * sigmoids * (1 - sigmoids) * counted).sum(1).detach(),
+        )
+    else:
+        value = (torch.nn.functional.softplus(scores) * counted).sum(1)
+    found = (value, derivative, scores[one.positives.rows, one.positives.indices])
+    return [*found, *project(found, one.tensors)]
+
+
+def project(found: tuple[Tensor, Tensor, Tensor], tensors: list[Tensor]) -> list[Tensor]:
+    """Gradients of a fixed random projection of values and positive scores; zeros where there is none."""
+    generator = torch.Generator().manual_seed(7)
+    weights = [torch.randn(one.shape, generator=generator, dtype=torch.float64).to(one.device) for one in found]
+    finite = found[0].isfinite()
+    total = (found[0].double()[finite] * weights[0][finite]).sum() + (found[2].double() * weights[2]).sum()
+    gradients = torch.autograd.grad(total, tensors, allow_unused=True)
+    return [torch.zeros_like(t) if g is None else g for g, t in zip(gradients, tensors, strict=True)]
+
+
+NAMES = ["value", "derivative", "positive scores", "queries", "labels", "temperature", "bias", "shift"]
+
+
+def assert_no_worse(actual: list[Tensor], plain: list[Tensor], truth: list[Tensor], slack: float = 8.0) -> None:
+    """Each tensor is as near to the truth as plain torch in the same dtype, plus a small term.
+
+    That is some units of float32 rounding, and one rounding to the tensor's own dtype.
+    """
+    for name, one, other, exact in zip(NAMES, actual, plain, truth, strict=True):
+        finite = exact.isfinite()
+        assert torch.equal(one.isfinite(), finite), name
+        if not finite.any():
+            continue
+        error = (one.double() - exact)[finite].abs().max()
+        units = slack * torch.finfo(torch.float32).eps + torch.finfo(one.dtype).eps / 2
+        rounding = units * exact[finite].abs().max()
+        allowed = (other.double() - exact)[finite].abs().max() + rounding
+        assert error <= allowed, f"{name}: {error} > {allowed}"
