@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import inspect
 import sys
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from rich.table import Table
 
 from xmc.errors import XMCError
 
-TABLES = ("lf_wordnet", "wordnet_8k", "training_memory", "metrics_speed")
+TABLES = ("lf_wordnet", "wordnet_8k", "losses", "topk", "training_memory", "metrics_speed")
 """Each is a module beside this one, with run(seed, methods) -> iterator over lists of measurements."""
 
 
@@ -23,13 +24,18 @@ def main() -> int:
     parser.add_argument("table", choices=TABLES)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--methods", nargs="+", default=[], help="beginnings of the names of methods; default: all")
+    parser.add_argument("--gpu", action="store_true", help="losses and topk: the sizes for a GPU, on the GPU")
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results.csv")
     arguments = parser.parse_args()
+    run = importlib.import_module(arguments.table).run
+    if arguments.gpu and "gpu" not in inspect.signature(run).parameters:
+        parser.error(f"{arguments.table} has no sizes for a GPU.")
+    options = {"gpu": True} if arguments.gpu else {}
     console = Console()
     measured = 0
     try:
         for seed in arguments.seeds:
-            for measurements in importlib.import_module(arguments.table).run(seed, arguments.methods):
+            for measurements in run(seed, arguments.methods, **options):
                 append(arguments.results, measurements)
                 console.print(_show(measurements))
                 measured += len(measurements)

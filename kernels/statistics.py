@@ -94,6 +94,7 @@ def label_statistics(
     log_inclusion: Tensor | None = None,
     exclude: Positives | None = None,
     tile_bytes: int = DEFAULT_TILE_BYTES,
+    skip: bool = True,
     impl: str | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Log-sum-exp of each query's negatives, and the scores of its positives, with s_ij = q_i·z_j / τ + b_j.
@@ -114,6 +115,8 @@ def label_statistics(
     exclude: optional pairs that count nowhere, B rows of label positions in the form of `positives`; a pair that is also
         a positive stays one.
     tile_bytes: largest size of the score tile, in bytes.
+    skip: whether the Triton engine may leave out tiles of the gradient of which no row would lose more than rounding takes
+        from it anyway. A label that no query of the batch gives weight to then gets no gradient instead of a tiny one.
     impl: "triton", "torch" or "reference"; by default the environment variable XMC_KERNELS, else Triton on CUDA and torch
         elsewhere.
 
@@ -135,7 +138,7 @@ def label_statistics(
         log_inclusion = log_inclusion.detach()
         offsets = -log_inclusion if label_bias is None else label_bias - log_inclusion
     negative_logsumexp, _, positive_scores = row_statistics(
-        LogSumExp(), queries, labels, positives, temperature, offsets, None, exclude, tile_bytes, impl
+        LogSumExp(), queries, labels, positives, temperature, offsets, None, exclude, tile_bytes, skip, impl
     )
     if log_inclusion is not None:
         positive_scores = positive_scores + log_inclusion[positives.indices.long()]
@@ -152,6 +155,7 @@ def sigmoid_statistics(
     label_bias: Tensor | None = None,
     exclude: Positives | None = None,
     tile_bytes: int = DEFAULT_TILE_BYTES,
+    skip: bool = True,
     impl: str | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Sum over all labels of σ(α (s_ij + t_i)), and its derivative in t_i, with s_ij = q_i·z_j / τ + b_j.
@@ -165,7 +169,7 @@ def sigmoid_statistics(
     none = _no_positives(queries)
     reduction = Sigmoid(shift.detach(), scale)
     total, derivative, _ = row_statistics(
-        reduction, queries, labels, none, temperature, label_bias, shift, exclude, tile_bytes, impl
+        reduction, queries, labels, none, temperature, label_bias, shift, exclude, tile_bytes, skip, impl
     )
     return total, derivative
 
@@ -178,6 +182,7 @@ def softplus_sum(
     label_bias: Tensor | None = None,
     exclude: Positives | None = None,
     tile_bytes: int = DEFAULT_TILE_BYTES,
+    skip: bool = True,
     impl: str | None = None,
 ) -> Tensor:
     """Sum over all labels of log(1 + exp(s_ij)), [B], with s_ij = q_i·z_j / τ + b_j.
@@ -185,9 +190,9 @@ def softplus_sum(
     Differentiable, once, in queries, labels, temperature and label_bias. Arguments and errors as in `label_statistics`.
     """
     none = _no_positives(queries)
-    return row_statistics(Softplus(), queries, labels, none, temperature, label_bias, None, exclude, tile_bytes, impl)[
-        0
-    ]
+    return row_statistics(
+        Softplus(), queries, labels, none, temperature, label_bias, None, exclude, tile_bytes, skip, impl
+    )[0]
 
 
 def row_statistics(
@@ -200,6 +205,7 @@ def row_statistics(
     shift: Tensor | None,
     exclude: Positives | None,
     tile_bytes: int,
+    skip: bool,
     impl: str | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What the public functions are made of: (statistic [B], its derivative in the shift [B], positive scores [nnz]).
@@ -219,7 +225,7 @@ def row_statistics(
         )
     else:
         entries = Entries.of(positives, exclude, len(labels))
-        problem = Problem(reduction, entries, 1.0 / float(temperature.detach()), tile_bytes)
+        problem = Problem(reduction, entries, 1.0 / float(temperature.detach()), tile_bytes, skip)
         engine = torch_tiles if backend == "torch" else importlib.import_module("xmc.kernels.triton_tiles.engine")
         found = _RowStatistics.apply(  # type: ignore[no-untyped-call]
             queries, labels, temperature, label_bias, shift, problem, engine

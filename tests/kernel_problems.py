@@ -91,6 +91,7 @@ def evaluate(name: str, one: Problem, **options: object) -> list[Tensor]:
         shift_or_none,
         one.exclude,
         options.get("tile_bytes", 2**26),  # type: ignore[arg-type]
+        options.get("skip", True),  # type: ignore[arg-type]
         options.get("impl"),  # type: ignore[arg-type]
     )
     return [*found, *project(found, one.tensors)]

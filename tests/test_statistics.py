@@ -65,6 +65,7 @@ def test_gradcheck(name: str) -> None:
             shift if name == "sigmoid" else None,
             one.exclude,
             200,
+            True,
             "torch",
         )
         return value[keep], positive
@@ -131,7 +132,7 @@ def test_frozen_inputs(engine: Engine, name: str, frozen: str) -> None:
         one.tensors = [queries, labels, temperature, bias, shift]
         reduction, given = one.reduction(name), shift if name == "sigmoid" else None
         value, _, positive = row_statistics(
-            reduction, queries, labels, one.positives, temperature, bias, given, one.exclude, tile_bytes, impl
+            reduction, queries, labels, one.positives, temperature, bias, given, one.exclude, tile_bytes, True, impl
         )
         assert value.requires_grad == (frozen != "both")
         if frozen == "both":

@@ -56,6 +56,7 @@ def binary_cross_entropy(
         None,
         options.get("exclude"),
         options.get("tile_bytes", DEFAULT_TILE_BYTES),
+        options.get("skip", True),
         options.get("impl"),
     )
     targets = weights_of(positives, positive_scores)

@@ -126,6 +126,7 @@ class _Search:
             guess,
             self.options.get("exclude"),
             self.options.get("tile_bytes", DEFAULT_TILE_BYTES),
+            self.options.get("skip", True),
             self.options.get("impl"),
         )
 
