@@ -34,7 +34,7 @@ if extra.pop("transposed", False):
 int64 = ["order", "offsets", "entry_rows", "entry_columns", "entry_slots", "tile_blocks", "tile_numbers", "blocks"]
 own = ["queries", "labels", "bias", "gradients", "left", "right"]
 pointers = {name: "*i64" for name in [*int64, "candidates"]} | {name: f"*{dtype}" for name in own}
-pointers |= {"counts": "*i32", "flag": "*i32"}
+pointers |= {"counts": "*i32" if module == "topk" else "*i64", "flag": "*i32"}
 pointers |= {
     name: "*fp32"
     for name in ("shift", "values", "derivatives", "positive_scores", "threshold", "row_constant", "row_gradient",

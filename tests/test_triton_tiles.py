@@ -54,19 +54,21 @@ def peaked(dtype: torch.dtype, device: str) -> tuple[Tensor, Tensor, Positives]:
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-@pytest.mark.parametrize("loss", [decoupled_softmax, soft_topk])
+@pytest.mark.parametrize(
+    ("loss", "dtype"),
+    [(decoupled_softmax, torch.float32), (decoupled_softmax, torch.float16), (soft_topk, torch.float16)],
+)
 def test_skipping_changes_nothing_beyond_rounding(device: str, dtype: torch.dtype, loss: type) -> None:
     temperature = 0.02
     queries, labels, positives = peaked(dtype, device)
     gradients = []
-    for skip in (True, False):
+    for skip, impl in ((True, "triton"), (False, "triton"), (True, "reference")):
         q, z = queries.clone().requires_grad_(), labels.clone().requires_grad_()
-        loss(q, z, positives, temperature, skip=skip, impl="triton", tile_bytes=2**14).backward()
+        loss(q, z, positives, temperature, skip=skip, impl=impl, tile_bytes=2**14).backward()
         gradients.append((q.grad, z.grad))
-    for left, right in zip(*gradients, strict=True):
-        scale = right.abs().max()
-        assert (left - right).abs().max() <= torch.finfo(dtype).eps * scale
+    for skipped, whole, exact in zip(*gradients, strict=True):
+        error, error_of_whole = ((one.double() - exact.double()).abs().max() for one in (skipped, whole))
+        assert error <= 1.5 * error_of_whole + torch.finfo(dtype).eps / 16 * exact.abs().max()
     # and something was skipped, or the test would say nothing
     shape = tile_shape(dtype)
     order = label_order(queries, labels)

@@ -16,6 +16,7 @@ from xmc.kernels.positives import Positives
 from xmc.kernels.reductions import Sigmoid
 from xmc.kernels.statistics import DEFAULT_TILE_BYTES, row_statistics
 from xmc.kernels.topk import topk_inner_product
+from xmc.kernels.torch_topk import DEFAULT_TILE_BYTES as TOPK_TILE_BYTES
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -150,6 +151,7 @@ class _Search:
             min(count, len(self.labels)),
             label_bias=None if bias is None else bias.detach() * self.temperature,
             exclude=self.options.get("exclude"),
+            tile_bytes=min(self.options.get("tile_bytes", DEFAULT_TILE_BYTES), TOPK_TILE_BYTES),
             impl=self.options.get("impl"),
         )
         return scores / self.temperature

@@ -17,7 +17,7 @@ def _block_sparse_matmul(
     left,
     right,
     out,
-    offsets,
+    counts,
     blocks,
     height,
     depth,
@@ -28,6 +28,7 @@ def _block_sparse_matmul(
     stride_rn,
     stride_om,
     stride_on,
+    stride_blocks,
     ADD: tl.constexpr,
     ROWS: tl.constexpr,
     INNER: tl.constexpr,
@@ -40,8 +41,8 @@ def _block_sparse_matmul(
     columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     row_mask, column_mask = rows < height, columns < width
     total = tl.zeros((ROWS, COLUMNS), dtype=tl.float32)
-    for entry in range(tl.load(offsets + block), tl.load(offsets + block + 1)):
-        base = tl.load(blocks + entry) * INNER
+    for entry in range(0, tl.load(counts + block)):
+        base = tl.load(blocks + block * stride_blocks + entry) * INNER
         for start in range(0, INNER, STEP):
             inner = base + start + tl.arange(0, STEP)
             inside = inner < depth
@@ -73,21 +74,22 @@ def block_sparse_matmul(
     if not out.numel():
         return
     rows, inner = block
-    numbers = present.nonzero()[:, 1].contiguous()
-    offsets = torch.nn.functional.pad(present.sum(1).cumsum(0), (1, 0))
+    # Those that are present first, in their order; nothing here makes the processor wait for the GPU.
+    numbers = present.to(torch.int8).argsort(dim=1, descending=True, stable=True).contiguous()
     columns = product_columns()
     grid = (len(present), triton.cdiv(out.shape[1], columns))
     _block_sparse_matmul[grid](
         left,
         right,
         out,
-        offsets,
+        present.sum(1),
         numbers,
         *left.shape,
         right.shape[1],
         *left.stride(),
         *right.stride(),
         *out.stride(),
+        numbers.stride(0),
         ADD=add,
         ROWS=rows,
         INNER=inner,

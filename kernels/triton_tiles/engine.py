@@ -72,18 +72,22 @@ def backward(
     bias_gradient = labels.new_zeros(total, dtype=torch.float32) if needs_bias else None
     chunk = max(1, problem.tile_bytes // max(1, count * queries.element_size() * shape.labels))  # in label tiles
     buffer = queries.new_empty((count, min(chunk * shape.labels, buckets.label_tiles * shape.labels)))
-    for first in range(0, buckets.label_tiles, chunk):
-        present = active[:, first : first + chunk]
-        tiles, blocks = (numbers.contiguous() for numbers in present.T.nonzero().unbind(1))
-        if not len(tiles):
+    tiles, blocks = (numbers.contiguous() for numbers in active.T.nonzero().unbind(1))
+    firsts = range(0, buckets.label_tiles, chunk)
+    cuts = torch.searchsorted(tiles, torch.tensor([*firsts, buckets.label_tiles], device=tiles.device)).tolist()
+    for number, first in enumerate(firsts):
+        here = slice(cuts[number], cuts[number + 1])
+        if here.start == here.stop:
             continue
+        present = active[:, first : first + chunk]
         left = first * shape.labels
         part = slice(left, min(total, left + chunk * shape.labels))
         where = part if order is None else order[part]
         z = labels[where]
         gradients = buffer[:, : len(z)]
-        dense = len(tiles) > DENSE_SHARE * present.numel()
-        if len(tiles) < present.numel() and (dense or needs_bias):
+        computed = here.stop - here.start
+        dense = computed > DENSE_SHARE * present.numel()
+        if computed < present.numel() and (dense or needs_bias):
             gradients.zero_()
         score_gradients(
             queries,
@@ -95,8 +99,8 @@ def backward(
             row_gradient,
             own_gradient,
             buckets,
-            blocks,
-            tiles + first,
+            blocks[here],
+            tiles[here],
             first,
             gradients,
             shape,
