@@ -41,6 +41,8 @@ def test_file_and_overrides(tmp_path: Path) -> None:
         ({"temperature": -1}, r"temperature must be greater than 0"),
         ({"token_dropout": 1.0}, r"token_dropout must be a share in \[0, 1\)"),
         ({"negatives": "some"}, r"negatives must be one of all, sampled, but is 'some'"),
+        ({"loss": "soft_topk", "negatives": "sampled"}, r"soft_topk is defined over all labels; set negatives to all"),
+        ({"loss": "triplet"}, r"loss must be one of softmax"),
         ({"static": 5}, r"static must be of type StaticConfig"),
         ({"static": {"kind_scales": [1, 2]}}, r"five numbers"),
         ({"encoder": "transformer"}, r"transformer.directory must name a model directory"),

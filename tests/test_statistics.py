@@ -159,6 +159,17 @@ def test_a_second_derivative_is_refused() -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("name", REDUCTIONS)
+@pytest.mark.parametrize("shape", [(0, 5, 3), (4, 0, 3), (0, 0, 3)])
+def test_nothing_to_score(engine: Engine, name: str, shape: tuple[int, int, int]) -> None:
+    impl, device = engine
+    one = problem(shape).to(torch.float32, device)
+    found = evaluate(name, one, impl=impl)
+    for left, right in zip(found, evaluate(name, one, impl="reference"), strict=True):
+        torch.testing.assert_close(left.double(), right.double())
+
+
+@pytest.mark.parametrize("engine", ENGINES)
 def test_a_dominant_positive_does_not_cancel(engine: Engine) -> None:
     """The log-sum-exp over the negatives is exact even where a positive is larger by e^200."""
     impl, device = engine

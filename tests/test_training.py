@@ -28,6 +28,9 @@ from xmc.training.negatives import AllLabels, SampledLabels
     [
         {},
         {"loss": "softmax"},
+        {"loss": "multi_label_cluster_discrimination", "negatives": "sampled", "sampled_negatives": 5},
+        {"loss": "soft_topk"},
+        {"loss": "binary_cross_entropy"},
         {"negatives": "sampled", "sampled_negatives": 5},
         {"label_vectors": "none"},
         {"share_towers": False},

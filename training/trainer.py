@@ -24,7 +24,7 @@ from xmc.encoders.base import Encoder
 from xmc.encoders.dual import DualEncoder, build_encoder
 from xmc.errors import DataError, NotFiniteError, StoreError, TrainingError
 from xmc.evaluation import evaluate_split
-from xmc.kernels.losses import decoupled_softmax, softmax
+from xmc.kernels import losses
 from xmc.retriever import Retriever
 from xmc.store import LOG, refuse_foreign_directory
 from xmc.training.negatives import Candidates, build_negatives
@@ -34,7 +34,6 @@ from xmc.training.progress import TrainingProgress
 __all__ = ["TrainResult", "train"]
 
 logger = logging.getLogger("xmc.training")
-LOSSES: dict[str, Callable[..., Tensor]] = {"softmax": softmax, "decoupled_softmax": decoupled_softmax}
 
 
 @dataclass(frozen=True)
@@ -181,15 +180,11 @@ class _Run:
         return float(loss.detach())
 
     def _loss(self, queries: Tensor, labels: Tensor, candidates: Candidates) -> Tensor:
-        log_inclusion = candidates.log_inclusion
-        return LOSSES[self.config.loss](
-            queries,
-            labels,
-            candidates.positives.to(queries.device),
-            self.model.temperature,
-            log_inclusion=None if log_inclusion is None else log_inclusion.to(queries.device),
-            tile_bytes=self.config.tile_bytes,
-        )
+        loss: Callable[..., Tensor] = getattr(losses, self.config.loss)
+        options: dict[str, Any] = {"tile_bytes": self.config.tile_bytes}
+        if candidates.log_inclusion is not None:
+            options["log_inclusion"] = candidates.log_inclusion.to(queries.device)
+        return loss(queries, labels, candidates.positives.to(queries.device), self.model.temperature, **options)
 
     def _validate(self, epoch: int, validation: Split) -> bool:
         """Evaluate, keep the run if it is the best so far; True when training should stop."""

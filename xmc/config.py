@@ -73,7 +73,7 @@ class TrainConfig:
     encoder: "static" or "transformer", configured under the key of that name.
     share_towers: one encoder for queries and labels, or one each.
     label_vectors: "residual" adds a learned vector to each encoded label (the classifier part); "none" does not.
-    loss: see xmc.kernels.losses.
+    loss: see xmc.kernels.losses; "soft_topk" and "binary_cross_entropy" need negatives "all".
     temperature: τ of the loss, the start value when learn_temperature is set.
     negatives: "all" scores every label at every step; "sampled" the positives of the batch and `sampled_negatives`
         labels drawn uniformly, with the log-q correction.
@@ -101,7 +101,9 @@ class TrainConfig:
     transformer: TransformerConfig = field(default_factory=TransformerConfig)
     share_towers: bool = True
     label_vectors: Literal["none", "residual"] = "residual"
-    loss: Literal["softmax", "decoupled_softmax"] = "decoupled_softmax"
+    loss: Literal[
+        "softmax", "decoupled_softmax", "multi_label_cluster_discrimination", "soft_topk", "binary_cross_entropy"
+    ] = "decoupled_softmax"
     temperature: float = 0.045
     learn_temperature: bool = False
     negatives: Literal["all", "sampled"] = "all"
@@ -134,6 +136,10 @@ class TrainConfig:
         for name in ("warmup", "token_dropout", "label_token_dropout", "label_vector_dropout", "validation"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be a share in [0, 1), but is {getattr(self, name)}.")
+        if self.loss in ("soft_topk", "binary_cross_entropy") and self.negatives != "all":
+            raise ConfigError(
+                f"The loss {self.loss} is defined over all labels; set negatives to all, not {self.negatives}."
+            )
         if self.encoder == "static" and self.device not in ("auto", "cpu"):
             raise ConfigError(f"The static encoder runs on the CPU; device must be auto or cpu, not {self.device!r}.")
         if self.encoder == "transformer" and not self.transformer.directory:
