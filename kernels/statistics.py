@@ -138,7 +138,16 @@ def label_statistics(
         log_inclusion = log_inclusion.detach()
         offsets = -log_inclusion if label_bias is None else label_bias - log_inclusion
     negative_logsumexp, _, positive_scores = row_statistics(
-        LogSumExp(), queries, labels, positives, temperature, offsets, None, exclude, tile_bytes, skip, impl
+        LogSumExp(),
+        queries,
+        labels,
+        positives,
+        temperature,
+        label_bias=offsets,
+        exclude=exclude,
+        tile_bytes=tile_bytes,
+        skip=skip,
+        impl=impl,
     )
     if log_inclusion is not None:
         positive_scores = positive_scores + log_inclusion[positives.indices.long()]
@@ -169,7 +178,17 @@ def sigmoid_statistics(
     none = _no_positives(queries)
     reduction = Sigmoid(shift.detach(), scale)
     total, derivative, _ = row_statistics(
-        reduction, queries, labels, none, temperature, label_bias, shift, exclude, tile_bytes, skip, impl
+        reduction,
+        queries,
+        labels,
+        none,
+        temperature,
+        shift=shift,
+        label_bias=label_bias,
+        exclude=exclude,
+        tile_bytes=tile_bytes,
+        skip=skip,
+        impl=impl,
     )
     return total, derivative
 
@@ -190,9 +209,19 @@ def softplus_sum(
     Differentiable, once, in queries, labels, temperature and label_bias. Arguments and errors as in `label_statistics`.
     """
     none = _no_positives(queries)
-    return row_statistics(
-        Softplus(), queries, labels, none, temperature, label_bias, None, exclude, tile_bytes, skip, impl
-    )[0]
+    total, _, _ = row_statistics(
+        Softplus(),
+        queries,
+        labels,
+        none,
+        temperature,
+        label_bias=label_bias,
+        exclude=exclude,
+        tile_bytes=tile_bytes,
+        skip=skip,
+        impl=impl,
+    )
+    return total
 
 
 def row_statistics(
@@ -201,12 +230,13 @@ def row_statistics(
     labels: Tensor,
     positives: Positives,
     temperature: float | Tensor,
-    label_bias: Tensor | None,
-    shift: Tensor | None,
-    exclude: Positives | None,
-    tile_bytes: int,
-    skip: bool,
-    impl: str | None,
+    *,
+    shift: Tensor | None = None,
+    label_bias: Tensor | None = None,
+    exclude: Positives | None = None,
+    tile_bytes: int = DEFAULT_TILE_BYTES,
+    skip: bool = True,
+    impl: str | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What the public functions are made of: (statistic [B], its derivative in the shift [B], positive scores [nnz]).
 

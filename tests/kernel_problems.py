@@ -87,12 +87,10 @@ def evaluate(name: str, one: Problem, **options: object) -> list[Tensor]:
         labels,
         one.positives,
         temperature,
-        bias,
-        shift_or_none,
-        one.exclude,
-        options.get("tile_bytes", 2**26),  # type: ignore[arg-type]
-        options.get("skip", True),  # type: ignore[arg-type]
-        options.get("impl"),  # type: ignore[arg-type]
+        label_bias=bias,
+        shift=shift_or_none,
+        exclude=one.exclude,
+        **options,  # type: ignore[arg-type]
     )
     return [*found, *project(found, one.tensors)]
 

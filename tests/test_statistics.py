@@ -61,12 +61,11 @@ def test_gradcheck(name: str) -> None:
             labels,
             one.positives,
             temperature,
-            bias,
-            shift if name == "sigmoid" else None,
-            one.exclude,
-            200,
-            True,
-            "torch",
+            label_bias=bias,
+            shift=shift if name == "sigmoid" else None,
+            exclude=one.exclude,
+            tile_bytes=200,
+            impl="torch",
         )
         return value[keep], positive
 
@@ -132,7 +131,16 @@ def test_frozen_inputs(engine: Engine, name: str, frozen: str) -> None:
         one.tensors = [queries, labels, temperature, bias, shift]
         reduction, given = one.reduction(name), shift if name == "sigmoid" else None
         value, _, positive = row_statistics(
-            reduction, queries, labels, one.positives, temperature, bias, given, one.exclude, tile_bytes, True, impl
+            reduction,
+            queries,
+            labels,
+            one.positives,
+            temperature,
+            label_bias=bias,
+            shift=given,
+            exclude=one.exclude,
+            tile_bytes=tile_bytes,
+            impl=impl,
         )
         assert value.requires_grad == (frozen != "both")
         if frozen == "both":

@@ -10,7 +10,7 @@ from xmc.errors import InputError
 from xmc.kernels.losses.rows import Options, mean_over_counted_rows, row_sum, weights_of
 from xmc.kernels.positives import Positives
 from xmc.kernels.reductions import Softplus
-from xmc.kernels.statistics import DEFAULT_TILE_BYTES, row_statistics
+from xmc.kernels.statistics import row_statistics
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -46,19 +46,7 @@ def binary_cross_entropy(
             raise InputError(f"propensities must have shape ({len(labels)},), not {tuple(propensities.shape)}.")
         if not bool(((propensities > 0) & (propensities <= 1)).all()):
             raise InputError("propensities must be in (0, 1].")
-    total, _, positive_scores = row_statistics(
-        Softplus(),
-        queries,
-        labels,
-        positives,
-        temperature,
-        options.get("label_bias"),
-        None,
-        options.get("exclude"),
-        options.get("tile_bytes", DEFAULT_TILE_BYTES),
-        options.get("skip", True),
-        options.get("impl"),
-    )
+    total, _, positive_scores = row_statistics(Softplus(), queries, labels, positives, temperature, **options)
     targets = weights_of(positives, positive_scores)
     if propensities is not None:
         targets = targets / propensities.to(targets)[positives.indices.long()]

@@ -123,12 +123,8 @@ class _Search:
             self.labels if labels is None else labels,
             Positives(empty, empty[:0]) if positives is None else positives,
             self.temperature if temperature is None else temperature,
-            self.options.get("label_bias"),
-            guess,
-            self.options.get("exclude"),
-            self.options.get("tile_bytes", DEFAULT_TILE_BYTES),
-            self.options.get("skip", True),
-            self.options.get("impl"),
+            shift=guess,
+            **self.options,
         )
 
     def improve(self, guess: Tensor, total: Tensor, derivative: Tensor, best: Tensor | None = None) -> Tensor:
