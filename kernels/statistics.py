@@ -245,9 +245,8 @@ def row_statistics(
     """
     backend = choose_backend(impl, queries)
     _check(queries, labels, positives, label_bias, shift, exclude)
+    scale = 1.0 / temperature_of(temperature)
     temperature = torch.as_tensor(temperature, dtype=torch.promote_types(queries.dtype, torch.float32))
-    if temperature.numel() != 1 or not 0 < float(temperature.detach()) < torch.inf:
-        raise InputError(f"temperature must be one positive number, but is {temperature.detach().tolist()}.")
     found: tuple[Tensor, Tensor, Tensor]
     if backend == "reference":
         found = reference.row_statistics(
@@ -255,7 +254,7 @@ def row_statistics(
         )
     else:
         entries = Entries.of(positives, exclude, len(labels))
-        problem = Problem(reduction, entries, 1.0 / float(temperature.detach()), tile_bytes, skip)
+        problem = Problem(reduction, entries, scale, tile_bytes, skip)
         engine = torch_tiles if backend == "torch" else importlib.import_module("xmc.kernels.triton_tiles.engine")
         found = _RowStatistics.apply(  # type: ignore[no-untyped-call]
             queries, labels, temperature, label_bias, shift, problem, engine
@@ -265,6 +264,14 @@ def row_statistics(
             "queries, labels or their bias hold NaN, or infinities that cancel, which no loss can be made of."
         )
     return found
+
+
+def temperature_of(temperature: float | Tensor) -> float:
+    """τ as a number; InputError unless it is one positive number."""
+    one = torch.as_tensor(temperature).detach()
+    if one.numel() != 1 or not 0 < float(one) < torch.inf:
+        raise InputError(f"temperature must be one positive number, but is {one.tolist()}.")
+    return float(one)
 
 
 def _no_positives(queries: Tensor) -> Positives:

@@ -185,6 +185,21 @@ def test_soft_topk_of_equal_scores() -> None:
     assert loss.item() == pytest.approx(-math.log(5 / 1000), rel=1e-6)
 
 
+@pytest.mark.parametrize("impl", ["torch", "reference"])
+def test_soft_topk_of_few_labels(impl: str) -> None:
+    """Where no more than k labels are left, all pass; where none is, the row does not count."""
+    torch.manual_seed(9)
+    q, z = torch.randn(3, 4, requires_grad=True), torch.randn(20, 4, requires_grad=True)
+    positives = Positives.from_lists([[0], [], [4]])
+    exclude = Positives.from_lists([list(range(3, 20)), list(range(20)), []])
+    loss = soft_topk(q, z, positives, 1.0, k=5, exclude=exclude, impl=impl)
+    alone = soft_topk(q[2:], z, Positives.from_lists([[4]]), 1.0, k=5, impl=impl)
+    torch.testing.assert_close(loss, alone / 2)
+    loss.backward()
+    assert q.grad is not None
+    assert q.grad.isfinite().all()
+
+
 def test_sampled_negatives_estimate_the_full_sum() -> None:
     """With log π given, exp(N) over random samples averages to exp(N) over all labels; positives stay as they are."""
     torch.manual_seed(2)
@@ -387,6 +402,9 @@ def test_refuses_what_does_not_fit() -> None:
     for k in (0, 4):
         with pytest.raises(InputError, match=rf"less than the 4 labels, but is {k}"):
             soft_topk(q, z, one, k=k)
+    for temperature in (0.0, torch.ones(2)):
+        with pytest.raises(InputError, match="temperature must be one positive number"):
+            soft_topk(q, z, one, temperature, k=1)
     with pytest.raises(InputError, match="slope must be positive"):
         soft_topk(q, z, one, k=1, slope=0.0)
     with pytest.raises(InputError, match=r"threshold must have shape \(2,\), not \(3,\)"):

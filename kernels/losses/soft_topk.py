@@ -14,7 +14,7 @@ from xmc.kernels.entries import Entries
 from xmc.kernels.losses.rows import Options, mean_over_rows
 from xmc.kernels.positives import Positives
 from xmc.kernels.reductions import Sigmoid
-from xmc.kernels.statistics import DEFAULT_TILE_BYTES, row_statistics
+from xmc.kernels.statistics import DEFAULT_TILE_BYTES, row_statistics, temperature_of
 from xmc.kernels.topk import topk_inner_product
 from xmc.kernels.torch_topk import DEFAULT_TILE_BYTES as TOPK_TILE_BYTES
 
@@ -85,7 +85,7 @@ class _Search:
         self, queries: Tensor, labels: Tensor, temperature: float | Tensor, k: int, slope: float, options: Options
     ) -> None:
         self.queries, self.labels, self.k, self.slope, self.options = queries, labels, k, slope, options
-        self.temperature = float(temperature.detach()) if isinstance(temperature, Tensor) else temperature
+        self.temperature = temperature_of(temperature)
 
     def run(self, known: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Thresholds [B] and, where it took them, the best scores; from `known` thresholds if all are at hand and near."""
@@ -157,8 +157,9 @@ class _Search:
     ) -> Tensor:
         """The t with Σ_best σ(α (s + t)) + R exp(ρ (t - guess)) = k; R, ρ from a measurement at `guess`, else R = 0."""
         slope, k = self.slope, self.k
-        low, high = -best[:, 0] - 60 / slope, -best.clamp_min(torch.finfo(best.dtype).min)[:, -1] + 60 / slope
-        high = torch.where(best[:, -1] == -torch.inf, 60 / slope - best[:, min(k, best.shape[1] - 1)], high)
+        best = best.clamp_min(-1e30)  # where there are fewer labels, -inf; where no more than k, all of them pass
+        low, high = -best[:, 0] - 60 / slope, -best[:, -1] + 60 / slope
+        high = torch.where(best[:, -1] == -1e30, 60 / slope - best[:, min(k, best.shape[1] - 1)], high)
         rest = rate = origin = torch.zeros_like(low)
         if guess is not None and total is not None and derivative is not None:
             near = torch.sigmoid(slope * (best + guess[:, None]))
