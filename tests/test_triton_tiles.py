@@ -26,7 +26,7 @@ DEVICES = [
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_what_is_left_out_weighs_less_than_rounding(dtype: torch.dtype) -> None:
-    """Of each row at most ε/16 in all; tiles with special pairs stay; a row without gradient asks for nothing."""
+    """Of each row at most ε/4 in all; tiles with special pairs stay; a row without gradient asks for nothing."""
     torch.manual_seed(0)
     masses = (torch.randn(50, 37) * 9).softmax(0)  # tiles x rows, some rows peaked, some less
     gradient = torch.rand(37)
@@ -38,7 +38,7 @@ def test_what_is_left_out_weighs_less_than_rounding(dtype: torch.dtype) -> None:
     assert not active[1:].all()
     left_out = ~active.repeat_interleave(16, 0)[:37].T
     lost = (masses * left_out).sum(0)[16:]
-    assert (lost <= torch.finfo(dtype).eps / 16).all()
+    assert (lost <= torch.finfo(dtype).eps / 4).all()
     assert active_tiles(None, gradient, occupied, 16, dtype)[1:].all()
 
 
@@ -66,9 +66,11 @@ def test_skipping_changes_nothing_beyond_rounding(device: str, dtype: torch.dtyp
         q, z = queries.clone().requires_grad_(), labels.clone().requires_grad_()
         loss(q, z, positives, temperature, skip=skip, impl=impl, tile_bytes=2**14).backward()
         gradients.append((q.grad, z.grad))
+    # Rounding the weights, which sum up to 1 / (B τ) in each row, changes them by ε/2 in all, of vectors of this size.
+    rounding = torch.finfo(dtype).eps / 2 / temperature / len(queries) * float(labels.abs().max())
     for skipped, whole, exact in zip(*gradients, strict=True):
         error, error_of_whole = ((one.double() - exact.double()).abs().max() for one in (skipped, whole))
-        assert error <= 1.5 * error_of_whole + torch.finfo(dtype).eps / 16 * exact.abs().max()
+        assert error <= error_of_whole + rounding
     # and something was skipped, or the test would say nothing
     shape = tile_shape(dtype)
     order = label_order(queries, labels)

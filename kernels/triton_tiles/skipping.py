@@ -28,8 +28,8 @@ def active_tiles(
     row_gradient: [B]; a row of gradient zero asks for nothing. occupied: bool [row blocks, label tiles], the tiles that
     hold special pairs. rows: queries of a row block. dtype: of the embeddings.
 
-    Of each row the lightest tiles are left out, as many as weigh at most ε/16 together, ε the distance from 1 to the next
-    number of `dtype`: less than what rounding the weights to `dtype` changes. (Wijmans et al. drop single weights below a
+    Of each row the lightest tiles are left out, as many as weigh at most ε/4 together, ε the distance from 1 to the next
+    number of `dtype`: half of what rounding the weights to `dtype` may change. (Wijmans et al. drop every weight below a
     threshold, of which there may be so many that their sum matters.) Other rows may still ask for the tile.
     """
     blocks, tiles = occupied.shape
@@ -37,7 +37,7 @@ def active_tiles(
     if masses is None:
         active = wanted.expand(tiles, -1)
     else:
-        least = torch.finfo(dtype).eps / 16
+        least = torch.finfo(dtype).eps / 4
         threshold = torch.full_like(row_gradient, least / max(tiles, 1))
         for step in range(math.ceil(math.log(max(tiles, 2), 4))):
             higher = least * 4.0 ** (step + 1) / max(tiles, 1)
