@@ -15,7 +15,7 @@ from xmc.data.dataset import Dataset
 from xmc.data.readers import open_source
 from xmc.errors import DataError
 
-__all__ = ["run"]
+__all__ = ["CONFIG", "dataset", "run"]
 
 NAME = "LF-WordNet"
 CONFIG = Path(__file__).parent / "configs" / "lf-wordnet.yaml"
@@ -23,10 +23,10 @@ CONFIG = Path(__file__).parent / "configs" / "lf-wordnet.yaml"
 
 def run(seed: int, methods: Sequence[str]) -> Iterator[list[Measurement]]:
     """Measure with one seed. DataError without the data."""
-    yield from compare("lf_wordnet", _dataset(), TrainConfig.load(CONFIG), seed, methods)
+    yield from compare("lf_wordnet", dataset(), TrainConfig.load(CONFIG), seed, methods)
 
 
-def _dataset() -> Dataset:
+def dataset() -> Dataset:
     """The converted data set, made on first use and again when a source file is newer."""
     if "XMC_DATA" not in os.environ:
         raise DataError(f"Set the environment variable XMC_DATA to the directory that holds the folder {NAME}.")

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from xmc.errors import XMCError
 
-TABLES = ("lf_wordnet", "wordnet_8k", "losses", "topk", "training_memory", "metrics_speed")
+TABLES = ("lf_wordnet", "wordnet_8k", "losses", "topk", "skipped_tiles", "training_memory", "metrics_speed")
 """Each is a module beside this one, with run(seed, methods) -> iterator over lists of measurements."""
 
 

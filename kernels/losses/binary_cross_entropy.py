@@ -36,7 +36,7 @@ def binary_cross_entropy(
     propensities: optional [L], in (0, 1], the probability that a relevant label was marked as one. y_ip is then divided by
     it, which makes the loss an unbiased estimate of the loss on complete marks: y/p · ℓ⁺ + (1 - y/p) · ℓ⁻ with
     ℓ⁺ = softplus(-s) and ℓ⁻ = softplus(s) is softplus(s) - (y/p) s (Qaraei et al., Convex Surrogates for Unbiased Loss
-    Functions in Extreme Classification with Missing Labels, WWW 2021, section 4; propensities of Jain et al., KDD 2016).
+    Functions in Extreme Classification with Missing Labels, WWW 2021; propensities of Jain et al., KDD 2016).
     It is not bounded from below: a positive of small propensity is pulled without end, so keep scores bounded.
 
     Other arguments and errors as in `decoupled_softmax`; InputError also for propensities outside of (0, 1].

@@ -32,7 +32,7 @@ def multi_label_cluster_discrimination(
     weights, 1 where there are none. A row without positives (or with weights of sum 0) does not count.
 
     Arguments, errors and result as in `decoupled_softmax`; the sampled negatives of `log_inclusion` are those of the paper.
-    Source: An et al., Multi-label Cluster Discrimination for Visual Representation Learning, ECCV 2024, eq. 5.
+    Source: An et al., Multi-label Cluster Discrimination for Visual Representation Learning, ECCV 2024.
     """
     negative_logsumexp, positive_scores = label_statistics(
         queries, labels, positives, temperature, log_inclusion=log_inclusion, **options

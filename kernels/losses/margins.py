@@ -36,8 +36,8 @@ def triplet_margin(
 
     queries [B, D], labels [L, D], positives, exclude, impl: as in `label_statistics`, with its errors. Returns a scalar.
     Raises InputError also for k < 1, margins that are not 0 ≤ least ≤ most, and a temperature that is not positive.
-    Sources: Dahiya et al., Prototypical Extreme Multi-label Classification with a Dynamic Margin Loss (PRIME), NAACL 2025,
-    section 3.4; online hard negatives and weights from Dahiya et al., NGAME, WSDM 2023.
+    Sources: Dahiya et al., Prototypical Extreme Multi-label Classification with a Dynamic Margin Loss (PRIME), NAACL 2025;
+    online hard negatives and weights from Dahiya et al., NGAME, WSDM 2023.
     """
     least, most = margins
     if not (0 <= least <= most and temperature > 0):

@@ -113,18 +113,16 @@ def backward(
             else:
                 block_sparse_matmul(gradients, z, query_gradient, present, (shape.rows, shape.labels), add=True)
         if label_gradient is not None:
-            if dense:
-                found = gradients.T @ queries
-            else:
-                found = torch.empty_like(z)
+            if not dense:
+                found = torch.empty_like(z, dtype=z.dtype if factor is None else torch.float32)
                 block_sparse_matmul(gradients.T, queries, found, present.T, (shape.labels, shape.rows), add=False)
-            label_gradient[where] = found
-    if factor is not None:
-        for gradient in (query_gradient, label_gradient, bias_gradient):
-            if gradient is not None:
-                gradient.mul_(factor)
+            else:
+                found = gradients.T @ queries if factor is None else _product(gradients.T, queries)
+            label_gradient[where] = found if factor is None else (found * factor).to(z.dtype)
+    if query_gradient is not None and factor is not None:
+        query_gradient *= factor
     if bias_gradient is not None:
-        bias_gradient /= problem.scale
+        bias_gradient *= (1.0 if factor is None else factor) / problem.scale
     return Gradients(query_gradient, None if label_gradient is None else label_gradient.to(label_dtype), bias_gradient)
 
 

@@ -13,7 +13,7 @@ __all__ = ["active_tiles", "label_order"]
 def label_order(queries: Tensor, labels: Tensor) -> Tensor:
     """Labels by falling mean score, int64 [L]: what many rows give weight to stands together, in few tiles.
 
-    As the vocabulary order of Wijmans et al., Cut Your Losses in Large-Vocabulary Language Models, ICLR 2025, section 4.3.
+    As the vocabulary order of Wijmans et al., Cut Your Losses in Large-Vocabulary Language Models, ICLR 2025.
     """
     mean = queries.float().mean(0).to(labels.dtype)
     return torch.mv(labels, mean).argsort(descending=True, stable=True)
