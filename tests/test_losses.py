@@ -367,6 +367,8 @@ def test_modules_compute_their_functions(name: str) -> None:
     actual = module(q, z, positives, label_bias=bias, exclude=exclude)
     torch.testing.assert_close(actual, function(q, z, positives, 0.2, label_bias=bias, exclude=exclude))
     assert "temperature=0.2" in repr(module)
+    with pytest.raises(TypeError, match="tile_size"):
+        module(q, z, positives, tile_size=3)
 
 
 def test_other_modules() -> None:
@@ -376,7 +378,7 @@ def test_other_modules() -> None:
         triplet_margin(q, z, positives, k=3, margins=(0.2, 0.4)),
     )
     torch.testing.assert_close(
-        losses.PrototypeRegularisationLoss(0.2, 3)(q, z, 2 * z, positives),
+        losses.PrototypeRegularisationLoss(margin=0.2, k=3)(q, z, 2 * z, positives),
         prototype_regularisation(q, z, 2 * z, positives, margin=0.2, k=3),
     )
     threshold = torch.full((11,), torch.nan, dtype=torch.float64)
@@ -425,3 +427,7 @@ def test_refuses_what_does_not_fit() -> None:
         triplet_margin(q, z * torch.nan, one)
     with pytest.raises(InputError, match="temperature must be one positive number"):
         losses.SoftmaxLoss(0.0)
+    with pytest.raises(
+        InputError, match="SoftTopKLoss has no setting 'slopes'; it has k, slope, threshold, label_bias"
+    ):
+        losses.SoftTopKLoss(0.1, slopes=2.0)

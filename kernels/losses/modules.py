@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from inspect import signature
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +18,6 @@ from xmc.kernels.losses.rows import Options
 from xmc.kernels.losses.soft_topk import soft_topk
 from xmc.kernels.losses.softmax import decoupled_softmax, softmax
 from xmc.kernels.positives import Positives
-from xmc.kernels.statistics import DEFAULT_TILE_BYTES
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 __all__ = [
     "BinaryCrossEntropyLoss",
@@ -32,195 +30,103 @@ __all__ = [
 ]
 
 
-class _StreamingLoss(nn.Module):
-    """Settings of a loss over all labels.
+class _Loss(nn.Module):
+    """A loss function with settings: what it takes by name, here or with each batch.
 
-    temperature: τ > 0; with `learn_temperature` it is where τ = exp(log_temperature) starts, a parameter of the module.
-    tile_bytes, impl: as in `label_statistics`. Called with (queries, labels, positives) and, by name, what else the
-    function of the same name takes with each batch.
+    Called with (queries, labels, positives) as the function is; a name given with a batch goes before the setting.
+    Raises InputError for a setting that the function does not have.
     """
 
-    def __init__(
-        self,
-        temperature: float = 0.05,
-        *,
-        learn_temperature: bool = False,
-        tile_bytes: int = DEFAULT_TILE_BYTES,
-        impl: str | None = None,
-    ) -> None:
+    function: ClassVar[Callable[..., Tensor]]
+
+    def __init__(self, **settings: Any) -> None:
         super().__init__()
+        known = [
+            name for name, one in signature(type(self).function).parameters.items() if one.kind is one.KEYWORD_ONLY
+        ]
+        if isinstance(self, _LossOverLabels):
+            known += Options.__annotations__
+        unknown = sorted(set(settings) - set(known))
+        if unknown:
+            raise InputError(f"{type(self).__name__} has no setting {unknown[0]!r}; it has {', '.join(known)}.")
+        self.settings = settings
+
+    def forward(self, *tensors: Any, **options: Any) -> Tensor:
+        """The loss, a scalar."""
+        return type(self).function(*tensors, **{**self.settings, **options})
+
+    def extra_repr(self) -> str:
+        """The settings, for print(module)."""
+        return ", ".join(f"{name}={value!r}" for name, value in self.settings.items())
+
+
+class _LossOverLabels(_Loss):
+    """A loss over all labels, with a temperature.
+
+    temperature: τ > 0; with `learn_temperature` it is where τ = exp(log_temperature) starts, a parameter of the module.
+    settings: tile_bytes, impl, skip, label_bias and so on, as in the function.
+    """
+
+    def __init__(self, temperature: float = 0.05, *, learn_temperature: bool = False, **settings: Any) -> None:
+        super().__init__(**settings)
         if not 0 < temperature < math.inf:
             raise InputError(f"temperature must be one positive number, but is {temperature}.")
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature))) if learn_temperature else None
-        self.initial_temperature, self.tile_bytes, self.impl = temperature, tile_bytes, impl
+        self.initial_temperature = temperature
 
     @property
     def temperature(self) -> float | Tensor:
         """τ as it is now."""
         return self.initial_temperature if self.log_temperature is None else self.log_temperature.exp()
 
+    def forward(self, queries: Tensor, labels: Tensor, positives: Positives, **options: Any) -> Tensor:
+        """The loss, a scalar."""
+        return super().forward(queries, labels, positives, self.temperature, **options)
+
     def extra_repr(self) -> str:
         """The settings, for print(module)."""
-        learned = "" if self.log_temperature is None else ", learned"
-        return f"temperature={float(torch.as_tensor(self.temperature).detach()):.4g}{learned}"
-
-    def _options(self, options: Options) -> Options:
-        return {"tile_bytes": self.tile_bytes, "impl": self.impl, **options}
+        learned = "" if self.log_temperature is None else " (learned)"
+        shown = f"temperature={float(torch.as_tensor(self.temperature).detach()):.4g}{learned}"
+        return ", ".join(part for part in (shown, super().extra_repr()) if part)
 
 
-class SoftmaxLoss(_StreamingLoss):
+class SoftmaxLoss(_LossOverLabels):
     """`softmax` as a module."""
 
-    def forward(
-        self,
-        queries: Tensor,
-        labels: Tensor,
-        positives: Positives,
-        *,
-        log_inclusion: Tensor | None = None,
-        **options: Unpack[Options],
-    ) -> Tensor:
-        """The loss, a scalar."""
-        settings = self._options(options)
-        return softmax(queries, labels, positives, self.temperature, log_inclusion=log_inclusion, **settings)
+    function = staticmethod(softmax)
 
 
-class DecoupledSoftmaxLoss(_StreamingLoss):
+class DecoupledSoftmaxLoss(_LossOverLabels):
     """`decoupled_softmax` as a module."""
 
-    def forward(
-        self,
-        queries: Tensor,
-        labels: Tensor,
-        positives: Positives,
-        *,
-        log_inclusion: Tensor | None = None,
-        **options: Unpack[Options],
-    ) -> Tensor:
-        """The loss, a scalar."""
-        settings = self._options(options)
-        return decoupled_softmax(queries, labels, positives, self.temperature, log_inclusion=log_inclusion, **settings)
+    function = staticmethod(decoupled_softmax)
 
 
-class MultiLabelClusterDiscriminationLoss(_StreamingLoss):
+class MultiLabelClusterDiscriminationLoss(_LossOverLabels):
     """`multi_label_cluster_discrimination` as a module."""
 
-    def forward(
-        self,
-        queries: Tensor,
-        labels: Tensor,
-        positives: Positives,
-        *,
-        log_inclusion: Tensor | None = None,
-        **options: Unpack[Options],
-    ) -> Tensor:
-        """The loss, a scalar."""
-        return multi_label_cluster_discrimination(
-            queries, labels, positives, self.temperature, log_inclusion=log_inclusion, **self._options(options)
-        )
+    function = staticmethod(multi_label_cluster_discrimination)
 
 
-class BinaryCrossEntropyLoss(_StreamingLoss):
+class BinaryCrossEntropyLoss(_LossOverLabels):
     """`binary_cross_entropy` as a module."""
 
-    def forward(
-        self,
-        queries: Tensor,
-        labels: Tensor,
-        positives: Positives,
-        *,
-        propensities: Tensor | None = None,
-        **options: Unpack[Options],
-    ) -> Tensor:
-        """The loss, a scalar."""
-        settings = self._options(options)
-        return binary_cross_entropy(queries, labels, positives, self.temperature, propensities=propensities, **settings)
+    function = staticmethod(binary_cross_entropy)
 
 
-class SoftTopKLoss(_StreamingLoss):
-    """`soft_topk` as a module, of k labels with the slope α."""
+class SoftTopKLoss(_LossOverLabels):
+    """`soft_topk` as a module; k and slope are settings, a `threshold` comes with each batch."""
 
-    def __init__(
-        self,
-        temperature: float = 0.05,
-        *,
-        k: int = 5,
-        slope: float = 2.0,
-        learn_temperature: bool = False,
-        tile_bytes: int = DEFAULT_TILE_BYTES,
-        impl: str | None = None,
-    ) -> None:
-        super().__init__(temperature, learn_temperature=learn_temperature, tile_bytes=tile_bytes, impl=impl)
-        self.k, self.slope = k, slope
-
-    def forward(
-        self,
-        queries: Tensor,
-        labels: Tensor,
-        positives: Positives,
-        *,
-        threshold: Tensor | None = None,
-        **options: Unpack[Options],
-    ) -> Tensor:
-        """The loss, a scalar; `threshold` is read and overwritten."""
-        return soft_topk(
-            queries,
-            labels,
-            positives,
-            self.temperature,
-            k=self.k,
-            slope=self.slope,
-            threshold=threshold,
-            **self._options(options),
-        )
+    function = staticmethod(soft_topk)
 
 
-class TripletMarginLoss(nn.Module):
+class TripletMarginLoss(_Loss):
     """`triplet_margin` as a module."""
 
-    def __init__(
-        self,
-        k: int = 10,
-        margins: tuple[float, float] = (0.1, 0.3),
-        temperature: float = 0.1,
-        impl: str | None = None,
-    ) -> None:
-        super().__init__()
-        self.k, self.margins, self.temperature, self.impl = k, margins, temperature, impl
-
-    def forward(
-        self, queries: Tensor, labels: Tensor, positives: Positives, *, exclude: Positives | None = None
-    ) -> Tensor:
-        """The loss, a scalar."""
-        return triplet_margin(
-            queries,
-            labels,
-            positives,
-            k=self.k,
-            margins=self.margins,
-            temperature=self.temperature,
-            exclude=exclude,
-            impl=self.impl,
-        )
+    function = staticmethod(triplet_margin)
 
 
-class PrototypeRegularisationLoss(nn.Module):
-    """`prototype_regularisation` as a module."""
+class PrototypeRegularisationLoss(_Loss):
+    """`prototype_regularisation` as a module; called with (queries, labels, prototypes, positives)."""
 
-    def __init__(self, margin: float = 0.1, k: int = 10, impl: str | None = None) -> None:
-        super().__init__()
-        self.margin, self.k, self.impl = margin, k, impl
-
-    def forward(
-        self,
-        queries: Tensor,
-        labels: Tensor,
-        prototypes: Tensor,
-        positives: Positives,
-        *,
-        exclude: Positives | None = None,
-    ) -> Tensor:
-        """The loss, a scalar."""
-        return prototype_regularisation(
-            queries, labels, prototypes, positives, margin=self.margin, k=self.k, exclude=exclude, impl=self.impl
-        )
+    function = staticmethod(prototype_regularisation)
