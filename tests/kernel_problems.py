@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -12,13 +14,20 @@ from xmc.kernels.positives import Positives
 from xmc.kernels.reductions import LogSumExp, Reduction, Sigmoid, Softplus
 from xmc.kernels.statistics import row_statistics
 
+needs_triton = pytest.mark.skipif(
+    find_spec("triton") is None or os.environ.get("TRITON_INTERPRET") != "1",
+    reason="triton is not installed, or TRITON_INTERPRET=1 not set where there is a GPU",
+)
+
 ENGINES = [
     pytest.param(("torch", "cpu"), id="torch"),
-    pytest.param(("triton", "cpu"), id="triton"),
+    pytest.param(("triton", "cpu"), id="triton", marks=needs_triton),
     pytest.param(("torch", "cuda"), id="torch-cuda", marks=pytest.mark.cuda),
     pytest.param(("triton", "cuda"), id="triton-cuda", marks=pytest.mark.cuda),
 ]
 """(engine, device); Triton on a CPU is its interpreter."""
+
+CPU_ENGINES = ["torch", pytest.param("triton", marks=needs_triton)]
 
 SHAPES = [(1, 1, 8), (3, 7, 16), (41, 401, 96), (64, 4099, 33)]
 REDUCTIONS = ["logsumexp", "sigmoid", "softplus"]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from kernel_problems import random_positives
+from kernel_problems import CPU_ENGINES, random_positives
 from torch.nn.functional import normalize
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -35,7 +35,7 @@ class Largest(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize("impl", ["torch", "triton"])
+@pytest.mark.parametrize("impl", CPU_ENGINES)
 @pytest.mark.parametrize(
     "name",
     [
@@ -66,7 +66,7 @@ def test_losses_never_hold_the_scores(name: str, impl: str) -> None:
     assert allowed < 0.85 * QUERIES * count
 
 
-@pytest.mark.parametrize("impl", ["torch", "triton"])
+@pytest.mark.parametrize("impl", CPU_ENGINES)
 def test_topk_never_holds_the_scores(impl: str) -> None:
     generator = torch.Generator().manual_seed(0)
     queries = torch.randn(QUERIES, DIMENSION, generator=generator)

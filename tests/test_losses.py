@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from kernel_problems import random_positives
+from kernel_problems import CPU_ENGINES, random_positives
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid, normalize, softplus
 
@@ -130,7 +130,7 @@ def test_gradcheck_with_learned_temperature(name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("impl", ["torch", "triton"])
+@pytest.mark.parametrize("impl", CPU_ENGINES)
 @pytest.mark.parametrize("name", STREAMED)
 def test_engines_agree_with_the_reference_in_float32(name: str, impl: str) -> None:
     torch.manual_seed(3)
@@ -294,7 +294,7 @@ def dense_triplet(s: Tensor, positives: Positives, k: int, margins: tuple[float,
     return torch.stack(rows).mean()
 
 
-@pytest.mark.parametrize("impl", ["torch", "triton", "reference"])
+@pytest.mark.parametrize("impl", [*CPU_ENGINES, "reference"])
 @pytest.mark.parametrize("margins", [(0.1, 0.3), (0.3, 0.3), (0.0, 0.0)])
 def test_triplet_margin(impl: str, margins: tuple[float, float]) -> None:
     torch.manual_seed(7)

@@ -7,7 +7,17 @@ import sys
 
 import pytest
 import torch
-from kernel_problems import ENGINES, REDUCTIONS, SHAPES, assert_no_worse, dense, evaluate, problem
+from kernel_problems import (
+    CPU_ENGINES,
+    ENGINES,
+    REDUCTIONS,
+    SHAPES,
+    assert_no_worse,
+    dense,
+    evaluate,
+    needs_triton,
+    problem,
+)
 from torch import Tensor
 
 from xmc.errors import ConfigError, InputError
@@ -201,7 +211,7 @@ def test_a_row_with_all_labels_positive_has_no_negatives(engine: Engine) -> None
         assert gradient.isfinite().all()
 
 
-@pytest.mark.parametrize("impl", ["torch", "triton"])
+@pytest.mark.parametrize("impl", CPU_ENGINES)
 def test_shards_of_queries_and_of_labels_combine(impl: str) -> None:
     """Row statistics of two halves of the labels combine with a log-sum-exp or a sum; halves of the queries stack."""
     one = problem((12, 130, 8), seed=9, exclude=False).to(torch.float32)
@@ -297,7 +307,7 @@ def test_refuses_what_does_not_fit() -> None:
         label_statistics(q, z, one, impl="cuda")
 
 
-@pytest.mark.parametrize("impl", ["torch", "triton", "reference"])
+@pytest.mark.parametrize("impl", [*CPU_ENGINES, "reference"])
 @pytest.mark.parametrize("where", ["queries", "labels", "bias"])
 def test_refuses_nan(impl: str, where: str) -> None:
     tensors = {"queries": torch.randn(2, 3), "labels": torch.randn(4, 3), "bias": torch.randn(4)}
@@ -343,6 +353,7 @@ def test_environment_variable_chooses_the_backend(monkeypatch: pytest.MonkeyPatc
         label_statistics(q, z, one)
 
 
+@needs_triton
 def test_triton_is_refused_where_it_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
     q, z, one = torch.randn(2, 3), torch.randn(4, 3), Positives.from_lists([[0], [1]])
     with pytest.raises(ConfigError, match="impl asks for the kernel backend 'triton', but it computes in float32"):

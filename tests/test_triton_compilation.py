@@ -12,6 +12,8 @@ import sys
 
 import pytest
 
+pytest.importorskip("triton")
+
 COMPILE = """
 import importlib, json, subprocess, sys, tempfile
 from pathlib import Path

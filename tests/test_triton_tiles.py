@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from kernel_problems import random_positives
+from kernel_problems import needs_triton, random_positives
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -12,6 +12,9 @@ from xmc.kernels.entries import Entries
 from xmc.kernels.losses import decoupled_softmax, soft_topk
 from xmc.kernels.positives import Positives
 from xmc.kernels.reductions import LogSumExp
+
+pytest.importorskip("triton")
+
 from xmc.kernels.triton_tiles.block_sparse import block_sparse_matmul
 from xmc.kernels.triton_tiles.buckets import Buckets
 from xmc.kernels.triton_tiles.heuristics import TileShape, tile_shape
@@ -19,7 +22,7 @@ from xmc.kernels.triton_tiles.reduce import reduce_scores
 from xmc.kernels.triton_tiles.skipping import active_tiles, label_order
 
 DEVICES = [
-    pytest.param("cpu", id="interpreter"),
+    pytest.param("cpu", id="interpreter", marks=needs_triton),
     pytest.param("cuda", id="cuda", marks=pytest.mark.cuda),
 ]
 
@@ -127,8 +130,9 @@ def test_buckets_hold_every_entry_in_its_tile() -> None:
     assert found == wanted
 
 
-def test_results_are_the_same_from_run_to_run() -> None:
-    queries, labels, positives = peaked(torch.float32, "cpu")
+@pytest.mark.parametrize("device", DEVICES)
+def test_results_are_the_same_from_run_to_run(device: str) -> None:
+    queries, labels, positives = peaked(torch.float32, device)
     found = []
     for _ in range(2):
         q, z = queries.clone().requires_grad_(), labels.clone().requires_grad_()
