@@ -46,12 +46,14 @@ def test_what_is_left_out_weighs_less_than_rounding(dtype: torch.dtype) -> None:
 
 
 def peaked(dtype: torch.dtype, device: str) -> tuple[Tensor, Tensor, Positives]:
-    """Labels of 12 groups, each query near one label: most tiles weigh nothing in most rows."""
+    """Labels of 12 groups, each of several tiles, each query near one label: most tiles weigh nothing in most rows."""
     generator = torch.Generator().manual_seed(1)
+    size, step = (60, 5) if device == "cpu" else (1024, 8)
     centres = normalize(torch.randn(12, 24, generator=generator), dim=1)
-    labels = normalize(centres.repeat_interleave(60, 0) + 0.1 * torch.randn(720, 24, generator=generator), dim=1)
-    chosen = torch.arange(0, 240, 5)
-    queries = normalize(labels[chosen] + 0.05 * torch.randn(48, 24, generator=generator), dim=1)
+    noise = torch.randn(12 * size, 24, generator=generator)
+    labels = normalize(centres.repeat_interleave(size, 0) + 0.1 * noise, dim=1)
+    chosen = torch.arange(0, 4 * size, step)
+    queries = normalize(labels[chosen] + 0.05 * torch.randn(len(chosen), 24, generator=generator), dim=1)
     positives = Positives.from_lists([[int(one)] for one in chosen]).to(device)
     return queries.to(device, dtype), labels.to(device, dtype), positives
 
