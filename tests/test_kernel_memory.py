@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from kernel_problems import CPU_ENGINES, random_positives
+from kernel_problems import CPU_ENGINES, needs_triton, random_positives
 from torch.nn.functional import normalize
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -35,22 +35,23 @@ class Largest(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize("impl", CPU_ENGINES)
-@pytest.mark.parametrize(
-    "name",
-    [
-        "softmax",
-        "decoupled_softmax",
-        "soft_topk",
-        "binary_cross_entropy",
-        "multi_label_cluster_discrimination",
-        "triplet_margin",
-    ],
-)
+LOSSES = [
+    "softmax",
+    "decoupled_softmax",
+    "binary_cross_entropy",
+    "multi_label_cluster_discrimination",
+    "triplet_margin",
+]
+CASES = [
+    *(pytest.param(name, "torch", id=f"{name}-torch") for name in [*LOSSES, "soft_topk"]),
+    *(pytest.param(name, "triton", id=f"{name}-triton", marks=needs_triton) for name in LOSSES),
+]
+"""Soft top-k takes the interpreter long; its parts there are those of triplet_margin and binary_cross_entropy."""
+
+
+@pytest.mark.parametrize(("name", "impl"), CASES)
 def test_losses_never_hold_the_scores(name: str, impl: str) -> None:
     """The labels' gradient and one tile are the largest there is."""
-    if (name, impl) == ("soft_topk", "triton"):
-        pytest.skip("the interpreter takes its time; its parts are in triplet_margin and binary_cross_entropy")
     count = LABELS[impl]
     generator = torch.Generator().manual_seed(0)
     queries = normalize(torch.randn(QUERIES, DIMENSION, generator=generator), dim=1).requires_grad_()
