@@ -14,7 +14,7 @@ from xmc.errors import InputError
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-__all__ = ["Positives"]
+__all__ = ["Positives", "require_positives"]
 
 
 @dataclass(frozen=True)
@@ -110,4 +110,12 @@ class Positives:
             torch.from_numpy(matrix.indptr).long(),
             torch.from_numpy(matrix.indices),
             torch.from_numpy(matrix.data) if weighted else None,
+        )
+
+
+def require_positives(given: object, name: str) -> None:
+    """Raise InputError unless what was given as `name` is Positives."""
+    if not isinstance(given, Positives):
+        raise InputError(
+            f"{name} must be Positives, not {type(given).__name__}; Positives.from_lists makes them from lists."
         )

@@ -14,7 +14,7 @@ from xmc.errors import InputError, NotFiniteError
 from xmc.kernels import reference, torch_tiles
 from xmc.kernels.dispatch import choose_backend
 from xmc.kernels.entries import Entries
-from xmc.kernels.positives import Positives
+from xmc.kernels.positives import Positives, require_positives
 from xmc.kernels.problem import Problem, Result
 from xmc.kernels.reductions import LogSumExp, Reduction, Sigmoid, Softplus
 
@@ -301,6 +301,8 @@ def _check(
     if shift is not None and shift.shape != (len(queries),):
         raise InputError(f"shift must have shape ({len(queries)},), not {tuple(shift.shape)}.")
     lists = [positives] if exclude is None else [positives, exclude]
+    for one, name in zip(lists, ("positives", "exclude"), strict=False):
+        require_positives(one, name)
     tensors = [queries, labels, *(one.indptr for one in lists), label_bias, shift]
     devices = {tensor.device for tensor in tensors if tensor is not None}
     if len(devices) != 1:

@@ -10,7 +10,7 @@ from torch import Tensor
 from xmc.errors import InputError, NotFiniteError
 from xmc.kernels import reference, torch_topk
 from xmc.kernels.dispatch import choose_backend
-from xmc.kernels.positives import Positives
+from xmc.kernels.positives import Positives, require_positives
 
 __all__ = ["topk_inner_product"]
 
@@ -61,6 +61,7 @@ def topk_inner_product(
     if label_bias is not None and label_bias.shape != (len(labels),):
         raise InputError(f"label_bias must have shape ({len(labels)},), not {tuple(label_bias.shape)}.")
     if exclude is not None:
+        require_positives(exclude, "exclude")
         exclude = exclude.to(queries.device)
         exclude.check(len(queries), len(labels), "exclude")
     k = min(k, len(labels))

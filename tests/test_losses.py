@@ -431,3 +431,13 @@ def test_refuses_what_does_not_fit() -> None:
         InputError, match="SoftTopKLoss has no setting 'slopes'; it has k, slope, threshold, label_bias"
     ):
         losses.SoftTopKLoss(0.1, slopes=2.0)
+
+
+@pytest.mark.parametrize("name", [*STREAMED, "triplet_margin"])
+def test_lists_are_refused_with_the_remedy(name: str) -> None:
+    q, z, one = torch.randn(2, 3), torch.randn(9, 3), Positives.from_lists([[0], [1]])
+    function: Any = getattr(losses, name)
+    with pytest.raises(InputError, match=r"positives must be Positives, not list; Positives\.from_lists"):
+        function(q, z, [[0], [1]])
+    with pytest.raises(InputError, match="exclude must be Positives, not list"):
+        function(q, z, one, exclude=[[2], [3]])

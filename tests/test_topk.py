@@ -101,6 +101,8 @@ def test_no_graph_and_no_autocast() -> None:
 
 def test_bad_exclusions() -> None:
     q, z = integers(2, 4, 0), integers(5, 4, 1)
+    with pytest.raises(InputError, match=r"exclude must be Positives, not list"):
+        topk_inner_product(q, z, 2, exclude=[[1], [2]])  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"exclude has 1 rows for 2 queries"):
         topk_inner_product(q, z, 2, exclude=Positives.from_lists([[1]]))
     with pytest.raises(InputError, match=r"exclude.indices range from 1 to 5, outside of the 5 labels"):

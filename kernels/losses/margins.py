@@ -9,7 +9,7 @@ from xmc.errors import InputError
 from xmc.kernels.entries import Entries
 from xmc.kernels.losses.rows import mean_over_rows
 from xmc.kernels.pairs import pair_scores
-from xmc.kernels.positives import Positives
+from xmc.kernels.positives import Positives, require_positives
 from xmc.kernels.topk import topk_inner_product
 
 __all__ = ["prototype_regularisation", "triplet_margin"]
@@ -101,8 +101,10 @@ def _hardest(
     """The k hardest negatives of each query that counts, int64 [B, k'], and whether there is one in each place."""
     if k < 1:
         raise InputError(f"k must be at least 1, but is {k}.")
+    require_positives(positives, "positives")
     positives.check(len(queries), len(labels))
     if exclude is not None:
+        require_positives(exclude, "exclude")
         exclude.check(len(queries), len(labels), "exclude")
     taken = Entries.of(positives, exclude, len(labels))
     left_out = Positives(taken.indptr, taken.columns)

@@ -12,7 +12,7 @@ from torch.nn.functional import logsigmoid
 from xmc.errors import InputError
 from xmc.kernels.entries import Entries
 from xmc.kernels.losses.rows import Options, mean_over_rows
-from xmc.kernels.positives import Positives
+from xmc.kernels.positives import Positives, require_positives
 from xmc.kernels.reductions import Sigmoid
 from xmc.kernels.statistics import DEFAULT_TILE_BYTES, row_statistics, temperature_of
 from xmc.kernels.topk import topk_inner_product
@@ -59,8 +59,10 @@ def soft_topk(
         raise InputError(f"slope must be positive, but is {slope}.")
     if threshold is not None and threshold.shape != (len(queries),):
         raise InputError(f"threshold must have shape ({len(queries)},), not {tuple(threshold.shape)}.")
+    require_positives(positives, "positives")
     exclude = options.get("exclude")
     if exclude is not None:
+        require_positives(exclude, "exclude")
         positives.check(len(queries), len(labels))
         exclude.check(len(queries), len(labels), "exclude")
         options["exclude"] = Entries.of(positives, exclude, len(labels)).excluded
