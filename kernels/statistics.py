@@ -17,6 +17,7 @@ from xmc.kernels.entries import Entries
 from xmc.kernels.positives import Positives, require_positives
 from xmc.kernels.problem import Problem, Result
 from xmc.kernels.reductions import LogSumExp, Reduction, Sigmoid, Softplus
+from xmc.kernels.shards import LabelShard
 
 __all__ = [
     "DEFAULT_TILE_BYTES",
@@ -96,6 +97,7 @@ def label_statistics(
     tile_bytes: int = DEFAULT_TILE_BYTES,
     skip: bool = True,
     impl: str | None = None,
+    shard: LabelShard | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Log-sum-exp of each query's negatives, and the scores of its positives, with s_ij = q_i·z_j / τ + b_j.
 
@@ -119,6 +121,7 @@ def label_statistics(
         from it anyway. A label that no query of the batch gives weight to then gets no gradient instead of a tiny one.
     impl: "triton", "torch" or "reference"; by default the environment variable XMC_KERNELS, else Triton on CUDA and torch
         elsewhere.
+    shard: where labels are split over processes, which of them are given here; see xmc.kernels.shards.
 
     Returns
     -------
@@ -148,6 +151,7 @@ def label_statistics(
         tile_bytes=tile_bytes,
         skip=skip,
         impl=impl,
+        shard=shard,
     )
     if log_inclusion is not None:
         positive_scores = positive_scores + log_inclusion[positives.indices.long()]
@@ -166,6 +170,7 @@ def sigmoid_statistics(
     tile_bytes: int = DEFAULT_TILE_BYTES,
     skip: bool = True,
     impl: str | None = None,
+    shard: LabelShard | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Sum over all labels of σ(α (s_ij + t_i)), and its derivative in t_i, with s_ij = q_i·z_j / τ + b_j.
 
@@ -189,6 +194,7 @@ def sigmoid_statistics(
         tile_bytes=tile_bytes,
         skip=skip,
         impl=impl,
+        shard=shard,
     )
     return total, derivative
 
@@ -203,6 +209,7 @@ def softplus_sum(
     tile_bytes: int = DEFAULT_TILE_BYTES,
     skip: bool = True,
     impl: str | None = None,
+    shard: LabelShard | None = None,
 ) -> Tensor:
     """Sum over all labels of log(1 + exp(s_ij)), [B], with s_ij = q_i·z_j / τ + b_j.
 
@@ -220,6 +227,7 @@ def softplus_sum(
         tile_bytes=tile_bytes,
         skip=skip,
         impl=impl,
+        shard=shard,
     )
     return total
 
@@ -237,6 +245,7 @@ def row_statistics(
     tile_bytes: int = DEFAULT_TILE_BYTES,
     skip: bool = True,
     impl: str | None = None,
+    shard: LabelShard | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What the public functions are made of: (statistic [B], its derivative in the shift [B], positive scores [nnz]).
 
@@ -244,6 +253,13 @@ def row_statistics(
     reduction's own shift was detached from.
     """
     backend = choose_backend(impl, queries)
+    everyone, places = positives, None
+    if shard is not None:
+        require_positives(positives, "positives")
+        positives.check(len(queries), shard.total)
+        positives, places = shard.own_pairs(positives, len(labels))
+        exclude = None if exclude is None else shard.own_pairs(exclude, len(labels))[0]
+        label_bias = None if label_bias is None else label_bias[shard.own(len(labels))]
     _check(queries, labels, positives, label_bias, shift, exclude)
     scale = 1.0 / temperature_of(temperature)
     temperature = torch.as_tensor(temperature, dtype=torch.promote_types(queries.dtype, torch.float32))
@@ -259,6 +275,8 @@ def row_statistics(
         found = _RowStatistics.apply(  # type: ignore[no-untyped-call]
             queries, labels, temperature, label_bias, shift, problem, engine
         )
+    if shard is not None and places is not None:
+        found = shard.combine(reduction, *found, places, len(everyone.indices))
     if bool(found[0].isnan().any()) or bool(found[2].isnan().any()):
         raise NotFiniteError(
             "queries, labels or their bias hold NaN, or infinities that cancel, which no loss can be made of."

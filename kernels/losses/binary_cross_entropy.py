@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from xmc.errors import InputError
-from xmc.kernels.losses.rows import Options, mean_over_counted_rows, row_sum, weights_of
+from xmc.kernels.losses.rows import Options, label_count, mean_over_counted_rows, row_sum, weights_of
 from xmc.kernels.positives import Positives
 from xmc.kernels.reductions import Softplus
 from xmc.kernels.statistics import row_statistics
@@ -42,8 +42,9 @@ def binary_cross_entropy(
     Other arguments and errors as in `decoupled_softmax`; InputError also for propensities outside of (0, 1].
     """
     if propensities is not None:
-        if propensities.shape != (len(labels),):
-            raise InputError(f"propensities must have shape ({len(labels)},), not {tuple(propensities.shape)}.")
+        count = label_count(labels, options)
+        if propensities.shape != (count,):
+            raise InputError(f"propensities must have shape ({count},), not {tuple(propensities.shape)}.")
         if not bool(((propensities > 0) & (propensities <= 1)).all()):
             raise InputError("propensities must be in (0, 1].")
     total, _, positive_scores = row_statistics(Softplus(), queries, labels, positives, temperature, **options)

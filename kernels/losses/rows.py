@@ -8,8 +8,17 @@ import torch
 from torch import Tensor
 
 from xmc.kernels.positives import Positives
+from xmc.kernels.shards import LabelShard
 
-__all__ = ["Options", "mean_over_counted_rows", "mean_over_rows", "row_logsumexp", "row_sum", "weights_of"]
+__all__ = [
+    "Options",
+    "label_count",
+    "mean_over_counted_rows",
+    "mean_over_rows",
+    "row_logsumexp",
+    "row_sum",
+    "weights_of",
+]
 
 
 class Options(TypedDict, total=False):
@@ -24,6 +33,13 @@ class Options(TypedDict, total=False):
     tile_bytes: int
     skip: bool
     impl: str | None
+    shard: LabelShard | None
+
+
+def label_count(labels: Tensor, options: Options) -> int:
+    """How many labels there are in all processes."""
+    shard = options.get("shard")
+    return len(labels) if shard is None else shard.total
 
 
 def row_sum(terms: Tensor, positives: Positives) -> Tensor:

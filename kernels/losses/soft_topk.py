@@ -11,7 +11,7 @@ from torch.nn.functional import logsigmoid
 
 from xmc.errors import InputError
 from xmc.kernels.entries import Entries
-from xmc.kernels.losses.rows import Options, mean_over_rows
+from xmc.kernels.losses.rows import Options, label_count, mean_over_rows
 from xmc.kernels.positives import Positives, require_positives
 from xmc.kernels.reductions import Sigmoid
 from xmc.kernels.statistics import DEFAULT_TILE_BYTES, row_statistics, temperature_of
@@ -53,8 +53,9 @@ def soft_topk(
     Source: Gupta et al., Dual-encoders for Extreme Multi-label Classification, ICLR 2024, section 4.3, whose code bisects in
     32 passes.
     """
-    if not 1 <= k < len(labels):
-        raise InputError(f"k must be at least 1 and less than the {len(labels)} labels, but is {k}.")
+    count = label_count(labels, options)
+    if not 1 <= k < count:
+        raise InputError(f"k must be at least 1 and less than the {count} labels, but is {k}.")
     if not 0 < slope < math.inf:
         raise InputError(f"slope must be positive, but is {slope}.")
     if threshold is not None and threshold.shape != (len(queries),):
@@ -63,9 +64,9 @@ def soft_topk(
     exclude = options.get("exclude")
     if exclude is not None:
         require_positives(exclude, "exclude")
-        positives.check(len(queries), len(labels))
-        exclude.check(len(queries), len(labels), "exclude")
-        options["exclude"] = Entries.of(positives, exclude, len(labels)).excluded
+        positives.check(len(queries), count)
+        exclude.check(len(queries), count, "exclude")
+        options["exclude"] = Entries.of(positives, exclude, count).excluded
     search = _Search(queries.detach(), labels.detach(), temperature, k, slope, options)
     with torch.no_grad():
         start, best = search.run(threshold)
@@ -87,6 +88,7 @@ class _Search:
         self, queries: Tensor, labels: Tensor, temperature: float | Tensor, k: int, slope: float, options: Options
     ) -> None:
         self.queries, self.labels, self.k, self.slope, self.options = queries, labels, k, slope, options
+        self.count = label_count(labels, options)
         self.temperature = temperature_of(temperature)
 
     def run(self, known: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -142,17 +144,22 @@ class _Search:
 
     def _best(self, count: int) -> Tensor:
         """The scores of the best labels of each query: one pass."""
-        bias = self.options.get("label_bias")
+        bias, exclude = self.options.get("label_bias"), self.options.get("exclude")
+        shard = self.options.get("shard")
+        if shard is not None:
+            bias = None if bias is None else bias[shard.own(len(self.labels))]
+            exclude = None if exclude is None else shard.own_pairs(exclude, len(self.labels))[0]
+        count = min(count, self.count)
         scores, _ = topk_inner_product(
             self.queries,
             self.labels,
-            min(count, len(self.labels)),
+            count,
             label_bias=None if bias is None else bias.detach() * self.temperature,
-            exclude=self.options.get("exclude"),
+            exclude=exclude,
             tile_bytes=min(self.options.get("tile_bytes", DEFAULT_TILE_BYTES), TOPK_TILE_BYTES),
             impl=self.options.get("impl"),
         )
-        return scores / self.temperature
+        return (scores if shard is None else shard.best(scores, count)) / self.temperature
 
     def _solve(
         self, best: Tensor, guess: Tensor | None = None, total: Tensor | None = None, derivative: Tensor | None = None
@@ -170,7 +177,7 @@ class _Search:
             rate = rate.clamp(0.05 * slope, slope)
             origin = guess
             low = torch.minimum(low, guess + (0.5 * k / rest).log() / rate)
-        others = len(self.labels) - best.shape[1]  # the exponential is capped by their number
+        others = self.count - best.shape[1]  # the exponential is capped by their number
         for _ in range(64 if best.dtype == torch.float64 else 32):
             middle = (low + high) / 2
             sigmoids = torch.sigmoid(slope * (best + middle[:, None])).sum(1)
