@@ -54,7 +54,7 @@ def steps(data, rows):
             run.optimizers.step(0.5)
         parameters = sum(p.numel() * p.element_size() for p in model.parameters())
         tables = [t for a in run.optimizers.tables for t in (a.vectors, a.weights)] + [run.optimizers.vectors]
-        state = sum(t.numel() * t.element_size() for a in tables for t in (a.first, a.second))
+        state = sum(t.numel() * t.element_size() for a in tables for t in a.moments.tensors.values())
         embeddings = (len(prepared.training) + len(data.labels)) * model.dimension * 4
         return parameters, state, embeddings, config.tile_bytes
 

@@ -40,7 +40,10 @@ def test_file_and_overrides(tmp_path: Path) -> None:
         ({"temperature": float("nan")}, r"temperature must be of type float"),
         ({"temperature": -1}, r"temperature must be greater than 0"),
         ({"token_dropout": 1.0}, r"token_dropout must be a share in \[0, 1\)"),
-        ({"negatives": "some"}, r"negatives must be one of all, sampled, but is 'some'"),
+        (
+            {"negatives": "some"},
+            r"negatives must be made of all, bank, in-batch, sampled, shortlist, clusters, but has 'some'",
+        ),
         ({"loss": "soft_topk", "negatives": "sampled"}, r"soft_topk is defined over all labels; set negatives to all"),
         ({"loss": "triplet"}, r"loss must be one of softmax"),
         ({"static": 5}, r"static must be of type StaticConfig"),

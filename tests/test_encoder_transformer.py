@@ -216,7 +216,7 @@ def test_gradient_equals_finite_differences(bert: Path) -> None:
 def test_token_dropout_keeps_special_tokens(bert: Path) -> None:
     encoder = TransformerEncoder.from_pretrained(bert)
     features = encoder.featurize(["a boat with two hulls and sails on the sea"] * 400)
-    dropped = encoder._drop(features, 0.3, torch.Generator().manual_seed(0))
+    dropped = encoder.drop(features, 0.3, torch.Generator().manual_seed(0))
     assert len(dropped) == 400
     assert (dropped.values[dropped.offsets[:-1]] == 2).all()
     assert (dropped.values[dropped.offsets[1:] - 1] == 3).all()
@@ -224,16 +224,16 @@ def test_token_dropout_keeps_special_tokens(bert: Path) -> None:
     assert kept == pytest.approx(0.7, abs=0.03)
     for probability in (1.0, 1.5):
         with pytest.raises(InputError, match="dropout"):
-            encoder(features, probability)
+            encoder.drop(features, probability)
 
 
 def test_dropout_equals_the_text_without_the_words(bert: Path) -> None:
     encoder = TransformerEncoder.from_pretrained(bert)
     features = encoder.featurize(["a boat with two hulls"])
-    kept = encoder._drop(features, 0.5, torch.Generator().manual_seed(5))
+    kept = encoder.drop(features, 0.5, torch.Generator().manual_seed(5))
     assert 2 < kept.lengths[0] < features.lengths[0]
     with torch.no_grad():
-        embedded = encoder(features, 0.5, torch.Generator().manual_seed(5))
+        embedded = encoder(kept)
     words = encoder.tokenizer.decode(kept.values[1:-1])
     torch.testing.assert_close(embedded, embed(encoder, [words]))
 

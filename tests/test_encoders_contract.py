@@ -22,6 +22,7 @@ from xmc.encoders.base import Encoder
 from xmc.encoders.dual import DualEncoder
 from xmc.encoders.static import StaticEncoder
 from xmc.encoders.transformer import TransformerEncoder
+from xmc.errors import InputError
 from xmc.training.optimizers import Optimizers
 
 Factory = Callable[[Path], Encoder]
@@ -159,20 +160,22 @@ def test_dropout_follows_its_generator_alone(encoder: Encoder) -> None:
     def dropped(seed: int, others: int) -> torch.Tensor:
         torch.manual_seed(others)
         with torch.no_grad():
-            return encoder(features, 0.5, torch.Generator().manual_seed(seed))
+            return encoder(encoder.drop(features, 0.5, torch.Generator().manual_seed(seed)))
 
     assert torch.equal(dropped(1, others=2), dropped(1, others=3))
     assert not torch.allclose(dropped(1, others=2), dropped(2, others=2))
     rows = dropped(1, others=2)
     assert not torch.allclose(rows[0], rows[1]), "each text has tokens of its own dropped"
-    with torch.no_grad():
-        assert torch.equal(encoder(features, 0.0, torch.Generator().manual_seed(1)), encoder(features))
+    assert encoder.drop(features, 0.0) is features
+    for share in (-0.1, 1.0):
+        with pytest.raises(InputError, match="dropout must be in"):
+            encoder.drop(features, share)
 
 
 def test_dropout_leaves_the_features_as_they_were(encoder: Encoder) -> None:
     features = encoder.featurize(TEXTS)
     before = sequences(features)
-    encoder(features, 0.5, torch.Generator().manual_seed(0))
+    encoder.drop(features, 0.5, torch.Generator().manual_seed(0))
     assert sequences(features) == before
 
 

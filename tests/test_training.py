@@ -20,7 +20,7 @@ from xmc.data.dataset import Dataset
 from xmc.encoders.dual import unit
 from xmc.errors import DataError, StoreError, TrainingError
 from xmc.store import LOG
-from xmc.training.negatives import AllLabels, SampledLabels
+from xmc.training.negatives import AllLabels, Batch, LabelSubset, Sampled
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,14 @@ from xmc.training.negatives import AllLabels, SampledLabels
         {"loss": "soft_topk"},
         {"loss": "binary_cross_entropy"},
         {"negatives": "sampled", "sampled_negatives": 5},
+        {"negatives": "in-batch"},
+        {"negatives": "bank", "bank": {"hard": 1, "refresh": 2, "positives": 0.5}},
+        {"negatives": "bank", "loss": "soft_topk", "label_vectors": "none", "bank": {"hard": 0, "refresh": 6}},
+        {"negatives": "shortlist", "shortlist": {"size": 2, "window_start": 1, "window_end": 6, "refresh_steps": 10}},
+        {"negatives": "clusters+sampled", "sampled_negatives": 3, "clusters": {"size": 4, "doubling_epochs": [3, 5]}},
+        {"positives_per_query": 1, "label_vector_moments": "bfloat16"},
+        {"label_vector_moments": "int8"},
+        {"gradient_cache": True},
         {"label_vectors": "none"},
         {"share_towers": False},
         {"learn_temperature": True},
@@ -177,23 +185,25 @@ def test_fewer_queries_than_a_batch_and_queries_without_anything(tmp_path: Path)
 
 def test_sampled_candidates() -> None:
     positives = colours().split("train").positives
-    sampler = SampledLabels(positives, 4, 64, weighted=False, seed=0)
+    sampler = LabelSubset([Sampled(positives, 4, 64, seed=0)], weighted=False)
     found = np.zeros(12)
     rounds = 3000
     rng = np.random.default_rng(0)
-    for _ in range(rounds):
-        batch = positives[rng.choice(positives.shape[0], 2, replace=False)]
+    for step in range(rounds):
+        chosen = rng.choice(positives.shape[0], 2, replace=False)
+        batch = Batch(step, chosen, positives[chosen], positives[chosen])
         candidates = sampler.candidates(batch)
         rows = candidates.rows.numpy()
         assert (np.diff(rows) > 0).all()
-        assert set(batch.indices) <= set(rows)
-        assert rows[candidates.positives.indices.numpy()].tolist() == batch.indices.tolist()
+        assert set(batch.positives.indices) <= set(rows)
+        assert rows[candidates.positives.indices.numpy()].tolist() == batch.positives.indices.tolist()
+        assert candidates.exclude is None
         found[rows] += 1
     # π for a batch of 2: the sampler was told 64, so compare with its formula for 2.
     share = positives.getnnz(axis=0) / positives.shape[0]
     expected = 1 - (1 - 4 / 12) * (1 - share) ** 2
     np.testing.assert_allclose(found / rounds, expected, atol=0.03)
-    everything = AllLabels(12, weighted=False).candidates(positives[:3])
+    everything = AllLabels(12, weighted=False).candidates(batch)
     assert everything.rows.tolist() == list(range(12))
     assert everything.log_inclusion is None
 

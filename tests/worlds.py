@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from xmc.config import TrainConfig
@@ -41,12 +43,14 @@ def wordnet_part(queries: int = 1500) -> Dataset:
     )
 
 
-def colours() -> Dataset:
+COLOURS = ("red", "green", "blue", "black", "white", "brown", "grey", "pink", "purple", "orange", "yellow", "cyan")
+
+
+def colours(names: Sequence[str] = COLOURS) -> Dataset:
     """Queries that name one or two of twelve colours, labels that are these colours: solved by reading the words."""
-    names = ["red", "green", "blue", "black", "white", "brown", "grey", "pink", "purple", "orange", "yellow", "cyan"]
     rng = np.random.default_rng(0)
     splits = {}
     for split, count in (("train", 400), ("test", 100)):
         chosen = [sorted(rng.choice(12, size=rng.integers(1, 3), replace=False).tolist()) for _ in range(count)]
         splits[split] = ([f"item {i} " + " and ".join(names[c] for c in row) for i, row in enumerate(chosen)], chosen)
-    return Dataset.from_lists("colours", names, splits, label_uids=[name.upper() for name in names])
+    return Dataset.from_lists("colours", list(names), splits, label_uids=[name.upper() for name in names])

@@ -1,4 +1,4 @@
-"""Which labels a step scores: all of them, or the batch's positives and a uniform sample."""
+"""Which labels a step scores, which of them it encodes, and which pairs count nowhere."""
 
 from __future__ import annotations
 
@@ -6,80 +6,191 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from xmc.config import TrainConfig
-from xmc.errors import ConfigError
 from xmc.kernels.statistics import Positives
+from xmc.training.randomness import Purpose, numpy_random
 
-__all__ = ["AllLabels", "Candidates", "Negatives", "SampledLabels", "build_negatives"]
+__all__ = ["AllLabels", "BankedLabels", "Batch", "Candidates", "Known", "LabelSubset", "Negatives", "Sampled", "Source"]
+
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The queries of one step.
+
+    rows: int64 [B], training queries. positives: CSR [B, L] of those this step trains on (values: relevance).
+    known: CSR [B, L] of pairs that must not be negatives: all positives, and the pairs of the filter file.
+    """
+
+    step: int
+    rows: Rows
+    positives: csr_matrix
+    known: csr_matrix
 
 
 @dataclass(frozen=True)
 class Candidates:
     """The labels of one step.
 
-    rows: int64 [C], label rows, ascending. positives: of the batch, as positions in `rows`.
-    log_inclusion: None where `rows` is every label; else float32 [C], see xmc.kernels.losses.
+    rows: int64 [C], the label rows that are scored, ascending. fresh: int64 [F], those among them that are encoded,
+    ascending; the others come from the bank. positives, exclude: of the batch, as positions in `rows`; `exclude` None for
+    no pairs. log_inclusion: None, or float32 [C], see xmc.kernels.losses.
     """
 
     rows: Tensor
+    fresh: Tensor
     positives: Positives
-    log_inclusion: Tensor | None
+    exclude: Positives | None
+    log_inclusion: Tensor | None = None
+
+
+class Known:
+    """The pairs of training queries and labels that are true, or filtered; draws the positives of a step."""
+
+    def __init__(self, positives: csr_matrix, filtered: npt.NDArray[np.int64], config: TrainConfig) -> None:
+        """positives: CSR [N, L]. filtered: pairs int64 [m, 2] that are neither positives nor negatives."""
+        self.positives = positives
+        ones = csr_matrix((np.ones(len(filtered), np.float32), (filtered[:, 0], filtered[:, 1])), shape=positives.shape)
+        self.pairs = csr_matrix(positives + ones) if len(filtered) else positives
+        self.seed, self.limit = config.seed, config.positives_per_query
+
+    def batch(self, step: int, rows: Rows) -> Batch:
+        """The queries `rows`, with the positives that this step trains on."""
+        positives = self.positives[rows]
+        if self.limit is not None:
+            positives = _draw(positives, self.limit, numpy_random(self.seed, step, Purpose.POSITIVES))
+        return Batch(step, rows, positives, self.pairs[rows])
 
 
 class Negatives(ABC):
     """Chooses the candidates of each batch."""
 
+    hard: int = 0
+    """How many of the labels that score highest by the bank `candidates` wants of each query."""
+
     @abstractmethod
-    def candidates(self, batch: csr_matrix) -> Candidates:
-        """Candidates for the queries whose positives are `batch` [B, L] (values: relevance)."""
+    def candidates(self, batch: Batch, hard: Tensor | None = None) -> Candidates:
+        """The labels that the step scores and encodes. hard: label rows int64, repeats allowed."""
 
 
 class AllLabels(Negatives):
     """Every label, at every step (Gupta et al., DEXML, ICLR 2024)."""
 
     def __init__(self, labels: int, weighted: bool) -> None:
-        self.rows = torch.arange(labels)
-        self.weighted = weighted
+        self.rows, self.weighted = torch.arange(labels), weighted
 
-    def candidates(self, batch: csr_matrix) -> Candidates:
+    def candidates(self, batch: Batch, hard: Tensor | None = None) -> Candidates:
+        """All labels, encoded."""
+        positives = Positives.from_scipy(batch.positives, self.weighted)
+        return Candidates(self.rows, self.rows, positives, _others(batch, None))
+
+
+class BankedLabels(Negatives):
+    """Every label at every step, of which the step encodes its positives, the hardest negatives and some in rotation."""
+
+    def __init__(self, labels: int, config: TrainConfig) -> None:
+        self.rows, self.weighted, self.seed = torch.arange(labels), config.relevance_weights, config.seed
+        self.hard, self.refresh = config.bank.hard, min(config.bank.refresh, labels)
+        self.share = config.bank.positives
+
+    def candidates(self, batch: Batch, hard: Tensor | None = None) -> Candidates:
         """All labels."""
-        return Candidates(self.rows, Positives.from_scipy(batch, self.weighted), None)
+        labels = len(self.rows)
+        turn = (batch.step * self.refresh + np.arange(self.refresh)) % max(labels, 1)
+        own = np.unique(batch.positives.indices).astype(np.int64)
+        if self.share < 1:
+            random = numpy_random(self.seed, batch.step, Purpose.POSITIVES)
+            own = random.choice(own, round(self.share * len(own)), replace=False)
+        parts = [own, turn.astype(np.int64)]
+        if hard is not None:
+            parts.append(hard.numpy())
+        fresh = torch.from_numpy(np.unique(np.concatenate(parts)))
+        positives = Positives.from_scipy(batch.positives, self.weighted)
+        return Candidates(self.rows, fresh, positives, _others(batch, None))
 
 
-class SampledLabels(Negatives):
-    """The positives of the batch, and `count` labels drawn uniformly without replacement.
+class Source(ABC):
+    """Labels to score besides the positives of the batch."""
+
+    @abstractmethod
+    def rows(self, batch: Batch) -> Rows:
+        """Label rows int64, repeats allowed."""
+
+
+class Sampled(Source):
+    """Labels drawn uniformly without replacement.
 
     The inclusion probability of label j with n_j of N training queries, in a batch of B, is
     π_j = 1 - (1 - count / L) · (1 - n_j / N)^B: drawn, or a positive of some query of the batch.
     """
 
-    def __init__(self, training: csr_matrix, count: int, batch_size: float, weighted: bool, seed: int) -> None:
+    def __init__(self, training: csr_matrix, count: int, batch_size: float, seed: int) -> None:
         queries, self.labels = training.shape
-        self.count = min(count, self.labels)
+        self.count, self.seed = min(count, self.labels), seed
         share = np.asarray(training.getnnz(axis=0)) / queries
         missed = (1 - self.count / self.labels) * (1 - share) ** batch_size
-        self.log_inclusion = torch.from_numpy(np.log1p(-missed).astype(np.float32))
-        self.weighted = weighted
-        self.random = np.random.default_rng(seed)
+        self.log_inclusion = np.log1p(-missed).astype(np.float32)
 
-    def candidates(self, batch: csr_matrix) -> Candidates:
-        """Positives of the batch and a fresh sample."""
-        drawn = self.random.choice(self.labels, self.count, replace=False, shuffle=False)
-        rows = np.union1d(drawn, batch.indices).astype(np.int64)
-        positives = Positives.from_scipy(batch, self.weighted)
+    def rows(self, batch: Batch) -> Rows:
+        """A fresh sample."""
+        random = numpy_random(self.seed, batch.step, Purpose.SAMPLED)
+        return random.choice(self.labels, self.count, replace=False, shuffle=False).astype(np.int64)
+
+
+class LabelSubset(Negatives):
+    """The positives of the batch and what some sources give; all of them encoded."""
+
+    def __init__(self, sources: list[Source], weighted: bool) -> None:
+        """With `Sampled` among the sources, scores are corrected; labels of the other sources are in any sample."""
+        self.sources, self.weighted = sources, weighted
+
+    def candidates(self, batch: Batch, hard: Tensor | None = None) -> Candidates:
+        """The union, once each."""
+        given = {source: source.rows(batch) for source in self.sources}
+        rows = np.unique(np.concatenate([batch.positives.indices.astype(np.int64), *given.values()]))
+        positives = Positives.from_scipy(batch.positives, self.weighted)
         places = torch.from_numpy(np.searchsorted(rows, positives.indices.numpy()))
+        log_inclusion = None
+        for source in self.sources:
+            if isinstance(source, Sampled):
+                values = source.log_inclusion[rows]
+                for other, others in given.items():
+                    if other is not source:
+                        values[np.isin(rows, others)] = 0.0
+                log_inclusion = torch.from_numpy(values)
         chosen = torch.from_numpy(rows)
-        return Candidates(chosen, Positives(positives.indptr, places, positives.weights), self.log_inclusion[chosen])
+        inside = Positives(positives.indptr, places, positives.weights)
+        return Candidates(chosen, chosen, inside, _others(batch, rows), log_inclusion)
 
 
-def build_negatives(config: TrainConfig, training: csr_matrix, batch_size: float) -> Negatives:
-    """The negatives that a configuration names, for training positives [N, L] in batches of `batch_size` (mean)."""
-    if config.negatives == "all":
-        return AllLabels(training.shape[1], config.relevance_weights)
-    if config.negatives == "sampled":
-        return SampledLabels(training, config.sampled_negatives, batch_size, config.relevance_weights, config.seed)
-    raise ConfigError(f"negatives must be all or sampled, but is {config.negatives!r}.")
+def _draw(positives: csr_matrix, limit: int, random: np.random.Generator) -> csr_matrix:
+    """At most `limit` positives of each row, drawn uniformly."""
+    keys = random.random(positives.nnz)
+    rows = np.repeat(np.arange(positives.shape[0]), np.diff(positives.indptr))
+    order = np.lexsort((keys, rows))
+    kept = np.sort(order[np.arange(positives.nnz) - positives.indptr[rows] < limit])
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(rows[kept], minlength=positives.shape[0]))])
+    return csr_matrix((positives.data[kept], positives.indices[kept], indptr), shape=positives.shape)
+
+
+def _others(batch: Batch, candidates: Rows | None) -> Positives | None:
+    """Known pairs that the step does not train on, as positions in `candidates` (all labels where None)."""
+    known, chosen, labels = batch.known, batch.positives, batch.known.shape[1]
+    if known.nnz == chosen.nnz:
+        return None
+    rows = np.repeat(np.arange(known.shape[0]), np.diff(known.indptr))
+    own = np.repeat(np.arange(chosen.shape[0]), np.diff(chosen.indptr)) * labels + chosen.indices
+    kept = ~np.isin(rows * labels + known.indices, own)
+    columns = known.indices.astype(np.int64)
+    if candidates is not None:
+        places = np.searchsorted(candidates, columns)
+        kept &= candidates[np.minimum(places, len(candidates) - 1)] == columns
+        columns = places
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(rows[kept], minlength=known.shape[0]))])
+    return Positives(torch.from_numpy(indptr.astype(np.int64)), torch.from_numpy(columns[kept]))

@@ -11,11 +11,14 @@ from xmc.config import TrainConfig
 from xmc.encoders.dual import DualEncoder
 from xmc.encoders.feature_table import transpose, weight_gradients
 from xmc.encoders.static import FeatureTable
+from xmc.training.checkpoints import Checkpoint
+from xmc.training.moments import Moments
 from xmc.training.row_kernels import adam_factored_rows, adam_rows
 
 __all__ = ["FeatureTableAdam", "Optimizers", "RowAdam"]
 
 BETAS = (0.9, 0.99)
+ROWS_AT_ONCE = 16_384
 
 
 class RowAdam:
@@ -24,25 +27,29 @@ class RowAdam:
     The bias corrections follow the number of steps, as in torch.optim.SparseAdam.
     """
 
-    def __init__(self, parameter: Tensor, betas: tuple[float, float] = BETAS) -> None:
+    def __init__(self, parameter: Tensor, betas: tuple[float, float] = BETAS, moments: str = "float32") -> None:
+        """moments: how the two are stored, "float32", "bfloat16" or "int8" (see xmc.training.moments)."""
         self.parameter = parameter.detach()
-        self.first, self.second = torch.zeros_like(self.parameter), torch.zeros_like(self.parameter)
+        self.moments = Moments.of(moments, self.parameter)
         self.betas = betas
         self.steps = 0
 
     def step(self, rows: Tensor, gradients: Tensor, learning_rate: float) -> None:
         """Update the unique `rows` (int64 [n]) with `gradients` [n, D], all on the parameter's device."""
         rate, root = self.advance(learning_rate)
-        if self.parameter.device.type == "cpu":
+        if self.parameter.device.type == "cpu" and self.moments.kind == "float32":
             adam_rows(*self.arrays(), rows.numpy(), gradients.numpy(), rate, *self.betas, root)
-        else:
-            self.update(rows, gradients, rate, root)
+            return
+        for part in range(0, len(rows), ROWS_AT_ONCE):
+            some = slice(part, part + ROWS_AT_ONCE)
+            self.update(rows[some], gradients[some], rate, root)
 
     def update(self, rows: Tensor, gradients: Tensor, rate: float, root: float) -> None:
-        """What `adam_rows` does, in torch, for a parameter that is not on the CPU."""
-        first = self.first[rows].lerp_(gradients, 1 - self.betas[0])
-        second = self.second[rows].mul_(self.betas[1]).addcmul_(gradients, gradients, value=1 - self.betas[1])
-        self.first[rows], self.second[rows] = first, second
+        """What `adam_rows` does, in torch, for a parameter that is not on the CPU, or moments that are not float32."""
+        first, second = self.moments.read(rows)
+        first.lerp_(gradients, 1 - self.betas[0])
+        second.mul_(self.betas[1]).addcmul_(gradients, gradients, value=1 - self.betas[1])
+        self.moments.write(rows, first, second)
         self.parameter[rows] -= rate * first / (second.sqrt() / root + 1e-8)
 
     def advance(self, learning_rate: float) -> tuple[float, float]:
@@ -50,9 +57,23 @@ class RowAdam:
         self.steps += 1
         return learning_rate / (1 - self.betas[0] ** self.steps), (1 - self.betas[1] ** self.steps) ** 0.5
 
+    def state(self, prefix: str) -> dict[str, Tensor]:
+        """What a checkpoint holds."""
+        return {
+            f"{prefix}.steps": torch.tensor(self.steps),
+            **{f"{prefix}.{name}": tensor for name, tensor in self.moments.tensors.items()},
+        }
+
+    def load_state(self, checkpoint: Checkpoint, prefix: str, rows: slice | None = None) -> None:
+        """Take up what `state` gave, or some rows of it."""
+        self.steps = int(checkpoint.tensor(f"{prefix}.steps"))
+        for name, tensor in self.moments.tensors.items():
+            tensor.copy_(checkpoint.tensor(f"{prefix}.{name}", rows))
+
     def arrays(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Parameter, first and second moment as numpy views."""
-        return self.parameter.numpy(), self.first.numpy(), self.second.numpy()
+        """Parameter, first and second moment as numpy views, where the moments are float32."""
+        first, second = self.moments.tensors.values()
+        return self.parameter.numpy(), first.numpy(), second.numpy()
 
 
 class FeatureTableAdam:
@@ -108,17 +129,22 @@ class Optimizers:
         self.model = model
         modules = list(model.modules())
         self.tables = [FeatureTableAdam(module) for module in modules if isinstance(module, FeatureTable)]
-        self.vectors = None if model.label_vectors is None else RowAdam(model.label_vectors)
+        vectors = model.label_vectors
+        self.vectors = None if vectors is None else RowAdam(vectors, moments=config.label_vector_moments)
         own = {id(p) for module in modules if isinstance(module, FeatureTable) for p in module.parameters()}
         own.add(id(model.label_vectors))
-        dense = [p for p in model.parameters() if id(p) not in own and p.requires_grad]
-        decayed = [p for p in dense if p.dim() > 1]
-        plain = [p for p in dense if p.dim() <= 1]
+        self.dense_parameters = [p for p in model.parameters() if id(p) not in own and p.requires_grad]
+        decayed = [p for p in self.dense_parameters if p.dim() > 1]
+        plain = [p for p in self.dense_parameters if p.dim() <= 1]
         groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-        self.dense = torch.optim.AdamW([group for group in groups if group["params"]]) if dense else None
+        groups = [group for group in groups if group["params"]]
+        self.dense = torch.optim.AdamW(groups, eps=config.epsilon, fused=True) if groups else None
 
-    def step(self, factor: float) -> None:
-        """Update all parameters at `factor` (in [0, 1], the schedule) of the configured rates, and clear gradients."""
+    def step(self, factor: float) -> float:
+        """Update all parameters at `factor` (in [0, 1], the schedule) of the configured rates, and clear gradients.
+
+        Returns the norm of the dense gradients, before they were clipped; 0 where there are none.
+        """
         rate = factor * self.config.encoder_learning_rate
         for table in self.tables:
             table.step(rate, factor * self.config.weight_learning_rate)
@@ -127,11 +153,47 @@ class Optimizers:
             rows, values = _sparse_rows(vectors.grad)
             self.vectors.step(rows, values, factor * self.config.label_vector_learning_rate)
             vectors.grad = None
+        if self.dense is None:
+            return 0.0
+        limit = self.config.max_gradient_norm
+        norm = torch.nn.utils.clip_grad_norm_(self.dense_parameters, float("inf") if limit is None else limit)
+        for group in self.dense.param_groups:
+            group["lr"] = rate
+        self.dense.step()
+        self.dense.zero_grad(set_to_none=True)
+        return float(norm)
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """What a checkpoint holds: of what every process has, and of this process's label vectors, by row."""
+        shared: dict[str, Tensor] = {}
+        for number, table in enumerate(self.tables):
+            shared |= table.vectors.state(f"table{number}.vectors") | table.weights.state(f"table{number}.weights")
         if self.dense is not None:
-            for group in self.dense.param_groups:
-                group["lr"] = rate
-            self.dense.step()
-            self.dense.zero_grad(set_to_none=True)
+            for name, parameter in self._named_dense():
+                shared |= {f"adamw.{name}.{key}": value for key, value in self.dense.state[parameter].items()}
+        own = {} if self.vectors is None else self.vectors.state("vectors")
+        if self.vectors is not None:
+            shared["vectors.steps"] = own.pop("vectors.steps")
+        return shared, own
+
+    def load_state(self, checkpoint: Checkpoint, rows: slice) -> None:
+        """Take up what `state` gave; `rows` are this process's label vectors."""
+        for number, table in enumerate(self.tables):
+            table.vectors.load_state(checkpoint, f"table{number}.vectors")
+            table.weights.load_state(checkpoint, f"table{number}.weights")
+        if self.vectors is not None:
+            self.vectors.load_state(checkpoint, "vectors", rows)
+        if self.dense is not None:
+            for name, parameter in self._named_dense():
+                prefix = f"adamw.{name}."
+                keys = [key for key in checkpoint.names if key.startswith(prefix)]
+                self.dense.state[parameter] = {
+                    key.removeprefix(prefix): checkpoint.tensor(key).to(parameter.device) for key in keys
+                }
+
+    def _named_dense(self) -> list[tuple[str, torch.nn.Parameter]]:
+        own = {id(parameter) for parameter in self.dense_parameters}
+        return [(name, parameter) for name, parameter in self.model.named_parameters() if id(parameter) in own]
 
 
 def _sparse_rows(gradient: Tensor) -> tuple[Tensor, Tensor]:

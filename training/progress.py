@@ -13,7 +13,8 @@ __all__ = ["TrainingProgress"]
 class TrainingProgress:
     """A context that is told of every step."""
 
-    def __init__(self, steps: int, batch_size: int) -> None:
+    def __init__(self, steps: int, batch_size: int, done: int = 0, shown: bool = True) -> None:
+        """done: steps of an earlier session. shown: False in processes that are not the root."""
         console = Console(stderr=True)
         self.batch_size = batch_size
         self.smoothed: float | None = None
@@ -26,9 +27,11 @@ class TrainingProgress:
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=console,
-            disable=not console.is_terminal,
+            disable=not (console.is_terminal and shown),
         )
-        self.task = self.progress.add_task("training", total=steps, epoch=1, loss=float("nan"), speed="-")
+        self.task = self.progress.add_task(
+            "training", total=steps, completed=done, epoch=1, loss=float("nan"), speed="-"
+        )
 
     def __enter__(self) -> TrainingProgress:
         self.progress.start()

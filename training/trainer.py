@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +18,45 @@ from torch import Tensor
 
 from xmc.config import TrainConfig
 from xmc.data.dataset import Dataset, Split
-from xmc.data.token_cache import cached_tokens
 from xmc.data.tokens import RaggedTokens
-from xmc.encoders.base import Encoder
 from xmc.encoders.dual import DualEncoder, build_encoder
-from xmc.errors import DataError, NotFiniteError, StoreError, TrainingError
+from xmc.errors import ConfigError, NotFiniteError, StoreError, TrainingError
 from xmc.evaluation import evaluate_split
-from xmc.kernels import losses
 from xmc.retriever import Retriever
-from xmc.store import LOG, refuse_foreign_directory
-from xmc.training.negatives import Candidates, build_negatives
+from xmc.store import MANIFEST, refuse_foreign_directory
+from xmc.training.backbones import prepare_backbones
+from xmc.training.bank import LabelBank, QueryBank
+from xmc.training.batches import Batches
+from xmc.training.checkpoints import Checkpoint, Checkpoints, require_space
+from xmc.training.data import TrainingData, prepare
+from xmc.training.distributed import World, distributed
+from xmc.training.embedding import embed_labels, embed_queries, encode_labels
+from xmc.training.log import TrainingLog
+from xmc.training.negatives import AllLabels, BankedLabels, Batch, LabelSubset, Negatives, Sampled, Source
 from xmc.training.optimizers import Optimizers
+from xmc.training.prefetch import Prefetcher
 from xmc.training.progress import TrainingProgress
+from xmc.training.shortlist import Shortlist
+from xmc.training.step import Step, StepReport
+from xmc.training.stopping import StopRequest
 
 __all__ = ["TrainResult", "train"]
 
 logger = logging.getLogger("xmc.training")
+FREE = ("checkpoint", "device", "index", "tensorboard", "tile_bytes", "token_cache")
+"""Settings that a resumed run may have otherwise than its checkpoint: they do not change what is learned."""
+
+
+@dataclass
+class Progress:
+    """How far a run is, and how it went. best: the validation metric's highest value, None before the first."""
+
+    seconds: float
+    steps: int = 0
+    loss: float = math.nan
+    best: float | None = None
+    since_best: int = 0
+    finished: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,25 +74,23 @@ class TrainResult:
     interrupted: bool
 
 
-@dataclass(frozen=True)
-class _Data:
-    """What the steps read: the training part, its validation part if any, and the features of both sides."""
-
-    dataset: Dataset
-    training: Split
-    validation: Split | None
-    query_features: RaggedTokens
-    label_features: RaggedTokens
-
-
 def train(
-    dataset: Dataset, config: TrainConfig | None = None, out: str | Path = "runs/run", *, overwrite: bool = False
+    dataset: Dataset,
+    config: TrainConfig | None = None,
+    out: str | Path = "runs/run",
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
 ) -> TrainResult:
     """Train a dual encoder on the split "train" and write a run directory that `Retriever.load` reads.
 
     While it runs, `out/metrics.jsonl` gets a line a step. Ctrl-C ends training early and still writes the run. With a
-    validation share, the epoch with the best P@1 on the held-out queries is kept, and training stops `patience` epochs
+    validation share, the model that is best on the held-out queries is kept, and training stops `patience` evaluations
     after it. The same seed, configuration, data, machine and thread count give the same model.
+
+    Checkpoints stand in `<out>.checkpoints` (see CheckpointConfig) until the run is whole. With `resume` the latest is
+    taken up, where there is one, and on a CPU the result is that of a run that was never stopped. Under torchrun, queries
+    are spread over the processes and labels split between them; the number of processes may change between runs.
 
     Raises
     ------
@@ -80,185 +101,313 @@ def train(
     """
     config = config or TrainConfig()
     out = Path(out)
-    refuse_foreign_directory(out, "run")
-    if not overwrite and (out / "manifest.json").exists():
-        raise StoreError(f"{out} already holds a run; name another directory, or overwrite it explicitly.")
-    start = time.perf_counter()
     device = _device(config)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), distributed(device) as world:
+        start = time.perf_counter()
+        resume = world.from_root(_may_write(out, config, overwrite, resume) if world.is_root else None)
         torch.manual_seed(config.seed)
         generator = torch.Generator().manual_seed(config.seed)
-        model = build_encoder(config, len(dataset.labels), generator).to(device)
-        data = _prepare(dataset, config, model)
-        logger.info(
-            "training on %d queries and %d labels, %s encoder, dimension %d, negatives %s, device %s, seed %d",
-            len(data.training), len(dataset.labels), config.encoder, model.dimension, config.negatives, device, config.seed,
-        )  # fmt: skip
-        return _Run(config, model, data, out, device, generator, time.perf_counter() - start).fit()
+        own = world.own(len(dataset.labels))
+        model = build_encoder(config, own.stop - own.start, generator).to(device)
+        prepare_backbones(model, config)
+        data = prepare(dataset, config, model)
+        if world.is_root:
+            logger.info(
+                "training on %d queries, %d labels; %s encoder, dimension %d, negatives %s, device %s, %d processes, seed %d",
+                len(data.training), len(dataset.labels), config.encoder, model.dimension, config.negatives, device,
+                world.size, config.seed,
+            )  # fmt: skip
+        run = _Run(config, model, data, out, device, world, time.perf_counter() - start)
+        if resume:
+            run.resume()
+        return run.fit()
 
 
 class _Run:
-    """One training run in progress."""
+    """One training run in progress; in every process of the world."""
 
     def __init__(
         self,
         config: TrainConfig,
         model: DualEncoder,
-        data: _Data,
+        data: TrainingData,
         out: Path,
         device: torch.device,
-        generator: torch.Generator,
+        world: World,
         prepared: float,
     ) -> None:
-        self.config, self.model, self.data = config, model, data
-        self.out, self.device, self.generator = out, device, generator
+        self.config, self.model, self.data, self.out, self.world = config, model, data, out, world
+        self.labels = world.own(len(data.label_features))
+        self.batches = Batches(config, len(data.training))
+        self.total = self.batches.count * config.epochs
         self.optimizers = Optimizers(model, config)
-        self.order = np.random.default_rng(config.seed)
-        self.batches = max(1, len(data.training) // config.batch_size)
-        self.negatives = build_negatives(config, data.training.positives, len(data.training) / self.batches)
-        self.total = self.batches * config.epochs
-        self.steps = 0
-        self.seconds = prepared
-        self.loss = float("nan")
-        self.best: tuple[float, int] | None = None
+        self.negatives, self.shortlist = _negatives(config, data, self.batches, world)
+        self.queries = QueryBank(len(data.training), model.dimension) if self.batches.clustered else None
+        self.bank: LabelBank | None = None
+        if config.negatives == "bank":
+            self.bank = LabelBank(encode_labels(model, data.label_features, self.labels))
+        self.step = Step(config, model, data, self.negatives, self.bank, device, world)
+        self.log = TrainingLog(out, config.tensorboard and world.is_root)
+        self.checkpoints = Checkpoints(out, config.checkpoint)
+        self.progress = Progress(seconds=prepared)
+        self.validated: dict[str, float] | None = None
 
     def fit(self) -> TrainResult:
-        """All epochs, then the run directory."""
-        self.out.mkdir(parents=True, exist_ok=True)
-        (self.out / LOG).unlink(missing_ok=True)
-        interrupted = False
+        """All epochs that are left, then the run directory."""
+        progress = self.progress
+        if self.world.is_root:
+            require_space(self.out, self._bytes_on_disk)
+            self.checkpoints.begin()
+            self.log.start(progress.steps)
+        stop = StopRequest()
         try:
-            with TrainingProgress(self.total, self.config.batch_size) as progress:
-                for epoch in range(self.config.epochs):
-                    self._epoch(epoch, progress)
-                    if self.data.validation is not None and self._validate(epoch, self.data.validation):
-                        break
-        except KeyboardInterrupt:
-            interrupted = True
-            logger.warning("interrupted after %d of %d steps; the run is written as it is now", self.steps, self.total)
-        if interrupted or self.best is None:
-            self._save(self._retriever(), interrupted)
-        return TrainResult(self.out, self.steps, self.seconds, self.loss, interrupted)
+            with stop, TrainingProgress(self.total, self.config.batch_size, progress.steps, self.world.is_root) as bar:
+                while progress.steps < self.total and not stop.requested and not progress.finished:
+                    self._epoch(bar, stop)
+        finally:
+            self.log.close()
+            if self.shortlist is not None:
+                self.shortlist.close()
+        if stop.requested:
+            logger.warning(
+                "interrupted after %d of %d steps; the run is written as it is now", progress.steps, self.total
+            )
+            self._checkpoint()
+        if stop.requested or progress.best is None:
+            self._save(self._retriever(), stop.requested)
+        if self.world.is_root and not stop.requested:
+            self.checkpoints.remove()
+        return TrainResult(self.out, progress.steps, progress.seconds, progress.loss, stop.requested)
 
-    def _epoch(self, epoch: int, progress: TrainingProgress) -> None:
+    def resume(self) -> None:
+        """Take up the latest checkpoint; StoreError when it is of another configuration or data set. Nothing without one."""
+        checkpoint = self.checkpoints.latest()
+        if checkpoint is None:
+            logger.info("there is no checkpoint in %s; training begins at the first step", self.checkpoints.directory)
+            return
+        _require_same(checkpoint, self._identity())
+        with torch.no_grad():
+            for name, tensor in self._shared_tensors().items():
+                tensor.copy_(checkpoint.tensor("model." + name))
+            if self.model.label_vectors is not None:
+                self.model.label_vectors.copy_(checkpoint.tensor("model.label_vectors", self.labels))
+        self.optimizers.load_state(checkpoint, self.labels)
+        if self.bank is not None:
+            self.bank.load_state(checkpoint, self.labels)
+        for part in (self.batches, self.queries, self.shortlist):
+            if part is not None:
+                part.load_state(checkpoint)
+        self.progress = Progress(**checkpoint.state["progress"])
+        logger.info("resumed after step %d of %d from %s", self.progress.steps, self.total, checkpoint.directory)
+
+    def _epoch(self, bar: TrainingProgress, stop: StopRequest) -> None:
+        """What is left of the epoch that the progress is in."""
+        epoch, done = divmod(self.progress.steps, self.batches.count)
+        order = self.batches.epoch(epoch, self._query_embeddings)
+        with Prefetcher(order[done:], self.progress.steps, self._batch) as prefetched:
+            for batch, features in prefetched:
+                self._train_step(epoch, batch, features)
+                bar.advance(epoch, self.progress.loss)
+                if self._validation_is_due() and self.data.validation is not None:
+                    self._validate(epoch, self.data.validation)
+                stop.requested = self.world.mean(float(stop.requested))[0] > 0  # all processes stop after one step
+                if stop.requested or self.progress.finished:
+                    return
+                if self.world.from_root(self.checkpoints.due(self.progress.steps)):
+                    self._checkpoint()
+
+    def _batch(self, step: int, rows: npt.NDArray[np.int64]) -> tuple[Batch, RaggedTokens]:
+        batch = self.data.known.batch(step, rows)
+        return batch, self.step.dropped_queries(batch)
+
+    def _train_step(self, epoch: int, batch: Batch, features: RaggedTokens) -> None:
+        start = time.perf_counter()
+        clock, data, config = self.step.clock, self.data, self.config
+        if self.shortlist is not None:
+            with clock.of("data"):
+                known = data.known.pairs
+                self.shortlist.refresh(batch.step, self.model, data.query_features, data.label_features, known)
         self.model.train()
-        for rows in _batches(len(self.data.training), self.batches, self.order):
-            start = time.perf_counter()
-            try:
-                self.loss = self._step(rows)
-            except NotFiniteError:
-                self.loss = math.nan
-            if not math.isfinite(self.loss):
-                raise TrainingError(
-                    f"The loss of step {self.steps + 1} is {self.loss}: training diverged. Lower learning_rate, "
-                    f"weight_learning_rate or label_vector_learning_rate, or raise temperature."
-                )
-            self.optimizers.step(_schedule(self.steps, self.total, self.config.warmup))
-            self.steps += 1
-            elapsed = time.perf_counter() - start
-            self.seconds += elapsed
-            progress.advance(epoch, self.loss)
-            self._log(step=self.steps, epoch=epoch, loss=self.loss, seconds=round(self.seconds, 4))
+        try:
+            report = self.step.run(batch, features)
+        except NotFiniteError:
+            report = StepReport(math.nan, 0)
+        if not math.isfinite(report.loss):
+            raise TrainingError(
+                f"The loss of step {batch.step + 1} is {report.loss}: training diverged. Lower learning_rate, "
+                f"weight_learning_rate or label_vector_learning_rate, or raise temperature."
+            )
+        if self.queries is not None and report.queries is not None:
+            self.queries.record(torch.from_numpy(batch.rows), report.queries)
+        with clock.of("exchange"):
+            self.world.sum_gradients(
+                self.optimizers.dense_parameters, [table.table for table in self.optimizers.tables]
+            )
+        with clock.of("optimizer"):
+            norm = self.optimizers.step(_schedule(batch.step, self.total, config.warmup))
+        seconds = time.perf_counter() - start
+        progress = self.progress
+        progress.steps, progress.loss, progress.seconds = batch.step + 1, report.loss, progress.seconds + seconds
+        values: dict[str, Any] = {"epoch": epoch, "loss": report.loss, "seconds": round(progress.seconds, 4)}
+        values["queries_per_second"] = round(len(batch.rows) / seconds, 2)
+        values["tokens_per_second"] = round(self.world.mean(report.tokens)[0] * self.world.size / seconds, 1)
+        if self.optimizers.dense is not None:
+            values["gradient_norm"] = norm
+        if report.bank is not None:
+            values["bank"] = asdict(report.bank)
+        if self.world.is_root:
+            self.log.write(progress.steps, **values, time=clock.shares())
 
-    def _step(self, rows: npt.NDArray[np.int64]) -> float:
-        """Forward and backward of one batch; returns the loss. Embeddings live no longer than this call."""
-        config, data, model = self.config, self.data, self.model
-        candidates = self.negatives.candidates(data.training.positives[rows])
-        everything = len(candidates.rows) == len(data.label_features)
-        label_features = data.label_features if everything else data.label_features.take(candidates.rows.numpy())
-        queries = model.queries(data.query_features.take(rows), config.token_dropout, self.generator)
-        labels = model.labels(
-            label_features,
-            candidates.rows.to(self.device),
-            config.label_token_dropout,
-            config.label_vector_dropout,
-            self.generator,
-        )
-        loss = self._loss(queries, labels, candidates)
-        del queries, labels
-        loss.backward()
-        return float(loss.detach())
+    def _validation_is_due(self) -> bool:
+        every = self.config.validation_steps or self.batches.count
+        return self.progress.steps % every == 0
 
-    def _loss(self, queries: Tensor, labels: Tensor, candidates: Candidates) -> Tensor:
-        loss: Callable[..., Tensor] = getattr(losses, self.config.loss)
-        options: dict[str, Any] = {"tile_bytes": self.config.tile_bytes}
-        if candidates.log_inclusion is not None:
-            options["log_inclusion"] = candidates.log_inclusion.to(queries.device)
-        return loss(queries, labels, candidates.positives.to(queries.device), self.model.temperature, **options)
-
-    def _validate(self, epoch: int, validation: Split) -> bool:
-        """Evaluate, keep the run if it is the best so far; True when training should stop."""
+    def _validate(self, epoch: int, validation: Split) -> None:
+        """Evaluate, keep the run if it is the best so far, and say whether training should stop."""
+        progress = self.progress
         retriever = self._retriever("exact")
+        value = self.world.from_root(None if retriever is None else self._evaluate(retriever, epoch, validation))
+        progress.since_best += 1
+        if progress.best is None or value > progress.best:
+            progress.best, progress.since_best = value, 0
+            self._save(retriever if self.config.index == "exact" else self._retriever(), interrupted=False)
+        progress.finished = progress.since_best >= self.config.patience
+        if progress.finished:
+            name = self.config.validation_metric
+            logger.info("stopped: no better %s for %d evaluations", name, progress.since_best)
+
+    def _evaluate(self, retriever: Retriever, epoch: int, validation: Split) -> float:
+        name = self.config.validation_metric
         values = evaluate_split(retriever, self.data.dataset, validation, self.data.training).values
-        self._log(step=self.steps, epoch=epoch, validation=values)
-        logger.info("epoch %d: P@1 %.2f, P@5 %.2f on the held-out queries", epoch + 1, values["P@1"], values["P@5"])
-        if self.best is None or values["P@1"] > self.best[0]:
-            self.best = (values["P@1"], epoch)
-            indexed = retriever if self.config.index == "exact" else self._retriever()
-            self._save(indexed, interrupted=False, validation=values)
-        stop = epoch - self.best[1] >= self.config.patience
-        if stop:
-            logger.info("stopped: no better P@1 since epoch %d", self.best[1] + 1)
-        return stop
+        if name not in values:
+            raise ConfigError(f"validation_metric must be one of {', '.join(values)}, but is {name!r}.")
+        self.validated = values
+        self.log.write(self.progress.steps, epoch=epoch, validation=values)
+        logger.info("step %d: %s %.2f on the held-out queries", self.progress.steps, name, values[name])
+        return values[name]
 
-    def _retriever(self, index: str = "") -> Retriever:
+    def _query_embeddings(self) -> npt.NDArray[np.float32]:
+        """Of all training queries, as they were when last in a batch; encoded now where some never were."""
+        if self.queries is None or not bool(self.queries.seen.all()):
+            return embed_queries(self.model, self.data.query_features)
+        return self.queries.embeddings.numpy()
+
+    def _retriever(self, index: str = "") -> Retriever | None:
+        """The model with all labels, in the root process; every process gives its labels to it."""
+        embeddings = self.world.to_root(embed_labels(self.model, self.data.label_features, self.labels))
+        vectors = None if self.model.label_vectors is None else self.world.to_root(self.model.label_vectors)
+        if embeddings is None:
+            return None
         table = self.data.dataset.labels
-        return Retriever.from_model(self.model, table.uids.to_pylist(), table.texts.to_pylist(), self.config, index)
+        whole = self.model.with_all_vectors(vectors)
+        uids, texts = table.uids.to_pylist(), table.texts.to_pylist()
+        return Retriever.from_model(whole, uids, texts, self.config, index, embeddings.numpy())
 
-    def _save(self, retriever: Retriever, interrupted: bool, validation: dict[str, float] | None = None) -> None:
+    def _save(self, retriever: Retriever | None, interrupted: bool) -> None:
+        if retriever is None:
+            return
         retriever.metrics = {
             "training": {
                 "dataset": self.data.dataset.name,
                 "dataset_fingerprint": self.data.dataset.fingerprint,
-                "steps": self.steps,
-                "seconds": self.seconds,
-                "loss": self.loss,
+                "steps": self.progress.steps,
+                "seconds": self.progress.seconds,
+                "loss": self.progress.loss,
                 "interrupted": interrupted,
             }
         }
-        if validation is not None:
-            retriever.metrics["validation"] = validation
+        if self.validated is not None:
+            retriever.metrics["validation"] = self.validated
         retriever.save(self.out, overwrite=True)
 
-    def _log(self, **values: Any) -> None:
-        with (self.out / LOG).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(values) + "\n")
+    def _checkpoint(self) -> None:
+        """Write what `resume` takes up; the root writes, every process gives its rows."""
+        tensors = {"model." + name: tensor for name, tensor in self._shared_tensors().items()}
+        shared, own = self.optimizers.state()
+        tensors |= shared
+        if self.model.label_vectors is not None:
+            own["model.label_vectors"] = self.model.label_vectors
+        if self.bank is not None:
+            own |= self.bank.state()
+        for part in (self.batches, self.queries, self.shortlist):
+            if part is not None:
+                tensors |= part.state()
+        for name, tensor in own.items():
+            whole = self.world.to_root(tensor)
+            if whole is not None:
+                tensors[name] = whole
+        if self.world.is_root:
+            state = {**self._identity(), "progress": asdict(self.progress)}
+            self.checkpoints.save(self.progress.steps, tensors, state)
+
+    def _shared_tensors(self) -> dict[str, Tensor]:
+        """Parameters and buffers that every process has whole, by name."""
+        named = [*self.model.named_parameters(), *self.model.named_buffers()]
+        return {name: tensor for name, tensor in named if name != "label_vectors"}
+
+    def _identity(self) -> dict[str, Any]:
+        """What a checkpoint must have in common with the run that takes it up."""
+        fixed = {name: value for name, value in self.config.to_mapping().items() if name not in FREE}
+        return {"config": fixed, "dataset": self.data.dataset.fingerprint}
+
+    def _bytes_on_disk(self) -> int:
+        """Of a run directory, twice while one is replaced, and of one more checkpoint than are kept."""
+        labels, dimension = len(self.data.label_features), self.model.dimension
+        parameters = sum(tensor.numel() * tensor.element_size() for tensor in self._shared_tensors().values())
+        vectors = 0 if self.model.label_vectors is None else 4 * labels * dimension
+        run = parameters + vectors + 8 * labels * dimension
+        bank = 0 if self.bank is None else 4 * labels * dimension
+        return 2 * run + (self.config.checkpoint.keep + 1) * (3 * (parameters + vectors) + bank)
 
 
-def _prepare(dataset: Dataset, config: TrainConfig, model: DualEncoder) -> _Data:
-    if "train" not in dataset.splits:
-        raise DataError(
-            f"The data set {dataset.name!r} has no split train, only {', '.join(dataset.splits) or 'none'}."
-        )
-    training, validation = dataset.split("train"), None
-    if config.validation > 0:
-        shuffled = np.random.default_rng(config.seed).permutation(len(training))
-        held_out = max(1, round(len(training) * config.validation))
-        validation = training.take(np.sort(shuffled[:held_out]))
-        training = training.take(np.sort(shuffled[held_out:]))
-    if not len(training) or not len(dataset.labels):
-        raise DataError(f"The data set {dataset.name!r} has no training queries or no labels.")
+def _may_write(out: Path, config: TrainConfig, overwrite: bool, resume: bool) -> bool:
+    """Refuse what stands at `out` and must stay; whether a run was begun there that is to be gone on with."""
+    refuse_foreign_directory(out, "run")
+    checkpoints = Checkpoints(out, config.checkpoint)
+    if resume and checkpoints.unfinished:
+        return True
+    if not overwrite and (out / MANIFEST).exists():
+        finished = " It is finished: there is nothing to resume." if resume else ""
+        raise StoreError(f"{out} already holds a run; name another directory, or overwrite it explicitly.{finished}")
+    checkpoints.remove()
+    return False
 
-    def features(encoder: Encoder, texts: Any, description: str) -> RaggedTokens:
-        cache = Path(config.token_cache) if config.token_cache else None
-        return cached_tokens(texts, encoder.featurize, encoder.features_key, cache, description)
 
-    query_features = features(model.query_encoder, training.texts, "queries")
-    label_features = features(model.label_encoder, dataset.labels.texts, "labels")
-    return _Data(dataset, training, validation, query_features, label_features)
+def _require_same(checkpoint: Checkpoint, identity: dict[str, Any]) -> None:
+    if checkpoint.state["dataset"] != identity["dataset"]:
+        raise StoreError(f"The checkpoint {checkpoint.directory} is of another data set; resume with the same one.")
+    theirs, ours = checkpoint.state["config"], json.loads(json.dumps(identity["config"]))
+    for name in sorted({*theirs, *ours}):
+        if theirs.get(name) != ours.get(name):
+            raise StoreError(
+                f"The checkpoint {checkpoint.directory} was made with {name} = {theirs.get(name)}, not {ours.get(name)}; "
+                f"resume with the same configuration, or begin again with overwrite."
+            )
+
+
+def _negatives(
+    config: TrainConfig, data: TrainingData, batches: Batches, world: World
+) -> tuple[Negatives, Shortlist | None]:
+    """What a configuration names, and its shortlist if it has one."""
+    positives, names = data.training.positives, config.negatives.split("+")
+    if names == ["all"]:
+        return AllLabels(positives.shape[1], config.relevance_weights), None
+    if names == ["bank"]:
+        return BankedLabels(positives.shape[1], config), None
+    shortlist = Shortlist(config.shortlist, config.seed, world) if "shortlist" in names else None
+    sources: list[Source] = [] if shortlist is None else [shortlist]
+    if "sampled" in names:
+        mean = len(data.training) / batches.count
+        sources.append(Sampled(positives, config.sampled_negatives, mean, config.seed))
+    return LabelSubset(sources, config.relevance_weights), shortlist
 
 
 def _device(config: TrainConfig) -> torch.device:
     if config.device == "auto":
         # The static encoder is memory traffic in numba, on the CPU.
         on_gpu = config.encoder != "static" and torch.cuda.is_available()
-        return torch.device("cuda" if on_gpu else "cpu")
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if on_gpu else torch.device("cpu")
     return torch.device(config.device)
-
-
-def _batches(queries: int, batches: int, order: np.random.Generator) -> Iterator[npt.NDArray[np.int64]]:
-    """Rows of each batch of an epoch: a random order cut into equal parts (which differ by one row at most)."""
-    yield from np.array_split(order.permutation(queries), batches)
 
 
 def _schedule(step: int, total: int, warmup: float) -> float:

@@ -15,7 +15,19 @@ import yaml
 
 from xmc.errors import ConfigError
 
-__all__ = ["StaticConfig", "TrainConfig", "TransformerConfig", "dataclass_from_mapping", "parse_override"]
+__all__ = [
+    "BankConfig",
+    "CheckpointConfig",
+    "ClustersConfig",
+    "ShortlistConfig",
+    "StaticConfig",
+    "TrainConfig",
+    "TransformerConfig",
+    "dataclass_from_mapping",
+    "parse_override",
+]
+
+NEGATIVES = ("all", "bank", "in-batch", "sampled", "shortlist", "clusters")
 
 T = TypeVar("T")
 
@@ -52,7 +64,12 @@ class TransformerConfig:
     max_length: tokens kept of a text; by default as the directory says.
     projection: output dimension of an added linear layer, or none.
     dtype: of the backbone's weights and activations.
-    micro_batch_size: texts encoded at once where no gradient is needed.
+    micro_batch_size: texts encoded at once; with the training option gradient_cache, the activations held are those of this
+        many texts.
+    dropout: of hidden states and attention in training; by default as the directory says.
+    frozen_layers: the token embeddings and this many of the first layers are left as they are; 0 trains everything.
+    gradient_checkpointing: hold each layer's input instead of all its activations, and compute these again.
+    compile: compile the backbone with torch.compile.
     """
 
     directory: str = ""
@@ -61,9 +78,93 @@ class TransformerConfig:
     projection: int | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
     micro_batch_size: int = 128
+    dropout: float | None = None
+    frozen_layers: int = 0
+    gradient_checkpointing: bool = False
+    compile: bool = False
 
     def __post_init__(self) -> None:
-        _at_least(self, "transformer.", max_length=3, projection=1, micro_batch_size=1)
+        _at_least(self, "transformer.", max_length=3, projection=1, micro_batch_size=1, frozen_layers=0)
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            raise ConfigError(f"transformer.dropout must be a share in [0, 1), but is {self.dropout}.")
+
+
+@dataclass(frozen=True)
+class BankConfig:
+    """The negatives "bank": which labels a step encodes besides the positives of its queries.
+
+    hard: of each query, the labels that score highest by the bank.
+    refresh: labels in rotation, so that none grows old.
+    positives: the share of the batch's distinct positives that is encoded, drawn at random; the others come from the bank,
+        as all labels do, and their residual vectors are trained all the same.
+    """
+
+    hard: int = 4
+    refresh: int = 64
+    positives: float = 1.0
+
+    def __post_init__(self) -> None:
+        _at_least(self, "bank.", hard=0, refresh=0)
+        if not 0 <= self.positives <= 1:
+            raise ConfigError(f"bank.positives must be a share in [0, 1], but is {self.positives}.")
+
+
+@dataclass(frozen=True)
+class ShortlistConfig:
+    """The negatives "shortlist": hard negatives mined from an index of all labels as the model embeds them.
+
+    size: labels of each query in a step, drawn from its window.
+    window_start, window_end: which of a query's labels that are not positive, by rank, the window holds.
+    refresh_steps: steps after which the window is mined again, in the background, for the steps after the next so many.
+    index: "exact", or a FAISS factory string.
+    """
+
+    size: int = 8
+    window_start: int = 0
+    window_end: int = 32
+    refresh_steps: int = 500
+    index: str = "exact"
+
+    def __post_init__(self) -> None:
+        _at_least(self, "shortlist.", size=1, window_start=0, refresh_steps=1)
+        if self.window_end < self.window_start + self.size:
+            raise ConfigError(
+                f"shortlist.window_end must be at least window_start + size, {self.window_start + self.size}, "
+                f"but is {self.window_end}."
+            )
+
+
+@dataclass(frozen=True)
+class ClustersConfig:
+    """The negatives "clusters": batches made of balanced clusters of queries, so that in-batch negatives are hard.
+
+    first_epoch: counted from 1; batches are random before it. refresh_epochs: epochs between two clusterings.
+    size: queries of a cluster at first. doubling_epochs: epochs, counted from 1, from which on the size is doubled (again).
+    """
+
+    first_epoch: int = 2
+    refresh_epochs: int = 1
+    size: int = 8
+    doubling_epochs: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        _at_least(self, "clusters.", first_epoch=1, refresh_epochs=1, size=1)
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """Checkpoints, from which `resume` goes on; they stand beside the run directory, and go when the run is whole.
+
+    minutes, steps: how much training may be lost, in time and in steps; none for no limit of that kind.
+    keep: how many of the latest there are.
+    """
+
+    minutes: float | None = 10.0
+    steps: int | None = None
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        _at_least(self, "checkpoint.", minutes=0, steps=1, keep=1)
 
 
 @dataclass(frozen=True)
@@ -75,25 +176,36 @@ class TrainConfig:
     label_vectors: "residual" adds a learned vector to each encoded label (the classifier part); "none" does not.
     loss: see xmc.kernels.losses; "soft_topk" and "binary_cross_entropy" need negatives "all".
     temperature: τ of the loss, the start value when learn_temperature is set.
-    negatives: "all" scores every label at every step; "sampled" the positives of the batch and `sampled_negatives`
-        labels drawn uniformly, with the log-q correction.
+    negatives: which labels a step scores, besides its queries' positives: "all"; "bank", all labels too, of which most are
+        not encoded in the step but some steps ago; or one or several, joined by +, of "in-batch" (no others), "sampled"
+        (`sampled_negatives` drawn uniformly, with the log-q correction), "shortlist" (hard ones, mined) and "clusters" (no
+        others, but batches of similar queries). "bank", "shortlist" and "clusters" are configured under their name.
+    positives_per_query: positives of a query in a step, drawn at random; the query's others count nowhere. None for all.
+    gradient_cache: encode twice, without and then with gradient, so that memory does not grow with the batch.
+    precision: "bfloat16" for encoders in autocast; losses and optimizers keep float32.
     epochs, batch_size: passes over the training queries, and queries of a step: an epoch is cut into as many equal batches as
         hold at least `batch_size` queries each.
     learning_rate: the highest, of the encoder; reached after the share `warmup` of all steps, then linear decay to zero.
         By default 5e-3 for the static encoder, 5e-5 for a transformer.
     weight_learning_rate: the highest, of the static encoder's feature weights.
     label_vector_learning_rate: the highest, of the label vectors.
-    weight_decay: decoupled (AdamW), for the transformer encoder.
+    weight_decay, epsilon: of AdamW, for the transformer encoder.
+    max_gradient_norm: of all the transformer encoder's gradients together, which are scaled down to it; none for no limit.
+    label_vector_moments: how the two moments of each label vector are stored: bfloat16 takes half, int8 about a quarter of
+        float32's memory.
     token_dropout, label_token_dropout: share of a query's, a label's tokens dropped in training.
     label_vector_dropout: share of labels whose residual vector is left out of a step, so that the encoder learns too.
-    validation: share of the training queries held out and evaluated after each epoch; 0 for none.
-    patience: epochs without a better P@1 on the held-out queries after which training stops; the best epoch is kept.
+    validation: share of the training queries held out and evaluated after each epoch, or every `validation_steps` steps;
+        0 for none.
+    validation_metric: which metric of the held-out queries is to be the best, such as P@1, nDCG@5 or PSP@5.
+    patience: evaluations without a better one after which training stops; the best model is kept.
     relevance_weights: weight positives by the data set's relevance.
     token_cache: a directory where the texts' tokens are kept between runs, by content; by default they are not.
     index: "exact", or a FAISS factory string such as "HNSW32" or "IVF256,Flat".
     seed: of initialisation, batch order, dropout and sampling.
     device: "cpu", "cuda", "cuda:1", or "auto".
     tile_bytes: largest size of a tile of scores, in bytes.
+    tensorboard: write the log for TensorBoard too, into the run's directory `tensorboard`.
     """
 
     encoder: Literal["static", "transformer"] = "static"
@@ -106,44 +218,72 @@ class TrainConfig:
     ] = "decoupled_softmax"
     temperature: float = 0.045
     learn_temperature: bool = False
-    negatives: Literal["all", "sampled"] = "all"
+    negatives: str = "all"
     sampled_negatives: int = 8192
+    bank: BankConfig = field(default_factory=BankConfig)
+    shortlist: ShortlistConfig = field(default_factory=ShortlistConfig)
+    clusters: ClustersConfig = field(default_factory=ClustersConfig)
+    positives_per_query: int | None = None
+    gradient_cache: bool = False
+    precision: Literal["float32", "bfloat16"] = "float32"
     epochs: int = 9
     batch_size: int = 512
     learning_rate: float | None = None
     weight_learning_rate: float = 0.05
     label_vector_learning_rate: float = 3e-3
     weight_decay: float = 0.01
+    epsilon: float = 1e-8
+    max_gradient_norm: float | None = None
+    label_vector_moments: Literal["float32", "bfloat16", "int8"] = "float32"
     warmup: float = 0.05
     token_dropout: float = 0.3
     label_token_dropout: float = 0.3
     label_vector_dropout: float = 0.0
     validation: float = 0.0
+    validation_steps: int | None = None
+    validation_metric: str = "P@1"
     patience: int = 2
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     relevance_weights: bool = False
     token_cache: str | None = None
     index: str = "exact"
     seed: int = 0
     device: str = "auto"
     tile_bytes: int = 64 * 2**20
+    tensorboard: bool = False
 
     def __post_init__(self) -> None:
         _at_least(self, "", epochs=1, batch_size=1, sampled_negatives=1, patience=1, tile_bytes=1, weight_decay=0)
-        for name in ("temperature", "encoder_learning_rate", "weight_learning_rate", "label_vector_learning_rate"):
-            if not getattr(self, name) > 0:
+        _at_least(self, "", positives_per_query=1, validation_steps=1)
+        for name in (
+            "temperature", "encoder_learning_rate", "weight_learning_rate", "label_vector_learning_rate", "epsilon",
+            "max_gradient_norm",
+        ):  # fmt: skip
+            if getattr(self, name) is not None and not getattr(self, name) > 0:
                 key = name.removeprefix("encoder_")
                 raise ConfigError(f"{key} must be greater than 0, but is {getattr(self, name)}.")
         for name in ("warmup", "token_dropout", "label_token_dropout", "label_vector_dropout", "validation"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be a share in [0, 1), but is {getattr(self, name)}.")
-        if self.loss in ("soft_topk", "binary_cross_entropy") and self.negatives != "all":
-            raise ConfigError(
-                f"The loss {self.loss} is defined over all labels; set negatives to all, not {self.negatives}."
-            )
+        self._check_negatives()
         if self.encoder == "static" and self.device not in ("auto", "cpu"):
             raise ConfigError(f"The static encoder runs on the CPU; device must be auto or cpu, not {self.device!r}.")
         if self.encoder == "transformer" and not self.transformer.directory:
             raise ConfigError("encoder is transformer, so transformer.directory must name a model directory.")
+
+    def _check_negatives(self) -> None:
+        names = self.negatives.split("+")
+        for name in names:
+            if name not in NEGATIVES:
+                raise ConfigError(f"negatives must be made of {', '.join(NEGATIVES)}, but has {name!r}.")
+        if len(names) > 1 and (whole := {"all", "bank"} & set(names)):
+            raise ConfigError(f"negatives {min(whole)} scores every label; it cannot be joined with others.")
+        if len(set(names)) < len(names):
+            raise ConfigError(f"negatives {self.negatives!r} names one kind twice.")
+        if self.loss in ("soft_topk", "binary_cross_entropy") and self.negatives not in ("all", "bank"):
+            raise ConfigError(
+                f"The loss {self.loss} is defined over all labels; set negatives to all or bank, not {self.negatives}."
+            )
 
     @property
     def encoder_learning_rate(self) -> float:

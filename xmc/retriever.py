@@ -81,11 +81,21 @@ class Retriever:
 
     @classmethod
     def from_model(
-        cls, model: DualEncoder, uids: Sequence[str], texts: Sequence[str], config: TrainConfig, index: str = ""
+        cls,
+        model: DualEncoder,
+        uids: Sequence[str],
+        texts: Sequence[str],
+        config: TrainConfig,
+        index: str = "",
+        embeddings: Embeddings | None = None,
     ) -> Retriever:
-        """Embed the labels of training, in their order, and index them; `index` overrides the configuration's."""
+        """Index the labels of training, in their order; `index` overrides the configuration's.
+
+        embeddings: theirs, float32 [L, D], with residual vectors, where they are known already; else they are embedded.
+        """
         model.eval()
-        embeddings = model.embed_labels(texts, with_vectors=True)
+        if embeddings is None:
+            embeddings = model.embed_labels(texts, with_vectors=True)
         labels = LabelTable(np.arange(len(texts)), _objects(uids), _objects(texts), next_id=len(texts))
         built = build_index(index or config.index, embeddings.shape[1])
         built.build(embeddings, labels.ids)

@@ -25,6 +25,7 @@ __all__ = [
     "FORMAT_VERSION",
     "LOG",
     "MANIFEST",
+    "TENSORBOARD",
     "atomic_directory",
     "atomic_file",
     "read_manifest",
@@ -36,6 +37,8 @@ FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 LOG = "metrics.jsonl"
 """A log that grows while a directory is rewritten: carried over, never listed in the manifest."""
+TENSORBOARD = "tensorboard"
+"""A folder of logs that are open while a directory is rewritten: moved over, never listed in the manifest."""
 _LIBRARIES = ("xmc", "torch", "numpy", "numba", "pyarrow", "transformers", "faiss-cpu")
 
 
@@ -93,6 +96,8 @@ def atomic_directory(path: str | Path, kind: str, **properties: Any) -> Iterator
         _sync(temporary)
         if path.is_dir() and any(path.iterdir()):
             _exchange(temporary, path)
+            if (temporary / TENSORBOARD).is_dir():
+                (temporary / TENSORBOARD).replace(path / TENSORBOARD)
         else:
             temporary.replace(path)
         _sync(path.parent)
@@ -102,7 +107,9 @@ def atomic_directory(path: str | Path, kind: str, **properties: Any) -> Iterator
 
 def refuse_foreign_directory(path: Path, kind: str) -> None:
     """Raise StoreError where writing a directory of `kind` to `path` would replace something that is not one."""
-    if not path.exists() or (path.is_dir() and not any(entry.name != LOG for entry in path.iterdir())):
+    if not path.exists() or (
+        path.is_dir() and not any(entry.name not in (LOG, TENSORBOARD) for entry in path.iterdir())
+    ):
         return
     if not path.is_dir():
         raise StoreError(f"{path} is a file; name a directory for the {kind}.")

@@ -7,10 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from xmc.data.tokens import RaggedTokens
+from xmc.errors import InputError
 
 __all__ = ["Encoder"]
 
@@ -38,11 +41,32 @@ class Encoder(nn.Module, ABC):
         """A string that changes whenever `featurize` would give other features for the same text (the cache key)."""
 
     @abstractmethod
-    def forward(self, features: RaggedTokens, dropout: float = 0.0, generator: torch.Generator | None = None) -> Tensor:
-        """Embeddings [n, D] of n feature sequences, not normalised; an empty sequence gives a zero or constant row.
+    def forward(self, features: RaggedTokens) -> Tensor:
+        """Embeddings [n, D] of n feature sequences, not normalised; an empty sequence gives a zero or constant row."""
 
-        dropout: the probability with which a token is dropped, drawn from `generator`.
+    @property
+    def special_tokens(self) -> Sequence[int]:
+        """Tokens that `drop` never drops."""
+        return ()
+
+    def drop(self, features: RaggedTokens, dropout: float, generator: torch.Generator | None = None) -> RaggedTokens:
+        """The sequences without a random share of their tokens: each is left out with the probability `dropout` in [0, 1).
+
+        Drawn from `generator`. Raises InputError for another probability.
         """
+        if not 0 <= dropout < 1:
+            raise InputError(f"Token dropout must be in [0, 1), but is {dropout}.")
+        if dropout == 0:
+            return features
+        mask = (torch.rand(len(features.values), generator=generator) >= dropout).numpy()
+        if self.special_tokens:
+            mask |= np.isin(features.values, self.special_tokens)
+        ends = np.concatenate([[0], np.cumsum(mask)])[features.offsets]
+        return RaggedTokens(features.values[mask], ends.astype(np.int64))
+
+    def micro_batches(self, features: RaggedTokens) -> list[npt.NDArray[np.int64]]:
+        """Rows of the sequences that `forward` encodes together; their activations are what a graph of them holds."""
+        return [np.arange(len(features))] if len(features) else []
 
     @abstractmethod
     def save(self, directory: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,9 @@ from xmc.encoders.static import StaticEncoder
 from xmc.encoders.transformer import TransformerEncoder
 from xmc.errors import StoreError
 
-__all__ = ["DualEncoder", "build_encoder"]
+__all__ = ["DualEncoder", "build_encoder", "keep_vectors"]
 
+Encode = Callable[[Encoder, RaggedTokens], Tensor]
 _ENCODERS: dict[str, type[Encoder]] = {"static": StaticEncoder, "transformer": TransformerEncoder}
 
 
@@ -58,31 +59,34 @@ class DualEncoder(nn.Module):
         """τ, differentiable where it is learned."""
         return self.log_temperature.exp()
 
-    def queries(self, features: RaggedTokens, dropout: float = 0.0, generator: torch.Generator | None = None) -> Tensor:
-        """Unit embeddings [n, D] of queries."""
-        return unit(self.query_encoder(features, dropout, generator))
+    def queries(self, features: RaggedTokens, encode: Encode = Encoder.__call__) -> Tensor:
+        """Unit embeddings [n, D] of queries. encode: how an encoder is called, see xmc.training.gradient_cache."""
+        return unit(encode(self.query_encoder, features))
 
-    def labels(
-        self,
-        features: RaggedTokens,
-        rows: Tensor | None = None,
-        dropout: float = 0.0,
-        vector_dropout: float = 0.0,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """Unit embeddings [n, D] of labels; `rows` (int64 [n], unique) are their residual vectors, None leaves these out.
+    def label_texts(self, features: RaggedTokens, encode: Encode = Encoder.__call__) -> Tensor:
+        """Unit embeddings [n, D] of label texts, without residual vectors. encode: as in `queries`."""
+        return unit(encode(self.label_encoder, features))
 
-        vector_dropout: the probability with which a label's vector is left out, drawn from `generator`.
+    def with_vectors(self, embeddings: Tensor, rows: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Unit embeddings [n, D] of the labels `rows` (int64 [n], unique), given those of their texts.
+
+        keep: bool [n], the labels whose residual vectors are added; None for all.
         """
-        embeddings = unit(self.label_encoder(features, dropout, generator))
-        if self.label_vectors is None or rows is None:
+        if self.label_vectors is None:
             return embeddings
         vectors = nn.functional.embedding(rows, self.label_vectors, sparse=True)
-        if vector_dropout > 0:
-            vectors = vectors * (torch.rand(len(rows), 1, generator=generator) >= vector_dropout).to(vectors)
+        if keep is not None:
+            vectors = vectors * keep[:, None].to(vectors)
         embeddings = embeddings + vectors
         del vectors  # [n, D], not to be held while the sum is normalised
         return unit(embeddings)
+
+    def with_all_vectors(self, vectors: Tensor | None) -> DualEncoder:
+        """A model with the same towers and temperature, and these residual label vectors [L, D]."""
+        whole = DualEncoder(self.query_encoder, self.label_encoder)
+        whole.log_temperature = self.log_temperature
+        whole.label_vectors = None if vectors is None else nn.Parameter(vectors, requires_grad=False)
+        return whole
 
     @torch.no_grad()
     def embed_queries(self, texts: Sequence[str], batch_size: int = 1024) -> npt.NDArray[np.float32]:
@@ -166,6 +170,11 @@ def build_encoder(config: TrainConfig, labels: int, generator: torch.Generator) 
     label_encoder = query_encoder if config.share_towers else copy.deepcopy(query_encoder)
     vectors = labels if config.label_vectors == "residual" else 0
     return DualEncoder(query_encoder, label_encoder, vectors, config.temperature, config.learn_temperature)
+
+
+def keep_vectors(labels: int, dropout: float, generator: torch.Generator) -> Tensor | None:
+    """Which labels' residual vectors a step adds, bool [labels]: each is left out with the probability `dropout`."""
+    return torch.rand(labels, generator=generator) >= dropout if dropout > 0 else None
 
 
 def unit(vectors: Tensor) -> Tensor:

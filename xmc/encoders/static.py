@@ -83,13 +83,9 @@ class StaticEncoder(Encoder):
         """Features depend on the hashing code alone."""
         return "static-1"
 
-    def forward(self, features: RaggedTokens, dropout: float = 0.0, generator: torch.Generator | None = None) -> Tensor:
+    def forward(self, features: RaggedTokens) -> Tensor:
         """Embeddings [n, D] float32 on the CPU; a text without features gives a zero row."""
-        bags = self.bags(features)
-        if dropout > 0:
-            kept = torch.rand(len(bags.coefficients), generator=generator) >= dropout
-            bags.coefficients[:] *= kept.numpy()
-        total: Tensor = self.table(bags)
+        total: Tensor = self.table(self.bags(features))
         return total
 
     def bags(self, features: RaggedTokens) -> Bags:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from xmc.data.tokens import RaggedTokens
 from xmc.encoders.base import Encoder
 from xmc.encoders.sentence_transformers import Dense, read_modules
-from xmc.errors import ConfigError, InputError, StoreError
+from xmc.errors import ConfigError, StoreError
 
 __all__ = ["TransformerEncoder", "TransformerSettings"]
 
@@ -72,7 +73,7 @@ class TransformerEncoder(Encoder):
         self.projection = nn.Linear(width, settings.projection, bias=False) if settings.projection else None
         self.dimension = settings.projection or width
         self.micro_batch_size = settings.micro_batch_size
-        self._special = torch.tensor(sorted(set(tokenizer.all_special_ids)), dtype=torch.int64)
+        self._special = sorted(set(tokenizer.all_special_ids))
         # Set once: setting it at every call is not safe where threads share the encoder.
         self._backend = getattr(tokenizer, "backend_tokenizer", None)
         if self._backend is not None:
@@ -165,22 +166,24 @@ class TransformerEncoder(Encoder):
         digest = hashlib.sha256(json.dumps([content, rest], sort_keys=True).encode()).hexdigest()
         return f"transformer-{digest}"
 
-    def forward(self, features: RaggedTokens, dropout: float = 0.0, generator: torch.Generator | None = None) -> Tensor:
-        """Embeddings [n, D] float32 on the module's device.
+    @property
+    def special_tokens(self) -> Sequence[int]:
+        """[CLS], [SEP] and their kin."""
+        return self._special
 
-        Texts are encoded in order of length, `micro_batch_size` at a time, so that little is padded.
-        """
-        device = next(self.backbone.parameters()).device
-        if not len(features):
-            return torch.zeros(0, self.dimension, device=device)
-        if dropout > 0:
-            features = self._drop(features, dropout, generator)
+    def micro_batches(self, features: RaggedTokens) -> list[npt.NDArray[np.int64]]:
+        """Texts in order of length, `micro_batch_size` at a time, so that little is padded."""
         order = np.argsort(features.lengths, kind="stable")
-        parts = [
-            self._encode(features.take(order[start : start + self.micro_batch_size]), device)
-            for start in range(0, len(order), self.micro_batch_size)
-        ]
-        inverse = torch.from_numpy(np.argsort(order, kind="stable")).to(device)
+        return [order[start : start + self.micro_batch_size] for start in range(0, len(order), self.micro_batch_size)]
+
+    def forward(self, features: RaggedTokens) -> Tensor:
+        """Embeddings [n, D] float32 (float64 for a backbone in float64) on the module's device."""
+        device = next(self.backbone.parameters()).device
+        batches = self.micro_batches(features)
+        if not batches:
+            return torch.zeros(0, self.dimension, device=device)
+        parts = [self._encode(features.take(rows), device) for rows in batches]
+        inverse = torch.from_numpy(np.argsort(np.concatenate(batches), kind="stable")).to(device)
         return torch.cat(parts)[inverse]
 
     def save(self, directory: Path) -> None:
@@ -243,7 +246,8 @@ class TransformerEncoder(Encoder):
         # Attention over nothing is not a number, and its gradient too: an empty sequence attends to one padding token.
         attention = mask.clone()
         attention[:, 0] = True
-        hidden: Tensor = self.backbone(input_ids=ids, attention_mask=attention.long()).last_hidden_state.float()
+        hidden: Tensor = self.backbone(input_ids=ids, attention_mask=attention.long()).last_hidden_state
+        hidden = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
         weights = mask[:, :, None].to(hidden)
         if self.settings.pooling == "cls":
             pooled = hidden[:, 0] * weights[:, 0]
@@ -252,16 +256,6 @@ class TransformerEncoder(Encoder):
         for layer in self._layers():
             pooled = layer.forward(pooled)
         return pooled if self.projection is None else self.projection.forward(pooled)
-
-    def _drop(self, features: RaggedTokens, dropout: float, generator: torch.Generator | None) -> RaggedTokens:
-        if not 0 <= dropout < 1:
-            raise InputError(f"Token dropout must be in [0, 1), but is {dropout}.")
-        values = torch.from_numpy(features.values.astype(np.int64))
-        kept = torch.rand(len(values), generator=generator) >= dropout
-        kept |= torch.isin(values, self._special)
-        mask = kept.numpy()
-        ends = np.concatenate([[0], np.cumsum(mask)])[features.offsets]
-        return RaggedTokens(features.values[mask], ends.astype(np.int64))
 
 
 def _read_backbone(directory: Path, dtype: str) -> tuple[nn.Module, Any]:

@@ -1,0 +1,256 @@
+"""Which labels a step scores and encodes, and which pairs it leaves out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.sparse import csr_matrix
+from worlds import colours, tiny_config
+
+from xmc.config import TrainConfig
+from xmc.encoders.dual import DualEncoder, build_encoder
+from xmc.errors import ConfigError
+from xmc.kernels.losses import decoupled_softmax
+from xmc.training.bank import LabelBank
+from xmc.training.batches import Batches
+from xmc.training.clock import Clock
+from xmc.training.data import TrainingData, prepare
+from xmc.training.distributed import World
+from xmc.training.embedding import embed_labels, embed_queries, encode_labels
+from xmc.training.negatives import AllLabels, BankedLabels, Candidates, Known, LabelSubset, Sampled
+from xmc.training.shortlist import Shortlist, mine
+from xmc.training.step import Step
+
+
+def matrix(lists: list[list[int]], labels: int) -> csr_matrix:
+    indptr = np.cumsum([0, *map(len, lists)])
+    return csr_matrix((np.ones(indptr[-1], np.float32), np.concatenate(lists), indptr), shape=(len(lists), labels))
+
+
+POSITIVES = matrix([[0, 3], [1], [2, 4, 5], []], 8)
+FILTERED = np.array([[0, 7], [3, 1]])
+
+
+def pairs(candidates: Candidates) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """(query, label row) of positives and of what is left out."""
+    found = []
+    for one in (candidates.positives, candidates.exclude):
+        if one is None:
+            found.append([])
+        else:
+            found.append(list(zip(one.rows.tolist(), candidates.rows[one.indices.long()].tolist(), strict=True)))
+    return found[0], found[1]
+
+
+def test_filtered_pairs_are_neither_positives_nor_negatives() -> None:
+    known = Known(POSITIVES, FILTERED, tiny_config())
+    candidates = AllLabels(8, weighted=False).candidates(known.batch(0, np.array([3, 0])))
+    assert pairs(candidates) == ([(1, 0), (1, 3)], [(0, 1), (1, 7)])
+    assert candidates.rows.tolist() == candidates.fresh.tolist() == list(range(8))
+
+
+def test_positives_that_are_not_drawn_count_nowhere() -> None:
+    known = Known(POSITIVES, np.zeros((0, 2), np.int64), tiny_config(positives_per_query=1))
+    drawn = set()
+    for step in range(40):
+        batch = known.batch(step, np.array([2, 0, 3]))
+        chosen, out = pairs(LabelSubset([], weighted=False).candidates(batch))
+        assert len(chosen) == 2
+        assert not set(chosen) & set(out)
+        assert {label for _, label in out} <= {0, 2, 3, 4, 5}
+        chosen_of_all, out_of_all = pairs(AllLabels(8, weighted=False).candidates(batch))
+        assert sorted(chosen_of_all + out_of_all) == [(0, 2), (0, 4), (0, 5), (1, 0), (1, 3)]
+        drawn |= set(chosen)
+    assert drawn == {(0, 2), (0, 4), (0, 5), (1, 0), (1, 3)}
+    again = known.batch(7, np.array([2, 0, 3])).positives
+    assert again.indices.tolist() == known.batch(7, np.array([2, 0, 3])).positives.indices.tolist()
+
+
+def test_in_batch_scores_the_positives_of_the_batch_alone() -> None:
+    known = Known(POSITIVES, FILTERED, tiny_config())
+    candidates = LabelSubset([], weighted=False).candidates(known.batch(0, np.array([0, 1, 3])))
+    assert candidates.rows.tolist() == [0, 1, 3]
+    assert pairs(candidates) == ([(0, 0), (0, 3), (1, 1)], [(2, 1)])
+    assert candidates.log_inclusion is None
+
+
+def test_labels_of_other_sources_are_in_any_sample() -> None:
+    class Fixed:
+        def rows(self, batch: object) -> np.ndarray:
+            return np.array([6, 6, 2])
+
+    known = Known(POSITIVES, FILTERED, tiny_config())
+    sampled = Sampled(POSITIVES, 3, 2, seed=0)
+    candidates = LabelSubset([sampled, Fixed()], weighted=False).candidates(known.batch(0, np.array([1, 0])))  # type: ignore[list-item]
+    assert candidates.log_inclusion is not None
+    by_label = dict(zip(candidates.rows.tolist(), candidates.log_inclusion.tolist(), strict=True))
+    assert by_label[6] == by_label[2] == 0.0
+    assert by_label[1] == pytest.approx(sampled.log_inclusion[1])
+    assert by_label[1] < 0
+
+
+def test_bank_encodes_positives_hard_ones_and_a_rotation() -> None:
+    config = tiny_config(negatives="bank", bank={"hard": 1, "refresh": 3})
+    known = Known(POSITIVES, FILTERED, config)
+    banked = BankedLabels(8, config)
+    seen = set()
+    for step in range(3):
+        candidates = banked.candidates(known.batch(step, np.array([1])), torch.tensor([6, 6]))
+        assert candidates.rows.tolist() == list(range(8))
+        assert {1, 6} <= set(candidates.fresh.tolist())
+        assert candidates.fresh.tolist() == sorted(set(candidates.fresh.tolist()))
+        seen |= set(candidates.fresh.tolist())
+    assert seen == set(range(8))
+    few = BankedLabels(8, tiny_config(negatives="bank", bank={"refresh": 0, "positives": 0.5}))
+    assert len(few.candidates(known.batch(0, np.array([0, 2]))).fresh) == 2
+
+
+def world(**changes: object) -> tuple[TrainConfig, DualEncoder, TrainingData]:
+    config = tiny_config(token_dropout=0.0, label_token_dropout=0.0, **changes)
+    model = build_encoder(config, 12, torch.Generator().manual_seed(0))
+    return config, model, prepare(colours(), config, model)
+
+
+def test_bank_has_the_loss_of_all_labels_and_its_gradient_where_it_encodes() -> None:
+    """Just after the bank is filled, only what is constant differs."""
+    found = {}
+    for negatives in ("all", "bank"):
+        config, model, data = world(negatives=negatives, bank={"hard": 2, "refresh": 2}, label_vectors="none")
+        bank = LabelBank(encode_labels(model, data.label_features, slice(0, 12))) if negatives == "bank" else None
+        kind = AllLabels(12, False) if bank is None else BankedLabels(12, config)
+        step = Step(config, model, data, kind, bank, torch.device("cpu"), World())
+        batch = data.known.batch(0, np.arange(6))
+        found[negatives] = step.run(batch, step.dropped_queries(batch))
+        if bank is not None:
+            report = found[negatives].bank
+            assert report is not None
+            assert report.age == 0
+            assert report.drift < 1e-6
+    assert found["bank"].loss == pytest.approx(found["all"].loss, rel=1e-6)
+    assert found["bank"].tokens < found["all"].tokens
+
+
+def test_bank_gradients_are_those_of_all_labels_for_fresh_ones_and_none_for_others() -> None:
+    torch.manual_seed(0)
+    cached = torch.nn.functional.normalize(torch.randn(10, 4, dtype=torch.float64), dim=1)
+    queries = torch.nn.functional.normalize(torch.randn(5, 4, dtype=torch.float64), dim=1)
+    positives = matrix([[i] for i in range(5)], 10)
+    from xmc.kernels.losses import Positives
+
+    rows = torch.tensor([0, 1, 2, 3, 4, 8])
+    fresh = torch.nn.functional.normalize(torch.randn(6, 4, dtype=torch.float64), dim=1).requires_grad_()
+    bank = LabelBank(cached.clone())
+    merged, report = bank.renew(rows, fresh, step=3)
+    loss = decoupled_softmax(queries, merged, Positives.from_scipy(positives))
+    loss.backward()
+    whole = cached.clone()
+    whole[rows] = fresh.detach()
+    whole.requires_grad_()
+    expected = decoupled_softmax(queries, whole, Positives.from_scipy(positives))
+    expected.backward()
+    assert torch.equal(loss, expected)
+    assert whole.grad is not None
+    assert torch.equal(fresh.grad, whole.grad[rows])
+    cosines = (cached[rows] * fresh.detach()).sum(1)
+    assert report.drift == pytest.approx(float((1 - cosines).mean()), rel=1e-5)
+    assert report.span == 3
+    assert report.age == pytest.approx(4 * 3 / 10)
+    assert torch.equal(bank.embeddings, whole.detach())
+
+
+def test_mined_windows_are_the_ranks_asked_for_without_known_labels() -> None:
+    config, model, data = world(negatives="shortlist", shortlist={"size": 2, "window_start": 1, "window_end": 4})
+    lists = mine(model, data.query_features, data.label_features, data.known.pairs, config.shortlist, World())
+    assert lists.shape == (400, 3)
+    scores = (
+        embed_queries(model, data.query_features) @ embed_labels(model, data.label_features, slice(0, 12)).numpy().T
+    )
+    for row in range(0, 400, 37):
+        known = data.known.pairs[row].indices
+        ranked = [label for label in np.argsort(-scores[row], kind="stable") if label not in known]
+        assert lists[row].tolist() == ranked[1:4]
+
+
+def test_shortlist_is_used_one_refresh_after_it_was_mined() -> None:
+    """Mined in the background from a snapshot: what the model does in between does not matter."""
+    config, model, data = world(negatives="shortlist", shortlist={"size": 2, "window_end": 3, "refresh_steps": 4})
+    shortlist = Shortlist(config.shortlist, config.seed, World())
+    known, seen = data.known.pairs, []
+    at_step_4 = None
+    for step in range(13):
+        if step == 4:
+            at_step_4 = mine(model, data.query_features, data.label_features, known, config.shortlist, World())
+        shortlist.refresh(step, model, data.query_features, data.label_features, known)
+        with torch.no_grad():
+            model.query_encoder.table.vectors.normal_(generator=torch.Generator().manual_seed(step))  # type: ignore[union-attr, operator]
+        seen.append(shortlist.lists)
+    shortlist.close()
+    assert all(np.array_equal(seen[0], lists) for lists in seen[:8])
+    assert at_step_4 is not None
+    assert not np.array_equal(at_step_4, seen[0])
+    assert all(np.array_equal(at_step_4, lists) for lists in seen[8:12])
+    batch = data.known.batch(2, np.arange(10))
+    rows = shortlist.rows(batch)
+    assert len(rows) == 20
+    assert set(rows) <= set(shortlist.lists[:10].ravel().tolist())
+
+
+def test_fewer_labels_than_the_window() -> None:
+    config, model, data = world(negatives="shortlist", shortlist={"size": 10, "window_end": 12})
+    shortlist = Shortlist(config.shortlist, 0, World())
+    shortlist.refresh(0, model, data.query_features, data.label_features, data.known.pairs)
+    batch = data.known.batch(0, np.arange(50))
+    known = data.known.pairs[:50]
+    assert (shortlist.lists[:50] >= 0).sum(1).tolist() == (12 - known.getnnz(axis=1)).tolist()
+    assert set(shortlist.rows(batch)) <= set(range(12))
+
+
+def test_cluster_batches_hold_whole_clusters_and_every_query_once() -> None:
+    config = tiny_config(
+        negatives="clusters", batch_size=100, clusters={"first_epoch": 2, "size": 5, "doubling_epochs": [4]}
+    )
+    batches = Batches(config, 400)
+    random = np.random.default_rng(0)
+    groups = random.permutation(np.repeat(np.arange(40), 10))
+    points = np.eye(40, dtype=np.float32)[groups] + 0.01 * random.standard_normal((400, 40)).astype(np.float32)
+    together = []
+    for epoch in range(4):
+        order = batches.epoch(epoch, lambda: points)
+        assert sorted(np.concatenate(order).tolist()) == list(range(400))
+        assert [len(rows) for rows in order] == [100] * 4 == batches.sizes.tolist()
+        # how many of the other queries of its group a query meets in its batch, of 9
+        together.append(np.mean([(groups[rows] == groups[row]).sum() - 1 for rows in order for row in rows]))
+    assert together[0] < 3
+    assert together[1] > 4
+    assert together[3] > together[1] + 1
+    assert len(np.unique(batches.clusters)) == 40
+    assert np.array_equal(
+        np.concatenate(Batches(config, 400).epoch(2, lambda: points)),
+        np.concatenate(Batches(config, 400).epoch(2, lambda: points)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("negatives", "message"),
+    [
+        ("all+sampled", "negatives all scores every label; it cannot be joined"),
+        ("in-batch+bank", "negatives bank scores every label"),
+        ("sampled+sampled", "names one kind twice"),
+        ("hard", "must be made of all, bank, in-batch, sampled, shortlist, clusters, but has 'hard'"),
+    ],
+)
+def test_compositions_that_make_no_sense_are_refused(negatives: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        tiny_config(negatives=negatives)
+
+
+def test_clock_shares_sum_to_one() -> None:
+    clock = Clock()
+    for name in ("data", "encode", "data"):
+        with clock.of(name):
+            sum(range(1000))
+    shares = clock.shares()
+    assert set(shares) == {"data", "encode"}
+    assert sum(shares.values()) == pytest.approx(1, abs=1e-3)
+    assert clock.shares() == {}

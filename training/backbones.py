@@ -1,0 +1,49 @@
+"""What training does to a transformer before the first step: dropout, frozen layers, gradient checkpointing, compilation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from xmc.config import TrainConfig
+from xmc.encoders.dual import DualEncoder
+from xmc.encoders.transformer import TransformerEncoder
+from xmc.errors import ConfigError
+
+__all__ = ["prepare_backbones"]
+
+
+def prepare_backbones(model: DualEncoder, config: TrainConfig) -> None:
+    """Apply `config.transformer` to the towers that are transformers; ConfigError for what a backbone does not offer."""
+    options = config.transformer
+    for encoder in {id(tower): tower for tower in (model.query_encoder, model.label_encoder)}.values():
+        if not isinstance(encoder, TransformerEncoder):
+            continue
+        backbone: Any = encoder.backbone
+        if options.dropout is not None:
+            for module in backbone.modules():
+                if isinstance(module, nn.Dropout):
+                    module.p = options.dropout
+                elif hasattr(module, "dropout_prob"):  # BERT's attention under SDPA
+                    module.dropout_prob = options.dropout
+        if options.frozen_layers:
+            _freeze(backbone, options.frozen_layers)
+        if options.gradient_checkpointing:
+            backbone.gradient_checkpointing_enable({"use_reentrant": False})
+        if options.compile:
+            backbone.compile(dynamic=True)
+
+
+def _freeze(backbone: Any, count: int) -> None:
+    stack = getattr(backbone, "encoder", None) or getattr(backbone, "transformer", None) or backbone
+    layers = getattr(stack, "layer", None) or getattr(stack, "layers", None)
+    embeddings = getattr(backbone, "embeddings", None)
+    if layers is None or embeddings is None:
+        raise ConfigError(
+            f"transformer.frozen_layers is {count}, but the layers of a {type(backbone).__name__} are not known; set it to 0."
+        )
+    if count > len(layers):
+        raise ConfigError(f"transformer.frozen_layers is {count}, but the backbone has {len(layers)} layers.")
+    for module in (embeddings, *layers[:count]):
+        module.requires_grad_(False)

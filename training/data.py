@@ -1,0 +1,61 @@
+"""What the steps read: the training part, its validation part if any, and the tokens of both sides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xmc.config import TrainConfig
+from xmc.data.dataset import Dataset, Split
+from xmc.data.token_cache import cached_tokens
+from xmc.data.tokens import RaggedTokens
+from xmc.encoders.base import Encoder
+from xmc.encoders.dual import DualEncoder
+from xmc.errors import DataError
+from xmc.training.negatives import Known
+
+__all__ = ["TrainingData", "prepare"]
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Training and validation queries, features of the former and of all labels, and what is known of the pairs."""
+
+    dataset: Dataset
+    training: Split
+    validation: Split | None
+    query_features: RaggedTokens
+    label_features: RaggedTokens
+    known: Known
+
+
+def prepare(dataset: Dataset, config: TrainConfig, model: DualEncoder) -> TrainingData:
+    """Split off the validation part, and tokenise; DataError where there is nothing to train on."""
+    if "train" not in dataset.splits:
+        raise DataError(
+            f"The data set {dataset.name!r} has no split train, only {', '.join(dataset.splits) or 'none'}."
+        )
+    training, validation = dataset.split("train"), None
+    filtered = dataset.filter("train")
+    if config.validation > 0:
+        shuffled = np.random.default_rng(config.seed).permutation(len(training))
+        held_out = max(1, round(len(training) * config.validation))
+        kept = np.sort(shuffled[held_out:])
+        validation = training.take(np.sort(shuffled[:held_out]))
+        training = training.take(kept)
+        filtered = filtered[np.isin(filtered[:, 0], kept)]
+        filtered = np.stack([np.searchsorted(kept, filtered[:, 0]), filtered[:, 1]], axis=1)
+    if not len(training) or not len(dataset.labels):
+        raise DataError(f"The data set {dataset.name!r} has no training queries or no labels.")
+
+    def features(encoder: Encoder, texts: Any, description: str) -> RaggedTokens:
+        cache = Path(config.token_cache) if config.token_cache else None
+        return cached_tokens(texts, encoder.featurize, encoder.features_key, cache, description)
+
+    query_features = features(model.query_encoder, training.texts, "queries")
+    label_features = features(model.label_encoder, dataset.labels.texts, "labels")
+    known = Known(training.positives, filtered, config)
+    return TrainingData(dataset, training, validation, query_features, label_features, known)

@@ -1,0 +1,44 @@
+"""Embeddings of everything, without gradient, as search would have them."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from xmc.data.tokens import RaggedTokens
+from xmc.encoders.dual import DualEncoder
+
+__all__ = ["CHUNK", "embed_labels", "embed_queries", "encode_labels"]
+
+CHUNK = 4096
+
+
+@torch.no_grad()
+def embed_queries(model: DualEncoder, features: RaggedTokens) -> npt.NDArray[np.float32]:
+    """Unit embeddings float32 [n, D] of queries."""
+    model.eval()
+    out = np.empty((len(features), model.dimension), np.float32)
+    for start in range(0, len(features), CHUNK):
+        rows = np.arange(start, min(start + CHUNK, len(features)))
+        out[rows] = model.queries(features.take(rows)).float().cpu().numpy()
+    return out
+
+
+@torch.no_grad()
+def encode_labels(model: DualEncoder, features: RaggedTokens, own: slice) -> Tensor:
+    """Unit embeddings [n, D] of the texts of the labels `own`, without residual vectors, on the model's device."""
+    model.eval()
+    parts = [
+        model.label_texts(features.take(np.arange(start, min(start + CHUNK, own.stop))))
+        for start in range(own.start, own.stop, CHUNK)
+    ]
+    return torch.cat(parts) if parts else model.log_temperature.new_zeros(0, model.dimension)
+
+
+@torch.no_grad()
+def embed_labels(model: DualEncoder, features: RaggedTokens, own: slice) -> Tensor:
+    """Unit embeddings float32 [n, D] on the CPU of the labels `own`, of which the model has the residual vectors."""
+    texts = encode_labels(model, features, own)
+    return model.with_vectors(texts, torch.arange(len(texts), device=texts.device)).float().cpu()

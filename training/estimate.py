@@ -1,0 +1,167 @@
+"""What a training run will take, before anything starts: memory by part, and work by step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from rich.table import Table
+from torch.utils.benchmark import Timer
+
+from xmc.config import TrainConfig
+from xmc.data.dataset import Dataset
+from xmc.encoders.dual import DualEncoder, build_encoder
+from xmc.encoders.transformer import TransformerEncoder
+from xmc.training.backbones import prepare_backbones
+from xmc.training.batches import Batches
+
+__all__ = ["Estimate", "estimate"]
+
+MEASURED_TEXTS = 2048
+"""Texts that are tokenised to know how long texts are."""
+ACTIVATIONS_PER_LAYER = 34
+"""Bytes for each token and hidden number that a layer of a transformer keeps for the backward pass, at two bytes a number
+(Korthikanti et al., Reducing Activation Recomputation in Large Transformer Models, MLSys 2023, section 4.1)."""
+MOMENT_BYTES = {"float32": 8.0, "bfloat16": 4.0, "int8": 2.0}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """memory: bytes of each process by part. work: numbers by name, with their units."""
+
+    memory: dict[str, float]
+    work: dict[str, tuple[float, str]]
+
+    @property
+    def total(self) -> float:
+        """Bytes of each process."""
+        return sum(self.memory.values())
+
+    def table(self) -> Table:
+        """For people."""
+        table = Table(title="Estimated, for each process")
+        table.add_column("what")
+        table.add_column("how much", justify="right")
+        for name, size in self.memory.items():
+            table.add_row(name, f"{size / 2**20:,.1f} MiB")
+        table.add_row("memory in all", f"{self.total / 2**20:,.1f} MiB", end_section=True)
+        for name, (value, unit) in self.work.items():
+            table.add_row(name, f"{value:,.1f} {unit}".strip())
+        return table
+
+
+def estimate(dataset: Dataset, config: TrainConfig, processes: int = 1) -> Estimate:
+    """Memory of parameters, optimizer, banks, embeddings and activations, and floating point operations of a step.
+
+    Counted, not measured: lengths come from the first 2,048 texts of each side, and allocators add to it. Times are given
+    for this machine's rate of matrix products, measured for a moment, if it were reached throughout.
+    Raises what `train` would for a configuration or data set that does not fit.
+    """
+    training, labels = dataset.split("train"), len(dataset.labels)
+    model = build_encoder(config, 0, torch.Generator().manual_seed(config.seed))
+    prepare_backbones(model, config)
+    batches = Batches(config, max(1, round(len(training) * (1 - config.validation))))
+    mean = training.positives.nnz / max(len(training), 1)
+    if config.positives_per_query is not None:
+        mean = min(mean, config.positives_per_query)
+    queries = float(batches.sizes.max()) / processes
+    scored, encoded = _labels_of_a_step(config, labels, queries * processes, mean)
+    scored, encoded = scored / processes, encoded / processes
+    query_tokens = queries * _mean_tokens(model, training.texts[:MEASURED_TEXTS].to_pylist(), True)
+    label_tokens = encoded * _mean_tokens(model, dataset.labels.texts[:MEASURED_TEXTS].to_pylist(), False)
+    kept = 1 - config.token_dropout, 1 - config.label_token_dropout
+    tokens = query_tokens * kept[0] + label_tokens * kept[1]
+
+    parameters = float(sum(p.numel() * p.element_size() for p in model.parameters()))
+    trained = float(sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad))
+    row = 4.0 * model.dimension
+    own = labels / processes
+    memory = {"encoder parameters": parameters, "encoder moments": 2 * trained}
+    if config.encoder == "transformer":
+        memory["encoder gradients"] = trained
+    if config.label_vectors == "residual":
+        vectors = own * row
+        memory["label vectors"] = vectors
+        memory["label vectors' moments"] = vectors * MOMENT_BYTES[config.label_vector_moments] / 4
+    if config.negatives == "bank":
+        memory["label bank"] = own * row
+    if "clusters" in config.negatives:
+        memory["query bank"] = len(training) * row
+    # Of labels: text embeddings, sums with vectors, unit embeddings and their gradients, about four at a time.
+    memory["embeddings of a step"] = (queries * processes * 3 + encoded + scored * 4) * row
+    memory["scores"] = float(min(config.tile_bytes, 4 * queries * processes * scored))
+    memory["activations"] = _activations(model, config, tokens, queries + encoded)
+
+    flops = tokens * _flops_per_token(model) * (4 if config.gradient_cache else 3)
+    scores = 8.0 * queries * processes * scored * model.dimension
+    rate = _rate()
+    steps = batches.count * config.epochs
+    seconds = (flops + scores) / rate
+    work = {
+        "steps": (float(steps), ""),
+        "queries a step": (queries * processes, ""),
+        "labels scored a step": (scored * processes, ""),
+        "labels encoded a step": (encoded * processes, ""),
+        "tokens encoded a step": (tokens * processes, ""),
+        "encoding, a step": (flops / 1e9, "Gflop"),
+        "scoring, a step": (scores / 1e9, "Gflop"),
+        "a step at the rate of matrix products here": (seconds, "s"),
+        "all steps at that rate": (seconds * steps / 60, "minutes"),
+    }
+    return Estimate(memory, work)
+
+
+def _labels_of_a_step(config: TrainConfig, labels: int, queries: float, mean: float) -> tuple[float, float]:
+    """Labels that are scored, and of them those that are encoded."""
+    positives = min(float(labels), queries * mean)
+    if config.negatives == "all":
+        return labels, labels
+    if config.negatives == "bank":
+        fresh = positives * config.bank.positives + queries * config.bank.hard + config.bank.refresh
+        return labels, min(labels, fresh)
+    names = config.negatives.split("+")
+    more = float(config.sampled_negatives) if "sampled" in names else 0.0
+    more += queries * config.shortlist.size if "shortlist" in names else 0
+    return min(labels, positives + more), min(labels, positives + more)
+
+
+def _mean_tokens(model: DualEncoder, texts: list[str], queries: bool) -> float:
+    encoder = model.query_encoder if queries else model.label_encoder
+    lengths = encoder.featurize([text or "" for text in texts]).lengths
+    return float(np.mean(lengths)) if len(lengths) else 0.0
+
+
+def _flops_per_token(model: DualEncoder) -> float:
+    """Two for each weight that a token meets: all of a transformer's but the table of tokens; a row of the static table."""
+    encoder = model.query_encoder
+    if not isinstance(encoder, TransformerEncoder):
+        return 2.0 * model.dimension
+    return 2.0 * sum(p.numel() for name, p in encoder.named_parameters() if "embeddings" not in name)
+
+
+def _activations(model: DualEncoder, config: TrainConfig, tokens: float, texts: float) -> float:
+    encoder = model.query_encoder
+    if not isinstance(encoder, TransformerEncoder):
+        return 12.0 * tokens  # a feature's number, row and coefficient
+    if config.gradient_cache:
+        tokens *= min(1.0, config.transformer.micro_batch_size / max(texts, 1.0))
+    backbone = encoder.backbone.config
+    bytes_per_token = ACTIVATIONS_PER_LAYER * backbone.hidden_size  # type: ignore[union-attr, operator]
+    if config.precision == "float32" and config.transformer.dtype == "float32":
+        bytes_per_token *= 2
+    layers = 1 if config.transformer.gradient_checkpointing else backbone.num_hidden_layers  # type: ignore[union-attr]
+    return float(tokens * bytes_per_token * layers)  # type: ignore[operator]
+
+
+def _rate() -> float:
+    """Floating point operations a second of a matrix product on the CPU or the GPU that training would use."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    size = 4096 if device == "cuda" else 1024
+    one = torch.randn(size, size, device=device)
+    best = 0.0
+
+    for _ in range(3):
+        seconds = Timer("one @ one", globals={"one": one}, num_threads=torch.get_num_threads()).timeit(3).mean
+        best = max(best, 2.0 * size**3 / seconds)
+    return best

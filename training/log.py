@@ -1,0 +1,62 @@
+"""What training writes down: a line of JSON a step, and the same for TensorBoard if asked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from xmc.errors import DependencyError
+from xmc.store import LOG, TENSORBOARD
+
+__all__ = ["TrainingLog"]
+
+
+class TrainingLog:
+    """`metrics.jsonl` in the run directory, which may be replaced while the log grows, and TensorBoard's files."""
+
+    def __init__(self, out: Path, tensorboard: bool) -> None:
+        """Raises DependencyError where TensorBoard is asked for and not installed."""
+        self.file, self._writer = out / LOG, None
+        if tensorboard:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError as error:
+                raise DependencyError("tensorboard is not installed: pip install tensorboard") from error
+            self._writer = SummaryWriter(str(out / TENSORBOARD))
+
+    def start(self, step: int) -> None:
+        """Keep the lines up to `step`, where a resumed run goes on; the rest, and a torn last line, go."""
+        kept = []
+        if step and self.file.exists():
+            for line in self.file.read_text(encoding="utf-8").splitlines():
+                try:
+                    if json.loads(line)["step"] <= step:
+                        kept.append(line + "\n")
+                except (ValueError, KeyError, TypeError):
+                    continue
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        self.file.write_text("".join(kept), encoding="utf-8")
+
+    def write(self, step: int, **values: Any) -> None:
+        """Add a line; nested numbers too."""
+        with self.file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+        if self._writer is not None:
+            for name, value in _numbers(values):
+                self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Nothing more comes."""
+        if self._writer is not None:
+            self._writer.close()
+
+
+def _numbers(values: dict[str, Any], prefix: str = "") -> list[tuple[str, float]]:
+    found = []
+    for name, value in values.items():
+        if isinstance(value, dict):
+            found += _numbers(value, f"{prefix}{name}/")
+        elif isinstance(value, (int, float)):
+            found.append((prefix + name, float(value)))
+    return found

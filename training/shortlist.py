@@ -1,0 +1,135 @@
+"""Hard negatives of every training query, mined from an index of the labels, in the background."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numba
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.sparse import csr_matrix
+
+from xmc.config import ShortlistConfig
+from xmc.data.tokens import RaggedTokens
+from xmc.encoders.dual import DualEncoder
+from xmc.indexes.factory import build_index
+from xmc.training.checkpoints import Checkpoint
+from xmc.training.distributed import World
+from xmc.training.embedding import CHUNK, embed_labels, embed_queries
+from xmc.training.negatives import Batch, Rows, Source
+from xmc.training.randomness import Purpose, numpy_random
+
+__all__ = ["Shortlist", "mine"]
+
+logger = logging.getLogger("xmc.training")
+Lists = npt.NDArray[np.int32]
+
+
+class Shortlist(Source):
+    """For each query of a batch, some of a window of its best-scoring labels that are not known to be true.
+
+    The window is mined at the start, then every `refresh_steps` steps from the model as it is at that step, by a thread
+    that works on a copy while training goes on; what it finds is used `refresh_steps` later. So which shortlist a
+    step sees does not depend on how fast the thread is, and a run can be repeated. (Between steps, without a thread, mine
+    several processes, and the static encoder where numba has no thread-safe layer.)
+    """
+
+    def __init__(self, config: ShortlistConfig, seed: int, world: World) -> None:
+        self.config, self.seed, self.world = config, seed, world
+        self.lists: Lists = np.zeros((0, 0), np.int32)
+        self.coming: Lists | None = None
+        self._thread: ThreadPoolExecutor | None = None
+        self._future: Future[Lists] | None = None
+
+    def refresh(
+        self, step: int, model: DualEncoder, queries: RaggedTokens, labels: RaggedTokens, known: csr_matrix
+    ) -> None:
+        """To be called before every step; mines where it is time to."""
+        if not len(self.lists):
+            self.lists = mine(model, queries, labels, known, self.config, self.world)
+            return
+        if step % self.config.refresh_steps:
+            return
+        coming = self.settle()
+        if coming is not None:
+            self.lists, self.coming = coming, None
+        work = (copy.deepcopy(model), queries, labels, known, self.config, self.world)
+        if self.world.size == 1 and _threads_are_safe(model):
+            self._thread = self._thread or ThreadPoolExecutor(1, thread_name_prefix="xmc-shortlist")
+            self._future = self._thread.submit(mine, *work)
+        else:
+            self.coming = mine(*work)
+
+    def settle(self) -> Lists | None:
+        """The shortlist that is being mined, once it is; None where none is."""
+        if self._future is not None:
+            self.coming, self._future = self._future.result(), None
+        return self.coming
+
+    def rows(self, batch: Batch) -> Rows:
+        """`size` labels of each query's window, drawn without replacement."""
+        window = self.lists[batch.rows]
+        size = min(self.config.size, window.shape[1])
+        keys = numpy_random(self.seed, batch.step, Purpose.SHORTLIST).random(window.shape)
+        keys[window < 0] = 2.0  # where a query has fewer labels than the window, its row ends with -1
+        chosen = np.take_along_axis(window, np.argpartition(keys, size - 1, axis=1)[:, :size], axis=1)
+        return chosen[chosen >= 0].astype(np.int64)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """What a checkpoint holds; waits for what is being mined."""
+        parts = {"shortlist.lists": self.lists, "shortlist.coming": self.settle()}
+        return {name: torch.from_numpy(lists) for name, lists in parts.items() if lists is not None and len(lists)}
+
+    def load_state(self, checkpoint: Checkpoint) -> None:
+        """Take up what `state` gave."""
+        for name in ("lists", "coming"):
+            if f"shortlist.{name}" in checkpoint.names:
+                setattr(self, name, checkpoint.tensor(f"shortlist.{name}").numpy())
+
+    def close(self) -> None:
+        """End the thread."""
+        if self._thread is not None:
+            self._thread.shutdown(wait=True, cancel_futures=True)
+
+
+def mine(
+    model: DualEncoder,
+    queries: RaggedTokens,
+    labels: RaggedTokens,
+    known: csr_matrix,
+    config: ShortlistConfig,
+    world: World,
+) -> Lists:
+    """For each query, the labels at ranks window_start to window_end of those that are not `known` [N, L]: int32 [N, m].
+
+    A row ends with -1 where there are fewer. Embeds all queries and labels with the model as it is; each process of the
+    world embeds its own labels, and mines for its part of the queries.
+    """
+    embeddings = torch.cat(world.parts(embed_labels(model, labels, world.own(len(labels))))).numpy()
+    index = build_index(config.index, model.dimension)
+    index.build(embeddings, np.arange(len(labels)))
+    own = world.own(len(queries))
+    lists = np.full(
+        (own.stop - own.start, max(min(config.window_end, len(labels)) - config.window_start, 0)), -1, np.int32
+    )
+    for start in range(own.start, own.stop, CHUNK):
+        rows = np.arange(start, min(start + CHUNK, own.stop))
+        part = known[rows]
+        excluded: Any = np.split(part.indices.astype(np.int64), part.indptr[1:-1])
+        found, _ = index.search(embed_queries(model, queries.take(rows)), config.window_end, exclude=excluded)
+        lists[rows - own.start] = np.asarray(found)[:, config.window_start :]
+    return torch.cat(world.parts(torch.from_numpy(lists))).numpy()
+
+
+def _threads_are_safe(model: DualEncoder) -> bool:
+    """numba's layer "workqueue" ends the process when two threads use it at once."""
+    if model.query_encoder.kind != "static":
+        return True
+    try:
+        return numba.threading_layer() in ("omp", "tbb")
+    except ValueError:  # nothing parallel has run yet
+        return False
