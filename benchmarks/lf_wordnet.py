@@ -18,7 +18,7 @@ from xmc.errors import DataError
 __all__ = ["CONFIG", "dataset", "run"]
 
 NAME = "LF-WordNet"
-CONFIG = Path(__file__).parent / "configs" / "lf-wordnet.yaml"
+CONFIG = Path(__file__).parents[1] / "configs" / "static-lf-wordnet.yaml"
 
 
 def run(seed: int, methods: Sequence[str]) -> Iterator[list[Measurement]]:

@@ -19,7 +19,7 @@ from xmc.metrics import evaluate_predictions
 from xmc.retriever import Retriever
 from xmc.training.trainer import train
 
-__all__ = ["CACHE", "compare"]
+__all__ = ["CACHE", "Xmc", "compare", "measure"]
 
 CACHE = Path(__file__).parents[1] / "build" / "benchmarks"
 CANDIDATES = 120
@@ -74,10 +74,11 @@ def compare(
             console.print(f"{method.name} is left out, it is not installed: {command}", highlight=False, soft_wrap=True)
             continue
         console.print(f"{table}: {method.name}, seed {seed}", highlight=False)
-        yield _measure(table, method, data, seed)
+        yield measure(table, method, data, seed)
 
 
-def _measure(table: str, method: Method, data: Dataset, seed: int) -> list[Measurement]:
+def measure(table: str, method: Method, data: Dataset, seed: int) -> list[Measurement]:
+    """Train, predict the test queries in timed batches, evaluate."""
     training, test = data.split("train"), data.split("test")
     seconds = method.train(data, seed)
     labels, scores, speeds = _predict(method, test.texts.to_pylist())

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from xmc.errors import XMCError
 
-TABLES = ("lf_wordnet", "wordnet_8k", "losses", "topk", "skipped_tiles", "training_memory", "metrics_speed")
+TABLES = ("lf_wordnet", "wordnet_8k", "training", "losses", "topk", "skipped_tiles", "training_memory", "metrics_speed")
 """Each is a module beside this one, with run(seed, methods) -> iterator over lists of measurements."""
 
 
@@ -24,7 +24,7 @@ def main() -> int:
     parser.add_argument("table", choices=TABLES)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--methods", nargs="+", default=[], help="beginnings of the names of methods; default: all")
-    parser.add_argument("--gpu", action="store_true", help="losses and topk: the sizes for a GPU, on the GPU")
+    parser.add_argument("--gpu", action="store_true", help="training, losses, topk: the sizes for a GPU, on the GPU")
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results.csv")
     arguments = parser.parse_args()
     run = importlib.import_module(arguments.table).run

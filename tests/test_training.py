@@ -40,6 +40,7 @@ from xmc.training.negatives import AllLabels, Batch, LabelSubset, Sampled
         {"positives_per_query": 1, "label_vector_moments": "bfloat16"},
         {"label_vector_moments": "int8"},
         {"gradient_cache": True},
+        {"normalize": False, "temperature": 1.0, "learning_rate": 0.05},
         {"label_vectors": "none"},
         {"share_towers": False},
         {"learn_temperature": True},

@@ -31,10 +31,11 @@ __all__ = ["Step", "StepReport"]
 
 @dataclass(frozen=True)
 class StepReport:
-    """The loss, the tokens that were encoded with gradient, how stale the bank was (where there is one), and the queries'
-    embeddings [B, D], without gradient."""
+    """The loss, the texts and tokens that this process encoded with gradient, how stale the bank was (where there is one),
+    and the queries' embeddings [B, D], without gradient."""
 
     loss: float
+    texts: int
     tokens: int
     bank: BankReport | None = None
     queries: Tensor | None = None
@@ -98,7 +99,8 @@ class Step:
             if self.cache is not None:
                 self.cache.backward()
         tokens = len(query_features.values) + len(label_features.values)
-        return StepReport(float(loss.detach()), tokens, report, embedded)
+        texts_encoded = len(query_features) + len(label_features)
+        return StepReport(float(loss.detach()), texts_encoded, tokens, report, embedded)
 
     def _encode(self, encoder: Encoder, features: RaggedTokens) -> Tensor:
         if self.cache is not None:

@@ -231,7 +231,7 @@ class _Run:
         try:
             report = self.step.run(batch, features)
         except NotFiniteError:
-            report = StepReport(math.nan, 0)
+            report = StepReport(math.nan, 0, 0)
         if not math.isfinite(report.loss):
             raise TrainingError(
                 f"The loss of step {batch.step + 1} is {report.loss}: training diverged. Lower learning_rate, "
@@ -249,8 +249,10 @@ class _Run:
         progress = self.progress
         progress.steps, progress.loss, progress.seconds = batch.step + 1, report.loss, progress.seconds + seconds
         values: dict[str, Any] = {"epoch": epoch, "loss": report.loss, "seconds": round(progress.seconds, 4)}
+        texts, tokens = (round(mean * self.world.size) for mean in self.world.mean(report.texts, report.tokens))
+        values |= {"texts": texts, "tokens": tokens}
         values["queries_per_second"] = round(len(batch.rows) / seconds, 2)
-        values["tokens_per_second"] = round(self.world.mean(report.tokens)[0] * self.world.size / seconds, 1)
+        values["tokens_per_second"] = round(tokens / seconds, 1)
         if self.optimizers.dense is not None:
             values["gradient_norm"] = norm
         if report.bank is not None:

@@ -174,6 +174,7 @@ class TrainConfig:
     encoder: "static" or "transformer", configured under the key of that name.
     share_towers: one encoder for queries and labels, or one each.
     label_vectors: "residual" adds a learned vector to each encoded label (the classifier part); "none" does not.
+    normalize: embeddings of unit length, so that scores are cosines; inner products otherwise.
     loss: see xmc.kernels.losses; "soft_topk" and "binary_cross_entropy" need negatives "all".
     temperature: τ of the loss, the start value when learn_temperature is set.
     negatives: which labels a step scores, besides its queries' positives: "all"; "bank", all labels too, of which most are
@@ -213,6 +214,7 @@ class TrainConfig:
     transformer: TransformerConfig = field(default_factory=TransformerConfig)
     share_towers: bool = True
     label_vectors: Literal["none", "residual"] = "residual"
+    normalize: bool = True
     loss: Literal[
         "softmax", "decoupled_softmax", "multi_label_cluster_discrimination", "soft_topk", "binary_cross_entropy"
     ] = "decoupled_softmax"

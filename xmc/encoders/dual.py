@@ -31,8 +31,8 @@ _ENCODERS: dict[str, type[Encoder]] = {"static": StaticEncoder, "transformer": T
 class DualEncoder(nn.Module):
     """q = unit(e_Q(query)), z = unit(unit(e_L(label)) + r_label), scores q·z / τ.
 
-    e_Q and e_L are encoders (one and the same where towers are shared), unit is L2 normalisation and r the optional
-    residual label vectors [L, D], which start at zero; a label that was not trained on has none.
+    e_Q and e_L are encoders (one and the same where towers are shared), unit is L2 normalisation (nothing, where `normalize`
+    is False) and r the optional residual label vectors [L, D], which start at zero; a label that was not trained on has none.
     """
 
     def __init__(
@@ -42,10 +42,11 @@ class DualEncoder(nn.Module):
         labels: int = 0,
         temperature: float = 1.0,
         learn_temperature: bool = False,
+        normalize: bool = True,
     ) -> None:
         """`labels`: how many residual label vectors to hold; 0 for none."""
         super().__init__()
-        self.query_encoder, self.label_encoder = query_encoder, label_encoder
+        self.query_encoder, self.label_encoder, self.normalize = query_encoder, label_encoder, normalize
         self.label_vectors = nn.Parameter(torch.zeros(labels, query_encoder.dimension)) if labels else None
         self.log_temperature = nn.Parameter(torch.tensor(temperature).log(), requires_grad=learn_temperature)
 
@@ -61,11 +62,11 @@ class DualEncoder(nn.Module):
 
     def queries(self, features: RaggedTokens, encode: Encode = Encoder.__call__) -> Tensor:
         """Unit embeddings [n, D] of queries. encode: how an encoder is called, see xmc.training.gradient_cache."""
-        return unit(encode(self.query_encoder, features))
+        return self._unit(encode(self.query_encoder, features))
 
     def label_texts(self, features: RaggedTokens, encode: Encode = Encoder.__call__) -> Tensor:
         """Unit embeddings [n, D] of label texts, without residual vectors. encode: as in `queries`."""
-        return unit(encode(self.label_encoder, features))
+        return self._unit(encode(self.label_encoder, features))
 
     def with_vectors(self, embeddings: Tensor, rows: Tensor, keep: Tensor | None = None) -> Tensor:
         """Unit embeddings [n, D] of the labels `rows` (int64 [n], unique), given those of their texts.
@@ -79,11 +80,11 @@ class DualEncoder(nn.Module):
             vectors = vectors * keep[:, None].to(vectors)
         embeddings = embeddings + vectors
         del vectors  # [n, D], not to be held while the sum is normalised
-        return unit(embeddings)
+        return self._unit(embeddings)
 
     def with_all_vectors(self, vectors: Tensor | None) -> DualEncoder:
         """A model with the same towers and temperature, and these residual label vectors [L, D]."""
-        whole = DualEncoder(self.query_encoder, self.label_encoder)
+        whole = DualEncoder(self.query_encoder, self.label_encoder, normalize=self.normalize)
         whole.log_temperature = self.log_temperature
         whole.label_vectors = None if vectors is None else nn.Parameter(vectors, requires_grad=False)
         return whole
@@ -109,9 +110,10 @@ class DualEncoder(nn.Module):
         out = np.empty((len(texts), self.dimension), np.float32)
         for start in range(0, len(texts), batch_size):
             chunk = texts[start : start + batch_size]
-            embeddings = unit(encoder(encoder.featurize(chunk)))
+            embeddings = self._unit(encoder(encoder.featurize(chunk)))
             if first_row is not None and self.label_vectors is not None:
-                embeddings = unit(embeddings + self.label_vectors[first_row + start :][: len(chunk)].to(embeddings))
+                own = self.label_vectors[first_row + start :][: len(chunk)].to(embeddings)
+                embeddings = self._unit(embeddings + own)
             out[start : start + len(chunk)] = embeddings.float().cpu().numpy()
         return out
 
@@ -120,7 +122,7 @@ class DualEncoder(nn.Module):
         for name, encoder in self._towers().items():
             (directory / name).mkdir()
             encoder.save(directory / name)
-        tensors = {"log_temperature": self.log_temperature.detach()}
+        tensors = {"log_temperature": self.log_temperature.detach(), "normalize": torch.tensor(self.normalize)}
         if self.label_vectors is not None:
             tensors["label_vectors"] = self.label_vectors.detach()
         save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, directory / "model.safetensors")
@@ -136,7 +138,8 @@ class DualEncoder(nn.Module):
         try:
             tensors = load_file(directory / "model.safetensors")
             vectors = tensors.get("label_vectors")
-            model = cls(query_encoder, label_encoder, 0 if vectors is None else len(vectors))
+            count = 0 if vectors is None else len(vectors)
+            model = cls(query_encoder, label_encoder, count, normalize=bool(tensors["normalize"]))
             model.log_temperature.data = tensors["log_temperature"]
         except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
             raise StoreError(f"{directory / 'model.safetensors'} cannot be read as a model: {error}") from error
@@ -145,6 +148,9 @@ class DualEncoder(nn.Module):
                 raise StoreError(f"{directory / 'model.safetensors'} does not fit its encoder's dimension.")
             model.label_vectors.data = vectors
         return model
+
+    def _unit(self, vectors: Tensor) -> Tensor:
+        return unit(vectors) if self.normalize else vectors
 
     def _towers(self) -> dict[str, Encoder]:
         if self.query_encoder is self.label_encoder:
@@ -169,7 +175,9 @@ def build_encoder(config: TrainConfig, labels: int, generator: torch.Generator) 
         )
     label_encoder = query_encoder if config.share_towers else copy.deepcopy(query_encoder)
     vectors = labels if config.label_vectors == "residual" else 0
-    return DualEncoder(query_encoder, label_encoder, vectors, config.temperature, config.learn_temperature)
+    return DualEncoder(
+        query_encoder, label_encoder, vectors, config.temperature, config.learn_temperature, config.normalize
+    )
 
 
 def keep_vectors(labels: int, dropout: float, generator: torch.Generator) -> Tensor | None:
