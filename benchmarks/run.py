@@ -14,7 +14,17 @@ from rich.table import Table
 
 from xmc.errors import XMCError
 
-TABLES = ("lf_wordnet", "wordnet_8k", "training", "losses", "topk", "skipped_tiles", "training_memory", "metrics_speed")
+TABLES = (
+    "lf_wordnet",
+    "wordnet_8k",
+    "training",
+    "distributed",
+    "losses",
+    "topk",
+    "skipped_tiles",
+    "training_memory",
+    "metrics_speed",
+)
 """Each is a module beside this one, with run(seed, methods) -> iterator over lists of measurements."""
 
 

@@ -50,7 +50,8 @@ def _methods(gpu: bool) -> Iterator[Xmc | OmikujiBonsai]:
         return
     yield Xmc(_config("minilm-wordnet-8k", {}, minilm=True), "xmc MiniLM, bank")
     for negatives in NEGATIVES:
-        settings = {"negatives": negatives, "sampled_negatives": 1024, "bank": {"hard": 2, "refresh": 64}}
+        bank = {"hard": 2, "refresh": 256, "unbiased": True}
+        settings = {"negatives": negatives, "sampled_negatives": 1024, "bank": bank}
         yield Xmc(_config("static", settings), f"xmc static, {negatives}")
     yield OmikujiBonsai()
 

@@ -117,7 +117,10 @@ def test_bank_has_the_loss_of_all_labels_and_its_gradient_where_it_encodes() -> 
     found = {}
     for negatives in ("all", "bank"):
         config, model, data = world(negatives=negatives, bank={"hard": 2, "refresh": 2}, label_vectors="none")
-        bank = LabelBank(encode_labels(model, data.label_features, slice(0, 12))) if negatives == "bank" else None
+        bank = None
+        if negatives == "bank":
+            bank = LabelBank(12, model.dimension)
+            bank.fill(encode_labels(model, data.label_features, slice(0, 12)))
         kind = AllLabels(12, False) if bank is None else BankedLabels(12, config)
         step = Step(config, model, data, kind, bank, torch.device("cpu"), World())
         batch = data.known.batch(0, np.arange(6))
@@ -140,7 +143,8 @@ def test_bank_gradients_are_those_of_all_labels_for_fresh_ones_and_none_for_othe
 
     rows = torch.tensor([0, 1, 2, 3, 4, 8])
     fresh = torch.nn.functional.normalize(torch.randn(6, 4, dtype=torch.float64), dim=1).requires_grad_()
-    bank = LabelBank(cached.clone())
+    bank = LabelBank(10, 4)
+    bank.embeddings = cached.clone()
     merged, report = bank.renew(rows, fresh, step=3)
     loss = decoupled_softmax(queries, merged, Positives.from_scipy(positives))
     loss.backward()
@@ -157,6 +161,35 @@ def test_bank_gradients_are_those_of_all_labels_for_fresh_ones_and_none_for_othe
     assert report.span == 3
     assert report.age == pytest.approx(4 * 3 / 10)
     assert torch.equal(bank.embeddings, whole.detach())
+
+
+def test_unbiased_bank_has_the_gradient_of_all_labels_in_the_mean() -> None:
+    """Over all turns of the rotation, the gradient of the label texts is that of `all`, the model standing still."""
+    totals = {}
+    for negatives in ("all", "bank"):
+        config, model, data = world(
+            negatives=negatives,
+            label_vectors="none",
+            bank={"hard": 0, "refresh": 4, "positives": 0.0, "unbiased": True},
+        )
+        kind = AllLabels(12, False) if negatives == "all" else BankedLabels(12, config)
+        total = 0.0
+        for turn in range(3):
+            bank = None
+            if negatives == "bank":
+                bank = LabelBank(12, model.dimension)
+                bank.fill(encode_labels(model, data.label_features, slice(0, 12)))
+            step = Step(config, model, data, kind, bank, torch.device("cpu"), World())
+            batch = data.known.batch(turn, np.arange(6))
+            step.run(batch, step.dropped_queries(batch))
+            pending = model.label_encoder.table.pending
+            (gradients,) = [gradient for _, gradient in pending if len(gradient) != 6]  # the other is the six queries'
+            by_rows = torch.zeros(12, model.dimension)
+            by_rows[kind.candidates(batch).fresh] = gradients
+            total = total + by_rows / 3
+            pending.clear()
+        totals[negatives] = total
+    torch.testing.assert_close(totals["bank"], totals["all"], rtol=1e-4, atol=1e-7)
 
 
 def test_mined_windows_are_the_ranks_asked_for_without_known_labels() -> None:

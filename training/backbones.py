@@ -25,8 +25,6 @@ def prepare_backbones(model: DualEncoder, config: TrainConfig) -> None:
             for module in backbone.modules():
                 if isinstance(module, nn.Dropout):
                     module.p = options.dropout
-                elif hasattr(module, "dropout_prob"):  # BERT's attention under SDPA
-                    module.dropout_prob = options.dropout
         if options.frozen_layers:
             _freeze(backbone, options.frozen_layers)
         if options.gradient_checkpointing:

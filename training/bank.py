@@ -35,9 +35,13 @@ class LabelBank:
     written back. It lives on the model's device.
     """
 
-    def __init__(self, embeddings: Tensor) -> None:
-        self.embeddings = embeddings
-        self.encoded_at = torch.zeros(len(embeddings), dtype=torch.int32, device=embeddings.device)
+    def __init__(self, labels: int, dimension: int, device: torch.device | str = "cpu") -> None:
+        self.embeddings = torch.zeros(labels, dimension, device=device)
+        self.encoded_at = torch.zeros(labels, dtype=torch.int32, device=device)
+
+    def fill(self, embeddings: Tensor) -> None:
+        """Hold these, encoded before the first step."""
+        self.embeddings.copy_(embeddings)
 
     def __len__(self) -> int:
         return len(self.embeddings)

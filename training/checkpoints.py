@@ -16,9 +16,9 @@ from torch import Tensor
 
 from xmc.config import CheckpointConfig
 from xmc.errors import StoreError
-from xmc.store import atomic_directory, read_manifest
+from xmc.store import MANIFEST, atomic_directory, read_manifest, refuse_foreign_directory
 
-__all__ = ["Checkpoint", "Checkpoints", "require_space"]
+__all__ = ["Checkpoint", "Checkpoints", "is_free_to_differ", "may_write", "require_same", "require_space"]
 
 logger = logging.getLogger("xmc.training")
 KIND = "checkpoint"
@@ -140,3 +140,34 @@ def require_space(out: Path, needed: Callable[[], int]) -> None:
             f"{existing} has {free / 2**30:.2f} GiB of free space; the run and its checkpoints need "
             f"{wanted / 2**30:.2f} GiB. Free some, name another directory, or lower checkpoint.keep."
         )
+
+
+def may_write(out: Path, config: CheckpointConfig, overwrite: bool, resume: bool) -> bool:
+    """Refuse what stands at `out` and must stay; whether a run was begun there that is to be gone on with."""
+    refuse_foreign_directory(out, "run")
+    checkpoints = Checkpoints(out, config)
+    if resume and checkpoints.unfinished:
+        return True
+    if not overwrite and (out / MANIFEST).exists():
+        finished = " It is finished: there is nothing to resume." if resume else ""
+        raise StoreError(f"{out} already holds a run; name another directory, or overwrite it explicitly.{finished}")
+    checkpoints.remove()
+    return False
+
+
+def require_same(checkpoint: Checkpoint, identity: dict[str, Any]) -> None:
+    """Raise StoreError unless the checkpoint is of the same data set and configuration, as in `identity`."""
+    if checkpoint.state["dataset"] != identity["dataset"]:
+        raise StoreError(f"The checkpoint {checkpoint.directory} is of another data set; resume with the same one.")
+    theirs, ours = checkpoint.state["config"], json.loads(json.dumps(identity["config"]))
+    for name in sorted({*theirs, *ours}):
+        if theirs.get(name) != ours.get(name):
+            raise StoreError(
+                f"The checkpoint {checkpoint.directory} was made with {name} = {theirs.get(name)}, not {ours.get(name)}; "
+                f"resume with the same configuration, or begin again with overwrite."
+            )
+
+
+def is_free_to_differ(setting: str) -> bool:
+    """Whether a resumed run may have a top-level setting otherwise than its checkpoint: it does not change what is learned."""
+    return setting in ("checkpoint", "device", "index", "tensorboard", "tile_bytes", "token_cache")

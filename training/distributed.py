@@ -81,18 +81,16 @@ class World:
         """The rows of all processes on the root's host; None elsewhere. One process's rows are in transit at a time."""
         if self.size == 1:
             return rows.detach()
-        own = rows.detach().cpu() if dist.get_backend() == "gloo" else rows.detach()
-        counts = [int(part) for part in self.parts(torch.tensor([len(own)], device=own.device))]
+        own = rows.detach().cpu().contiguous()
+        counts = [int(part) for part in self.parts(torch.tensor([len(own)]))]
         if not self.is_root:
-            dist.send(own.contiguous(), 0)
+            dist.send(own, 0)
             return None
-        whole = torch.empty((sum(counts), *own.shape[1:]), dtype=own.dtype)
-        whole[: counts[0]] = own.cpu()
+        whole = own.new_empty((sum(counts), *own.shape[1:]))
+        whole[: counts[0]] = own
         place = counts[0]
         for rank, count in enumerate(counts[1:], start=1):
-            part = own.new_empty((count, *own.shape[1:]))
-            dist.recv(part, rank)
-            whole[place : place + count] = part.cpu()
+            dist.recv(whole[place : place + count], rank)
             place += count
         return whole
 
@@ -110,14 +108,13 @@ class World:
             for gradient, total in zip(bucket, flat.split([one.numel() for one in bucket]), strict=True):
                 gradient.copy_(total.view_as(gradient))
         for table in tables:
-            table.pending[:] = [pair for pending in _merged(table) for pair in self._everyones(*pending)]
+            table.pending[:] = self._everyones(*_merged(table))
 
     def mean(self, *values: float, weight: float = 1.0) -> list[float]:
         """Means over the processes of some numbers, each process counting `weight`."""
         if self.size == 1:
             return list(values)
         sums = torch.tensor([*(value * weight for value in values), weight], dtype=torch.float64)
-        sums = sums.to(torch.cuda.current_device() if dist.get_backend() == "nccl" else "cpu")
         dist.all_reduce(sums)
         return [float(total) for total in sums[:-1] / sums[-1].clamp_min(1e-300)]
 
@@ -171,7 +168,8 @@ def distributed(device: torch.device) -> Iterator[World]:
     if ours:
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
+        # Some of what crosses is on the host, whatever the device.
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
     try:
         yield World(dist.get_rank(), dist.get_world_size())
     finally:
@@ -192,7 +190,7 @@ def _buckets(gradients: list[Tensor]) -> Iterator[list[Tensor]]:
         yield bucket
 
 
-def _merged(table: FeatureTable) -> list[tuple[Bags, Tensor]]:
+def _merged(table: FeatureTable) -> tuple[Bags, Tensor]:
     """All factors that this process has of a table's gradient, as one pair, so that processes agree on how many there are."""
     bags = [one for one, _ in table.pending]
     lengths = torch.from_numpy(np.concatenate([np.diff(one.offsets) for one in bags] or [np.zeros(0, np.int64)]))
@@ -203,7 +201,7 @@ def _merged(table: FeatureTable) -> list[tuple[Bags, Tensor]]:
         _offsets(lengths),
     )
     gradients = [gradient for _, gradient in table.pending] or [torch.zeros(0, table.vectors.shape[1])]
-    return [(together, torch.cat(gradients))]
+    return together, torch.cat(gradients)
 
 
 def _offsets(lengths: Tensor) -> Any:

@@ -40,7 +40,8 @@ class Candidates:
 
     rows: int64 [C], the label rows that are scored, ascending. fresh: int64 [F], those among them that are encoded,
     ascending; the others come from the bank. positives, exclude: of the batch, as positions in `rows`; `exclude` None for
-    no pairs. log_inclusion: None, or float32 [C], see xmc.kernels.losses.
+    no pairs. log_inclusion: None, or float32 [C], see xmc.kernels.losses. weights: None, or float32 [F], how many times the
+    gradient of each encoded label's text counts.
     """
 
     rows: Tensor
@@ -48,6 +49,7 @@ class Candidates:
     positives: Positives
     exclude: Positives | None
     log_inclusion: Tensor | None = None
+    weights: Tensor | None = None
 
 
 class Known:
@@ -97,12 +99,13 @@ class BankedLabels(Negatives):
     def __init__(self, labels: int, config: TrainConfig) -> None:
         self.rows, self.weighted, self.seed = torch.arange(labels), config.relevance_weights, config.seed
         self.hard, self.refresh = config.bank.hard, min(config.bank.refresh, labels)
-        self.share = config.bank.positives
+        self.share, self.unbiased = config.bank.positives, config.bank.unbiased
+        self.order = np.random.default_rng(config.seed).permutation(labels)
 
     def candidates(self, batch: Batch, hard: Tensor | None = None) -> Candidates:
         """All labels."""
         labels = len(self.rows)
-        turn = (batch.step * self.refresh + np.arange(self.refresh)) % max(labels, 1)
+        turn = self.order[(batch.step * self.refresh + np.arange(self.refresh)) % max(labels, 1)]
         own = np.unique(batch.positives.indices).astype(np.int64)
         if self.share < 1:
             random = numpy_random(self.seed, batch.step, Purpose.POSITIVES)
@@ -111,8 +114,13 @@ class BankedLabels(Negatives):
         if hard is not None:
             parts.append(hard.numpy())
         fresh = torch.from_numpy(np.unique(np.concatenate(parts)))
+        weights = None
+        if self.unbiased:
+            in_rotation = torch.from_numpy(~np.isin(fresh.numpy(), np.concatenate([parts[0], *parts[2:]])))
+            drawn = int(in_rotation.sum())
+            weights = torch.where(in_rotation, (labels - len(fresh) + drawn) / max(drawn, 1), 1.0)
         positives = Positives.from_scipy(batch.positives, self.weighted)
-        return Candidates(self.rows, fresh, positives, _others(batch, None))
+        return Candidates(self.rows, fresh, positives, _others(batch, None), None, weights)
 
 
 class Source(ABC):

@@ -26,7 +26,7 @@ from xmc.training.gradient_cache import GradientCache
 from xmc.training.negatives import Batch, Candidates, Negatives
 from xmc.training.randomness import Purpose, seed_for, torch_random
 
-__all__ = ["Step", "StepReport"]
+__all__ = ["Step", "StepReport", "is_out_of_memory"]
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,8 @@ class Step:
             texts, report = model.label_texts(label_features, self._encode), None
             if self.bank is not None:
                 fresh = candidates.fresh[encoded] - self.labels.start
+                if candidates.weights is not None:
+                    texts = _Weighted.apply(texts, candidates.weights[encoded].to(texts)[:, None])  # type: ignore[no-untyped-call]
                 texts, report = self.bank.renew(fresh.to(self.device), texts, batch.step)
                 report = report.over(world, len(self.bank), len(fresh))
             random = torch_random(config.seed, batch.step, Purpose.LABEL_VECTORS)
@@ -91,16 +93,22 @@ class Step:
             labels = model.with_vectors(texts, rows.to(self.device), None if kept is None else kept[scored])
             del texts
         with clock.of("loss"):
-            loss = self._loss(queries, labels, candidates, scored)
-            embedded = queries.detach()
-            del queries, labels
-        with clock.of("encode"):
+            # The loss sees leaves, so that its own gradient can be told apart from the encoders'.
+            embedded, scored_labels = queries.detach().requires_grad_(), labels.detach().requires_grad_()
+            loss = self._loss(embedded, scored_labels, candidates, scored)
             loss.backward()
+        with clock.of("encode"):
+            pairs = [(queries, embedded.grad), (labels, scored_labels.grad)]
+            del queries, labels, scored_labels
+            pairs = [(root, gradient) for root, gradient in pairs if root.requires_grad and gradient is not None]
+            if pairs:
+                torch.autograd.backward([root for root, _ in pairs], [gradient for _, gradient in pairs])
+            del pairs
             if self.cache is not None:
                 self.cache.backward()
         tokens = len(query_features.values) + len(label_features.values)
         texts_encoded = len(query_features) + len(label_features)
-        return StepReport(float(loss.detach()), texts_encoded, tokens, report, embedded)
+        return StepReport(float(loss.detach()), texts_encoded, tokens, report, embedded.detach())
 
     def _encode(self, encoder: Encoder, features: RaggedTokens) -> Tensor:
         if self.cache is not None:
@@ -149,3 +157,21 @@ class Step:
         if candidates.log_inclusion is not None:
             options["log_inclusion"] = candidates.log_inclusion.to(self.device)
         return loss(queries, labels, candidates.positives.to(self.device), self.model.temperature, **options)
+
+
+class _Weighted(torch.autograd.Function):
+    """The rows as they are, their gradients times weights [n, 1]."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, weights: Tensor) -> Tensor:
+        ctx.save_for_backward(weights)
+        return rows.view_as(rows)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0] * ctx.saved_tensors[0], None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch, on a GPU or a CPU, could not allocate."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)

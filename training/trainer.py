@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
@@ -20,14 +19,13 @@ from xmc.config import TrainConfig
 from xmc.data.dataset import Dataset, Split
 from xmc.data.tokens import RaggedTokens
 from xmc.encoders.dual import DualEncoder, build_encoder
-from xmc.errors import ConfigError, NotFiniteError, StoreError, TrainingError
+from xmc.errors import ConfigError, NotFiniteError, TrainingError
 from xmc.evaluation import evaluate_split
 from xmc.retriever import Retriever
-from xmc.store import MANIFEST, refuse_foreign_directory
 from xmc.training.backbones import prepare_backbones
 from xmc.training.bank import LabelBank, QueryBank
 from xmc.training.batches import Batches
-from xmc.training.checkpoints import Checkpoint, Checkpoints, require_space
+from xmc.training.checkpoints import Checkpoints, is_free_to_differ, may_write, require_same, require_space
 from xmc.training.data import TrainingData, prepare
 from xmc.training.distributed import World, distributed
 from xmc.training.embedding import embed_labels, embed_queries, encode_labels
@@ -37,14 +35,12 @@ from xmc.training.optimizers import Optimizers
 from xmc.training.prefetch import Prefetcher
 from xmc.training.progress import TrainingProgress
 from xmc.training.shortlist import Shortlist
-from xmc.training.step import Step, StepReport
+from xmc.training.step import Step, StepReport, is_out_of_memory
 from xmc.training.stopping import StopRequest
 
 __all__ = ["TrainResult", "train"]
 
 logger = logging.getLogger("xmc.training")
-FREE = ("checkpoint", "device", "index", "tensorboard", "tile_bytes", "token_cache")
-"""Settings that a resumed run may have otherwise than its checkpoint: they do not change what is learned."""
 
 
 @dataclass
@@ -104,7 +100,7 @@ def train(
     device = _device(config)
     with torch.random.fork_rng(), distributed(device) as world:
         start = time.perf_counter()
-        resume = world.from_root(_may_write(out, config, overwrite, resume) if world.is_root else None)
+        resume = world.from_root(may_write(out, config.checkpoint, overwrite, resume) if world.is_root else None)
         torch.manual_seed(config.seed)
         generator = torch.Generator().manual_seed(config.seed)
         own = world.own(len(dataset.labels))
@@ -145,12 +141,11 @@ class _Run:
         self.queries = QueryBank(len(data.training), model.dimension) if self.batches.clustered else None
         self.bank: LabelBank | None = None
         if config.negatives == "bank":
-            self.bank = LabelBank(encode_labels(model, data.label_features, self.labels))
+            self.bank = LabelBank(self.labels.stop - self.labels.start, model.dimension, device)
         self.step = Step(config, model, data, self.negatives, self.bank, device, world)
         self.log = TrainingLog(out, config.tensorboard and world.is_root)
         self.checkpoints = Checkpoints(out, config.checkpoint)
         self.progress = Progress(seconds=prepared)
-        self.validated: dict[str, float] | None = None
 
     def fit(self) -> TrainResult:
         """All epochs that are left, then the run directory."""
@@ -159,6 +154,8 @@ class _Run:
             require_space(self.out, self._bytes_on_disk)
             self.checkpoints.begin()
             self.log.start(progress.steps)
+        if self.bank is not None and not progress.steps:
+            self.bank.fill(encode_labels(self.model, self.data.label_features, self.labels))
         stop = StopRequest()
         try:
             with stop, TrainingProgress(self.total, self.config.batch_size, progress.steps, self.world.is_root) as bar:
@@ -185,7 +182,7 @@ class _Run:
         if checkpoint is None:
             logger.info("there is no checkpoint in %s; training begins at the first step", self.checkpoints.directory)
             return
-        _require_same(checkpoint, self._identity())
+        require_same(checkpoint, self._identity())
         with torch.no_grad():
             for name, tensor in self._shared_tensors().items():
                 tensor.copy_(checkpoint.tensor("model." + name))
@@ -232,6 +229,13 @@ class _Run:
             report = self.step.run(batch, features)
         except NotFiniteError:
             report = StepReport(math.nan, 0, 0)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise TrainingError(
+                f"Step {batch.step + 1} ran out of memory. Set gradient_cache, or lower transformer.micro_batch_size, "
+                f"batch_size or tile_bytes; `xmc train --dry-run` says what takes how much. ({error})"
+            ) from error
         if not math.isfinite(report.loss):
             raise TrainingError(
                 f"The loss of step {batch.step + 1} is {report.loss}: training diverged. Lower learning_rate, "
@@ -267,26 +271,26 @@ class _Run:
     def _validate(self, epoch: int, validation: Split) -> None:
         """Evaluate, keep the run if it is the best so far, and say whether training should stop."""
         progress = self.progress
-        retriever = self._retriever("exact")
-        value = self.world.from_root(None if retriever is None else self._evaluate(retriever, epoch, validation))
-        progress.since_best += 1
-        if progress.best is None or value > progress.best:
-            progress.best, progress.since_best = value, 0
-            self._save(retriever if self.config.index == "exact" else self._retriever(), interrupted=False)
-        progress.finished = progress.since_best >= self.config.patience
-        if progress.finished:
-            name = self.config.validation_metric
-            logger.info("stopped: no better %s for %d evaluations", name, progress.since_best)
-
-    def _evaluate(self, retriever: Retriever, epoch: int, validation: Split) -> float:
         name = self.config.validation_metric
-        values = evaluate_split(retriever, self.data.dataset, validation, self.data.training).values
+        retriever = self._retriever("exact")
+        values = self.world.from_root(None if retriever is None else self._evaluate(retriever, epoch, validation))
         if name not in values:
             raise ConfigError(f"validation_metric must be one of {', '.join(values)}, but is {name!r}.")
-        self.validated = values
+        progress.since_best += 1
+        if progress.best is None or values[name] > progress.best:
+            progress.best, progress.since_best = values[name], 0
+            self._save(retriever if self.config.index == "exact" else self._retriever(), False, values)
+        progress.finished = progress.since_best >= self.config.patience
+        if progress.finished:
+            logger.info("stopped: no better %s for %d evaluations", name, progress.since_best)
+
+    def _evaluate(self, retriever: Retriever, epoch: int, validation: Split) -> dict[str, float]:
+        values = evaluate_split(retriever, self.data.dataset, validation, self.data.training).values
         self.log.write(self.progress.steps, epoch=epoch, validation=values)
-        logger.info("step %d: %s %.2f on the held-out queries", self.progress.steps, name, values[name])
-        return values[name]
+        logger.info(
+            "step %d: P@1 %.2f, P@5 %.2f on the held-out queries", self.progress.steps, values["P@1"], values["P@5"]
+        )
+        return values
 
     def _query_embeddings(self) -> npt.NDArray[np.float32]:
         """Of all training queries, as they were when last in a batch; encoded now where some never were."""
@@ -305,7 +309,7 @@ class _Run:
         uids, texts = table.uids.to_pylist(), table.texts.to_pylist()
         return Retriever.from_model(whole, uids, texts, self.config, index, embeddings.numpy())
 
-    def _save(self, retriever: Retriever | None, interrupted: bool) -> None:
+    def _save(self, retriever: Retriever | None, interrupted: bool, validation: dict[str, float] | None = None) -> None:
         if retriever is None:
             return
         retriever.metrics = {
@@ -318,8 +322,8 @@ class _Run:
                 "interrupted": interrupted,
             }
         }
-        if self.validated is not None:
-            retriever.metrics["validation"] = self.validated
+        if validation is not None:
+            retriever.metrics["validation"] = validation
         retriever.save(self.out, overwrite=True)
 
     def _checkpoint(self) -> None:
@@ -349,7 +353,7 @@ class _Run:
 
     def _identity(self) -> dict[str, Any]:
         """What a checkpoint must have in common with the run that takes it up."""
-        fixed = {name: value for name, value in self.config.to_mapping().items() if name not in FREE}
+        fixed = {name: value for name, value in self.config.to_mapping().items() if not is_free_to_differ(name)}
         return {"config": fixed, "dataset": self.data.dataset.fingerprint}
 
     def _bytes_on_disk(self) -> int:
@@ -360,31 +364,6 @@ class _Run:
         run = parameters + vectors + 8 * labels * dimension
         bank = 0 if self.bank is None else 4 * labels * dimension
         return 2 * run + (self.config.checkpoint.keep + 1) * (3 * (parameters + vectors) + bank)
-
-
-def _may_write(out: Path, config: TrainConfig, overwrite: bool, resume: bool) -> bool:
-    """Refuse what stands at `out` and must stay; whether a run was begun there that is to be gone on with."""
-    refuse_foreign_directory(out, "run")
-    checkpoints = Checkpoints(out, config.checkpoint)
-    if resume and checkpoints.unfinished:
-        return True
-    if not overwrite and (out / MANIFEST).exists():
-        finished = " It is finished: there is nothing to resume." if resume else ""
-        raise StoreError(f"{out} already holds a run; name another directory, or overwrite it explicitly.{finished}")
-    checkpoints.remove()
-    return False
-
-
-def _require_same(checkpoint: Checkpoint, identity: dict[str, Any]) -> None:
-    if checkpoint.state["dataset"] != identity["dataset"]:
-        raise StoreError(f"The checkpoint {checkpoint.directory} is of another data set; resume with the same one.")
-    theirs, ours = checkpoint.state["config"], json.loads(json.dumps(identity["config"]))
-    for name in sorted({*theirs, *ours}):
-        if theirs.get(name) != ours.get(name):
-            raise StoreError(
-                f"The checkpoint {checkpoint.directory} was made with {name} = {theirs.get(name)}, not {ours.get(name)}; "
-                f"resume with the same configuration, or begin again with overwrite."
-            )
 
 
 def _negatives(

@@ -94,13 +94,17 @@ class BankConfig:
     """The negatives "bank": which labels a step encodes besides the positives of its queries.
 
     hard: of each query, the labels that score highest by the bank.
-    refresh: labels in rotation, so that none grows old.
+    refresh: labels in rotation, in random order, so that none grows old.
+    unbiased: the labels in rotation stand for all that the step does not encode, and their gradient counts so many times more;
+        the encoder's gradient is then an unbiased estimate of that of the negatives "all" at the bank's embeddings. To be
+        used with a `refresh` of some percent of the labels; with fewer it is noise.
     positives: the share of the batch's distinct positives that is encoded, drawn at random; the others come from the bank,
         as all labels do, and their residual vectors are trained all the same.
     """
 
     hard: int = 4
     refresh: int = 64
+    unbiased: bool = False
     positives: float = 1.0
 
     def __post_init__(self) -> None:

@@ -242,7 +242,8 @@ class TransformerEncoder(Encoder):
         padding = self.tokenizer.pad_token_id
         ids = torch.full(mask.shape, 0 if padding is None else padding, dtype=torch.int64)
         ids[mask] = torch.from_numpy(features.values.astype(np.int64))
-        ids, mask = ids.to(device), mask.to(device)
+        if device.type == "cuda":
+            ids, mask = ids.pin_memory().to(device, non_blocking=True), mask.pin_memory().to(device, non_blocking=True)
         # Attention over nothing is not a number, and its gradient too: an empty sequence attends to one padding token.
         attention = mask.clone()
         attention[:, 0] = True
