@@ -6,12 +6,14 @@ optimizer state and the embeddings of queries and labels; a tile of scores is al
 Gradient cache: a transformer of two layers and 128 numbers, random weights, B = 256 and 4,096 queries, L = 65,962 labels, all
 texts of 16 tokens, micro-batches of 128. Peak memory is not to grow with the batch.
 
-Peak memory is the growth of the process's highest resident size, from before the model is built to after the steps.
+Peak memory is the growth of the process's highest resident size, from before the model is built to after the steps. glibc is
+told to return blocks of a MiB and more at once: otherwise what it keeps for later differs by hundreds of MiB from run to run.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -129,7 +131,11 @@ def run(seed: int, methods: Sequence[str]) -> Iterator[list[Measurement]]:
 
 def _process(program: str, seed: int, size: int) -> dict[str, float]:
     done = subprocess.run(
-        [sys.executable, "-c", COMMON + program, str(seed), str(size)], stdout=subprocess.PIPE, text=True, check=True
+        [sys.executable, "-c", COMMON + program, str(seed), str(size)],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        env={**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**20)},
     )
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found

@@ -53,16 +53,16 @@ class GradientCache:
             nothing: Tensor = encoder(features)
             return nothing
         device = next(encoder.parameters()).device
-        parts, states = [], []
+        embeddings = torch.empty(0)
         with torch.no_grad(), self._context():
-            for rows in batches:
-                states.append(_random_state(device))
-                parts.append(encoder(features.take(rows)))
-        inverse = torch.from_numpy(np.argsort(np.concatenate(batches), kind="stable")).to(device)
-        embeddings = torch.cat(parts)[inverse].requires_grad_()
-        for rows, state in zip(batches, states, strict=True):
-            self._parts.append(_MicroBatch(encoder, features, embeddings, rows, state))
-        return embeddings
+            for place, rows in enumerate(batches):
+                state = _random_state(device)
+                part = encoder(features.take(rows))
+                if not place:
+                    embeddings = part.new_empty(len(features), encoder.dimension)
+                embeddings[torch.from_numpy(rows).to(device)] = part
+                self._parts.append(_MicroBatch(encoder, features, embeddings, rows, state))
+        return embeddings.requires_grad_()
 
     def backward(self) -> None:
         """Accumulate the parameters' gradients from those of all embeddings since the last call, and forget them."""
