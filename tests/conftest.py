@@ -1,13 +1,16 @@
-"""Shared test set-up: Triton's interpreter must be chosen before anything imports triton."""
+"""Shared test set-up: what must be in the environment before torch or triton are imported."""
 
 from __future__ import annotations
 
 import os
 
+# Tests run in two processes; threads that spin while they wait would take the cores from each other.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
 import pytest
 import torch
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
 if not torch.cuda.is_available():  # with a GPU the kernels run on it, unless TRITON_INTERPRET=1 is set outside
     os.environ.setdefault("TRITON_INTERPRET", "1")
 

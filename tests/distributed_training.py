@@ -1,11 +1,14 @@
 """Run by torchrun: `distributed_training.py OUT [NAME ...]` trains the configurations below, each into OUT/<name>.
 
-Without torchrun it does the same in one process.
+Without torchrun it does the same in one process. What is in OUT already is gone on with. NAME=STEP kills the root's process
+after that step.
 """
 
 from __future__ import annotations
 
+import logging
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ from small_models import WORDS, write_bert
 from worlds import TINY, colours, wordnet_part
 
 import xmc
+from xmc.training.log import TrainingLog
 
 BERT = {
     "encoder": "transformer",
@@ -33,23 +37,39 @@ def configurations(bert: Path) -> dict[str, tuple[str, dict[str, Any]]]:
     transformer = {"transformer": {"directory": str(bert), "micro_batch_size": 8, "dropout": 0.0}}
     return {
         "static-all": ("wordnet", {**WORDNET, "label_vector_dropout": 0.1}),
-        "static-sampled": ("wordnet", {**WORDNET, "negatives": "sampled", "sampled_negatives": 300}),
+        "static-sampled": (
+            "wordnet",
+            {**WORDNET, "negatives": "clusters+sampled", "clusters": {"first_epoch": 1}, "sampled_negatives": 300},
+        ),
         "static-soft-topk": ("colours", {**TINY, "loss": "soft_topk", "learn_temperature": True}),
         "bert-bank": ("colours", {**BERT, **transformer, "negatives": "bank", "bank": {"hard": 2, "refresh": 3}}),
-        "bert-shortlist": (
+        "bert-split": (
             "colours",
             {
                 **BERT,
-                **transformer,
-                "negatives": "shortlist+clusters",
+                "transformer": {**transformer["transformer"], "shard": True, "projection": 12},
+                "negatives": "shortlist",
                 "epochs": 3,
                 "share_towers": False,
                 "learn_temperature": True,
                 "max_gradient_norm": 1.0,
                 "shortlist": {"size": 2, "window_end": 4, "refresh_steps": 5},
+                "validation": 0.1,
+                "checkpoint": {"steps": 5, "minutes": None},
             },
         ),
     }
+
+
+def kill_after(last: int) -> None:
+    write = TrainingLog.write
+
+    def write_and_die(log: TrainingLog, step: int, **values: Any) -> None:
+        write(log, step, **values)
+        if step == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    TrainingLog.write = write_and_die  # type: ignore[method-assign]
 
 
 def main(out: Path, names: list[str]) -> None:
@@ -57,14 +77,18 @@ def main(out: Path, names: list[str]) -> None:
     if several:
         dist.init_process_group("gloo")
     worlds = {"wordnet": wordnet_part(300), "colours": colours(WORDS[3:15])}
+    last_steps = dict(name.split("=") if "=" in name else (name, "0") for name in names)
     for name, (data, values) in configurations(out.parent / "bert").items():
-        if not names or name in names:
-            xmc.train(worlds[data], xmc.TrainConfig.from_mapping(values), out / name)
+        if not names or name in last_steps:
+            if last_steps.get(name, "0") != "0":
+                kill_after(int(last_steps[name]))
+            xmc.train(worlds[data], xmc.TrainConfig.from_mapping(values), out / name, resume=True)
     if several:
         dist.destroy_process_group()
 
 
 if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, stream=sys.stdout)
     if "RANK" not in os.environ:
         write_bert(Path(sys.argv[1]).parent / "bert")
     main(Path(sys.argv[1]), sys.argv[2:])

@@ -49,6 +49,11 @@ def test_file_and_overrides(tmp_path: Path) -> None:
         ({"static": 5}, r"static must be of type StaticConfig"),
         ({"static": {"kind_scales": [1, 2]}}, r"five numbers"),
         ({"encoder": "transformer"}, r"transformer.directory must name a model directory"),
+        (
+            {"encoder": "transformer", "transformer": {"directory": "x", "shard": True}},
+            r"transformer.shard needs gradient_cache; set it to true",
+        ),
+        ({"transformer": {"shard": True, "compile": True}}, r"shard and transformer.compile do not go together"),
         ({"device": "cuda"}, r"static encoder runs on the CPU"),
         ({"learn_temperature": "yes please"}, r"learn_temperature must be of type bool"),
     ],

@@ -23,6 +23,7 @@ from xmc.encoders.dual import DualEncoder, build_encoder
 from xmc.errors import ConfigError
 from xmc.store import LOG, TENSORBOARD
 from xmc.training.backbones import prepare_backbones
+from xmc.training.estimate import estimate
 from xmc.training.moments import Moments
 from xmc.training.optimizers import RowAdam
 
@@ -232,3 +233,25 @@ def test_running_out_of_memory_says_what_to_lower(tmp_path: Path) -> None:
     done = subprocess.run(arguments, capture_output=True, text=True)
     assert done.returncode == 1
     assert "TrainingError: Step 2 ran out of memory. Set gradient_cache, or lower" in done.stderr
+
+
+def test_label_vectors_left_on_the_host(bert: Path, tmp_path: Path) -> None:
+    options = config(bert, label_vector_memory="host")
+    model = built(options).place(torch.device("meta"), vectors_on_host=True)
+    assert model.label_vectors is not None
+    assert model.label_vectors.device.type == "cpu"
+    assert {p.device.type for name, p in model.named_parameters() if name != "label_vectors"} == {"meta"}
+    assert "label vectors (host)" in estimate(colours(), options).memory
+    xmc.train(colours(WORDS[3:15]), options, tmp_path / "host")
+    xmc.train(colours(WORDS[3:15]), config(bert), tmp_path / "device")
+    host, device = (xmc.Retriever.load(tmp_path / name).embeddings for name in ("host", "device"))
+    np.testing.assert_array_equal(host, device)
+
+
+@pytest.mark.cuda
+def test_label_vectors_left_on_the_host_of_a_gpu(bert: Path, tmp_path: Path) -> None:
+    for where in ("host", "device"):
+        options = config(bert, device="cuda", label_vector_memory=where, negatives="in-batch", max_gradient_norm=1.0)
+        xmc.train(colours(WORDS[3:15]), options, tmp_path / where)
+    host, device = (xmc.Retriever.load(tmp_path / name).embeddings for name in ("host", "device"))
+    np.testing.assert_allclose(host, device, atol=1e-3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
@@ -11,7 +12,7 @@ from xmc.encoders.dual import DualEncoder
 from xmc.encoders.transformer import TransformerEncoder
 from xmc.errors import ConfigError
 
-__all__ = ["prepare_backbones"]
+__all__ = ["layers_of", "prepare_backbones"]
 
 
 def prepare_backbones(model: DualEncoder, config: TrainConfig) -> None:
@@ -33,13 +34,24 @@ def prepare_backbones(model: DualEncoder, config: TrainConfig) -> None:
             backbone.compile(dynamic=True)
 
 
-def _freeze(backbone: Any, count: int) -> None:
+def layers_of(backbone: Any) -> Sequence[nn.Module]:
+    """The layers of a transformer, the first one first; ConfigError where they are not where such models have them."""
     stack = getattr(backbone, "encoder", None) or getattr(backbone, "transformer", None) or backbone
-    layers = getattr(stack, "layer", None) or getattr(stack, "layers", None)
-    embeddings = getattr(backbone, "embeddings", None)
-    if layers is None or embeddings is None:
+    layers: Sequence[nn.Module] | None = getattr(stack, "layer", None) or getattr(stack, "layers", None)
+    if layers is None:
         raise ConfigError(
-            f"transformer.frozen_layers is {count}, but the layers of a {type(backbone).__name__} are not known; set it to 0."
+            f"The layers of a {type(backbone).__name__} are not known: set transformer.frozen_layers to 0 and "
+            f"transformer.shard to false."
+        )
+    return layers
+
+
+def _freeze(backbone: Any, count: int) -> None:
+    layers = layers_of(backbone)
+    embeddings = getattr(backbone, "embeddings", None)
+    if embeddings is None:
+        raise ConfigError(
+            f"transformer.frozen_layers is {count}, but the embeddings of a {type(backbone).__name__} are not known."
         )
     if count > len(layers):
         raise ConfigError(f"transformer.frozen_layers is {count}, but the backbone has {len(layers)} layers.")

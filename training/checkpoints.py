@@ -170,4 +170,5 @@ def require_same(checkpoint: Checkpoint, identity: dict[str, Any]) -> None:
 
 def is_free_to_differ(setting: str) -> bool:
     """Whether a resumed run may have a top-level setting otherwise than its checkpoint: it does not change what is learned."""
-    return setting in ("checkpoint", "device", "index", "tensorboard", "tile_bytes", "token_cache")
+    free = ("checkpoint", "device", "index", "label_vector_memory", "tensorboard", "tile_bytes", "token_cache")
+    return setting in free

@@ -9,10 +9,12 @@ from datetime import timedelta
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.distributed.tensor import DTensor
 
 from xmc.encoders.feature_table import Bags
 from xmc.encoders.static import FeatureTable
@@ -41,6 +43,12 @@ class World:
     def own(self, count: int) -> slice:
         """This process's part of `count` rows: contiguous, sizes differing by at most one."""
         return slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)
+
+    def chunks(self, count: int, size: int) -> Iterator[npt.NDArray[np.int64]]:
+        """This process's part of `count` rows, at most `size` at a time; as many times in every process, perhaps with none."""
+        own = self.own(count)
+        for start in range(own.start, own.start - (-count // self.size), size):
+            yield np.arange(start, max(start, min(start + size, own.stop)))
 
     def own_of(self, rows: Tensor, count: int) -> slice:
         """Which of the ascending `rows` (int64 [C]) lie in this process's part of `count`."""
@@ -78,10 +86,13 @@ class World:
         return [part[:size] for part, size in zip(found, sizes, strict=True)]
 
     def to_root(self, rows: Tensor) -> Tensor | None:
-        """The rows of all processes on the root's host; None elsewhere. One process's rows are in transit at a time."""
+        """The rows of all processes on the root's host; None elsewhere. One process's rows are in transit at a time.
+
+        Of a tensor that is split over the processes, the whole.
+        """
         if self.size == 1:
             return rows.detach()
-        own = rows.detach().cpu().contiguous()
+        own = (rows.to_local() if isinstance(rows, DTensor) else rows).detach().cpu().contiguous()
         counts = [int(part) for part in self.parts(torch.tensor([len(own)]))]
         if not self.is_root:
             dist.send(own, 0)
@@ -95,10 +106,13 @@ class World:
         return whole
 
     def sum_gradients(self, parameters: Iterable[torch.nn.Parameter], tables: Iterable[FeatureTable]) -> None:
-        """Give every process the sum of all processes' gradients of replicated parameters and feature tables."""
+        """Give every process the sum of all processes' gradients of replicated parameters and feature tables.
+
+        Those of parameters that are split over the processes are summed already.
+        """
         if self.size == 1:
             return
-        wanted = [parameter for parameter in parameters if parameter.requires_grad]
+        wanted = [one for one in parameters if one.requires_grad and not isinstance(one, DTensor)]
         for parameter in wanted:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
@@ -117,6 +131,14 @@ class World:
         sums = torch.tensor([*(value * weight for value in values), weight], dtype=torch.float64)
         dist.all_reduce(sums)
         return [float(total) for total in sums[:-1] / sums[-1].clamp_min(1e-300)]
+
+    def most(self, count: int) -> int:
+        """The largest of the processes' counts."""
+        if self.size == 1:
+            return count
+        largest = torch.tensor(count)
+        dist.all_reduce(largest, dist.ReduceOp.MAX)
+        return int(largest)
 
     def from_root(self, value: Any) -> Any:
         """A plain value that the root has, in every process."""
@@ -172,6 +194,9 @@ def distributed(device: torch.device) -> Iterator[World]:
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
     try:
         yield World(dist.get_rank(), dist.get_world_size())
+        # None leaves while the root still writes. And gloo's threads let go of the last tensors meanwhile: a process that
+        # exits while they do is aborted by them, and the whole job with it (github.com/pytorch/pytorch/pull/179291).
+        dist.barrier(device_ids=[torch.cuda.current_device()] if device.type == "cuda" else None)
     finally:
         if ours:
             dist.destroy_process_group()

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from xmc.data.tokens import RaggedTokens
 from xmc.encoders.dual import DualEncoder
+from xmc.training.distributed import World
 
 __all__ = ["CHUNK", "embed_labels", "embed_queries", "encode_labels"]
 
@@ -27,18 +28,15 @@ def embed_queries(model: DualEncoder, features: RaggedTokens) -> npt.NDArray[np.
 
 
 @torch.no_grad()
-def encode_labels(model: DualEncoder, features: RaggedTokens, own: slice) -> Tensor:
-    """Unit embeddings [n, D] of the texts of the labels `own`, without residual vectors, on the model's device."""
+def encode_labels(model: DualEncoder, features: RaggedTokens, world: World) -> Tensor:
+    """Unit embeddings [n, D] of the texts of this process's labels, without residual vectors, on the model's device."""
     model.eval()
-    parts = [
-        model.label_texts(features.take(np.arange(start, min(start + CHUNK, own.stop))))
-        for start in range(own.start, own.stop, CHUNK)
-    ]
+    parts = [model.label_texts(features.take(rows)) for rows in world.chunks(len(features), CHUNK)]
     return torch.cat(parts) if parts else model.log_temperature.new_zeros(0, model.dimension)
 
 
 @torch.no_grad()
-def embed_labels(model: DualEncoder, features: RaggedTokens, own: slice) -> Tensor:
-    """Unit embeddings float32 [n, D] on the CPU of the labels `own`, of which the model has the residual vectors."""
-    texts = encode_labels(model, features, own)
+def embed_labels(model: DualEncoder, features: RaggedTokens, world: World) -> Tensor:
+    """Unit embeddings float32 [n, D] on the CPU of this process's labels, of which the model has the residual vectors."""
+    texts = encode_labels(model, features, world)
     return model.with_vectors(texts, torch.arange(len(texts), device=texts.device)).float().cpu()

@@ -75,6 +75,8 @@ def estimate(dataset: Dataset, config: TrainConfig, processes: int = 1) -> Estim
 
     parameters = float(sum(p.numel() * p.element_size() for p in model.parameters()))
     trained = float(sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad))
+    if config.transformer.shard:
+        parameters, trained = parameters / processes, trained / processes
     row = 4.0 * model.dimension
     own = labels / processes
     memory = {"encoder parameters": parameters, "encoder moments": 2 * trained}
@@ -82,8 +84,9 @@ def estimate(dataset: Dataset, config: TrainConfig, processes: int = 1) -> Estim
         memory["encoder gradients"] = trained
     if config.label_vectors == "residual":
         vectors = own * row
-        memory["label vectors"] = vectors
-        memory["label vectors' moments"] = vectors * MOMENT_BYTES[config.label_vector_moments] / 4
+        where = " (host)" if config.label_vector_memory == "host" else ""
+        memory["label vectors" + where] = vectors
+        memory["label vectors' moments" + where] = vectors * MOMENT_BYTES[config.label_vector_moments] / 4
     if config.negatives == "bank":
         memory["label bank"] = own * row
     if "clusters" in config.negatives:

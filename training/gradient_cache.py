@@ -82,12 +82,13 @@ class GradientCache:
             parameter.grad = None
         while self._parts:
             part = self._parts.pop()
-            if part.embeddings.grad is None:
+            gradient = part.embeddings.grad
+            if gradient is None:
                 continue
             _set_random_state(part.random, device)
             with self._context():
                 embeddings = part.encoder(part.features.take(part.rows))
-            embeddings.backward(part.embeddings.grad[torch.from_numpy(part.rows).to(device)])
+            embeddings.backward(gradient[torch.from_numpy(part.rows).to(device)])
         _set_random_state(after, device)
         for parameter, before in accumulated:
             parameter.grad = before if parameter.grad is None else before.add_(parameter.grad)

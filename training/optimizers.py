@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from xmc.config import TrainConfig
 from xmc.encoders.dual import DualEncoder
@@ -14,6 +15,7 @@ from xmc.encoders.static import FeatureTable
 from xmc.training.checkpoints import Checkpoint
 from xmc.training.moments import Moments
 from xmc.training.row_kernels import adam_factored_rows, adam_rows
+from xmc.training.sharding import load_tensor
 
 __all__ = ["FeatureTableAdam", "Optimizers", "RowAdam"]
 
@@ -134,9 +136,13 @@ class Optimizers:
         own = {id(p) for module in modules if isinstance(module, FeatureTable) for p in module.parameters()}
         own.add(id(model.label_vectors))
         self.dense_parameters = [p for p in model.parameters() if id(p) not in own and p.requires_grad]
-        decayed = [p for p in self.dense_parameters if p.dim() > 1]
-        plain = [p for p in self.dense_parameters if p.dim() <= 1]
-        groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        # Parameters that are split over the processes cannot be updated, nor measured, in one call with those that are not.
+        self.kinds = [[p for p in self.dense_parameters if isinstance(p, DTensor) is split] for split in (False, True)]
+        groups = [
+            {"params": [p for p in kind if (p.dim() > 1) is decayed], "weight_decay": config.weight_decay * decayed}
+            for kind in self.kinds
+            for decayed in (True, False)
+        ]
         groups = [group for group in groups if group["params"]]
         self.dense = torch.optim.AdamW(groups, eps=config.epsilon, fused=True) if groups else None
 
@@ -155,13 +161,25 @@ class Optimizers:
             vectors.grad = None
         if self.dense is None:
             return 0.0
-        limit = self.config.max_gradient_norm
-        norm = torch.nn.utils.clip_grad_norm_(self.dense_parameters, float("inf") if limit is None else limit)
+        norm = self._clip()
         for group in self.dense.param_groups:
             group["lr"] = rate
         self.dense.step()
         self.dense.zero_grad(set_to_none=True)
         return float(norm)
+
+    def _clip(self) -> Tensor:
+        """Scale the dense gradients down to the norm `max_gradient_norm` together, and return what it was."""
+        norms = [
+            torch.nn.utils.get_total_norm([p.grad for p in kind if p.grad is not None]) for kind in self.kinds if kind
+        ]
+        whole = [norm.full_tensor() if isinstance(norm, DTensor) else norm for norm in norms]
+        norm: Tensor = torch.linalg.vector_norm(torch.stack(whole))
+        limit = self.config.max_gradient_norm
+        if limit is not None:
+            for kind in self.kinds:
+                torch.nn.utils.clip_grads_with_norm_(kind, limit, norm)
+        return norm
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """What a checkpoint holds: of what every process has, and of this process's label vectors, by row."""
@@ -187,9 +205,11 @@ class Optimizers:
             for name, parameter in self._named_dense():
                 prefix = f"adamw.{name}."
                 keys = [key for key in checkpoint.names if key.startswith(prefix)]
-                self.dense.state[parameter] = {
-                    key.removeprefix(prefix): checkpoint.tensor(key).to(parameter.device) for key in keys
-                }
+                state = {key.removeprefix(prefix): key for key in keys}
+                self.dense.state[parameter] = {"step": torch.tensor(0.0, device=parameter.device)}
+                for short, key in state.items():
+                    tensor = self.dense.state[parameter].setdefault(short, torch.zeros_like(parameter))
+                    load_tensor(tensor, checkpoint, key)
 
     def _named_dense(self) -> list[tuple[str, torch.nn.Parameter]]:
         own = {id(parameter) for parameter in self.dense_parameters}

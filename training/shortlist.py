@@ -57,12 +57,12 @@ class Shortlist(Source):
         coming = self.settle()
         if coming is not None:
             self.lists, self.coming = coming, None
-        work = (copy.deepcopy(model), queries, labels, known, self.config, self.world)
+        work = (queries, labels, known, self.config, self.world)
         if self.world.size == 1 and _threads_are_safe(model):
             self._thread = self._thread or ThreadPoolExecutor(1, thread_name_prefix="xmc-shortlist")
-            self._future = self._thread.submit(mine, *work)
+            self._future = self._thread.submit(mine, copy.deepcopy(model), *work)
         else:
-            self.coming = mine(*work)
+            self.coming = mine(model, *work)
 
     def settle(self) -> Lists | None:
         """The shortlist that is being mined, once it is; None where none is."""
@@ -75,7 +75,7 @@ class Shortlist(Source):
         window = self.lists[batch.rows]
         size = min(self.config.size, window.shape[1])
         keys = numpy_random(self.seed, batch.step, Purpose.SHORTLIST).random(window.shape)
-        keys[window < 0] = 2.0  # where a query has fewer labels than the window, its row ends with -1
+        keys[window < 0] = 2.0  # where a query has fewer labels than the window, its row begins with -1
         chosen = np.take_along_axis(window, np.argpartition(keys, size - 1, axis=1)[:, :size], axis=1)
         return chosen[chosen >= 0].astype(np.int64)
 
@@ -106,22 +106,24 @@ def mine(
 ) -> Lists:
     """For each query, the labels at ranks window_start to window_end of those that are not `known` [N, L]: int32 [N, m].
 
-    A row ends with -1 where there are fewer. Embeds all queries and labels with the model as it is; each process of the
-    world embeds its own labels, and mines for its part of the queries.
+    In ascending order, -1 first where there are fewer. Embeds all queries and labels with the model as it is; each process
+    of the world embeds its own labels, and mines for its part of the queries.
     """
-    embeddings = torch.cat(world.parts(embed_labels(model, labels, world.own(len(labels))))).numpy()
+    embeddings = torch.cat(world.parts(embed_labels(model, labels, world))).numpy()
     index = build_index(config.index, model.dimension)
     index.build(embeddings, np.arange(len(labels)))
     own = world.own(len(queries))
     lists = np.full(
         (own.stop - own.start, max(min(config.window_end, len(labels)) - config.window_start, 0)), -1, np.int32
     )
-    for start in range(own.start, own.stop, CHUNK):
-        rows = np.arange(start, min(start + CHUNK, own.stop))
-        part = known[rows]
-        excluded: Any = np.split(part.indices.astype(np.int64), part.indptr[1:-1])
-        found, _ = index.search(embed_queries(model, queries.take(rows)), config.window_end, exclude=excluded)
-        lists[rows - own.start] = np.asarray(found)[:, config.window_start :]
+    for rows in world.chunks(len(queries), CHUNK):
+        embedded = embed_queries(model, queries.take(rows))
+        if len(rows):
+            part = known[rows]
+            excluded: Any = np.split(part.indices.astype(np.int64), part.indptr[1:-1])
+            found, _ = index.search(embedded, config.window_end, exclude=excluded)
+            # In order of labels, so that which of them a step draws does not hang on how nearly equal scores are rounded.
+            lists[rows - own.start] = np.sort(np.asarray(found)[:, config.window_start :], axis=1)
     return torch.cat(world.parts(torch.from_numpy(lists))).numpy()
 
 

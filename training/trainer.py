@@ -34,6 +34,7 @@ from xmc.training.negatives import AllLabels, BankedLabels, Batch, LabelSubset, 
 from xmc.training.optimizers import Optimizers
 from xmc.training.prefetch import Prefetcher
 from xmc.training.progress import TrainingProgress
+from xmc.training.sharding import is_split, load_tensor, split_backbones, whole_model
 from xmc.training.shortlist import Shortlist
 from xmc.training.step import Step, StepReport, is_out_of_memory
 from xmc.training.stopping import StopRequest
@@ -104,8 +105,11 @@ def train(
         torch.manual_seed(config.seed)
         generator = torch.Generator().manual_seed(config.seed)
         own = world.own(len(dataset.labels))
-        model = build_encoder(config, own.stop - own.start, generator).to(device)
+        model = build_encoder(config, own.stop - own.start, generator)
         prepare_backbones(model, config)
+        if config.transformer.shard and world.size > 1:
+            split_backbones(model, world, device)
+        model.place(device, config.label_vector_memory == "host")
         data = prepare(dataset, config, model)
         if world.is_root:
             logger.info(
@@ -155,7 +159,7 @@ class _Run:
             self.checkpoints.begin()
             self.log.start(progress.steps)
         if self.bank is not None and not progress.steps:
-            self.bank.fill(encode_labels(self.model, self.data.label_features, self.labels))
+            self.bank.fill(encode_labels(self.model, self.data.label_features, self.world))
         stop = StopRequest()
         try:
             with stop, TrainingProgress(self.total, self.config.batch_size, progress.steps, self.world.is_root) as bar:
@@ -185,7 +189,7 @@ class _Run:
         require_same(checkpoint, self._identity())
         with torch.no_grad():
             for name, tensor in self._shared_tensors().items():
-                tensor.copy_(checkpoint.tensor("model." + name))
+                load_tensor(tensor, checkpoint, "model." + name)
             if self.model.label_vectors is not None:
                 self.model.label_vectors.copy_(checkpoint.tensor("model.label_vectors", self.labels))
         self.optimizers.load_state(checkpoint, self.labels)
@@ -300,12 +304,12 @@ class _Run:
 
     def _retriever(self, index: str = "") -> Retriever | None:
         """The model with all labels, in the root process; every process gives its labels to it."""
-        embeddings = self.world.to_root(embed_labels(self.model, self.data.label_features, self.labels))
+        embeddings = self.world.to_root(embed_labels(self.model, self.data.label_features, self.world))
         vectors = None if self.model.label_vectors is None else self.world.to_root(self.model.label_vectors)
-        if embeddings is None:
+        whole = whole_model(self.model, vectors, self.config, self.world)
+        if embeddings is None or whole is None:
             return None
         table = self.data.dataset.labels
-        whole = self.model.with_all_vectors(vectors)
         uids, texts = table.uids.to_pylist(), table.texts.to_pylist()
         return Retriever.from_model(whole, uids, texts, self.config, index, embeddings.numpy())
 
@@ -328,9 +332,10 @@ class _Run:
 
     def _checkpoint(self) -> None:
         """Write what `resume` takes up; the root writes, every process gives its rows."""
-        tensors = {"model." + name: tensor for name, tensor in self._shared_tensors().items()}
         shared, own = self.optimizers.state()
-        tensors |= shared
+        shared |= {"model." + name: tensor for name, tensor in self._shared_tensors().items()}
+        own |= {name: tensor for name, tensor in shared.items() if is_split(tensor)}
+        tensors = {name: tensor for name, tensor in shared.items() if name not in own}
         if self.model.label_vectors is not None:
             own["model.label_vectors"] = self.model.label_vectors
         if self.bank is not None:
@@ -347,7 +352,7 @@ class _Run:
             self.checkpoints.save(self.progress.steps, tensors, state)
 
     def _shared_tensors(self) -> dict[str, Tensor]:
-        """Parameters and buffers that every process has whole, by name."""
+        """Parameters and buffers that every process has, whole or split, by name."""
         named = [*self.model.named_parameters(), *self.model.named_buffers()]
         return {name: tensor for name, tensor in named if name != "label_vectors"}
 

@@ -70,6 +70,8 @@ class TransformerConfig:
     frozen_layers: the token embeddings and this many of the first layers are left as they are; 0 trains everything.
     gradient_checkpointing: hold each layer's input instead of all its activations, and compute these again.
     compile: compile the backbone with torch.compile.
+    shard: under torchrun, split the backbone's parameters, gradients and moments over the processes (FSDP2), for one that does
+        not fit each of them; needs the training option gradient_cache.
     """
 
     directory: str = ""
@@ -82,8 +84,11 @@ class TransformerConfig:
     frozen_layers: int = 0
     gradient_checkpointing: bool = False
     compile: bool = False
+    shard: bool = False
 
     def __post_init__(self) -> None:
+        if self.shard and self.compile:
+            raise ConfigError("transformer.shard and transformer.compile do not go together; set one of them to false.")
         _at_least(self, "transformer.", max_length=3, projection=1, micro_batch_size=1, frozen_layers=0)
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise ConfigError(f"transformer.dropout must be a share in [0, 1), but is {self.dropout}.")
@@ -198,6 +203,8 @@ class TrainConfig:
     max_gradient_norm: of all the transformer encoder's gradients together, which are scaled down to it; none for no limit.
     label_vector_moments: how the two moments of each label vector are stored: bfloat16 takes half, int8 about a quarter of
         float32's memory.
+    label_vector_memory: "host" leaves the label vectors and their moments in host memory, where they do not fit the device; a
+        step's rows go to the device while it encodes texts, and their gradients come back.
     token_dropout, label_token_dropout: share of a query's, a label's tokens dropped in training.
     label_vector_dropout: share of labels whose residual vector is left out of a step, so that the encoder learns too.
     validation: share of the training queries held out and evaluated after each epoch, or every `validation_steps` steps;
@@ -241,6 +248,7 @@ class TrainConfig:
     epsilon: float = 1e-8
     max_gradient_norm: float | None = None
     label_vector_moments: Literal["float32", "bfloat16", "int8"] = "float32"
+    label_vector_memory: Literal["device", "host"] = "device"
     warmup: float = 0.05
     token_dropout: float = 0.3
     label_token_dropout: float = 0.3
@@ -276,6 +284,8 @@ class TrainConfig:
             raise ConfigError(f"The static encoder runs on the CPU; device must be auto or cpu, not {self.device!r}.")
         if self.encoder == "transformer" and not self.transformer.directory:
             raise ConfigError("encoder is transformer, so transformer.directory must name a model directory.")
+        if self.transformer.shard and not self.gradient_cache:
+            raise ConfigError("transformer.shard needs gradient_cache; set it to true.")
 
     def _check_negatives(self) -> None:
         names = self.negatives.split("+")

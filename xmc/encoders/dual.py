@@ -75,12 +75,22 @@ class DualEncoder(nn.Module):
         """
         if self.label_vectors is None:
             return embeddings
-        vectors = nn.functional.embedding(rows, self.label_vectors, sparse=True)
+        vectors = nn.functional.embedding(rows.to(self.label_vectors.device), self.label_vectors, sparse=True)
+        vectors = vectors.to(embeddings.device)  # from the host, where they are left there
         if keep is not None:
             vectors = vectors * keep[:, None].to(vectors)
         embeddings = embeddings + vectors
         del vectors  # [n, D], not to be held while the sum is normalised
         return self._unit(embeddings)
+
+    def place(self, device: torch.device, vectors_on_host: bool = False) -> DualEncoder:
+        """Move the model to a device, perhaps without its residual label vectors; returns it."""
+        if not vectors_on_host:
+            return self.to(device)
+        vectors, self.label_vectors = self.label_vectors, None
+        self.to(device)
+        self.label_vectors = vectors
+        return self
 
     def with_all_vectors(self, vectors: Tensor | None) -> DualEncoder:
         """A model with the same towers and temperature, and these residual label vectors [L, D]."""

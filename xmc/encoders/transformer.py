@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -73,6 +73,8 @@ class TransformerEncoder(Encoder):
         self.projection = nn.Linear(width, settings.projection, bias=False) if settings.projection else None
         self.dimension = settings.projection or width
         self.micro_batch_size = settings.micro_batch_size
+        self.equal_calls: Callable[[int], int] | None = None
+        """Given how many micro-batches this process has, how many every process goes through: where they compute together."""
         self._special = sorted(set(tokenizer.all_special_ids))
         # Set once: setting it at every call is not safe where threads share the encoder.
         self._backend = getattr(tokenizer, "backend_tokenizer", None)
@@ -174,7 +176,11 @@ class TransformerEncoder(Encoder):
     def micro_batches(self, features: RaggedTokens) -> list[npt.NDArray[np.int64]]:
         """Texts in order of length, `micro_batch_size` at a time, so that little is padded."""
         order = np.argsort(features.lengths, kind="stable")
-        return [order[start : start + self.micro_batch_size] for start in range(0, len(order), self.micro_batch_size)]
+        size = self.micro_batch_size
+        count = -(-len(order) // size)
+        if self.equal_calls is not None:
+            count = self.equal_calls(count)  # the last ones may be empty
+        return [order[place * size : (place + 1) * size] for place in range(count)]
 
     def forward(self, features: RaggedTokens) -> Tensor:
         """Embeddings [n, D] float32 (float64 for a backbone in float64) on the module's device."""
@@ -236,6 +242,8 @@ class TransformerEncoder(Encoder):
         return list(encoded["input_ids"])
 
     def _encode(self, features: RaggedTokens, device: torch.device) -> Tensor:
+        if not len(features):  # for the sake of the other processes: the backbone runs on an empty text
+            return self._encode(RaggedTokens(features.values, np.zeros(2, np.int64)), device)[:0]
         lengths = torch.from_numpy(features.lengths)
         width = max(1, int(lengths.max()))
         mask = torch.arange(width)[None, :] < lengths[:, None]
