@@ -18,6 +18,7 @@ from small_models import WORDS, write_bert
 from worlds import TINY, colours, wordnet_part
 
 import xmc
+import xmc.training.trainer  # before there is a group: torch's modules keep what they find when they are imported
 from xmc.training.log import TrainingLog
 
 BERT = {
@@ -49,7 +50,7 @@ def configurations(bert: Path) -> dict[str, tuple[str, dict[str, Any]]]:
                 **BERT,
                 "transformer": {**transformer["transformer"], "shard": True, "projection": 12},
                 "negatives": "shortlist",
-                "epochs": 3,
+                "epochs": 2,
                 "share_towers": False,
                 "learn_temperature": True,
                 "max_gradient_norm": 1.0,

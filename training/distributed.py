@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
+import time
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from typing import Any
@@ -25,6 +27,9 @@ __all__ = ["World", "distributed"]
 TIMEOUT = timedelta(minutes=30)
 """How long a process waits for the others: longer than embedding and saving a large label set takes. torchrun ends a job
 in which a process died at once, whatever this is."""
+LINGER = 0.2
+"""Seconds before a process leaves. A thread of gloo's that still holds a tensor then aborts the process as it exits, and the
+whole job with it (github.com/pytorch/pytorch/pull/179291). Threads end with their group, but torch's caches may keep that."""
 BUCKET = 2**25
 """Numbers that are summed over the processes in one call."""
 
@@ -194,11 +199,12 @@ def distributed(device: torch.device) -> Iterator[World]:
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
     try:
         yield World(dist.get_rank(), dist.get_world_size())
-        # None leaves while the root still writes. And gloo's threads let go of the last tensors meanwhile: a process that
-        # exits while they do is aborted by them, and the whole job with it (github.com/pytorch/pytorch/pull/179291).
+        # None leaves while the root still writes; and the group's threads let go of the last tensors before one leaves.
         dist.barrier(device_ids=[torch.cuda.current_device()] if device.type == "cuda" else None)
+        time.sleep(LINGER)
     finally:
         if ours:
+            gc.collect()
             dist.destroy_process_group()
 
 

@@ -100,27 +100,33 @@ def train(
     out = Path(out)
     device = _device(config)
     with torch.random.fork_rng(), distributed(device) as world:
-        start = time.perf_counter()
-        resume = world.from_root(may_write(out, config.checkpoint, overwrite, resume) if world.is_root else None)
-        torch.manual_seed(config.seed)
-        generator = torch.Generator().manual_seed(config.seed)
-        own = world.own(len(dataset.labels))
-        model = build_encoder(config, own.stop - own.start, generator)
-        prepare_backbones(model, config)
-        if config.transformer.shard and world.size > 1:
-            split_backbones(model, world, device)
-        model.place(device, config.label_vector_memory == "host")
-        data = prepare(dataset, config, model)
-        if world.is_root:
-            logger.info(
-                "training on %d queries, %d labels; %s encoder, dimension %d, negatives %s, device %s, %d processes, seed %d",
-                len(data.training), len(dataset.labels), config.encoder, model.dimension, config.negatives, device,
-                world.size, config.seed,
-            )  # fmt: skip
-        run = _Run(config, model, data, out, device, world, time.perf_counter() - start)
-        if resume:
-            run.resume()
-        return run.fit()
+        return _train(dataset, config, out, device, world, overwrite, resume)
+
+
+def _train(
+    dataset: Dataset, config: TrainConfig, out: Path, device: torch.device, world: World, overwrite: bool, resume: bool
+) -> TrainResult:
+    start = time.perf_counter()
+    resume = world.from_root(may_write(out, config.checkpoint, overwrite, resume) if world.is_root else None)
+    torch.manual_seed(config.seed)
+    generator = torch.Generator().manual_seed(config.seed)
+    own = world.own(len(dataset.labels))
+    model = build_encoder(config, own.stop - own.start, generator)
+    prepare_backbones(model, config)
+    if config.transformer.shard and world.size > 1:
+        split_backbones(model, world, device)
+    model.place(device, config.label_vector_memory == "host")
+    data = prepare(dataset, config, model)
+    if world.is_root:
+        logger.info(
+            "training on %d queries, %d labels; %s encoder, dimension %d, negatives %s, device %s, %d processes, seed %d",
+            len(data.training), len(dataset.labels), config.encoder, model.dimension, config.negatives, device,
+            world.size, config.seed,
+        )  # fmt: skip
+    run = _Run(config, model, data, out, device, world, time.perf_counter() - start)
+    if resume:
+        run.resume()
+    return run.fit()
 
 
 class _Run:
