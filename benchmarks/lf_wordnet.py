@@ -28,7 +28,7 @@ def run(seed: int, methods: Sequence[str]) -> Iterator[list[Measurement]]:
 
 def dataset() -> Dataset:
     """The converted data set, made on first use and again when a source file is newer."""
-    if "XMC_DATA" not in os.environ:
+    if not os.environ.get("XMC_DATA"):
         raise DataError(f"Set the environment variable XMC_DATA to the directory that holds the folder {NAME}.")
     source = Path(os.environ["XMC_DATA"]) / NAME
     if not source.is_dir():

@@ -396,7 +396,7 @@ def test_shipped_data_set() -> None:
     assert 0 < size < 2_000_000
 
 
-@pytest.mark.skipif("XMC_DATA" not in os.environ, reason="XMC_DATA does not name the folder with LF-WordNet-8K")
+@pytest.mark.skipif(not os.environ.get("XMC_DATA"), reason="XMC_DATA does not name the folder with LF-WordNet-8K")
 def test_shipped_data_set_is_its_source(tmp_path: Path) -> None:
     done = convert(open_source(Path(os.environ["XMC_DATA"]) / "LF-WordNet-8K"), tmp_path)
     assert done.dataset.fingerprint == Dataset.load("wordnet-8k").fingerprint
