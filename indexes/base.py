@@ -2,162 +2,220 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from xmc.data.embeddings import read_embeddings, write_embeddings
 from xmc.errors import InputError, StoreError
+from xmc.indexes.blocks import EmbeddingBlocks, Embeddings
+from xmc.indexes.checks import require_matrix
+from xmc.indexes.identifiers import Ids, RowLookup, as_ids, type_name
+from xmc.indexes.selection import Labels, PerQuery
+from xmc.indexes.snapshot import Engine, Snapshot
 from xmc.store import atomic_directory, read_manifest
 
-__all__ = ["Embeddings", "ExcludedRows", "Ids", "LabelIndex"]
+__all__ = ["LabelIndex"]
 
-Embeddings = npt.NDArray[np.float32]
-Ids = npt.NDArray[np.int64] | npt.NDArray[np.object_]
-Rows = npt.NDArray[np.int64]
-ExcludedRows = tuple[Rows, Rows]
-"""Rows that a query must not get, as compressed rows: indptr [n + 1], rows [nnz]."""
+TAIL = 8_192
+"""Labels added since the engine was last extended are searched exactly, until they are more than this."""
+COMPACT_SHARE = 0.25
+"""Removed labels are left out of results, and forgotten when they are more than this share of all rows."""
 
 
 class LabelIndex(ABC):
     """Top-k labels by inner product. Ids are all int64 or all strings, and unique; labels may be added and removed.
 
-    The base class owns ids, embeddings, validation and storage; an index supplies the search over row numbers.
+    Any number of threads may search while one changes the index: a search sees all of a change or nothing of it, and never
+    waits. Changes wait for each other. `snapshot` gives what the index holds at one moment.
+
+    An index supplies an engine that searches rows; ids, embeddings, filters, changes and storage are the same for all.
     """
 
     kind: ClassVar[str]
 
-    def __init__(self, dimension: int) -> None:
-        self.dimension = dimension
-        self.ids: Ids = np.zeros(0, np.int64)
-        self.embeddings: Embeddings = np.zeros((0, dimension), np.float32)
-        self._row_of: dict[int | str, int] | None = None
+    def __init__(self, dimension: int, rescore: int = 0) -> None:
+        if rescore < 0:
+            raise InputError(f"rescore must be at least 0, but is {rescore}.")
+        self.dimension, self.rescore = dimension, rescore
+        self._changing = threading.RLock()
+        self._snapshot = self._fresh(
+            EmbeddingBlocks([np.zeros((0, dimension), np.float32)]), np.zeros(0, np.int64), None, 0
+        )
+
+    @property
+    def ids(self) -> Ids:
+        """Of all labels, int64 or strings [L], in the order in which they came."""
+        return self._snapshot.ids
+
+    @property
+    def embeddings(self) -> Embeddings:
+        """Of all labels, float32 [L, D], in the order of `ids`."""
+        return self._snapshot.embeddings
+
+    def __len__(self) -> int:
+        """Number of labels."""
+        return len(self._snapshot)
+
+    def snapshot(self) -> Snapshot:
+        """What the index holds now: later changes do not show in it, and it can be searched as the index itself."""
+        return self._snapshot
+
+    def search(
+        self,
+        queries: Embeddings,
+        k: int,
+        *,
+        include: Labels | PerQuery | None = None,
+        exclude: Labels | PerQuery | None = None,
+        rescore: int | None = None,
+        diversity: float = 0.0,
+    ) -> tuple[Ids, Embeddings]:
+        """The k best labels of each query [n, D]: ids [n, k'] and float32 scores [n, k'], best first, k' = min(k, labels).
+
+        include, exclude: labels that alone, or never, may be returned: for all queries ids (a list, set or array) or a mask
+            bool [labels] in the order of `ids`, or a list with one of these for each query. Ids that are not in the index
+            are ignored. The search is right at any selectivity: where few labels are allowed each of them is scored.
+        rescore: so many times k candidates are taken from the engine and ordered by their exact scores; 0 returns the
+            engine's order and scores. By default what the index was made with.
+        diversity: between 0, the best labels, and 1; trades score against likeness to the labels before it (maximal
+            marginal relevance), chosen from five times k candidates. Scores then do not fall from left to right.
+
+        Where fewer than k' labels may be returned for a query, its row ends with id -1 (or "") and score -inf.
+
+        Raises InputError for another dimension, NaN or infinite queries, k < 0, and filters that do not fit.
+        """
+        return self._snapshot.search(queries, k, include=include, exclude=exclude, rescore=rescore, diversity=diversity)
 
     def build(self, embeddings: Embeddings, ids: Sequence[int | str] | Ids) -> None:
-        """Replace the content by `embeddings` [L, D] float32 with `ids` [L].
+        """Replace the content by `embeddings` [L, D] float32, which must not change afterwards, with `ids` [L].
 
         Raises InputError for shapes that do not fit, NaN or infinite embeddings (with their rows), ids of mixed type or
         given twice, or too few labels for the index's design.
         """
         embeddings, new = self._checked(embeddings, ids)
-        self._build(embeddings)
-        self.embeddings, self.ids, self._row_of = embeddings, new, None
+        with self._changing:
+            blocks = EmbeddingBlocks([embeddings])
+            engine = self._engine_of(blocks) if len(new) else None
+            self._snapshot = self._fresh(blocks, new, engine, self._snapshot.version + 1)
 
     def add(self, embeddings: Embeddings, ids: Sequence[int | str] | Ids) -> None:
-        """Add labels; raises InputError as `build`, and for an id that is there already. An index never built is built."""
+        """Add labels; raises InputError as `build`, and for an id that is there already.
+
+        An index that was never built is searched exactly until it has enough labels for its design.
+        """
         embeddings, new = self._checked(embeddings, ids)
         if not len(new):
             return
-        if len(self) and new.dtype != self.ids.dtype:
-            raise InputError(
-                f"New ids are of type {_type_name(new)}, those in the index of type {_type_name(self.ids)}."
-            )
-        present = [label for label in new.tolist() if label in self._rows_by_id()]
-        if present:
-            raise InputError(f"The label id {present[0]!r} is in the index already ({len(present)} such ids).")
-        together = np.concatenate([self.embeddings, embeddings])
-        self._add(together, first=len(self))
-        self.ids = np.concatenate([self.ids, new]) if len(self) else new
-        self.embeddings, self._row_of = together, None
+        with self._changing:
+            self._require(new, present=False)
+            self._snapshot = self._appended(self._snapshot, embeddings, new)
 
     def remove(self, ids: Sequence[int | str] | Ids) -> None:
         """Remove labels; raises InputError for an id that is not there."""
-        rows_by_id = self._rows_by_id()
-        given = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
-        missing = [label for label in given if label not in rows_by_id]
-        if missing:
-            raise InputError(f"The label id {missing[0]!r} is not in the index ({len(missing)} such ids).")
-        kept = np.ones(len(self), bool)
-        kept[[rows_by_id[label] for label in given]] = False
-        remaining = self.embeddings[kept]
-        self._remove(remaining, kept)
-        self.embeddings, self.ids, self._row_of = remaining, self.ids[kept], None
+        gone = list(dict.fromkeys(ids.tolist() if isinstance(ids, np.ndarray) else ids))
+        if not gone:
+            return
+        with self._changing:
+            self._require(gone, present=True)
+            self._snapshot = self._compacted(self._removed(self._snapshot, gone), COMPACT_SHARE)
 
-    def search(
-        self, queries: Embeddings, k: int, exclude: Sequence[Sequence[int | str]] | None = None
-    ) -> tuple[Ids, Embeddings]:
-        """The k best labels of each query [n, D]: ids [n, k'] and float32 scores [n, k'], best first, k' = min(k, labels).
+    def update(self, embeddings: Embeddings, ids: Sequence[int | str] | Ids) -> None:
+        """Give labels new embeddings, in one step; they come last in the order of `ids`.
 
-        `exclude[i]` are ids never returned for query i; ids that are not in the index are ignored. Where fewer than k'
-        labels are found for a query, its row ends with id -1 (or "") and score -inf.
-
-        Raises InputError for another dimension, NaN or infinite queries, k < 0, or `exclude` of another length.
+        Raises InputError as `build`, and for an id that is not there.
         """
-        queries = self._matrix(queries, "queries")
-        if k < 0:
-            raise InputError(f"k must be at least 0, but is {k}.")
-        k = min(k, len(self))
-        excluded = self._excluded(exclude, len(queries))
-        if len(queries) and k:
-            scores, rows = self._search(queries, k, excluded)
-        else:
-            scores, rows = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
-        found: Any = np.full(rows.shape, "" if self.ids.dtype == object else -1, self.ids.dtype)
-        found[rows >= 0] = self.ids[rows[rows >= 0]]
-        return found, scores
+        embeddings, new = self._checked(embeddings, ids)
+        if not len(new):
+            return
+        with self._changing:
+            self._require(new, present=True)
+            without = self._removed(self._snapshot, new)
+            self._snapshot = self._compacted(self._appended(without, embeddings, new), COMPACT_SHARE)
 
-    def __len__(self) -> int:
-        """Number of labels."""
-        return len(self.ids)
+    def compact(self) -> None:
+        """Forget removed labels, and extend the engine to all others; searches go on meanwhile."""
+        with self._changing:
+            self._snapshot = self._extended(self._compacted(self._snapshot, 0.0), 0)
 
-    def save(self, directory: str | Path) -> None:
-        """Write the index as a stored directory: whole or not at all."""
+    def save(self, directory: str | Path, source: str = "") -> None:
+        """Write the index as a stored directory: whole or not at all. Removed labels are kept there until `compact`.
+
+        source: a fingerprint of what the embeddings were made from, which `load` can demand.
+        """
+        snapshot = self._snapshot
+        properties = {"index": self.kind, "dimension": self.dimension, "labels": len(snapshot), "source": source}
+        covered = 0 if snapshot.engine is None else snapshot.engine.covered
         with atomic_directory(
-            directory, "index", index=self.kind, dimension=self.dimension, **self._settings()
+            directory, "index", **properties, rescore=self.rescore, covered=covered, **self._settings()
         ) as path:
-            write_embeddings(self.embeddings, path / "embeddings.arrow")
+            write_embeddings((block for _, block in snapshot.blocks), self.dimension, path / "embeddings.arrow")
+            strings = snapshot.all_ids.dtype == object
+            alive = np.ones(len(snapshot.all_ids), bool) if snapshot.alive is None else snapshot.alive
             table = pa.table(
-                {"id": pa.array(self.ids.tolist(), pa.string() if self.ids.dtype == object else pa.int64())}
+                {"id": pa.array(snapshot.all_ids, pa.string() if strings else pa.int64()), "alive": pa.array(alive)}
             )
             with pa.OSFile(str(path / "ids.arrow"), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
                 writer.write_table(table)
-            self._save(path)
+            if snapshot.engine is not None:
+                self._save(snapshot.engine, path)
 
     @classmethod
-    def load(cls, directory: str | Path) -> LabelIndex:
-        """Read an index written by `save`; StoreError names a file that is missing, truncated or changed."""
+    def load(cls, directory: str | Path, source: str | None = None) -> LabelIndex:
+        """Read an index written by `save`; embeddings stay on disk, memory-mapped, until they are needed.
+
+        source: the fingerprint that the index must have been saved with.
+
+        Raises StoreError, which names a file that is missing, truncated or changed, or both fingerprints.
+        """
         directory = Path(directory)
         settings = read_manifest(directory, "index")["properties"]
         if settings.get("index") != cls.kind:
             raise StoreError(f"{directory} holds an index of the kind {settings.get('index')!r}, not {cls.kind!r}.")
+        if source is not None and settings.get("source") != source:
+            raise StoreError(
+                f"{directory} indexes other embeddings: it was built from {settings.get('source') or 'unnamed ones'} "
+                f"({settings.get('labels')} labels of dimension {settings.get('dimension')}), and {source} is asked "
+                f"for. Index the labels again."
+            )
         index = cls._restored(settings)
-        index.embeddings = read_embeddings(directory / "embeddings.arrow")
+        embeddings = EmbeddingBlocks(read_embeddings(directory / "embeddings.arrow"))
         try:
-            column = pa.ipc.open_file(pa.memory_map(str(directory / "ids.arrow"))).read_all()["id"]
+            table = pa.ipc.open_file(pa.memory_map(str(directory / "ids.arrow"))).read_all()
+            column, alive = table["id"], table["alive"].to_numpy()
         except (OSError, KeyError, pa.ArrowException) as error:
             raise StoreError(f"{directory / 'ids.arrow'} cannot be read: {error}") from error
-        strings = pa.types.is_string(column.type)
-        index.ids = np.array(column.to_pylist(), object) if strings else column.to_numpy().astype(np.int64)
-        if index.embeddings.shape != (len(index.ids), index.dimension):
+        ids = column.to_numpy(zero_copy_only=False)
+        ids = ids.astype(object if pa.types.is_string(column.type) else np.int64)
+        if len(embeddings) != len(ids) or embeddings.dimension != index.dimension:
             raise StoreError(
-                f"{directory} has {len(index.ids)} ids, but embeddings of shape {index.embeddings.shape} "
+                f"{directory} has {len(ids)} ids, but {len(embeddings)} embeddings of dimension {embeddings.dimension} "
                 f"where the dimension is {index.dimension}."
             )
-        index._load(directory)
+        covered = int(settings["covered"])
+        engine = index._load(directory, covered) if covered else None
+        snapshot = index._fresh(embeddings, ids, engine, 1)
+        index._snapshot = snapshot if alive.all() else replace(snapshot, alive=alive)
         return index
 
-    # Each change is made by the index first, and by the base class when that raised nothing: a refused change changes nothing.
+    @abstractmethod
+    def _engine_of(self, embeddings: EmbeddingBlocks) -> Engine | None:
+        """A new engine over all these rows; None where every search is exact. InputError for too few."""
 
     @abstractmethod
-    def _build(self, embeddings: Embeddings) -> None:
-        """Replace everything."""
+    def _grown(self, engine: Engine, embeddings: EmbeddingBlocks) -> Engine | None:
+        """An engine over all these rows, of which `engine` covers the first; `engine` itself stays as it is."""
 
-    @abstractmethod
-    def _add(self, embeddings: Embeddings, first: int) -> None:
-        """All embeddings, of which the rows from `first` on are new."""
-
-    @abstractmethod
-    def _remove(self, embeddings: Embeddings, kept: npt.NDArray[np.bool_]) -> None:
-        """The embeddings that are left: the old rows where `kept`, in their order."""
-
-    @abstractmethod
-    def _search(self, queries: Embeddings, k: int, exclude: ExcludedRows | None) -> tuple[Embeddings, Rows]:
-        """Scores and rows [n, k] of checked input, 0 < k <= labels; -inf and -1 where too few are left."""
+    def _recast(self, engine: Engine, embeddings: EmbeddingBlocks) -> Engine | None:
+        """An engine over other rows, with what `engine` learned from its own; None where they are too few."""
+        return None
 
     def _settings(self) -> dict[str, Any]:
         """JSON values from which `_restored` makes an empty index of the same design."""
@@ -165,17 +223,56 @@ class LabelIndex(ABC):
 
     @classmethod
     def _restored(cls, settings: dict[str, Any]) -> LabelIndex:
-        return cls(int(settings["dimension"]))
+        return cls(int(settings["dimension"]), rescore=int(settings["rescore"]))
 
-    def _save(self, directory: Path) -> None:  # noqa: B027
-        """Write what the index holds besides ids and embeddings."""
+    def _save(self, engine: Engine, directory: Path) -> None:  # noqa: B027
+        """Write the engine."""
 
-    def _load(self, directory: Path) -> None:  # noqa: B027
+    def _load(self, directory: Path, covered: int) -> Engine | None:
         """Read what `_save` wrote."""
+        return None
+
+    def _fresh(self, embeddings: EmbeddingBlocks, ids: Ids, engine: Engine | None, version: int) -> Snapshot:
+        return Snapshot(version, ids, embeddings, None, RowLookup(ids), engine, self.rescore)
+
+    def _appended(self, before: Snapshot, embeddings: Embeddings, new: Ids) -> Snapshot:
+        all_ids: Ids = np.concatenate([before.all_ids, new]) if len(before.all_ids) else new
+        alive = None if before.alive is None else np.concatenate([before.alive, np.ones(len(new), bool)])
+        blocks = before.blocks.append(embeddings)
+        lookup = before.lookup.with_rows(new, all_ids) if len(before.all_ids) else RowLookup(new)
+        return self._extended(
+            replace(before, version=before.version + 1, all_ids=all_ids, alive=alive, blocks=blocks, lookup=lookup),
+            TAIL,
+        )
+
+    def _removed(self, before: Snapshot, gone: Sequence[int | str] | Ids) -> Snapshot:
+        alive = np.ones(len(before.all_ids), bool) if before.alive is None else before.alive.copy()
+        alive[before.rows(gone)] = False
+        return replace(before, version=before.version + 1, alive=alive)
+
+    def _extended(self, before: Snapshot, tail: int) -> Snapshot:
+        """With an engine that covers all rows, where more than `tail` are not."""
+        engine, rows = before.engine, len(before.all_ids)
+        if rows - (0 if engine is None else engine.covered) <= tail:
+            return before
+        if engine is not None:
+            return replace(before, engine=self._grown(engine, before.blocks))
+        with contextlib.suppress(InputError):  # still too few for the design
+            return replace(before, engine=self._engine_of(before.blocks))
+        return before
+
+    def _compacted(self, before: Snapshot, share: float) -> Snapshot:
+        """Without removed rows, where they are more than a share of all."""
+        dead = len(before.all_ids) - len(before)
+        if dead <= share * len(before.all_ids):
+            return before
+        after = self._fresh(EmbeddingBlocks([before.embeddings]), before.ids, None, before.version + 1)
+        engine = None if before.engine is None else self._recast(before.engine, after.blocks)
+        return replace(after, engine=engine)
 
     def _checked(self, embeddings: Embeddings, ids: Sequence[int | str] | Ids) -> tuple[Embeddings, Ids]:
-        embeddings = self._matrix(embeddings, "label embeddings")
-        array = _as_ids(ids)
+        embeddings = require_matrix(embeddings, self.dimension, "label embeddings")
+        array = as_ids(ids)
         if len(array) != len(embeddings):
             raise InputError(f"{len(array)} ids were given for {len(embeddings)} label embeddings.")
         values, counts = np.unique(array, return_counts=True)
@@ -183,50 +280,15 @@ class LabelIndex(ABC):
             raise InputError(f"The label id {values[counts > 1].tolist()[0]!r} is given more than once.")
         return embeddings, array
 
-    def _matrix(self, values: Embeddings, name: str) -> Embeddings:
-        try:
-            matrix = np.ascontiguousarray(values, np.float32)
-        except (TypeError, ValueError) as error:
-            raise InputError(f"The {name} are not a matrix of numbers: {error}.") from error
-        if matrix.ndim != 2 or matrix.shape[1] != self.dimension:
-            raise InputError(f"The {name} must have the shape (n, {self.dimension}), but have {matrix.shape}.")
-        finite = np.isfinite(matrix).all(axis=1)
-        if not finite.all():
-            bad = np.flatnonzero(~finite)
-            shown = ", ".join(map(str, bad[:10])) + (", ..." if len(bad) > 10 else "")
-            raise InputError(f"The {name} are NaN or infinite in {len(bad)} rows: {shown}.")
-        return matrix
-
-    def _excluded(self, exclude: Sequence[Sequence[int | str]] | None, queries: int) -> ExcludedRows | None:
-        if exclude is None:
-            return None
-        if len(exclude) != queries:
-            raise InputError(f"exclude has {len(exclude)} lists of ids for {queries} queries.")
-        rows_by_id = self._rows_by_id()
-        rows = [sorted({rows_by_id[label] for label in labels if label in rows_by_id}) for labels in exclude]
-        indptr = np.cumsum([0, *map(len, rows)], dtype=np.int64)
-        return indptr, np.array([row for found in rows for row in found], np.int64)
-
-    def _rows_by_id(self) -> dict[int | str, int]:
-        if self._row_of is None:
-            self._row_of = {label: row for row, label in enumerate(self.ids.tolist())}
-        return self._row_of
-
-
-def _as_ids(ids: Sequence[int | str] | Ids) -> Ids:
-    values = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
-    if all(isinstance(value, str) for value in values) and values:
-        array = np.empty(len(values), object)
-        array[:] = values
-        return array
-    if all(isinstance(value, (int, np.integer)) and not isinstance(value, bool) for value in values):
-        try:
-            return np.array(values, np.int64)
-        except OverflowError as error:
-            raise InputError("A label id does not fit into 64 bits; use strings.") from error
-    kinds = sorted({type(value).__name__ for value in values})
-    raise InputError(f"Label ids must be all int64 or all strings, but are of type {', '.join(kinds)}.")
-
-
-def _type_name(ids: Ids) -> str:
-    return "string" if ids.dtype == object else "int64"
+    def _require(self, ids: Sequence[int | str] | Ids, present: bool) -> None:
+        """InputError where an id is there and should not be, or the other way round."""
+        snapshot = self._snapshot
+        if isinstance(ids, np.ndarray) and len(snapshot) and ids.dtype != snapshot.all_ids.dtype:
+            raise InputError(
+                f"New ids are of type {type_name(ids)}, those in the index of type {type_name(snapshot.all_ids)}."
+            )
+        wrong = np.flatnonzero((snapshot.rows(ids) >= 0) != present)
+        if len(wrong):
+            label = ids.tolist()[wrong[0]] if isinstance(ids, np.ndarray) else ids[wrong[0]]
+            there = "is not in the index" if present else "is in the index already"
+            raise InputError(f"The label id {label!r} {there} ({len(wrong)} such ids).")

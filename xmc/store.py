@@ -33,7 +33,7 @@ __all__ = [
     "sha256_file",
 ]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 LOG = "metrics.jsonl"
 """A log that grows while a directory is rewritten: carried over, never listed in the manifest."""
