@@ -45,6 +45,7 @@ class LabelIndex(ABC):
         if rescore < 0:
             raise InputError(f"rescore must be at least 0, but is {rescore}.")
         self.dimension, self.rescore = dimension, rescore
+        self.measured: dict[str, Any] = {}  # what tuning measured of this design
         self._changing = threading.RLock()
         self._snapshot = self._fresh(
             EmbeddingBlocks([np.zeros((0, dimension), np.float32)]), np.zeros(0, np.int64), None, 0
@@ -103,7 +104,7 @@ class LabelIndex(ABC):
         embeddings, new = self._checked(embeddings, ids)
         with self._changing:
             blocks = EmbeddingBlocks([embeddings])
-            engine = self._engine_of(blocks) if len(new) else None
+            engine = self.engine_of(blocks) if len(new) else None
             self._snapshot = self._fresh(blocks, new, engine, self._snapshot.version + 1)
 
     def add(self, embeddings: Embeddings, ids: Sequence[int | str] | Ids) -> None:
@@ -140,6 +141,12 @@ class LabelIndex(ABC):
             without = self._removed(self._snapshot, new)
             self._snapshot = self._compacted(self._appended(without, embeddings, new), COMPACT_SHARE)
 
+    def adopt(self, snapshot: Snapshot, engine: Engine | None = None) -> None:
+        """Take over the labels of another index, with an engine over all its rows, or building one."""
+        with self._changing:
+            engine = self.engine_of(snapshot.blocks) if engine is None else engine
+            self._snapshot = replace(snapshot, version=self._snapshot.version + 1, engine=engine, rescore=self.rescore)
+
     def compact(self) -> None:
         """Forget removed labels, and extend the engine to all others; searches go on meanwhile."""
         with self._changing:
@@ -154,7 +161,13 @@ class LabelIndex(ABC):
         properties = {"index": self.kind, "dimension": self.dimension, "labels": len(snapshot), "source": source}
         covered = 0 if snapshot.engine is None else snapshot.engine.covered
         with atomic_directory(
-            directory, "index", **properties, rescore=self.rescore, covered=covered, **self._settings()
+            directory,
+            "index",
+            **properties,
+            rescore=self.rescore,
+            covered=covered,
+            measured=self.measured,
+            **self._settings(),
         ) as path:
             write_embeddings((block for _, block in snapshot.blocks), self.dimension, path / "embeddings.arrow")
             strings = snapshot.all_ids.dtype == object
@@ -199,6 +212,7 @@ class LabelIndex(ABC):
                 f"{directory} has {len(ids)} ids, but {len(embeddings)} embeddings of dimension {embeddings.dimension} "
                 f"where the dimension is {index.dimension}."
             )
+        index.measured = settings["measured"]
         covered = int(settings["covered"])
         engine = index._load(directory, covered) if covered else None
         snapshot = index._fresh(embeddings, ids, engine, 1)
@@ -206,7 +220,7 @@ class LabelIndex(ABC):
         return index
 
     @abstractmethod
-    def _engine_of(self, embeddings: EmbeddingBlocks) -> Engine | None:
+    def engine_of(self, embeddings: EmbeddingBlocks) -> Engine | None:
         """A new engine over all these rows; None where every search is exact. InputError for too few."""
 
     @abstractmethod
@@ -258,7 +272,7 @@ class LabelIndex(ABC):
         if engine is not None:
             return replace(before, engine=self._grown(engine, before.blocks))
         with contextlib.suppress(InputError):  # still too few for the design
-            return replace(before, engine=self._engine_of(before.blocks))
+            return replace(before, engine=self.engine_of(before.blocks))
         return before
 
     def _compacted(self, before: Snapshot, share: float) -> Snapshot:

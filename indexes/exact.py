@@ -16,7 +16,8 @@ class ExactIndex(LabelIndex):
 
     kind: ClassVar[str] = "exact"
 
-    def _engine_of(self, embeddings: EmbeddingBlocks) -> Engine | None:
+    def engine_of(self, embeddings: EmbeddingBlocks) -> Engine | None:
+        """None: the search is exact."""
         return None
 
     def _grown(self, engine: Engine, embeddings: EmbeddingBlocks) -> Engine | None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from xmc.errors import StoreError
 from xmc.indexes.base import LabelIndex
+from xmc.indexes.designs import factory_of
 from xmc.indexes.exact import ExactIndex
 from xmc.indexes.faiss import FaissIndex
 from xmc.store import read_manifest
@@ -16,16 +17,16 @@ _KINDS: dict[str, type[LabelIndex]] = {ExactIndex.kind: ExactIndex, FaissIndex.k
 
 
 def build_index(design: str, dimension: int) -> LabelIndex:
-    """An empty index: "exact", or any FAISS factory string ("Flat", "HNSW32", "IVF256,PQ16"); call `build` on it.
+    """An empty index: "exact", a storage of xmc.indexes.designs ("int8"), or any FAISS factory string; call `build` on it.
 
     Raises ConfigError for a string that FAISS does not know, DependencyError where FAISS is not installed.
     """
-    return ExactIndex(dimension) if design == "exact" else FaissIndex(dimension, design)
+    return ExactIndex(dimension) if design == "exact" else FaissIndex(dimension, factory_of(design))
 
 
-def load_index(directory: str | Path) -> LabelIndex:
-    """Read an index saved by any kind; StoreError names a file that does not fit."""
+def load_index(directory: str | Path, source: str | None = None) -> LabelIndex:
+    """Read an index saved by any kind; see LabelIndex.load."""
     kind = read_manifest(directory, "index")["properties"].get("index")
     if kind not in _KINDS:
         raise StoreError(f"{directory} holds an index of the unknown kind {kind!r}.")
-    return _KINDS[kind].load(directory)
+    return _KINDS[kind].load(directory, source)

@@ -13,10 +13,10 @@ from xmc.errors import ConfigError, DependencyError, InputError, StoreError
 from xmc.indexes.base import LabelIndex
 from xmc.indexes.blocks import EmbeddingBlocks, Embeddings, Mask, Rows
 from xmc.indexes.library import faiss
-from xmc.indexes.snapshot import Engine
+from xmc.indexes.snapshot import Engine, Snapshot
 from xmc.indexes.threads import shared_threads
 
-__all__ = ["FaissEngine", "FaissIndex", "empty_faiss_index", "set_parameters"]
+__all__ = ["FaissEngine", "FaissIndex", "empty_faiss_index", "parts_of", "set_parameters"]
 
 ADDED = 65_536
 """Rows that are handed to FAISS at a time."""
@@ -26,6 +26,10 @@ LEARN_AGAIN = 8
 """They are learned anew when there are so many times the labels that they were learned from."""
 LEAST_GRAPH = 1_000
 """FAISS ends the process where an NSG graph comes out unconnected, as that of a few labels may."""
+CELL_ROUNDS = 10
+"""Rounds of k-means; more take longer and change recall little."""
+GRAPH_EFFORT = 100
+"""Candidates for the links of a label in an HNSW graph (efConstruction); FAISS's own 40 gives graphs of low recall."""
 POINTS_PER_CELL = 64
 """And the cells of an inverted file from so many for each of them at most."""
 
@@ -87,7 +91,8 @@ class FaissIndex(LabelIndex):
         self._learns = not empty_faiss_index(factory, dimension).is_trained
         self.factory, self.parameters = factory, parameters
 
-    def _engine_of(self, embeddings: EmbeddingBlocks) -> FaissEngine:
+    def engine_of(self, embeddings: EmbeddingBlocks) -> FaissEngine:
+        """See LabelIndex."""
         index = empty_faiss_index(self.factory, self.dimension)
         set_parameters(index, self.factory, self.parameters)
         try:
@@ -104,10 +109,16 @@ class FaissIndex(LabelIndex):
         set_parameters(index, self.factory, self.parameters)
         return FaissEngine(index, len(embeddings))
 
+    def adopt(self, snapshot: Snapshot, engine: Engine | None = None) -> None:
+        """See LabelIndex."""
+        if isinstance(engine, FaissEngine):
+            set_parameters(engine.index, self.factory, self.parameters)
+        super().adopt(snapshot, engine)
+
     def _grown(self, engine: Engine, embeddings: EmbeddingBlocks) -> Engine | None:
         assert isinstance(engine, FaissEngine)
         if engine.learned_from < min(len(embeddings) / LEARN_AGAIN, TRAINING_ROWS) and self._learns:
-            return self._engine_of(embeddings)
+            return self.engine_of(embeddings)
         copy = engine.copy()
         try:
             _fill(copy, embeddings, engine.covered)
@@ -169,9 +180,11 @@ def empty_faiss_index(factory: str, dimension: int) -> Any:
         ) from error
     if isinstance(index, faiss.IndexIDMap):
         raise ConfigError(f"Leave IDMap out of the index design {factory!r}: ids are kept without it.")
-    for part in _parts(index):
+    for part in parts_of(index):
         if isinstance(part, faiss.IndexIVF):
-            part.cp.max_points_per_centroid = POINTS_PER_CELL
+            part.cp.max_points_per_centroid, part.cp.niter = POINTS_PER_CELL, CELL_ROUNDS
+        elif isinstance(part, faiss.IndexHNSW):
+            part.hnsw.efConstruction = GRAPH_EFFORT
     return index
 
 
@@ -187,18 +200,18 @@ def set_parameters(index: Any, factory: str, parameters: dict[str, float] | None
             raise ConfigError(f"The index design {factory!r} has no search parameter {name!r}.") from error
 
 
-def _parts(index: Any) -> list[Any]:
+def parts_of(index: Any) -> list[Any]:
     """The FAISS index, and what it wraps, from the outside in."""
     index = faiss.downcast_index(index)
     if isinstance(index, faiss.IndexPreTransform):
-        return [index, *_parts(index.index)]
+        return [index, *parts_of(index.index)]
     if isinstance(index, faiss.IndexRefine):
-        return [index, *_parts(index.base_index)]
+        return [index, *parts_of(index.base_index)]
     return [index]
 
 
 def _defaults(index: Any) -> dict[str, float]:
-    *outer, inner = _parts(index)
+    *outer, inner = parts_of(index)
     found: dict[str, float] = {}
     if any(isinstance(part, faiss.IndexRefine) for part in outer):
         found["k_factor_rf"] = 8
@@ -211,7 +224,7 @@ def _defaults(index: Any) -> dict[str, float]:
 
 def _parameters(index: Any, bits: Any, effort: float) -> Any:
     """FAISS's parameters for one search: the index's own, with `effort` times the places looked into, under a filter."""
-    *outer, inner = _parts(index)
+    *outer, inner = parts_of(index)
     selector = faiss.IDSelectorBitmap(bits)
     if isinstance(inner, faiss.IndexIVF):
         probes = min(inner.nlist, math.ceil(inner.nprobe * effort))
@@ -247,7 +260,7 @@ def _fill(index: Any, embeddings: EmbeddingBlocks, first: int) -> None:
     rest = embeddings.since(first)
     if not len(rest):
         return
-    whole = isinstance(_parts(index)[-1], (faiss.IndexNSG, faiss.IndexNNDescent))
+    whole = isinstance(parts_of(index)[-1], (faiss.IndexNSG, faiss.IndexNNDescent))
     if whole and len(rest) < LEAST_GRAPH:
         raise RuntimeError(f"a graph of this kind needs {LEAST_GRAPH:,} labels")
     with shared_threads():
