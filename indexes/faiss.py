@@ -37,6 +37,8 @@ POINTS_PER_CELL = 64
 class FaissEngine:
     """A FAISS index over the first `covered` rows."""
 
+    exact = False
+
     def __init__(self, index: Any, learned_from: int, mapped: bool = False) -> None:
         """learned_from: the rows that cells and codebooks were learned from; mapped: the index lies in a file."""
         self.index, self.covered = index, int(index.ntotal)

@@ -27,9 +27,13 @@ DIVERSITY_POOL = 5
 
 
 class Engine(Protocol):
-    """Approximate search over the first `covered` rows; it never changes."""
+    """Search over the first `covered` rows; it never changes.
+
+    exact: whether it finds the best for certain, under any filter.
+    """
 
     covered: int
+    exact: bool
 
     def search(self, queries: Embeddings, k: int, allowed: Mask | None, share: float) -> tuple[Embeddings, Rows]:
         """Scores and rows [n, k], best first, -1 where fewer are found; of the allowed rows, a `share` of all."""
@@ -149,7 +153,9 @@ class Snapshot:
     def _best(self, queries: Embeddings, k: int, mask: Mask | None, count: int, factor: int) -> tuple[Embeddings, Rows]:
         """The best of the rows that a mask lets pass: by the engine, and exactly what it does not cover."""
         engine = self.engine
-        if engine is None or not engine.covered or count <= min(SCANNED, len(self.all_ids) // 2):
+        if engine is None or not engine.covered:
+            return exact_search(queries, self.blocks, k, mask)
+        if not engine.exact and count <= min(SCANNED, len(self.all_ids) // 2):
             return exact_search(queries, self.blocks, k, mask)
         covered = None if mask is None else mask[: engine.covered]
         inside = engine.covered if covered is None else int(covered.sum())

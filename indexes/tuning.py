@@ -33,7 +33,8 @@ __all__ = ["Goal", "OperatingPoint", "Tuned", "pareto", "tune"]
 logger = logging.getLogger(__name__)
 
 SINGLE_QUERIES = 300
-"""Queries asked one by one for the latency of a point."""
+SINGLE_SECONDS, LEAST_SINGLE_QUERIES = 2.0, 20
+"""Queries asked one by one for the latency of a point: so many, or fewer where they take longer than these seconds."""
 LATENCY_POINTS = 4
 """Points of a design, its fastest for the goal first, whose latency is measured."""
 TIED = 1e-5
@@ -259,8 +260,10 @@ class _Trial:
         )
 
     def _with_latency(self, held: Snapshot, point: OperatingPoint) -> OperatingPoint:
-        seconds = []
+        seconds: list[float] = []
         for query in self.queries[:SINGLE_QUERIES]:
+            if sum(seconds) > SINGLE_SECONDS and len(seconds) >= LEAST_SINGLE_QUERIES:
+                break
             start = time.perf_counter()
             held.search(query[None], self.k)
             seconds.append(time.perf_counter() - start)
@@ -334,10 +337,10 @@ def _reason_to_skip(candidate: Candidate, trial: _Trial, left: float) -> str:
 
 
 def _build_work(design: str, labels: int, dimension: int) -> float:
-    """Multiplications and additions of building a design, roughly: twice what its largest parts take."""
+    """Multiplications and additions of building a design, roughly: half as much again as its largest parts take."""
     if design.startswith("IVF"):
         cells = int(design[3:].partition(",")[0])
-        return 4.0 * dimension * cells * (10 * min(labels, 64 * cells, 262_144) + labels)
+        return 3.0 * dimension * cells * (10 * min(labels, 64 * cells, 262_144) + labels)
     if design.startswith("HNSW"):  # distances to links of scattered labels come at a hundredth of the rate of a product
         return 4.0 * dimension * labels * 100 * 20 * math.log2(max(labels, 2))
     return 4.0 * dimension * labels

@@ -1,6 +1,7 @@
 """Directories that are whole or absent: atomic writes, a manifest with checksums, verification on load.
 
-A stored directory (a run, an index) holds a `manifest.json` that lists every other file in it with size and SHA-256.
+A stored directory (a run, an index) holds a `manifest.json` that lists every other file in it with size and SHA-256; of
+a stored directory inside another, such as a run's index, the outer one lists the manifest alone, which vouches for the rest.
 It is written under a temporary name beside its destination, synced to disk, and swapped into place.
 """
 
@@ -15,6 +16,7 @@ import shutil
 import sys
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -121,8 +123,10 @@ def refuse_foreign_directory(path: Path, kind: str) -> None:
         raise StoreError(f"{path} exists and is not an xmc {kind}; name another directory or remove it first.")
 
 
-def read_manifest(path: str | Path, kind: str) -> dict[str, Any]:
+def read_manifest(path: str | Path, kind: str, verify: bool = True) -> dict[str, Any]:
     """Read the manifest of the directory `path` and verify the size and SHA-256 of every file that it lists.
+
+    verify: False leaves the files to a later call.
 
     Raises
     ------
@@ -146,8 +150,10 @@ def read_manifest(path: str | Path, kind: str) -> dict[str, Any]:
         raise StoreError(f"{path} holds a saved {found}, not a {kind}.")
     if version != FORMAT_VERSION:
         raise StoreError(f"{path} has format version {version}; this xmc reads version {FORMAT_VERSION}.")
-    for name, size, digest in entries:
-        _verify_file(path, name, size, digest)
+    if verify:
+        with ThreadPoolExecutor() as pool:  # hashing lets other threads run
+            for verified in [pool.submit(_verify_file, path, *entry) for entry in entries]:
+                verified.result()
     return dict(manifest)
 
 
@@ -165,10 +171,17 @@ def _verify_file(root: Path, name: str, size: int, digest: str) -> None:
 
 
 def _write_manifest(root: Path, kind: str, properties: dict[str, Any]) -> None:
-    files = {
-        file.relative_to(root).as_posix(): {"size": file.stat().st_size, "sha256": sha256_file(file)}
+    inner = {manifest.parent for manifest in root.rglob(MANIFEST)}
+    listed = [
+        file
         for file in sorted(root.rglob("*"))
-        if file.is_file()
+        if file.is_file() and (file.name == MANIFEST or not inner & set(file.parents))
+    ]
+    with ThreadPoolExecutor() as pool:
+        digests = list(pool.map(sha256_file, listed))
+    files = {
+        file.relative_to(root).as_posix(): {"size": file.stat().st_size, "sha256": digest}
+        for file, digest in zip(listed, digests, strict=True)
     }
     manifest = {
         "kind": kind,
