@@ -14,13 +14,13 @@ import numpy as np
 import pyarrow as pa
 
 from xmc.data.embeddings import read_embeddings, write_embeddings
-from xmc.errors import InputError, StoreError
+from xmc.errors import ConfigError, InputError, StoreError
 from xmc.indexes.blocks import EmbeddingBlocks, Embeddings
 from xmc.indexes.checks import require_matrix
 from xmc.indexes.identifiers import Ids, RowLookup, as_ids, type_name
 from xmc.indexes.selection import Labels, PerQuery
 from xmc.indexes.snapshot import Engine, Snapshot
-from xmc.store import atomic_directory, read_manifest
+from xmc.store import MANIFEST, atomic_directory, read_manifest
 
 __all__ = ["LabelIndex"]
 
@@ -144,8 +144,12 @@ class LabelIndex(ABC):
     def adopt(self, snapshot: Snapshot, engine: Engine | None = None) -> None:
         """Take over the labels of another index, with an engine over all its rows, or building one."""
         with self._changing:
-            engine = self.engine_of(snapshot.blocks) if engine is None else engine
-            self._snapshot = replace(snapshot, version=self._snapshot.version + 1, engine=engine, rescore=self.rescore)
+            blocks = EmbeddingBlocks(
+                [block for _, block in snapshot.blocks]
+            )  # without the room that the other may fill
+            engine = self.engine_of(blocks) if engine is None else engine
+            version = self._snapshot.version + 1
+            self._snapshot = replace(snapshot, version=version, blocks=blocks, engine=engine, rescore=self.rescore)
 
     def compact(self) -> None:
         """Forget removed labels, and extend the engine to all others; searches go on meanwhile."""
@@ -198,7 +202,11 @@ class LabelIndex(ABC):
                 f"({settings.get('labels')} labels of dimension {settings.get('dimension')}), and {source} is asked "
                 f"for. Index the labels again."
             )
-        index = cls._restored(settings)
+        try:
+            index = cls._restored(settings)
+            index.measured, covered = dict(settings["measured"]), int(settings["covered"])
+        except (KeyError, TypeError, ValueError, ConfigError) as error:
+            raise StoreError(f"{directory / MANIFEST} does not describe an index: {error!r}.") from error
         embeddings = EmbeddingBlocks(read_embeddings(directory / "embeddings.arrow"))
         try:
             table = pa.ipc.open_file(pa.memory_map(str(directory / "ids.arrow"))).read_all()
@@ -212,8 +220,6 @@ class LabelIndex(ABC):
                 f"{directory} has {len(ids)} ids, but {len(embeddings)} embeddings of dimension {embeddings.dimension} "
                 f"where the dimension is {index.dimension}."
             )
-        index.measured = settings["measured"]
-        covered = int(settings["covered"])
         engine = index._load(directory, covered) if covered else None
         snapshot = index._fresh(embeddings, ids, engine, 1)
         index._snapshot = snapshot if alive.all() else replace(snapshot, alive=alive)

@@ -10,12 +10,14 @@ from xmc.errors import ConfigError
 from xmc.indexes.faiss import empty_faiss_index, parts_of
 from xmc.indexes.library import faiss
 
-__all__ = ["EXACT_BELOW", "STORAGES", "Candidate", "bytes_per_label", "candidates", "factory_of"]
+__all__ = ["EXACT_BELOW", "STORAGES", "Candidate", "bytes_per_label", "candidates", "factory_of", "is_exact"]
 
 STORAGES = {"float32": "Flat", "float16": "SQfp16", "int8": "SQ8", "binary": "RaBitQ"}
 """Designs that score every label, by how they store an embedding: 4, 2, 1 and about 1/8 bytes for each dimension."""
 EXACT_BELOW = 50_000
 """So few labels are searched exactly by default: that takes about as long as an approximate search of a million."""
+APPROXIMATE_FROM = 1_000
+"""Fewer labels are scored in the time that looking them up would take."""
 LABELS_PER_CELL = 64
 """Cells of an inverted file with fewer labels cost more to find than to read."""
 LARGEST_CELLS = 65_536
@@ -45,8 +47,15 @@ def factory_of(design: str) -> str:
     return STORAGES.get(design, design)
 
 
+def is_exact(design: str, labels: int) -> bool:
+    """Whether a design, which may be "auto", scores all of so many labels with their full embeddings."""
+    return design == "exact" or (design == "auto" and labels < EXACT_BELOW)
+
+
 def candidates(labels: int, dimension: int) -> list[Candidate]:
-    """Designs worth measuring for so many labels, the most promising first."""
+    """Designs worth measuring for so many labels, the most promising first; none for a few hundred."""
+    if labels < APPROXIMATE_FROM:
+        return []
     cells = _power_of_two(min(8 * math.sqrt(labels), labels / LABELS_PER_CELL, LARGEST_CELLS))
     few_cells = _power_of_two(min(2 * math.sqrt(labels), cells / 2))
     graph = tuple(round(16 * 2 ** (step / 4)) for step in range(29))

@@ -22,7 +22,7 @@ ADDED = 65_536
 """Rows that are handed to FAISS at a time."""
 TRAINING_ROWS = 262_144
 """FAISS learns cells and codebooks from so many rows at most, spread evenly over all."""
-LEARN_AGAIN = 8
+LEARN_AGAIN = 4
 """They are learned anew when there are so many times the labels that they were learned from."""
 LEAST_GRAPH = 1_000
 """FAISS ends the process where an NSG graph comes out unconnected, as that of a few labels may."""
@@ -149,7 +149,10 @@ class FaissIndex(LabelIndex):
 
     def _save(self, engine: Engine, directory: Path) -> None:
         assert isinstance(engine, FaissEngine)
-        faiss.write_index(engine.index, str(directory / "index.faiss"))
+        try:
+            faiss.write_index(engine.index, str(directory / "index.faiss"))
+        except RuntimeError as error:
+            raise OSError(str(error)) from error
 
     def _load(self, directory: Path, covered: int) -> FaissEngine:
         file = directory / "index.faiss"
@@ -184,7 +187,8 @@ def empty_faiss_index(factory: str, dimension: int) -> Any:
         raise ConfigError(f"Leave IDMap out of the index design {factory!r}: ids are kept without it.")
     for part in parts_of(index):
         if isinstance(part, faiss.IndexIVF):
-            part.cp.max_points_per_centroid, part.cp.niter = POINTS_PER_CELL, CELL_ROUNDS
+            part.cp.min_points_per_centroid, part.cp.max_points_per_centroid = 1, POINTS_PER_CELL
+            part.cp.niter = CELL_ROUNDS
         elif isinstance(part, faiss.IndexHNSW):
             part.hnsw.efConstruction = GRAPH_EFFORT
     return index

@@ -20,23 +20,26 @@ from xmc.errors import ConfigError, InputError
 from xmc.indexes.base import LabelIndex
 from xmc.indexes.blocks import EmbeddingBlocks, Embeddings, Rows
 from xmc.indexes.checks import require_matrix
-from xmc.indexes.designs import Candidate, bytes_per_label, candidates, factory_of
+from xmc.indexes.designs import EXACT_BELOW, Candidate, bytes_per_label, candidates, factory_of
 from xmc.indexes.exact import ExactIndex
 from xmc.indexes.faiss import FaissEngine, FaissIndex, set_parameters
 from xmc.indexes.identifiers import Ids
 from xmc.indexes.library import faiss
+from xmc.indexes.progress import tuning_progress
 from xmc.indexes.scan import exact_search, score_rows
 from xmc.indexes.snapshot import Snapshot
 
-__all__ = ["Goal", "OperatingPoint", "Tuned", "pareto", "tune"]
+__all__ = ["Goal", "OperatingPoint", "Tuned", "automatic_index", "pareto", "tune"]
 
 logger = logging.getLogger(__name__)
 
 SINGLE_QUERIES = 300
 SINGLE_SECONDS, LEAST_SINGLE_QUERIES = 2.0, 20
 """Queries asked one by one for the latency of a point: so many, or fewer where they take longer than these seconds."""
-LATENCY_POINTS = 4
-"""Points of a design, its fastest for the goal first, whose latency is measured."""
+CONFIRMED = 4
+"""Points of a design, its fastest for the goal first, whose throughput is measured again, and their latency."""
+FARTHER = 4
+"""With fewer candidates to rank again, so many times the places are looked into at most; it does not pay beyond."""
 TIED = 1e-5
 """A label found counts where its exact score is not lower by more than this than that of the k-th best label."""
 
@@ -51,7 +54,7 @@ class Goal:
     budget: seconds that tuning may take; a design that would take longer is left out.
     """
 
-    recall: float = 0.95
+    recall: float = 0.99
     k: int = 10
     max_memory: int | None = None
     metric: Literal["throughput", "latency"] = "throughput"
@@ -168,6 +171,22 @@ def tune(
     return Tuned(_index_of(index, chosen, engine, goal, report), chosen, points)
 
 
+def automatic_index(
+    embeddings: Embeddings, ids: Sequence[int | str] | Ids, queries: Embeddings, goal: Goal | None = None
+) -> LabelIndex:
+    """The default: exact search below 50,000 labels, and without FAISS or queries to tune with; tuned for a goal above.
+
+    Arguments and errors are those of `tune`.
+    """
+    if len(embeddings) < EXACT_BELOW or faiss is None or not len(queries):
+        index = ExactIndex(embeddings.shape[1])
+        index.build(embeddings, ids)
+        return index
+    goal = Goal() if goal is None else goal
+    with tuning_progress(goal.budget) as report:
+        return tune(embeddings, ids, queries, goal, report=report).index
+
+
 def pareto(points: Sequence[OperatingPoint]) -> list[OperatingPoint]:
     """Points of which no other is at least as good in recall, throughput and memory, and better in one; by recall."""
     kept = [
@@ -227,25 +246,30 @@ class _Trial:
                 found[value, depth] = self._measure(held, candidate.design, parameters, memory, build)
             return found[value, depth]
 
-        slower = 0
-        fastest = 0.0
-        for depth in candidate.depths:
-            reached = _first_that_meets(candidate.values or (0,), partial(measure, depth), self.goal)
-            if reached is None:
-                continue
-            slower = slower + 1 if reached.throughput < fastest else 0
-            fastest = max(fastest, reached.throughput)
-            if slower == 2:  # deeper still costs more than the fewer places to look into save
+        values = candidate.values or (0,)
+        low, high = 0, len(values) - 1
+        for depth in reversed(candidate.depths):  # deeper comes first: what is shallower needs to look into more places
+            place = _first_that_meets(values, low, high, partial(measure, depth), self.goal.recall)
+            if place is None:
                 break
+            low = place
+            high = max(place, int(np.searchsorted(values, FARTHER * values[place], side="right")) - 1)
         points = sorted(found.values(), key=lambda point: (not point.reaches(self.goal.recall), -point.throughput))
         return [
-            self._at(engine, candidate, point) if place < LATENCY_POINTS else point
+            self._confirmed(engine, candidate, point) if place < CONFIRMED else point
             for place, point in enumerate(points)
         ]
 
-    def _at(self, engine: FaissEngine, candidate: Candidate, point: OperatingPoint) -> OperatingPoint:
+    def _confirmed(self, engine: FaissEngine, candidate: Candidate, point: OperatingPoint) -> OperatingPoint:
+        """With the median of three throughputs, and latencies."""
         set_parameters(engine.index, candidate.design, point.parameters)
-        return self._with_latency(replace(self.snapshot, engine=engine, rescore=point.rescore), point)
+        held = replace(self.snapshot, engine=engine, rescore=point.rescore)
+        rates = [point.throughput]
+        for _ in range(2):
+            start = time.perf_counter()
+            held.search(self.queries, self.k)
+            rates.append(len(self.queries) / (time.perf_counter() - start))
+        return self._with_latency(held, replace(point, throughput=float(np.median(rates))))
 
     def _measure(
         self, held: Snapshot, design: str, parameters: dict[str, float], memory: float, build: float
@@ -306,18 +330,22 @@ class _Journal:
 
 
 def _first_that_meets(
-    values: Sequence[int], measure: Callable[[int], OperatingPoint], goal: Goal
-) -> OperatingPoint | None:
-    """The point of the smallest value that reaches the recall, which grows with the value; None where none does."""
-    low, high, best = 0, len(values) - 1, None
+    values: Sequence[int], low: int, high: int, measure: Callable[[int], OperatingPoint], recall: float
+) -> int | None:
+    """The place, from low to high, of the smallest value that reaches the recall, which grows with the value; or None."""
+    reached = None
+    top = high
     while low <= high:
         middle = (low + high) // 2
-        point = measure(values[middle])
-        if point.reaches(goal.recall):
-            best, high = point, middle - 1
-        else:
-            low = middle + 1
-    return best
+        if measure(values[middle]).reaches(recall):
+            reached, high = middle, middle - 1
+            continue
+        if reached is None:  # look at the top now, instead of going there in many slow steps
+            if middle == top or not measure(values[top]).reaches(recall):
+                return None
+            reached, high = top, top - 1
+        low = middle + 1
+    return reached
 
 
 def _worth(point: OperatingPoint, goal: Goal) -> float:

@@ -12,6 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from xmc.cli.search import combined, search
+from xmc.errors import InputError
+from xmc.retriever import Retriever
+
 
 def xmc(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
@@ -77,11 +81,60 @@ def test_evaluate_search_and_index(run: Path, tmp_path: Path) -> None:
     values = xmc("evaluate", run, "wordnet-8k", "--json").stdout
     assert '"P@1"' in values
     assert xmc("search", run, "a boat with two hulls", "-k", "3").stdout.count("\n") >= 4
+    assert '"P@1"' in xmc("evaluate", run, "wordnet-8k", "--exact", "--json").stdout
     prompt = xmc("search", run, input="a kind of cheese\n\n")
     assert "7,488 labels" in prompt.stdout
     done = xmc("index", run, "HNSW16", "--out", tmp_path / "indexed")
     assert done.returncode == 0, done.stderr
     assert '"P@1"' in xmc("evaluate", tmp_path / "indexed", "wordnet-8k", "--json").stdout
+
+
+@pytest.fixture(scope="module")
+def priced(run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """The run with a price for two of its labels, and the uids of three."""
+    retriever = Retriever.load(run)
+    uids = retriever.labels.uids.to_pylist()[:3]
+    retriever.set_columns({"uid": uids[:2], "price": [5, 20]})
+    directory = tmp_path_factory.mktemp("priced") / "run"
+    retriever.save(directory)
+    return directory, uids
+
+
+def test_search_with_filters_and_examples(priced: tuple[Path, list[str]]) -> None:
+    run, (one, two, three) = priced
+    boat = ["search", run, "a boat"]
+    done = xmc(*boat, "--where", "price >= 0", "--exclude", one, "--unlike", "a cheese", "--diversity", 0.3)
+    assert [line.split()[-1] for line in done.stdout.splitlines()[1:]] == [two], done.stderr
+    assert xmc("search", run, "--like", three, "-k", 1).stdout.splitlines()[1].split()[-1] == three
+    prompt = xmc("search", run, "--where", "price < 10", input="a boat\n\n").stdout
+    assert one in prompt
+    assert two not in prompt
+    fail(xmc(*boat, "--where", "prize < 3"), "uid (string), text (string), price (int64)")
+    for mistake, message in (
+        ({"text": ["a boat"], "include": ["nowhere"]}, "There is no label 'nowhere'"),
+        ({"like": ["nowhere"]}, "There is no label 'nowhere'"),
+        ({"text": ["a boat"], "where": "price + 1"}, r"'price \+ 1' is no condition"),
+        ({"text": ["a boat"], "diversity": 3.0}, "diversity must lie between 0 and 1"),
+    ):
+        with pytest.raises(InputError, match=message):
+            search(run, **mistake)  # type: ignore[arg-type]
+
+
+def test_parts_of_a_query() -> None:
+    query = combined("a boat", ["X", "Y"], ["a cheese", "a boat"])
+    assert query.texts == {"a boat": 0.75, "a cheese": -0.25}
+    assert query.labels == {"X": 0.5, "Y": 0.5}
+    assert combined("", ["X"], []).texts == {}
+
+
+def test_predict_with_a_condition(priced: tuple[Path, list[str]], tmp_path: Path) -> None:
+    run, (one, two, _) = priced
+    pq.write_table(pa.table({"uid": ["a", "b"], "text": ["a boat", "a cheese"]}), tmp_path / "in.parquet")
+    files = ["--input", tmp_path / "in.parquet", "--output", tmp_path / "out.parquet"]
+    assert "predicted 2 rows" in xmc("predict", run, *files, "--where", "price is not None").stdout
+    for row in pq.read_table(tmp_path / "out.parquet").to_pylist():
+        assert set(row["labels"]) == {one, two}
+        assert len(row["scores"]) == 2
 
 
 def test_predict(run: Path, tmp_path: Path) -> None:

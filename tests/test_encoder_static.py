@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -194,3 +197,24 @@ def test_a_forward_pass_without_gradient_leaves_nothing_pending() -> None:
     encoder(encoder.featurize(TEXTS))
     assert isinstance(encoder.table, FeatureTable)
     assert encoder.table.pending == []
+
+
+@pytest.mark.parametrize("layer", ["workqueue", "omp"])
+def test_threads_may_encode_at_once(layer: str) -> None:
+    """Numba's "workqueue" ends a process in which two threads call a parallel kernel at the same time."""
+    code = (
+        "import threading, numba, torch\n"
+        "from xmc.config import StaticConfig\n"
+        "from xmc.encoders.static import StaticEncoder\n"
+        "encoder = StaticEncoder(StaticConfig(dimension=8, table_rows=512, weight_slots=512))\n"
+        "texts = ['a boat with two hulls'] * 300\n"
+        "def encode():\n"
+        "    with torch.no_grad():\n"
+        "        for _ in range(60): encoder(encoder.featurize(texts))\n"
+        "threads = [threading.Thread(target=encode) for _ in range(4)]\n"
+        "[thread.start() for thread in threads]; [thread.join() for thread in threads]\n"
+        "print(numba.threading_layer())"
+    )
+    environment = {**os.environ, "NUMBA_THREADING_LAYER": layer}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, f"{layer}\n"), done.stderr

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import json
+import shutil
+import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from worlds import colours, tiny_config
+import torch
+from pyarrow import compute as pc
+from worlds import COLOURS, colours, tiny_config
 
 import xmc
 from xmc.batch import predict_parquet
+from xmc.data.convert import convert
 from xmc.data.dataset import Dataset
+from xmc.data.readers import open_source
 from xmc.errors import DataError, InputError, StoreError
+from xmc.indexes.factory import build_index
 
 
 @pytest.fixture(scope="module")
@@ -125,13 +133,69 @@ def test_a_truncated_or_edited_file_is_named(run: Path, tmp_path: Path, name: st
             xmc.Retriever.load(tmp_path / "run")
 
 
+def _with_index_of(run: Path, other: Path) -> None:
+    """Put another run's index into a run, so that every checksum fits."""
+    shutil.rmtree(run / "index")
+    shutil.copytree(other / "index", run / "index")
+    manifest = json.loads((run / "manifest.json").read_text())
+    entries = json.loads((other / "manifest.json").read_text())["files"]
+    manifest["files"].update({name: entries[name] for name in entries if name.startswith("index/")})
+    (run / "manifest.json").write_text(json.dumps(manifest))
+
+
 def test_an_index_of_another_run_is_refused(run: Path, tmp_path: Path) -> None:
     retriever, other = xmc.Retriever.load(run), xmc.Retriever.load(run)
     other.remove_labels(["RED"])
-    retriever.index = other.index
-    retriever.save(tmp_path / "mixed")
-    with pytest.raises(StoreError, match="does not belong to it: 11 labels"):
-        xmc.Retriever.load(tmp_path / "mixed")
+    with pytest.raises(InputError, match="it holds 11 of dimension 32, where there are 12 of dimension 32"):
+        retriever.use_index(other.index)
+    retriever.save(tmp_path / "run")
+    other.save(tmp_path / "other")
+    _with_index_of(tmp_path / "run", tmp_path / "other")
+    with pytest.raises(StoreError, match=r"parts of several runs: .* it holds 11 of dimension 32"):
+        xmc.Retriever.load(tmp_path / "run")
+
+
+def test_an_index_of_another_model_is_refused(run: Path, tmp_path: Path) -> None:
+    retriever = xmc.Retriever.load(run)
+    retriever.save(tmp_path / "run")
+    with torch.no_grad():
+        retriever.model.log_temperature += 1
+    retriever.save(tmp_path / "other")
+    sources = []
+    for name in ("run", "other"):
+        sources.append(json.loads((tmp_path / name / "index" / "manifest.json").read_text())["properties"]["source"])
+        assert sources[-1].startswith("model ")
+    _with_index_of(tmp_path / "run", tmp_path / "other")
+    with pytest.raises(StoreError, match=f"built from {sources[1]} .* and {sources[0]} is asked for"):
+        xmc.Retriever.load(tmp_path / "run")
+
+
+def test_use_index_and_exact(run: Path) -> None:
+    retriever = xmc.Retriever.load(run)
+    retriever.add_labels([f"{name} {number}" for name in COLOURS for number in range(30)])
+    retriever.remove_labels(["RED"])
+    expected = retriever.predict(["red", "dark green"], k=20)
+    index = build_index("SQ4", 32)
+    index.build(retriever.embeddings, retriever.index.ids)
+    retriever.use_index(index)
+    assert retriever.index is index
+    found = retriever.predict(["red", "dark green"], k=20)
+    assert not np.allclose(found[1], expected[1], rtol=1e-5)
+    exact = retriever.exact()
+    again = exact.predict(["red", "dark green"], k=20)
+    assert again[0].tolist() == expected[0].tolist()
+    np.testing.assert_allclose(again[1], expected[1], rtol=1e-5)
+    assert exact.config.index == "exact"
+    exact.remove_labels(["BLUE"])
+    assert len(retriever) == len(exact) + 1
+    assert xmc.evaluate(retriever, colours(), exact=True).values == xmc.evaluate(exact_of(retriever), colours()).values
+
+
+def exact_of(retriever: xmc.Retriever) -> xmc.Retriever:
+    """The same labels in a new exact index, made without the retriever's help."""
+    index = build_index("exact", 32)
+    index.build(retriever.embeddings, retriever.index.ids)
+    return xmc.Retriever(retriever.model, retriever.labels, index, retriever.config, {}, retriever.tuning_queries)
 
 
 def test_no_pickles_in_a_run(run: Path) -> None:
@@ -160,3 +224,264 @@ def test_batch_prediction_equals_predict(run: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"broken.parquet cannot be read"):
         predict_parquet(retriever, tmp_path / "broken.parquet", tmp_path / "out2.parquet")
     assert not (tmp_path / "out2.parquet").exists()
+
+
+@pytest.fixture(scope="module")
+def many(run: Path) -> xmc.Retriever:
+    """264 labels in three markets, some without one, with gaps left by removed labels."""
+    retriever = xmc.Retriever.load(run)
+    texts = [f"{name} {number}" for name in COLOURS for number in range(25)]
+    numbers = np.arange(len(texts))
+    retriever.add_labels(
+        texts,
+        columns={"market": [("de", "fr", None)[number % 3] for number in numbers], "price": numbers / 10},
+    )
+    retriever.remove_labels([text for text in texts if text.endswith("5")])
+    retriever.remove_labels([text for text in texts if text.endswith("7")])
+    return retriever
+
+
+def expected(retriever: xmc.Retriever, queries: list[str], k: int, allowed: Any) -> tuple[list[list[Any]], Any]:
+    """The k best labels by a plain product and sort; allowed: bool [n, L]."""
+    scores = retriever.embed_queries(queries) @ retriever.embeddings.T
+    scores = np.where(allowed, scores, -np.inf)
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    best = np.take_along_axis(scores, order, 1)
+    uids = np.array(retriever.labels.uids.to_pylist(), object)[order]
+    uids[np.isneginf(best)] = None
+    return uids.tolist(), best
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5, 0.03, 0.0])
+@pytest.mark.parametrize("design", ["exact", "HNSW8"])
+def test_filters_against_numpy(many: xmc.Retriever, share: float, design: str) -> None:
+    rng = np.random.default_rng(1)
+    retriever = many.exact()
+    index = build_index(design, 32)
+    index.build(many.embeddings, many.index.ids)
+    retriever.use_index(index)
+    queries, labels = ["red 3", "blue and green", "pink"], len(retriever)
+    uids = np.array(retriever.labels.uids.to_pylist(), object)
+    table = retriever.labels.table.to_pylist()
+
+    def check(allowed: Any, **filters: Any) -> None:
+        for k in (1, 10, labels + 5):
+            found, scores = retriever.predict(queries, k, **filters)
+            assert found.shape == (3, min(k, labels))
+            best = expected(retriever, queries, k, allowed)
+            if design == "exact":
+                np.testing.assert_allclose(scores, best[1], rtol=1e-5)
+                assert found.tolist() == best[0]
+            counts = np.broadcast_to(allowed, (3, labels)).sum(axis=1)
+            assert [sum(uid is not None for uid in row) for row in found] == np.minimum(k, counts).tolist()
+            permitted = [set(uids[row]) for row in np.broadcast_to(allowed, (3, labels))]
+            assert all({uid for uid in row if uid} <= good for row, good in zip(found, permitted, strict=True))
+
+    chosen = rng.random(labels) < share
+    each = rng.random((3, labels)) < share
+    under, german = (
+        np.array([row["price"] is not None and row["price"] < 25 * share for row in table]),
+        np.array([row["market"] == "de" for row in table]),
+    )
+    check(chosen[None], include=list(uids[chosen]))
+    check(chosen[None], include=chosen)
+    check(chosen[None], include={*uids[chosen], "no such label"})
+    check(~chosen[None], exclude=uids[chosen])
+    check(~chosen[None] & german, exclude=chosen, where="market == 'de'")
+    check(each, include=[uids[row].tolist() for row in each])
+    check(~each, exclude=[set(uids[row]) for row in each])
+    check((each & ~chosen) & under, include=list(each), exclude=chosen, where=f"price < {25 * share}")
+    check((chosen & ~each) & german, include=chosen, exclude=list(each), where=pc.field("market") == "de")
+    check(under[None], where=f"price < {25 * share}")
+
+
+def test_filters_of_one_label_and_of_none(many: xmc.Retriever) -> None:
+    found, scores = many.predict(["red", "blue"], k=3, include=["PINK"])
+    assert found.tolist() == [["PINK", None, None]] * 2
+    assert np.isneginf(scores[:, 1:]).all()
+    assert many.predict(["red"], k=3, include=[])[0].tolist() == [[None] * 3]
+    assert many.predict(["red"], k=3, where="market == 'nowhere'")[0].tolist() == [[None] * 3]
+    assert many.search(["red"], k=2, include=["PINK"])[0].tolist() == [[7, -1]]
+    top = many.predict(["red"], k=1)[0][0, 0]
+    assert top not in many.predict(["red"], k=300, exclude=[top])[0][0]
+    diverse = many.predict(["red"], k=5, where="price >= 0", diversity=0.5)[0][0].tolist()
+    assert len(set(diverse)) == 5
+    for filters, message in (
+        ({"include": "RED"}, "put a single uid into a list"),
+        ({"include": ["RED", ["BLUE"]]}, "but holds both"),
+        ({"include": [["RED"], ["BLUE"]]}, "include has 2 lists of ids for 1 queries"),
+        ({"exclude": [3]}, "3 is of type int"),
+        ({"exclude": np.ones(5, bool)}, r"mask of shape \(5,\), but there are 264 labels"),
+        ({"where": "prize < 3"}, r"uid \(string\), text \(string\), market \(string\), price \(double\)"),
+        ({"where": "market < 3"}, "has no kernel matching"),
+        ({"where": "market"}, "must evaluate to bool"),
+        ({"where": 3}, "but is of type int"),
+        ({"diversity": 2}, "diversity must lie between 0 and 1"),
+        ({"rescore": -1}, "rescore must be at least 0"),
+    ):
+        with pytest.raises(InputError, match=message):
+            many.predict(["red"], **filters)  # type: ignore[arg-type]
+
+
+def test_columns(run: Path, tmp_path: Path) -> None:
+    retriever = xmc.Retriever.load(run)
+    assert retriever.labels.columns.names == ["uid", "text"]
+    retriever.add_labels(["dark red", "dark blue"], ["DR", "DB"], columns={"dark": [True, True], "tags": [["a"], []]})
+    retriever.set_columns({"uid": ["DB", "RED"], "price": [1, 2]})
+    retriever.set_columns(pa.table({"uid": ["RED", "PINK"], "price": [2.5, None], "dark": [False, None]}))
+    retriever.update_labels(["deep dark red"], ["DR"])
+    retriever.add_labels(["dark grey"], ["DG"], columns={"price": [7.0]})
+    assert retriever.predict(["red"], k=3, where="dark")[0].tolist() == [["DR", "DB", None]]
+    assert retriever.predict(["red"], k=2, where="not dark")[0].tolist() == [["RED", None]]
+    assert set(retriever.predict(["red"], k=4, where="price > 0.5")[0][0]) == {"RED", "DB", "DG", None}
+    retriever.save(tmp_path / "run")
+    loaded = xmc.Retriever.load(tmp_path / "run")
+    assert loaded.labels.table.equals(retriever.labels.table)
+    rows = {row["uid"]: row for row in loaded.labels.table.to_pylist()}
+    assert rows["DR"] == {"id": 12, "uid": "DR", "text": "deep dark red", "dark": True, "tags": ["a"], "price": None}
+    assert rows["RED"] == {"id": 0, "uid": "RED", "text": "red", "dark": False, "tags": None, "price": 2.5}
+    before = loaded.labels
+    for change, message in (
+        (lambda: loaded.add_labels(["x"], columns={"uid": ["y"]}), "cannot be called 'uid'"),
+        (lambda: loaded.add_labels(["x"], columns={"price": ["cheap"]}), "Values of another type"),
+        (lambda: loaded.add_labels(["x"], columns={"price": [1, 2]}), "'price' has 2 values for 1 labels"),
+        (lambda: loaded.add_labels(["x"], columns={"new": [[1], "a"]}), "'new' are not of one type"),
+        (lambda: loaded.add_labels(["x", "x"]), "'x' is given more than once"),
+        (lambda: loaded.add_labels([3]), "uid of a label must be a string"),
+        (lambda: loaded.set_columns({"price": [1]}), "needs a column uid beside price"),
+        (lambda: loaded.set_columns({"uid": ["RED"], "text": ["x"]}), "cannot be called 'text'"),
+        (lambda: loaded.set_columns({"uid": ["MAUVE"], "price": [1]}), "no label 'MAUVE'"),
+        (lambda: loaded.set_columns({"uid": ["RED", "RED"], "price": [1, 2]}), "'RED' is given more than once"),
+        (lambda: loaded.set_columns({"uid": ["RED"], "price": ["x"]}), "Values of another type"),
+        (lambda: loaded.update_labels(["x"], ["MAUVE"]), "no label 'MAUVE'"),
+        (lambda: loaded.update_labels(["x", "y"], ["RED"]), "1 uids were given for 2"),
+        (lambda: loaded.update_labels(["x", "y"], ["RED", "RED"]), "'RED' is given more than once"),
+    ):
+        with pytest.raises(InputError, match=message):
+            change()
+    assert loaded.labels is before
+    assert len(loaded.index) == len(before)
+
+
+def test_columns_of_a_data_set_come_along(tmp_path: Path) -> None:
+    colours().save(tmp_path / "data")
+    fingerprint = Dataset.load(tmp_path / "data").fingerprint
+    file = tmp_path / "data" / "labels.parquet"
+    table = pq.read_table(file).append_column("warm", pa.array([name in "red pink orange" for name in COLOURS]))
+    pq.write_table(table, file)
+    convert(open_source(tmp_path / "data"), tmp_path / "converted")
+    data = Dataset.load(tmp_path / "converted")
+    assert data.fingerprint == fingerprint
+    assert data.labels.columns.equals(table.select(["warm"]))
+    data.save(tmp_path / "saved")
+    assert pq.read_table(tmp_path / "saved" / "labels.parquet").equals(table)
+    xmc.train(data, tiny_config(epochs=1), tmp_path / "run")
+    loaded = xmc.Retriever.load(tmp_path / "run")
+    assert set(loaded.predict(["red"], k=4, where="warm")[0][0]) == {"RED", "PINK", "ORANGE", None}
+    pq.write_table(table.append_column("id", pa.array(range(12))), file)
+    with pytest.raises(DataError, match="a column called id"):
+        _ = Dataset.load(tmp_path / "data").labels
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_changes_agree_with_a_dictionary(run: Path, tmp_path: Path, seed: int) -> None:
+    """Labels are added, removed, updated, given columns, saved and loaded, beside a dictionary in the same order."""
+    rng = np.random.default_rng(seed)
+    retriever = xmc.Retriever.load(run)
+    truth: dict[str, tuple[int, str, Any]] = {name.upper(): (row, name, None) for row, name in enumerate(COLOURS)}
+    vectors = dict(zip(truth, retriever.embeddings, strict=True))
+    following, spare = 12, ["MAUVE", "UMBER"]
+
+    def some(most: int) -> list[str]:
+        return [list(truth)[place] for place in rng.permutation(len(truth))[: rng.integers(1, most + 1)]]
+
+    def text() -> str:
+        return " ".join(rng.choice(COLOURS, size=3)) + f" {rng.integers(1000)}"
+
+    for step in range(70):
+        action = rng.choice(["add", "remove", "update", "columns", "save"], p=[0.4, 0.2, 0.2, 0.15, 0.05])
+        if action == "add":
+            uids = [f"L{step}-{number}" for number in range(rng.integers(1, 8))] + spare[: rng.integers(0, 2)]
+            spare = [uid for uid in spare if uid not in uids]
+            texts, prices = [text() for _ in uids], [int(price) for price in rng.integers(0, 9, len(uids))]
+            retriever.add_labels(texts, uids, columns={"price": prices})
+            for uid, words, price in zip(uids, texts, prices, strict=True):
+                truth[uid], following = (following, words, price), following + 1
+                vectors[uid] = retriever.model.embed_labels([words])[0]
+        elif action == "remove" and len(truth) > 10:
+            gone = some(6)
+            retriever.remove_labels(gone)
+            spare += gone
+            for uid in gone:
+                del truth[uid]
+        elif action == "update":
+            uids = some(5)
+            texts = [text() for _ in uids]
+            retriever.update_labels(texts, uids)
+            for uid, words in zip(uids, texts, strict=True):
+                number, _, price = truth.pop(uid)
+                truth[uid], vectors[uid] = (number, words, price), retriever.model.embed_labels([words])[0]
+        elif action == "columns":
+            uids = some(5)
+            retriever.set_columns({"uid": uids, "price": [step] * len(uids)})
+            truth.update({uid: (*truth[uid][:2], step) for uid in uids})
+        elif action == "save":
+            retriever.save(tmp_path / "run", overwrite=True)
+            retriever = xmc.Retriever.load(tmp_path / "run")
+        table = retriever.labels.table.to_pylist()
+        assert [(row["uid"], row["id"], row["text"], row.get("price")) for row in table] == [
+            (uid, *values) for uid, values in truth.items()
+        ]
+        np.testing.assert_allclose(retriever.embeddings, [vectors[uid] for uid in truth], atol=1e-6)
+        assert retriever.labels.next_id == following
+        asked = some(3)
+        assert retriever.texts(asked) == [truth[uid][1] for uid in asked]
+        found, scores = retriever.predict(["red and blue"], k=5, exclude=asked)
+        best = expected(retriever, ["red and blue"], 5, np.array([[uid not in asked for uid in truth]]))
+        np.testing.assert_allclose(scores, best[1], rtol=1e-5)
+        assert found.tolist() == best[0]
+
+
+def test_threads_see_all_of_a_change_or_nothing(run: Path) -> None:
+    """Pairs of labels come and go together, and swap their texts; no prediction shows one without the other."""
+    retriever = xmc.Retriever.load(run)
+    retriever.set_columns({"uid": ["RED", "BLUE"], "shade": ["old", "old"]})
+    failures: list[str] = []
+    predictions = [0] * 4
+    stop = threading.Event()
+
+    def predict(thread: int) -> None:
+        while not stop.is_set():
+            try:
+                labels, scores = retriever.predict(["magenta one", "magenta two"], k=100)
+                for row, values in zip(labels, scores, strict=True):
+                    found = [uid for uid in row if uid is not None]
+                    lone = {uid[1:] for uid in found if uid[0] in "ab"}
+                    if any(f"a{pair}" not in found or f"b{pair}" not in found for pair in lone):
+                        failures.append(f"half a change: {found}")
+                    if len(found) != len(row) or len(set(found)) != len(found) or (np.diff(values) > 0).any():
+                        failures.append(f"not a ranking: {found}")
+                uids, _ = retriever.predict(["red"], k=40, where="shade == 'new'")
+                shades = {uid for uid in uids[0] if uid is not None}
+                if len(shades) not in (0, 2):
+                    failures.append(f"half a column: {shades}")
+            except Exception as error:
+                failures.append(repr(error))
+            predictions[thread] += 1
+
+    threads = [threading.Thread(target=predict, args=[number]) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for pair in range(30):
+        uids = [f"a{pair}", f"b{pair}"]
+        retriever.add_labels(["magenta one", "magenta two"], uids)
+        retriever.set_columns({"uid": ["RED", "BLUE"], "shade": [["old", "new"][pair % 2]] * 2})
+        retriever.update_labels(["magenta two", "magenta one"], uids)
+        if pair % 3:
+            retriever.remove_labels(uids)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert not failures, failures[:3]
+    assert min(predictions) > 0
+    assert len(retriever) == 32

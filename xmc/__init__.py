@@ -11,10 +11,11 @@ if TYPE_CHECKING:
     from xmc.data.dataset import Dataset
     from xmc.errors import XMCError
     from xmc.evaluation import evaluate
+    from xmc.queries import Query
     from xmc.retriever import Retriever
     from xmc.training.trainer import train
 
-__all__ = ["Dataset", "Retriever", "TrainConfig", "XMCError", "evaluate", "train"]
+__all__ = ["Dataset", "Query", "Retriever", "TrainConfig", "XMCError", "evaluate", "train"]
 __version__ = "0.1.0"
 
 # An editable install serves xmc.kernels, a namespace package inside a regular one, through setuptools' own path entry;
@@ -23,6 +24,7 @@ __path__ += [entry for entry in sys.path if entry.startswith("__editable__.xmc-"
 
 _HOME = {
     "Dataset": "xmc.data.dataset",
+    "Query": "xmc.queries",
     "Retriever": "xmc.retriever",
     "TrainConfig": "xmc.config",
     "XMCError": "xmc.errors",

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from xmc.errors import DataError
+from xmc.filters import Condition
 from xmc.retriever import Retriever
 from xmc.store import atomic_file
 
@@ -19,12 +20,19 @@ SCHEMA = pa.schema([("uid", pa.string()), ("labels", pa.list_(pa.string())), ("s
 
 
 def predict_parquet(
-    retriever: Retriever, source: str | Path, destination: str | Path, k: int = 10, batch_size: int = 4096
+    retriever: Retriever,
+    source: str | Path,
+    destination: str | Path,
+    k: int = 10,
+    batch_size: int = 4096,
+    where: Condition | None = None,
 ) -> int:
     """Predict the k best labels of each row of `source` (columns uid, text) into `destination`; returns the rows.
 
+    where: a condition over the label columns, as of Retriever.predict; where it leaves fewer than k labels, lists are shorter.
     Rows keep their order; a null text is predicted as an empty one. Columns written: uid string, labels list<string>,
-    scores list<float32>. Raises DataError for a file that is not Parquet or lacks a column.
+    scores list<float32>. Raises DataError for a file that is not Parquet or lacks a column,
+    and InputError for a condition that does not fit the labels.
     """
     try:
         file = pq.ParquetFile(source)
@@ -45,15 +53,15 @@ def predict_parquet(
     ):
         task = progress.add_task("predicting", total=file.metadata.num_rows)
         for batch in file.iter_batches(batch_size, columns=["uid", "text"]):
-            writer.write_batch(_predict(retriever, batch, k))
+            writer.write_batch(_predict(retriever, batch, k, where))
             rows += len(batch)
             progress.advance(task, len(batch))
     return rows
 
 
-def _predict(retriever: Retriever, batch: pa.RecordBatch, k: int) -> pa.RecordBatch:
+def _predict(retriever: Retriever, batch: pa.RecordBatch, k: int, where: Condition | None) -> pa.RecordBatch:
     texts = [text or "" for text in batch.column("text").cast(pa.string()).to_pylist()]
-    labels, scores = retriever.predict(texts, k)
+    labels, scores = retriever.predict(texts, k, where=where)
     found = [[uid for uid in row if uid is not None] for row in labels]
     kept = [row[: len(uids)] for row, uids in zip(scores, found, strict=True)]
     columns = [batch.column("uid").cast(pa.string()), pa.array(found, SCHEMA.field("labels").type)]

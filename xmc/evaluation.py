@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pyarrow import compute as pc
 
 from xmc.data.dataset import Dataset, Split
 from xmc.errors import DataError
+from xmc.labels import LabelTable
 from xmc.metrics import NO_PREDICTION, UNKNOWN_LABEL, Metrics, evaluate_predictions
 from xmc.retriever import Retriever
 
@@ -51,14 +53,16 @@ class Evaluation:
         }
 
 
-def evaluate(retriever: Retriever, dataset: Dataset, split: str = "test") -> Evaluation:
+def evaluate(retriever: Retriever, dataset: Dataset, split: str = "test", exact: bool = False) -> Evaluation:
     """Evaluate a retriever on a split, with its filter file, and propensities from the training split where there is one.
 
+    exact: search all labels exactly, whatever the retriever's index: what the model gives, without what the index loses.
     Labels are matched by uid; a label of the data set that the retriever does not have counts as missed, a label that the
     data set does not have counts as a wrong prediction. Raises DataError where the two share no label.
     """
     training = dataset.split("train") if "train" in dataset.splits else None
-    return evaluate_split(retriever, dataset, dataset.split(split), training, dataset.filter(split))
+    searched = retriever.exact() if exact else retriever
+    return evaluate_split(searched, dataset, dataset.split(split), training, dataset.filter(split))
 
 
 def evaluate_split(
@@ -72,13 +76,14 @@ def evaluate_split(
     most_filtered = 0
     if filter_pairs is not None and len(filter_pairs):
         most_filtered = int(np.bincount(filter_pairs[:, 0]).max())
-    texts = split.texts.to_pylist()
+    texts = pc.fill_null(split.texts, "").to_pylist()
+    labels = retriever.labels
     start = time.perf_counter()
     ids, scores = retriever.search(texts, max(*KS, *RECALL_KS) + most_filtered)
     seconds = time.perf_counter() - start
     counts = None if training is None else np.asarray(training.positives.getnnz(axis=0))
     metrics = evaluate_predictions(
-        _dataset_rows(retriever, dataset)[ids] if ids.size else ids,
+        _dataset_rows(labels, dataset)[labels.rows_of_ids(ids)] if ids.size else ids,
         scores,
         split.positives,
         training_counts=counts,
@@ -91,13 +96,12 @@ def evaluate_split(
     return Evaluation(metrics, len(split), seconds)
 
 
-def _dataset_rows(retriever: Retriever, dataset: Dataset) -> npt.NDArray[np.int64]:
-    """The data set's row of each label id of the retriever; the last place is for the id -1, no prediction."""
-    row_of = {uid: row for row, uid in enumerate(dataset.labels.uids.to_pylist())}
-    rows = np.full(len(retriever.labels.rows) + 1, NO_PREDICTION, np.int64)
-    rows[retriever.labels.ids] = [row_of.get(uid, UNKNOWN_LABEL) for uid in retriever.labels.uids]
-    if len(retriever) and (rows < 0).all():
+def _dataset_rows(labels: LabelTable, dataset: Dataset) -> npt.NDArray[np.int64]:
+    """The data set's row of each row of the retriever's labels; the last place is for the row -1, no prediction."""
+    found = pc.index_in(labels.uids, value_set=dataset.labels.uids)
+    if len(labels) and found.null_count == len(found):
         raise DataError(
             f"The retriever and the data set {dataset.name!r} share no label uid; is it the right data set?"
         )
-    return rows
+    rows = pc.fill_null(found.cast("int64"), UNKNOWN_LABEL).to_numpy()
+    return np.append(rows, NO_PREDICTION)

@@ -3,68 +3,59 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 import yaml
 
 from xmc.config import TrainConfig
+from xmc.data.embeddings import read_embeddings, write_embeddings
 from xmc.encoders.dual import DualEncoder
 from xmc.errors import InputError, StoreError
+from xmc.filters import Condition, Uids, narrow
 from xmc.indexes.base import LabelIndex
+from xmc.indexes.exact import ExactIndex
 from xmc.indexes.factory import build_index, load_index
-from xmc.store import atomic_directory, read_manifest
+from xmc.indexes.snapshot import Snapshot
+from xmc.indexes.tuning import automatic_index
+from xmc.labels import Columns, LabelTable, refuse_repeated
+from xmc.queries import Query, embed
+from xmc.store import atomic_directory, read_manifest, read_unreplaced, sha256_file
 
 __all__ = ["Retriever"]
 
 Embeddings = npt.NDArray[np.float32]
+Ids = npt.NDArray[np.int64]
+Found = tuple[npt.NDArray[np.object_], Embeddings]
+
+MODEL_PARTS = ("encoder", "query_encoder", "label_encoder", "model.safetensors")
+"""Files and folders of a run that label embeddings are made from."""
+TUNING_QUERIES = "tuning-queries.arrow"
 
 
-@dataclass
-class LabelTable:
-    """The labels of a retriever: an id that never changes (the index's), the user's uid, and the text, by row.
+@dataclass(frozen=True)
+class _State:
+    """The labels and what their index held at the same moment: a search that reads it sees all of a change or nothing."""
 
-    next_id: above all ids that were ever given, so that no id comes to mean another label.
-    """
-
-    ids: npt.NDArray[np.int64]
-    uids: npt.NDArray[np.object_]
-    texts: npt.NDArray[np.object_]
-    next_id: int
-    rows: npt.NDArray[np.int64] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.rows = np.full(self.next_id, -1, np.int64)
-        self.rows[self.ids] = np.arange(len(self.ids))
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def select(self, rows: npt.NDArray[np.integer] | npt.NDArray[np.bool_]) -> LabelTable:
-        """The table of some rows."""
-        return LabelTable(self.ids[rows], self.uids[rows], self.texts[rows], self.next_id)
-
-    def append(self, uids: Sequence[str], texts: Sequence[str]) -> LabelTable:
-        """The table with new labels, under new ids."""
-        end = self.next_id + len(uids)
-        return LabelTable(
-            np.concatenate([self.ids, np.arange(self.next_id, end)]),
-            np.concatenate([self.uids, _objects(uids)]),
-            np.concatenate([self.texts, _objects(texts)]),
-            end,
-        )
+    labels: LabelTable
+    index: LabelIndex
+    snapshot: Snapshot
 
 
 class Retriever:
     """A trained model with its labels and their index: `predict` gives the best labels of each text.
 
     Label embeddings are the ones of training (with residual vectors); labels added later are encoded from their text.
+    Any number of threads may predict while one changes the labels: a prediction sees all of a change or nothing of it, and
+    never waits. Changes wait for each other.
     """
 
     def __init__(
@@ -74,10 +65,13 @@ class Retriever:
         index: LabelIndex,
         config: TrainConfig,
         metrics: dict[str, Any],
+        tuning_queries: Embeddings,
     ) -> None:
+        """Use `load` or `from_model`. Raises InputError for an index that does not fit the model and the labels."""
         self.model = model.eval()
-        self.labels, self.index = labels, index
-        self.config, self.metrics = config, metrics
+        self.config, self.metrics, self.tuning_queries = config, metrics, tuning_queries
+        self._changing = threading.RLock()
+        self._state = self._checked(labels, index)
 
     @classmethod
     def from_model(
@@ -88,89 +82,189 @@ class Retriever:
         config: TrainConfig,
         index: str = "",
         embeddings: Embeddings | None = None,
+        columns: Columns | None = None,
+        tuning_queries: Embeddings | None = None,
     ) -> Retriever:
         """Index the labels of training, in their order; `index` overrides the configuration's.
 
         embeddings: theirs, float32 [L, D], with residual vectors, where they are known already; else they are embedded.
+        tuning_queries: embeddings [n, D] of queries as those to come, with which an index may be tuned; kept with the run.
+        columns: further values of each label by name, for conditions; see `predict`.
         """
         model.eval()
         if embeddings is None:
             embeddings = model.embed_labels(texts, with_vectors=True)
-        labels = LabelTable(np.arange(len(texts)), _objects(uids), _objects(texts), next_id=len(texts))
-        built = build_index(index or config.index, embeddings.shape[1])
-        built.build(embeddings, labels.ids)
-        return cls(model, labels, built, config, {})
+        labels = LabelTable.of(uids, texts, columns)
+        if tuning_queries is None:
+            tuning_queries = np.zeros((0, embeddings.shape[1]), np.float32)
+        built = _index(index or config.index, embeddings, labels.ids, tuning_queries)
+        return cls(model, labels, built, config, {}, tuning_queries)
 
     def __len__(self) -> int:
-        return len(self.labels)
+        """Number of labels."""
+        return len(self._state.labels)
+
+    @property
+    def labels(self) -> LabelTable:
+        """The label table as it is now; later changes make another one."""
+        return self._state.labels
+
+    @property
+    def index(self) -> LabelIndex:
+        """The index of the labels, to be read: it is changed by the methods here."""
+        return self._state.index
 
     @property
     def embeddings(self) -> Embeddings:
         """Label embeddings float32 [L, D], in the order of `labels`; the index holds them."""
-        return self.index.embeddings
+        return self._state.snapshot.embeddings
 
     def predict(
-        self, queries: Sequence[str] | Embeddings, k: int = 10
-    ) -> tuple[npt.NDArray[np.object_], npt.NDArray[np.float32]]:
+        self,
+        queries: Sequence[str | Query] | Embeddings,
+        k: int = 10,
+        *,
+        include: Uids | None = None,
+        exclude: Uids | None = None,
+        where: Condition | None = None,
+        rescore: int | None = None,
+        diversity: float = 0.0,
+    ) -> Found:
         """The k best labels of each query.
 
-        queries: texts, or query embeddings [n, D] as from `embed_queries`.
+        queries: texts, or Query objects of several parts, or query embeddings [n, D] as from `embed_queries`.
+        include, exclude: labels that alone, or never, may be returned: uids (a list, set or array), a mask bool [labels] in
+            the order of `labels`, or a list with one of these for each query. Uids that are not there are ignored.
+        where: a condition over the columns of `labels`, such as `market == "de" and price < 10` (see xmc.predicates), or an
+            expression of pyarrow.compute. Labels must satisfy it and be included and not excluded.
+        rescore, diversity: see xmc.indexes.base.LabelIndex.search.
+
         Returns label uids [n, k'] (str) and scores [n, k'] (float32, cosine similarity), best first, k' = min(k, labels).
-        Raises InputError for k < 0, one bare string, or embeddings of another dimension.
+        Where fewer labels are allowed, a row ends with uid None and score -inf.
+        Raises InputError for k < 0, one bare string, embeddings of another dimension, and filters or a condition that do
+        not fit, naming the columns that there are.
         """
-        ids, scores = self.search(queries, k)
-        uids = np.full(ids.shape, None, object)
-        uids[ids >= 0] = self.labels.uids[self.labels.rows[ids[ids >= 0]]]
-        return uids, scores
+        state = self._state
+        filters: dict[str, Any] = {"include": include, "exclude": exclude, "where": where}
+        ids, scores = _search(state, self._embedded(state, queries), k, rescore=rescore, diversity=diversity, **filters)
+        return state.labels.uids_of(ids), scores
 
     def search(
-        self, queries: Sequence[str] | Embeddings, k: int
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-        """As `predict`, with the labels' int64 ids: for the labels of training, their row in the data set."""
-        given: Any = queries
-        texts = not isinstance(given, np.ndarray) or given.dtype.kind in "OU"
-        embeddings = self.embed_queries(given) if texts else given
-        if embeddings.ndim != 2 or embeddings.shape[1] != self.model.dimension:
-            raise InputError(
-                f"Query embeddings must have the shape (n, {self.model.dimension}), but have {embeddings.shape}."
-            )
-        ids, scores = self.index.search(np.ascontiguousarray(embeddings, np.float32), k)
-        return np.asarray(ids, np.int64), scores
+        self,
+        queries: Sequence[str | Query] | Embeddings,
+        k: int = 10,
+        *,
+        include: Uids | None = None,
+        exclude: Uids | None = None,
+        where: Condition | None = None,
+        rescore: int | None = None,
+        diversity: float = 0.0,
+    ) -> tuple[Ids, Embeddings]:
+        """As `predict`, with the labels' int64 ids, -1 for none: for the labels of training, their row in the data set."""
+        state = self._state
+        filters: dict[str, Any] = {"include": include, "exclude": exclude, "where": where}
+        return _search(state, self._embedded(state, queries), k, rescore=rescore, diversity=diversity, **filters)
 
-    def embed_queries(self, texts: Sequence[str]) -> Embeddings:
-        """Unit embeddings [n, D] of query texts."""
-        if isinstance(texts, str):
-            raise InputError("queries must be a list of texts; put a single text into a list.")
-        return self.model.embed_queries(list(texts))
+    def similar_labels(self, uids: Sequence[str], k: int = 10, **options: Any) -> Found:
+        """The k labels most like each of some labels, itself left out; options and result as of `predict`.
+
+        Raises InputError as `predict`, and for a uid that is not there.
+        """
+        state = self._state
+        own = state.labels.ids[state.labels.known_rows(uids)]
+        ids, scores = _search(state, state.snapshot.vectors(own), k, without=own, **options)
+        return state.labels.uids_of(ids), scores
+
+    def embed_queries(self, queries: Sequence[str | Query]) -> Embeddings:
+        """Embeddings [n, D] of queries: unit vectors for texts where the model normalises, weighted sums for a Query."""
+        return self._embedded(self._state, queries)
 
     def texts(self, uids: Sequence[str]) -> list[str]:
         """The texts of labels; InputError names a uid that is not there."""
-        return [str(self.labels.texts[row]) for row in self._rows(uids)]
+        labels = self.labels
+        return labels.texts_of(labels.known_rows(uids))
 
-    def add_labels(self, texts: Sequence[str], uids: Sequence[str] | None = None) -> None:
-        """Add labels by their text; their uid is the text itself unless given. InputError for a uid already there."""
+    def add_labels(
+        self, texts: Sequence[str], uids: Sequence[str] | None = None, columns: Columns | None = None
+    ) -> None:
+        """Add labels by their text; their uid is the text itself unless given.
+
+        columns: values by column name, one for each label; a column that is new is null for the labels before.
+        Raises InputError for a uid already there or given twice, and for columns that do not fit.
+        """
         if isinstance(texts, str):
             raise InputError("texts must be a list of label texts; put a single text into a list.")
-        uids = list(texts if uids is None else uids)
-        if len(uids) != len(texts):
-            raise InputError(f"{len(uids)} uids were given for {len(texts)} label texts.")
-        taken = set(self.labels.uids)
-        for uid in uids:
-            if uid in taken:
-                raise InputError(f"The label {uid!r} is already there; remove it first, or give another uid.")
-            taken.add(uid)
-        embeddings = self.model.embed_labels(list(texts))
-        labels = self.labels.append(uids, texts)
-        self.index.add(embeddings, labels.ids[len(self.labels) :])
-        self.labels = labels
+        texts = list(texts)
+        with self._changing:
+            state = self._state
+            labels = state.labels.append(texts if uids is None else list(uids), texts, columns)
+            state.index.add(self.model.embed_labels(texts), labels.ids[len(state.labels) :])
+            self._state = self._checked(labels, state.index)
 
     def remove_labels(self, uids: Sequence[str]) -> None:
         """Remove labels; InputError names a uid that is not there."""
-        rows = self._rows(uids)
-        self.index.remove(self.labels.ids[rows])
-        kept = np.ones(len(self.labels), bool)
-        kept[rows] = False
-        self.labels = self.labels.select(kept)
+        with self._changing:
+            state = self._state
+            kept = np.ones(len(state.labels), bool)
+            kept[state.labels.known_rows(uids)] = False
+            state.index.remove(state.labels.ids[~kept])
+            self._state = self._checked(state.labels.select(kept), state.index)
+
+    def update_labels(self, texts: Sequence[str], uids: Sequence[str]) -> None:
+        """Give labels other texts, from which alone they are encoded anew; they come last in the order of `labels`.
+
+        Their ids and columns stay. InputError names a uid that is not there, or given twice.
+        """
+        if isinstance(texts, str):
+            raise InputError("texts must be a list of label texts; put a single text into a list.")
+        texts = list(texts)
+        with self._changing:
+            state = self._state
+            rows = state.labels.known_rows(uids)
+            refuse_repeated(uids)
+            if len(rows) != len(texts):
+                raise InputError(f"{len(rows)} uids were given for {len(texts)} label texts.")
+            labels = state.labels.replace(rows, texts)
+            state.index.update(self.model.embed_labels(texts), state.labels.ids[rows])
+            self._state = self._checked(labels, state.index)
+
+    def set_columns(self, columns: Columns) -> None:
+        """Set columns of the label table, joined by its own column `uid`; other labels keep their values, or have null.
+
+        columns: a table, or values by name. InputError for one without `uid`, a uid that is not there or given twice,
+        another column called id, uid or text, and values of another type than those there.
+        """
+        given = columns if isinstance(columns, pa.Table) else dict(columns)
+        names = given.column_names if isinstance(given, pa.Table) else list(given)
+        if "uid" not in names:
+            raise InputError(f"set_columns needs a column uid beside {', '.join(map(str, names)) or 'the others'}.")
+        uids: Any = given["uid"]
+        uids = uids.to_pylist() if isinstance(uids, (pa.ChunkedArray, pa.Array)) else uids
+        refuse_repeated(uids)
+        with self._changing:
+            state = self._state
+            rows = state.labels.known_rows(uids)
+            labels = state.labels.with_columns(rows, {name: given[name] for name in names if name != "uid"})
+            self._state = replace(state, labels=labels)
+
+    def use_index(self, index: LabelIndex) -> None:
+        """Search by another index over the same labels; InputError, with both sizes, where it holds others."""
+        with self._changing:
+            self._state = self._checked(self._state.labels, index)
+
+    def reindex(self, design: str) -> None:
+        """Search by a new index of a design over the same labels; see TrainConfig.index."""
+        with self._changing:
+            snapshot = self._state.snapshot
+            self.use_index(_index(design, snapshot.embeddings, snapshot.ids, self.tuning_queries))
+
+    def exact(self) -> Retriever:
+        """A retriever over the same model and labels that searches all of them exactly; changes of one do not show in it."""
+        state = self._state
+        index = ExactIndex(self.model.dimension)
+        index.adopt(state.snapshot)
+        config = replace(self.config, index="exact")
+        return Retriever(self.model, state.labels, index, config, self.metrics, self.tuning_queries)
 
     def save(self, directory: str | Path, overwrite: bool = False) -> None:
         """Write the run directory: whole or not at all.
@@ -180,53 +274,106 @@ class Retriever:
         directory = Path(directory)
         if not overwrite and (directory / "manifest.json").exists():
             raise StoreError(f"{directory} already holds a run; name another directory, or overwrite it explicitly.")
-        properties = {"labels": len(self), "dimension": self.model.dimension, "seed": self.config.seed}
-        properties["next_label_id"] = self.labels.next_id
-        with atomic_directory(directory, "run", **properties) as temporary:
-            (temporary / "config.yaml").write_text(self.config.to_yaml(), encoding="utf-8")
-            (temporary / "metrics.json").write_text(json.dumps(self.metrics, indent=2) + "\n", encoding="utf-8")
-            self.model.save(temporary)
-            table = pa.table({"id": self.labels.ids, "uid": list(self.labels.uids), "text": list(self.labels.texts)})
-            pq.write_table(table, temporary / "labels.parquet", compression="zstd")
-            self.index.save(temporary / "index")
+        with self._changing:
+            labels, index = self._state.labels, self._state.index
+            properties = {"labels": len(labels), "dimension": self.model.dimension, "seed": self.config.seed}
+            properties["next_label_id"] = labels.next_id
+            with atomic_directory(directory, "run", **properties) as temporary:
+                (temporary / "config.yaml").write_text(self.config.to_yaml(), encoding="utf-8")
+                (temporary / "metrics.json").write_text(json.dumps(self.metrics, indent=2) + "\n", encoding="utf-8")
+                self.model.save(temporary)
+                labels.write(temporary / "labels.parquet")
+                write_embeddings([self.tuning_queries], self.model.dimension, temporary / TUNING_QUERIES)
+                index.save(temporary / "index", source=_fingerprint(_digests(temporary)))
 
     @classmethod
     def load(cls, directory: str | Path) -> Retriever:
         """Read a run directory, verifying every file against its checksum; StoreError names a file that does not fit."""
-        directory = Path(directory)
-        properties = read_manifest(directory, "run")["properties"]
+        return read_unreplaced(directory, lambda: cls._read(Path(directory)))
+
+    @classmethod
+    def _read(cls, directory: Path) -> Retriever:
+        manifest = read_manifest(directory, "run")
         try:
             values = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))
             metrics = json.loads((directory / "metrics.json").read_text(encoding="utf-8"))
-            table = pq.read_table(directory / "labels.parquet")
-            labels = LabelTable(
-                table["id"].to_numpy(),
-                _objects(table["uid"].to_pylist()),
-                _objects(table["text"].to_pylist()),
-                int(properties["next_label_id"]),
-            )
+            labels = LabelTable.read(directory / "labels.parquet", int(manifest["properties"]["next_label_id"]))
         except (OSError, ValueError, KeyError, IndexError, yaml.YAMLError, pa.ArrowException) as error:
             raise StoreError(f"The run {directory} cannot be read: {error}") from error
         config = TrainConfig.from_mapping(values, source=str(directory / "config.yaml"))
-        model, index = DualEncoder.load(directory), load_index(directory / "index")
-        if index.dimension != model.dimension or not np.array_equal(index.ids, labels.ids):
-            raise StoreError(
-                f"The index of the run {directory} does not belong to it: {len(index)} labels of dimension "
-                f"{index.dimension}, where the run has {len(labels)} of dimension {model.dimension}."
+        model = DualEncoder.load(directory)
+        source = _fingerprint({name: entry["sha256"] for name, entry in manifest["files"].items()})
+        index = load_index(directory / "index", source)
+        queries = np.concatenate(read_embeddings(directory / TUNING_QUERIES))
+        try:
+            return cls(model, labels, index, config, metrics, queries)
+        except InputError as error:
+            raise StoreError(f"The run {directory} holds parts of several runs: {error}") from error
+
+    def _embedded(self, state: _State, queries: Any) -> Embeddings:
+        """Embeddings [n, D] of anything that `predict` takes."""
+        if isinstance(queries, np.ndarray) and queries.dtype.kind not in "OU":
+            return queries
+
+        def vectors(uids: Sequence[str]) -> Embeddings:
+            return state.snapshot.vectors(state.labels.ids[state.labels.known_rows(uids)])
+
+        return embed(queries, self.model.embed_queries, vectors, self.model.dimension)
+
+    def _checked(self, labels: LabelTable, index: LabelIndex) -> _State:
+        """The state of these labels and what the index holds now; InputError where they are not the same labels."""
+        snapshot = index.snapshot()
+        if index.dimension != self.model.dimension or not np.array_equal(snapshot.ids, labels.ids):
+            raise InputError(
+                f"The index does not belong to these labels: it holds {len(snapshot)} of dimension {index.dimension}, where "
+                f"there are {len(labels)} of dimension {self.model.dimension}, or others, or in another order."
             )
-        return cls(model, labels, index, config, metrics)
-
-    def _rows(self, uids: Sequence[str]) -> list[int]:
-        if isinstance(uids, str):
-            raise InputError("uids must be a list; put a single uid into a list.")
-        position = {uid: row for row, uid in enumerate(self.labels.uids)}
-        missing = [uid for uid in uids if uid not in position]
-        if missing:
-            raise InputError(f"There is no label {missing[0]!r} in this retriever ({len(missing)} not found).")
-        return [position[uid] for uid in uids]
+        return _State(labels, index, snapshot)
 
 
-def _objects(values: Sequence[str]) -> npt.NDArray[np.object_]:
-    out = np.empty(len(values), object)
-    out[:] = list(values)
-    return out
+def _search(
+    state: _State,
+    embeddings: Embeddings,
+    k: int,
+    *,
+    include: Uids | None = None,
+    exclude: Uids | None = None,
+    where: Condition | None = None,
+    rescore: int | None = None,
+    diversity: float = 0.0,
+    without: Ids | None = None,
+) -> tuple[Ids, Embeddings]:
+    """without: for each query a label that is not for it."""
+    allowed, excluded = narrow(state.labels, include, exclude, where)
+    if without is not None:
+        given = [without[:0]] * len(without) if excluded is None else excluded
+        if len(given) != len(without):
+            raise InputError(f"exclude has {len(given)} lists of uids for {len(without)} queries.")
+        excluded = [np.append(rest, own) for rest, own in zip(given, without, strict=True)]
+    ids, scores = state.snapshot.search(
+        embeddings, k, include=allowed, exclude=excluded, rescore=rescore, diversity=diversity
+    )
+    return np.asarray(ids, np.int64), scores
+
+
+def _index(design: str, embeddings: Embeddings, ids: npt.NDArray[Any], tuning_queries: Embeddings) -> LabelIndex:
+    """The index that `TrainConfig.index` names, over these labels."""
+    if design == "auto":
+        return automatic_index(embeddings, ids, tuning_queries)
+    built = build_index(design, embeddings.shape[1])
+    built.build(embeddings, ids)
+    return built
+
+
+def _digests(run: Path) -> dict[str, str]:
+    """SHA-256 of the files of a run's model, by name."""
+    files = [file for part in MODEL_PARTS for file in [run / part, *(run / part).rglob("*")] if file.is_file()]
+    with ThreadPoolExecutor() as pool:
+        digests = list(pool.map(sha256_file, files))
+    return {file.relative_to(run).as_posix(): digest for file, digest in zip(files, digests, strict=True)}
+
+
+def _fingerprint(digests: Mapping[str, str]) -> str:
+    """What names the model of a run, given the SHA-256 of its files, by name: those of the model count."""
+    lines = [f"{name}:{digests[name]}\n" for name in sorted(digests) if name.split("/")[0] in MODEL_PARTS]
+    return f"model {sha256(''.join(lines).encode()).hexdigest()}"

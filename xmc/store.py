@@ -10,18 +10,26 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import hashlib
+import importlib
 import json
 import os
 import shutil
 import sys
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from xmc.errors import StoreError
+
+fcntl: Any  # absent on Windows
+try:
+    fcntl = importlib.import_module("fcntl")
+except ImportError:
+    fcntl = None
 
 __all__ = [
     "FORMAT_VERSION",
@@ -31,17 +39,24 @@ __all__ = [
     "atomic_directory",
     "atomic_file",
     "read_manifest",
+    "read_unreplaced",
     "refuse_foreign_directory",
     "sha256_file",
 ]
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST = "manifest.json"
 LOG = "metrics.jsonl"
 """A log that grows while a directory is rewritten: carried over, never listed in the manifest."""
 TENSORBOARD = "tensorboard"
 """A folder of logs that are open while a directory is rewritten: moved over, never listed in the manifest."""
+ABANDONED_AFTER = 60.0
+"""Seconds after which a temporary directory that no process holds is one that a killed process left."""
+REPLACED_AT_MOST = 100
+"""A directory that is replaced so often while it is read cannot be read."""
 _LIBRARIES = ("xmc", "torch", "numpy", "numba", "pyarrow", "transformers", "faiss-cpu")
+
+T = TypeVar("T")
 
 
 def sha256_file(path: Path) -> str:
@@ -81,13 +96,16 @@ def atomic_directory(path: str | Path, kind: str, **properties: Any) -> Iterator
 
     Raises
     ------
-    StoreError: `path` exists and is not a directory of that kind.
+    StoreError: `path` exists and is not a directory of that kind, or the system cannot write it (a full disk). What was at
+        `path` is left as it was.
     """
     path = Path(path)
     refuse_foreign_directory(path, kind)
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(path)
     temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:12]}.tmp"
     temporary.mkdir()
+    held = _hold(temporary)
     try:
         yield temporary
         _write_manifest(temporary, kind, properties)
@@ -103,8 +121,36 @@ def atomic_directory(path: str | Path, kind: str, **properties: Any) -> Iterator
         else:
             temporary.replace(path)
         _sync(path.parent)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written: {error}. What was there before is as it was.") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        if held is not None:
+            os.close(held)
+
+
+def read_unreplaced(path: str | Path, read: Callable[[], T]) -> T:
+    """What `read` reads of the stored directory `path`, called again where another took its place meanwhile.
+
+    So files of two directories are never taken together. StoreError as `read` raises it, or where there is no directory.
+    """
+    path = Path(path)
+    for _ in range(REPLACED_AT_MOST):
+        try:
+            held = os.open(path, os.O_RDONLY)  # while it is open, no other directory gets its inode
+        except OSError:
+            return read()  # which says what is missing
+        try:
+            return_value, failure = _attempt(read)
+            if os.path.samestat(os.fstat(held), path.stat()):
+                if failure is not None:
+                    raise failure
+                return return_value  # type: ignore[return-value]
+        except FileNotFoundError:
+            continue
+        finally:
+            os.close(held)
+    raise StoreError(f"{path} is being replaced again and again while it is read; read it when it is left alone.")
 
 
 def refuse_foreign_directory(path: Path, kind: str) -> None:
@@ -141,6 +187,8 @@ def read_manifest(path: str | Path, kind: str, verify: bool = True) -> dict[str,
         manifest = json.loads(manifest_file.read_text(encoding="utf-8"))
         files = manifest["files"]
         found, version = manifest["kind"], manifest["format_version"]
+        if not isinstance(manifest["properties"], dict):
+            raise TypeError("properties")
         entries = [(str(name), int(entry["size"]), str(entry["sha256"])) for name, entry in files.items()]
     except OSError as error:
         raise StoreError(f"{path} holds no {MANIFEST}, so it is not a saved {kind}.") from error
@@ -207,6 +255,38 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _attempt(read: Callable[[], T]) -> tuple[T | None, StoreError | None]:
+    try:
+        return read(), None
+    except StoreError as error:
+        return None, error
+
+
+def _hold(directory: Path) -> int | None:
+    """A lock by which other processes see that somebody writes this directory, until it is closed; None without locks."""
+    if fcntl is None:
+        return None
+    descriptor = os.open(directory, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    return descriptor
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove what killed processes left of writing `path`: temporary directories that nobody holds, and that are not new."""
+    if fcntl is None:
+        return
+    for left in path.parent.glob(f".{path.name}.*.tmp"):
+        with contextlib.suppress(OSError):
+            if not left.is_dir() or time.time() - left.stat().st_mtime < ABANDONED_AFTER:
+                continue
+            descriptor = os.open(left, os.O_RDONLY)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(left, ignore_errors=True)
+            finally:
+                os.close(descriptor)
 
 
 def _exchange(first: Path, second: Path) -> None:

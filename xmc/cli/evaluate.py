@@ -14,6 +14,9 @@ def evaluate(
     run: Annotated[Path, typer.Argument(help="Run directory.")],
     dataset: Annotated[str, typer.Argument(help="Name of a shipped data set, or a data set directory.")],
     split: Annotated[str, typer.Option(help="Split to evaluate on; its filter file is applied.")] = "test",
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Search all labels exactly, whatever the run's index.")
+    ] = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Print P, nDCG, PSP, PSnDCG and R at k, in percent."""
@@ -23,7 +26,7 @@ def evaluate(
     from xmc.evaluation import evaluate as measure
     from xmc.retriever import Retriever
 
-    evaluation = measure(Retriever.load(run), Dataset.load(dataset), split)
+    evaluation = measure(Retriever.load(run), Dataset.load(dataset), split, exact)
     if json_output:
         typer.echo(json.dumps(evaluation.to_dict(), indent=2))
         return

@@ -57,6 +57,8 @@ def convert(
 ) -> Conversion:
     """Write a source as a canonical directory, in bounded memory; dataset.json comes last.
 
+    Further columns of a canonical source's labels are kept, and held in memory.
+
     on_bad_row: "error" refuses at the first unusable row; "drop" leaves such rows out and counts them by reason. A dropped
         label takes its positives along (counted as "positive of a dropped label"), later rows move up, and positives and
         filters are renumbered.
@@ -72,6 +74,7 @@ def convert(
     name = name or source.name
     with job.progress:
         label_rows = job.write_table("labels", LABEL_SCHEMA, None, None)
+        job.add_label_columns(label_rows)
         splits = {}
         for split in source.splits:
             query_rows = job.write_table(f"queries-{split}", QUERY_SCHEMA, split, label_rows)
@@ -127,6 +130,19 @@ class _Job:
                 self.progress.advance(task, len(rows))
         self.hashes[stem] = content.hexdigest()
         return np.concatenate(batches) if batches else np.zeros(0, np.int64)
+
+    def add_label_columns(self, label_rows: npt.NDArray[np.int64]) -> None:
+        """Write labels.parquet once more, with the further columns of the source, if it has some."""
+        columns = self.source.label_columns()
+        if columns is None or not columns.num_columns:
+            return
+        file = self.directory / "labels.parquet"
+        table = pq.read_table(file)
+        kept = columns.filter(pa.array(label_rows >= 0))
+        for name in kept.column_names:
+            table = table.append_column(name, kept[name])
+        with atomic_file(file) as temporary:
+            pq.write_table(table, temporary, compression="zstd", compression_level=9)
 
     def write_filter(self, split: str, query_rows: npt.NDArray[np.int64], label_rows: npt.NDArray[np.int64]) -> None:
         """Write a split's filter in the new row numbers, if it has one."""

@@ -38,10 +38,11 @@ Lists = Sequence[Sequence[int]]
 
 @dataclass(frozen=True)
 class LabelTable:
-    """The L labels, by row: uids and texts, Arrow strings."""
+    """The L labels, by row: uids and texts, Arrow strings, and further columns, perhaps none."""
 
     uids: pa.ChunkedArray
     texts: pa.ChunkedArray
+    columns: pa.Table
 
     def __len__(self) -> int:
         return len(self.uids)
@@ -205,9 +206,15 @@ class Dataset:
 
     @cached_property
     def labels(self) -> LabelTable:
-        """The label table."""
+        """The label table. DataError for a further column that is called id."""
         table = self._table("labels", LABEL_SCHEMA)
-        return LabelTable(table["uid"], table["text"])
+        columns = table.drop_columns(LABEL_SCHEMA.names)
+        if "id" in columns.column_names:
+            raise DataError(
+                f"The label table of {self.directory or self.name} has a column called id, which a run has of its own; "
+                f"give it another name."
+            )
+        return LabelTable(table["uid"], table["text"], columns)
 
     def split(self, name: str) -> Split:
         """The queries of a split. Raises DataError for an unknown split or label rows out of range."""
@@ -230,13 +237,16 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over labels, queries, positives and filters, independent of how the files are compressed."""
+        """SHA-256 over labels, queries, positives and filters, independent of how the files are compressed.
+
+        Further columns of the labels do not count: nothing learns from them.
+        """
         if "fingerprint" in self.properties:
             return str(self.properties["fingerprint"])
         hashes = {}
         for stem, schema in self._stems():
             content = ContentHash()
-            content.update(self._table(stem, schema))
+            content.update(self._table(stem, schema).select(schema.names))
             hashes[stem] = content.hexdigest()
         return combine_hashes(hashes)
 
@@ -267,7 +277,11 @@ class Dataset:
                 table = pq.read_table(file, memory_map=True)
                 if "relevance" in schema.names and "relevance" not in table.schema.names:
                     table = table.append_column("relevance", pa.nulls(len(table), pa.list_(pa.float32())))
-                self._tables[stem] = table.select(schema.names).cast(schema)
+                further = (
+                    [] if stem != "labels" else [field for field in table.schema if field.name not in schema.names]
+                )
+                whole = pa.schema([*schema, *further])
+                self._tables[stem] = table.select(whole.names).cast(whole)
             except (OSError, KeyError, pa.ArrowException) as error:
                 raise DataError(f"{file} cannot be read as {', '.join(schema.names)}: {error}") from error
         return self._tables[stem]

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import pyarrow as pa
+
 from xmc.errors import DataError
 
 __all__ = ["Defect", "Row", "Source", "find_file", "read_lines", "row_defects"]
@@ -56,6 +58,10 @@ class Source:
     def labels(self) -> Iterator[Row | Defect]:
         """The label table, in row order."""
         raise DataError(f"{self.name}: this layout has no label table.")
+
+    def label_columns(self) -> pa.Table | None:
+        """Columns of the label table besides uid and text, by row; None in layouts that have none."""
+        return None
 
     def queries(self, split: str, labels: int) -> Iterator[Row | Defect]:
         """The queries of a split; `labels` is the number of labels, for headers to be checked against."""

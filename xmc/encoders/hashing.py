@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from xmc.data.tokens import RaggedTokens
+from xmc.encoders.threads import kernels_may_run
 
 __all__ = ["KINDS", "KIND_BITS", "hash_features"]
 
@@ -43,10 +44,12 @@ def hash_features(texts: Sequence[str] | pa.Array | pa.ChunkedArray) -> RaggedTo
     offsets = np.frombuffer(offset_buffer, np.int64)[array.offset : array.offset + len(array) + 1]
     data = np.frombuffer(data_buffer, np.uint8) if data_buffer is not None else np.zeros(0, np.uint8)
     counts = np.zeros(len(array) + 1, np.int64)
-    _count(data, offsets, counts)
+    with kernels_may_run():
+        _count(data, offsets, counts)
     places = np.cumsum(counts)
     values = np.empty(places[-1], np.uint32)
-    _fill(data, offsets, places, values)
+    with kernels_may_run():
+        _fill(data, offsets, places, values)
     return RaggedTokens(values, places)
 
 

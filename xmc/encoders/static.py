@@ -19,6 +19,7 @@ from xmc.data.tokens import RaggedTokens
 from xmc.encoders.base import Encoder
 from xmc.encoders.feature_table import Bags, bag_sums, locate, weigh
 from xmc.encoders.hashing import KIND_BITS, KINDS, hash_features
+from xmc.encoders.threads import kernels_may_run
 from xmc.errors import ConfigError, StoreError
 
 __all__ = ["FeatureTable", "StaticEncoder"]
@@ -49,7 +50,8 @@ class _BagSums(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, vectors: Tensor, table: FeatureTable, bags: Bags) -> Tensor:
         out = torch.empty(len(bags.offsets) - 1, vectors.shape[1])
-        bag_sums(vectors.numpy(), bags.rows, bags.coefficients, bags.offsets, out.numpy())
+        with kernels_may_run():
+            bag_sums(vectors.numpy(), bags.rows, bags.coefficients, bags.offsets, out.numpy())
         ctx.table, ctx.bags = table, bags
         return out
 
@@ -91,10 +93,12 @@ class StaticEncoder(Encoder):
     def bags(self, features: RaggedTokens) -> Bags:
         """Where the features lie in the table, and with what coefficient they enter the sum."""
         rows, coefficients = np.empty(len(features.values), np.int32), np.empty(len(features.values), np.float32)
-        locate(features.values, self.config.table_rows, rows)
         scales = np.zeros(1 << KIND_BITS, np.float32)
         scales[: len(KINDS)] = self.config.kind_scales
-        weigh(features.values, scales, np.exp(self.table.log_weights.detach().numpy()), coefficients)
+        weights = np.exp(self.table.log_weights.detach().numpy())
+        with kernels_may_run():
+            locate(features.values, self.config.table_rows, rows)
+            weigh(features.values, scales, weights, coefficients)
         return Bags(features.values, rows, coefficients, features.offsets)
 
     def save(self, directory: Path) -> None:

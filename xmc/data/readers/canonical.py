@@ -39,6 +39,10 @@ class CanonicalSource(Source):
             yield Row(file, line, str(values["uid"]), values["text"] or "", [])
         yield from self._count("labels", line, self.dataset.properties.get("labels"))
 
+    def label_columns(self) -> pa.Table | None:
+        """Those of labels.parquet that are left."""
+        return self.dataset.labels.columns
+
     def queries(self, split: str, labels: int) -> Iterator[Row | Defect]:
         """queries-SPLIT.parquet."""
         file = self.directory / f"queries-{split}.parquet"

@@ -1,0 +1,28 @@
+"""Numba's parallel kernels, called from several threads."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+
+import numba
+
+__all__ = ["kernels_may_run"]
+
+_turn = threading.Lock()
+
+
+@contextlib.contextmanager
+def kernels_may_run() -> Iterator[None]:
+    """Wait for the turn to call parallel kernels, where numba's threading layer is the one that takes one caller at a time.
+
+    TBB and OpenMP take any number. "workqueue", which numba falls back to where neither is installed, ends the process when
+    two threads call it. Which it is shows once a kernel has run; until then callers take turns.
+    """
+    try:
+        together = numba.threading_layer() != "workqueue"
+    except ValueError:  # none was needed yet
+        together = False
+    with contextlib.nullcontext() if together else _turn:
+        yield

@@ -1,0 +1,128 @@
+"""Queries of several parts: texts, labels and embeddings with weights, searched as one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import csr_matrix
+
+from xmc.errors import InputError
+
+__all__ = ["Query", "embed"]
+
+Embeddings = npt.NDArray[np.float32]
+Encode = Callable[[list[str]], Embeddings]
+
+
+@dataclass(frozen=True, eq=False)
+class Query:
+    """A weighted sum of texts, labels and embeddings: a label's score is the weighted sum of its scores with the parts.
+
+    The score is an inner product, so Σ_p w_p (q_p · z) = (Σ_p w_p q_p) · z: one search answers, over all labels. A negative
+    weight makes a negative example. Nothing is normalised: weights that sum to one keep the scale of the scores.
+
+    texts: weights by text; a plain list has equal weights that sum to one.
+    labels: likewise by uid: "more like these".
+    embeddings: pairs of a vector [D] and its weight.
+
+    Fields that are fused with weights chosen at each query: Bernabeu, Gallego & Pertusa, "Multi-label logo recognition and
+    retrieval based on weighted fusion of neural features" (2022); negative examples: Rocchio, "Relevance feedback in
+    information retrieval" (1971).
+
+    Raises InputError for a query without any part, weights that are not finite, or one bare string.
+
+    >>> Query(texts={"a boat": 1.0, "with an engine": -0.5}, labels=["n02981792"]).labels
+    {'n02981792': 1.0}
+    """
+
+    texts: Mapping[str, float] | Sequence[str] = ()
+    labels: Mapping[str, float] | Sequence[str] = ()
+    embeddings: Sequence[tuple[npt.ArrayLike, float]] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "texts", _weights(self.texts, "texts"))
+        object.__setattr__(self, "labels", _weights(self.labels, "labels"))
+        object.__setattr__(self, "embeddings", _vectors(self.embeddings))
+        if not (self.texts or self.labels or self.embeddings):
+            raise InputError("A Query needs at least one text, label or embedding.")
+
+
+def embed(queries: Sequence[str | Query], encode: Encode, vectors: Encode, dimension: int) -> Embeddings:
+    """One embedding a query [n, D]; all texts are encoded in one call.
+
+    encode: embeddings of texts; vectors: of labels, by uid. Raises InputError for one bare string or Query, elements that
+    are neither, and embeddings of another dimension.
+    """
+    if isinstance(queries, (str, Query)):
+        kind = "text" if isinstance(queries, str) else "Query"
+        raise InputError(f"queries must be a list of texts; put a single {kind} into a list.")
+    queries = list(queries)
+    if all(isinstance(query, str) for query in queries):
+        return encode(queries)  # type: ignore[arg-type]
+    other = next((query for query in queries if not isinstance(query, (str, Query))), None)
+    if other is not None:
+        raise InputError(f"A query must be a text or a Query, but one is of type {type(other).__name__}.")
+    parts = [Query({query: 1.0}) if isinstance(query, str) else query for query in queries]
+    total = _mixtures([query.texts for query in parts], encode, dimension)
+    total += _mixtures([query.labels for query in parts], vectors, dimension)
+    for row, query in enumerate(parts):
+        for vector, weight in query.embeddings:
+            shape = np.shape(vector)
+            if shape != (dimension,):
+                raise InputError(f"An embedding of a Query must have the shape ({dimension},), but has {shape}.")
+            total[row] += np.float32(weight) * np.asarray(vector, np.float32)
+    return total
+
+
+def _mixtures(rows: list[Any], vectors: Encode, dimension: int) -> Embeddings:
+    """Row i: Σ_key rows[i][key] · vector of key, float32 [n, D]; each key is looked up once."""
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    if not keys:
+        return np.zeros((len(rows), dimension), np.float32)
+    place = {key: number for number, key in enumerate(keys)}
+    weights = np.array([weight for row in rows for weight in row.values()], np.float32)
+    places = np.array([place[key] for row in rows for key in row])
+    starts = np.cumsum([0, *map(len, rows)])
+    mixed: Embeddings = csr_matrix((weights, places, starts), shape=(len(rows), len(keys))) @ vectors(keys)
+    return mixed
+
+
+def _weights(given: Any, kind: str) -> dict[str, float]:
+    if isinstance(given, str):
+        raise InputError(f"The {kind} of a Query must be a list, or weights by text; put a single one into a list.")
+    if isinstance(given, Mapping):
+        weights = {key: _weight(weight, f"{kind[:-1]} {key!r}") for key, weight in given.items()}
+    else:
+        weights = {}
+        for key in given:
+            weights[key] = weights.get(key, 0.0) + 1 / len(given)
+    for key in weights:
+        if not isinstance(key, str):
+            raise InputError(f"The {kind} of a Query must be strings, but {key!r} is of type {type(key).__name__}.")
+    return weights
+
+
+def _vectors(given: Any) -> tuple[tuple[Embeddings, float], ...]:
+    pairs = []
+    for pair in given:
+        try:
+            vector, weight = pair
+            pairs.append((np.asarray(vector, np.float32), _weight(weight, "embedding")))
+        except (TypeError, ValueError) as error:
+            raise InputError(f"The embeddings of a Query must be pairs (vector, weight): {error}.") from error
+    return tuple(pairs)
+
+
+def _weight(given: Any, part: str) -> float:
+    try:
+        weight = float(given)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"The weight of the {part} must be a number, but is {given!r}.") from error
+    if not math.isfinite(weight) or abs(weight) > float(np.finfo(np.float32).max):
+        raise InputError(f"The weight of the {part} must be finite, in 32 bits too, but is {weight}.")
+    return weight
