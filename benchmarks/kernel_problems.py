@@ -18,7 +18,18 @@ from torch.nn.functional import normalize
 
 from xmc.kernels.positives import Positives
 
-__all__ = ["Size", "Worker", "embeddings", "in_turns", "matmul_rate", "peak_memory", "quantiles", "seconds_of", "serve"]
+__all__ = [
+    "Size",
+    "Worker",
+    "embeddings",
+    "in_turns",
+    "matmul_rate",
+    "peak_memory",
+    "quantiles",
+    "resident",
+    "seconds_of",
+    "serve",
+]
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -192,12 +203,12 @@ def peak_memory(function: Callable[[], object], device: str) -> float:
         torch.cuda.synchronize()
         return float(torch.cuda.max_memory_allocated() - before)
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forget the peak so far
-    before = _resident("VmHWM")
+    before = resident("VmHWM")
     function()
-    return _resident("VmHWM") - before
+    return resident("VmHWM") - before
 
 
-def _resident(which: str) -> float:
-    """VmRSS or its peak VmHWM, in bytes; on Linux."""
+def resident(which: str) -> float:
+    """VmRSS, its peak VmHWM, or what is not of files, RssAnon, in bytes; on Linux."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return 1024.0 * float(status.split(f"{which}:")[1].split()[0])

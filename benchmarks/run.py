@@ -24,6 +24,8 @@ TABLES = (
     "skipped_tiles",
     "training_memory",
     "metrics_speed",
+    "live",
+    "filters",
 )
 """Each is a module beside this one, with run(seed, methods) -> iterator over lists of measurements."""
 
