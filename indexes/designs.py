@@ -57,7 +57,7 @@ def candidates(labels: int, dimension: int) -> list[Candidate]:
     if labels < APPROXIMATE_FROM:
         return []
     cells = _power_of_two(min(8 * math.sqrt(labels), labels / LABELS_PER_CELL, LARGEST_CELLS))
-    few_cells = _power_of_two(min(2 * math.sqrt(labels), cells / 2))
+    few_cells = _power_of_two(min(4 * math.sqrt(labels), cells / 2))
     graph = tuple(round(16 * 2 ** (step / 4)) for step in range(29))
     found = []
     for count in dict.fromkeys((cells, few_cells)):
@@ -68,7 +68,6 @@ def candidates(labels: int, dimension: int) -> list[Candidate]:
             found.append(Candidate(coarse, "nprobe", probes, (6, 10, 16, 32, 64)))
     found += [
         Candidate("HNSW32,SQ8", "efSearch", graph, (0, 2)),
-        Candidate(f"IVF{cells},RaBitQfs,Refine(SQ8)", "nprobe", _steps(cells), (10, 20, 40)),
         Candidate("HNSW32", "efSearch", graph),
         Candidate(f"IVF{few_cells},Flat", "nprobe", _steps(few_cells)),
         Candidate("int8", depths=(0, 2)),

@@ -19,8 +19,9 @@ GATHERED = 65_536
 """Allowed rows that are copied together at a time, where others stand between them."""
 DENSE_SHARE = 0.5
 """Few queries pass over a block without copying where more than this share of it is allowed."""
-FEW_QUERIES = 20
-"""FAISS multiplies matrices from so many queries on, and vectors below."""
+FEW_QUERIES = 8
+MANY_QUERIES, FEW_LABELS = 512, 200_000
+"""FAISS's flat search is faster for so few queries, or for so many over so few labels, as measured (docs/indexes.md)."""
 
 
 def exact_search(
@@ -68,7 +69,7 @@ def _search_block(
         return
     if mask is None or allowed == len(block):
         yield _best(queries, block, min(k, allowed))
-    elif len(queries) < FEW_QUERIES and allowed > DENSE_SHARE * len(block):
+    elif len(queries) <= FEW_QUERIES and allowed > DENSE_SHARE * len(block):
         yield _best(queries, block, min(k, allowed), mask)
     else:
         rows = np.flatnonzero(mask)
@@ -79,8 +80,9 @@ def _search_block(
 
 
 def _best(queries: Embeddings, labels: Embeddings, k: int, mask: Mask | None = None) -> tuple[Embeddings, Rows]:
-    """k best labels of one array, k at most the labels that the mask lets pass; see docs/indexes.md for the choice."""
-    if faiss is None:
+    """k best labels of one array, k at most the labels that the mask lets pass."""
+    by_faiss = len(queries) <= FEW_QUERIES or (len(queries) >= MANY_QUERIES and len(labels) <= FEW_LABELS)
+    if faiss is None or not by_faiss:
         return _best_by_torch(queries, labels, k, mask)
     allowed = len(labels) if mask is None else int(mask.sum())
     scores, rows = _best_by_faiss(queries, labels, min(k + 1, allowed), mask)

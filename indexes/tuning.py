@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 SINGLE_QUERIES = 300
 SINGLE_SECONDS, LEAST_SINGLE_QUERIES = 2.0, 20
 """Queries asked one by one for the latency of a point: so many, or fewer where they take longer than these seconds."""
+WARM_UP, LEAST_QUERIES, MEASURED_SECONDS = 64, 500, 5.0
+"""A point is measured on all queries, or on fewer, at least so many, where they would take longer than these seconds."""
 CONFIRMED = 4
 """Points of a design, its fastest for the goal first, whose throughput is measured again, and their latency."""
 FARTHER = 4
@@ -264,24 +266,27 @@ class _Trial:
         """With the median of three throughputs, and latencies."""
         set_parameters(engine.index, candidate.design, point.parameters)
         held = replace(self.snapshot, engine=engine, rescore=point.rescore)
-        rates = [point.throughput]
-        for _ in range(2):
-            start = time.perf_counter()
-            held.search(self.queries, self.k)
-            rates.append(len(self.queries) / (time.perf_counter() - start))
+        rates = [point.throughput, *(self._search(held)[1] for _ in range(2))]
         return self._with_latency(held, replace(point, throughput=float(np.median(rates))))
 
     def _measure(
         self, held: Snapshot, design: str, parameters: dict[str, float], memory: float, build: float
     ) -> OperatingPoint:
-        held.search(self.queries[:64], self.k)
-        start = time.perf_counter()
-        ids, _ = held.search(self.queries, self.k)
-        throughput = len(self.queries) / (time.perf_counter() - start)
+        ids, throughput = self._search(held)
         recall, error = self._recall(held.rows(ids.ravel()).reshape(ids.shape))
         return OperatingPoint(
             design, parameters, held.rescore, recall, error, throughput, math.nan, math.nan, memory, build
         )
+
+    def _search(self, held: Snapshot) -> tuple[Ids, float]:
+        """Ids for all queries, or the first of them where that takes long, and queries a second."""
+        start = time.perf_counter()
+        held.search(self.queries[:WARM_UP], self.k)
+        rate = WARM_UP / (time.perf_counter() - start)
+        asked = self.queries[: max(LEAST_QUERIES, int(MEASURED_SECONDS * rate))]
+        start = time.perf_counter()
+        ids, _ = held.search(asked, self.k)
+        return ids, len(asked) / (time.perf_counter() - start)
 
     def _with_latency(self, held: Snapshot, point: OperatingPoint) -> OperatingPoint:
         seconds: list[float] = []
@@ -296,8 +301,8 @@ class _Trial:
 
     def _recall(self, rows: Rows) -> tuple[float, float]:
         """Mean and standard error; among equal scores any label is right."""
-        scores = score_rows(self.queries, self.snapshot.blocks, rows)
-        each = (scores >= self.truth[:, -1:] - TIED).mean(axis=1)
+        scores = score_rows(self.queries[: len(rows)], self.snapshot.blocks, rows)
+        each = (scores >= self.truth[: len(rows), -1:] - TIED).mean(axis=1)
         return float(each.mean()), float(each.std() / math.sqrt(len(each)))
 
 
@@ -369,8 +374,8 @@ def _build_work(design: str, labels: int, dimension: int) -> float:
     if design.startswith("IVF"):
         cells = int(design[3:].partition(",")[0])
         return 3.0 * dimension * cells * (10 * min(labels, 64 * cells, 262_144) + labels)
-    if design.startswith("HNSW"):  # distances to links of scattered labels come at a hundredth of the rate of a product
-        return 4.0 * dimension * labels * 100 * 20 * math.log2(max(labels, 2))
+    if design.startswith("HNSW"):  # a few thousand distances a label, at a hundredth of the rate of a product
+        return 2.0 * dimension * labels * 100 * 100 * math.log2(max(labels, 2))
     return 4.0 * dimension * labels
 
 

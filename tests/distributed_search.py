@@ -25,7 +25,7 @@ def main() -> None:
     for k, options in ((10, {}), (30, {"exclude": gone}), (1000, {"include": gone}), (5, {"include": [-100]})):
         expected, found = whole.search(queries, k, **options), search_shards(shard, queries, k, **options)
         np.testing.assert_array_equal(found[0], expected[0])
-        np.testing.assert_allclose(found[1], expected[1], rtol=1e-5)
+        np.testing.assert_allclose(found[1], expected[1], rtol=1e-5, atol=1e-5)
     dist.barrier()
     if rank == 0:
         print("equal")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -152,3 +153,26 @@ def test_atomic_file_keeps_the_old_one_on_failure(tmp_path: Path) -> None:
         raise ZeroDivisionError
     assert file.read_text() == "old"
     assert [entry.name for entry in file.parent.iterdir()] == ["file.txt"]
+
+
+def test_what_killed_writers_left_is_removed(tmp_path: Path) -> None:
+    """But not what another process is writing, nor what is new, nor what belongs to another directory."""
+    for name in (".run.0123.tmp", ".run.4567.tmp", ".run.new.tmp", ".other.0123.tmp"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text("half")
+        if "new" not in name:
+            os.utime(tmp_path / name, (1, 1))
+    code = (
+        "import fcntl, os, sys, time; held = os.open(sys.argv[1], os.O_RDONLY)\n"
+        "fcntl.flock(held, fcntl.LOCK_EX); print('held', flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / ".run.4567.tmp")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "held\n"
+        with atomic_directory(tmp_path / "run", "run") as directory:
+            (directory / "file").write_text("whole")
+        writer.kill()
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [
+        ".other.0123.tmp", ".run.4567.tmp", ".run.new.tmp", "run"
+    ]  # fmt: skip
