@@ -29,12 +29,15 @@ class Candidate:
 
     walk: the search parameter that trades speed for recall, "" where there is none; values: its values, in rising order.
     depths: values of k_factor_rf where the design has a Refine stage, else of rescore.
+    rescore: of a design with a Refine stage: what is ranked by its 8 bits is ranked again by full embeddings, which costs
+        little and raises recall much.
     """
 
     design: str
     walk: str = ""
     values: tuple[int, ...] = ()
     depths: tuple[int, ...] = (0,)
+    rescore: int = 0
 
     @property
     def refines(self) -> bool:
@@ -64,8 +67,8 @@ def candidates(labels: int, dimension: int) -> list[Candidate]:
         probes = _steps(count)
         if dimension % 2 == 0:
             coarse = f"IVF{count},PQ{dimension // 2}x4fs"
-            found.append(Candidate(f"{coarse},Refine(SQ8)", "nprobe", probes, (4, 6, 10, 16, 32)))
-            found.append(Candidate(coarse, "nprobe", probes, (6, 10, 16, 32, 64)))
+            found.append(Candidate(f"{coarse},Refine(SQ8)", "nprobe", probes, (6, 10, 16, 32), rescore=2))
+            found.append(Candidate(coarse, "nprobe", probes, (10, 16, 32)))
     found += [
         Candidate("HNSW32,SQ8", "efSearch", graph, (0, 2)),
         Candidate("HNSW32", "efSearch", graph),

@@ -36,11 +36,11 @@ logger = logging.getLogger(__name__)
 SINGLE_QUERIES = 300
 SINGLE_SECONDS, LEAST_SINGLE_QUERIES = 2.0, 20
 """Queries asked one by one for the latency of a point: so many, or fewer where they take longer than these seconds."""
-WARM_UP, LEAST_QUERIES, MEASURED_SECONDS = 64, 500, 5.0
+WARM_UP, LEAST_QUERIES, MEASURED_SECONDS = 64, 500, 2.0
 """A point is measured on all queries, or on fewer, at least so many, where they would take longer than these seconds."""
 CONFIRMED = 4
 """Points of a design, its fastest for the goal first, whose throughput is measured again, and their latency."""
-FARTHER = 4
+FARTHER = 2
 """With fewer candidates to rank again, so many times the places are looked into at most; it does not pay beyond."""
 TIED = 1e-5
 """A label found counts where its exact score is not lower by more than this than that of the k-th best label."""
@@ -244,7 +244,7 @@ class _Trial:
                 if candidate.refines:
                     parameters["k_factor_rf"] = depth
                 set_parameters(engine.index, candidate.design, parameters)
-                held = replace(self.snapshot, engine=engine, rescore=0 if candidate.refines else depth)
+                held = replace(self.snapshot, engine=engine, rescore=candidate.rescore if candidate.refines else depth)
                 found[value, depth] = self._measure(held, candidate.design, parameters, memory, build)
             return found[value, depth]
 
