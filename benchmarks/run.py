@@ -21,6 +21,7 @@ TABLES = (
     "distributed",
     "losses",
     "topk",
+    "search",
     "skipped_tiles",
     "training_memory",
     "metrics_speed",

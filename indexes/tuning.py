@@ -220,10 +220,10 @@ class _Trial:
 
     @property
     def fingerprint(self) -> str:
-        """Of the labels, the queries and k: points noted for others do not count."""
+        """Of the labels, the queries, k and the recall that was sought: points noted for others do not count."""
         rows = np.linspace(0, len(self.snapshot) - 1, 1000).astype(np.int64)
         digest = hashlib.sha256(self.snapshot.blocks.take(rows).tobytes() + self.queries.tobytes())
-        digest.update(repr((len(self.snapshot), self.k)).encode())
+        digest.update(repr((len(self.snapshot), self.k, self.goal.recall)).encode())
         return digest.hexdigest()
 
     def exact_point(self) -> OperatingPoint:

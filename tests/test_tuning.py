@@ -65,7 +65,7 @@ def test_tuning_goes_on_where_it_was_stopped(tuned: tuple[Tuned, Path, list[str]
     assert len(lines) == len(stages) - 1  # all but exact search
     journal.write_text("".join(lines[:3]) + lines[3][:50])  # killed while the fourth was written
     again = list[str]()
-    resumed = tune(LABELS, np.arange(20_000), QUERIES, Goal(recall=0.5, max_memory=2_000_000), journal, again.append)
+    resumed = tune(LABELS, np.arange(20_000), QUERIES, Goal(recall=0.95, max_memory=2_000_000), journal, again.append)
     assert not set(stages[1:4]) & set(again)
     assert set(stages[4:]) <= set(again)
     assert resumed.points[1 : 1 + len(result.points)][0].design == stages[1]
@@ -73,6 +73,8 @@ def test_tuning_goes_on_where_it_was_stopped(tuned: tuple[Tuned, Path, list[str]
     other = list[str]()
     tune(LABELS, np.arange(20_000), OTHERS, Goal(recall=0.5, budget=0.01), journal, other.append)
     assert other == ["exact search"]  # other queries: nothing noted counts, and nothing fits the budget
+    tune(LABELS, np.arange(20_000), QUERIES, Goal(recall=0.6, budget=0.01), journal, other.append)
+    assert other == ["exact search"] * 2  # nor for another recall
 
 
 def test_a_goal_that_no_design_meets_is_refused() -> None:

@@ -1,0 +1,85 @@
+"""Searches beside other threads: Python runs on, and FAISS's threads are shared."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from typing import Any
+
+import faiss
+import numpy as np
+import pytest
+
+from xmc.indexes.factory import build_index
+from xmc.indexes.threads import shared_threads
+
+
+def vectors(count: int, seed: int, dimension: int = 64) -> Any:
+    return np.random.default_rng(seed).normal(size=(count, dimension)).astype(np.float32)
+
+
+@pytest.mark.parametrize(("design", "queries"), [("exact", 8), ("exact", 4000), ("IVF64,SQ8", 4000), ("HNSW8", 4000)])
+def test_python_runs_on_during_a_search(design: str, queries: int) -> None:
+    """A thread that only counts is never held up for most of a search."""
+    index, asked = build_index(design, 64), vectors(queries, 1)
+    index.build(vectors(20_000, 0), np.arange(20_000))
+    index.search(asked, 10)  # what is made at the first search is made now
+    took, ticks, done = [0.0], [time.perf_counter()], threading.Event()
+
+    def search() -> None:
+        start = time.perf_counter()
+        while time.perf_counter() - start < 0.5:
+            once = time.perf_counter()
+            index.search(asked, 10)
+            took[0] = max(took[0], time.perf_counter() - once)
+        done.set()
+
+    thread = threading.Thread(target=search)
+    thread.start()
+    while not done.is_set():
+        ticks.append(time.perf_counter())
+    thread.join()
+    assert max(np.diff(ticks)) < max(0.5 * took[0], 0.1)
+
+
+def test_searches_at_once_share_the_threads() -> None:
+    before = faiss.omp_get_max_threads()
+    try:
+        faiss.omp_set_num_threads(4)
+        seen, inside, leave = [], threading.Barrier(3), threading.Barrier(3)
+
+        def search() -> None:
+            faiss.omp_set_num_threads(4)
+            with shared_threads():
+                inside.wait()
+                leave.wait()
+            seen.append(faiss.omp_get_max_threads())
+
+        threads = [threading.Thread(target=search) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        inside.wait()
+        with shared_threads():
+            assert faiss.omp_get_max_threads() == 1  # a third of four
+        assert faiss.omp_get_max_threads() == 4
+        leave.wait()
+        for thread in threads:
+            thread.join()
+        assert seen == [4, 4]
+        with shared_threads():
+            assert faiss.omp_get_max_threads() == 4
+    finally:
+        faiss.omp_set_num_threads(before)
+
+
+def test_the_environment_is_left_as_it_was() -> None:
+    code = "import os; from xmc.indexes.library import faiss; print(os.environ.get('OMP_WAIT_POLICY'))"
+    for policy in ("", "active"):
+        environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+        if policy:
+            environment["OMP_WAIT_POLICY"] = policy
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == (policy or "None")
