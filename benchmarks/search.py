@@ -78,10 +78,10 @@ def run(seed: int, methods: Sequence[str]) -> Iterator[list[Measurement]]:
                 continue
             console.print(f"search: {name}, {world}", highlight=False)
             with tempfile.TemporaryDirectory(dir=CACHE) as folder:
-                rows = _child("build", world, name, folder)
-                for recall in RECALLS if not method.walks else RECALLS[:1]:
-                    rows += _child(f"load {recall}", world, name, folder)
-            yield [Measurement("search", f"{name}, {world}", *row, seed=seed) for row in rows]
+                for part in ("build", *(f"load {recall}" for recall in RECALLS)):
+                    rows = _child(part, world, name, folder)
+                    if rows:  # a method that does not tune itself has one index, and one load
+                        yield [Measurement("search", f"{name}, {world}", *row, seed=seed) for row in rows]
 
 
 def serve(part: str, world: str, name: str, folder: str) -> None:
@@ -166,7 +166,7 @@ def _measured(method: Method, test: _Truth, effort: Any, recall: float) -> Itera
 
 
 def _loaded(method: Method, queries: npt.NDArray[np.float32], path: Path) -> Iterator[Row]:
-    if not (path / "effort.json").exists():
+    if not (path / "effort.json").exists() or not (path / "index").exists():
         return
     effort = json.loads((path / "effort.json").read_text(encoding="utf-8"))
     effort = tuple(effort) if isinstance(effort, list) else effort

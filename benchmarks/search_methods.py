@@ -145,7 +145,7 @@ class _Faiss(_File):
         import faiss
 
         faiss.omp_set_num_threads(THREADS)
-        self.index = faiss.downcast_index(faiss.read_index(str(path)))
+        self.index = faiss.read_index(str(path))
 
 
 class FaissHnsw(_Faiss):
