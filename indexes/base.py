@@ -16,7 +16,7 @@ import pyarrow as pa
 from xmc.data.embeddings import read_embeddings, write_embeddings
 from xmc.errors import ConfigError, InputError, StoreError
 from xmc.indexes.blocks import EmbeddingBlocks, Embeddings
-from xmc.indexes.checks import require_matrix
+from xmc.indexes.checks import require_count, require_matrix
 from xmc.indexes.identifiers import Ids, RowLookup, as_ids, type_name
 from xmc.indexes.selection import Labels, PerQuery
 from xmc.indexes.snapshot import Engine, Snapshot
@@ -42,9 +42,7 @@ class LabelIndex(ABC):
     kind: ClassVar[str]
 
     def __init__(self, dimension: int, rescore: int = 0) -> None:
-        if rescore < 0:
-            raise InputError(f"rescore must be at least 0, but is {rescore}.")
-        self.dimension, self.rescore = dimension, rescore
+        self.dimension, self.rescore = dimension, require_count(rescore, "rescore")
         self.measured: dict[str, Any] = {}  # what tuning measured of this design
         self._changing = threading.RLock()
         self._snapshot = self._fresh(
@@ -121,7 +119,7 @@ class LabelIndex(ABC):
 
     def remove(self, ids: Sequence[int | str] | Ids) -> None:
         """Remove labels; raises InputError for an id that is not there."""
-        gone = list(dict.fromkeys(ids.tolist() if isinstance(ids, np.ndarray) else ids))
+        gone = list(dict.fromkeys(as_ids(ids).tolist()))
         if not gone:
             return
         with self._changing:

@@ -9,7 +9,16 @@ import numpy as np
 from xmc.errors import InputError
 from xmc.indexes.blocks import Embeddings
 
-__all__ = ["require_matrix"]
+__all__ = ["require_count", "require_matrix"]
+
+
+def require_count(value: Any, name: str) -> int:
+    """An integer of at least 0; InputError for anything else."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise InputError(f"{name} must be a whole number, but is {value!r}.")
+    if value < 0:
+        raise InputError(f"{name} must be at least 0, but is {value}.")
+    return int(value)
 
 
 def require_matrix(values: Any, dimension: int, name: str) -> Embeddings:

@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from xmc.errors import ConfigError
 from xmc.indexes.faiss import empty_faiss_index, parts_of
 from xmc.indexes.library import faiss
 
@@ -83,6 +82,8 @@ def candidates(labels: int, dimension: int) -> list[Candidate]:
 def bytes_per_label(design: str, dimension: int, labels: int) -> float:
     """Memory of an index for each label, from its design alone; float32 embeddings on disk are not part of it.
 
+    Of the graphs NSG and NNDescent it is the most: they keep only the neighbours that they find worth it.
+
     Raises ConfigError for a design that FAISS does not know.
     """
     if design == "exact":
@@ -102,8 +103,10 @@ def _bytes(index: Any, labels: int) -> float:
             total += part.code_size + 8 + 4 * part.nlist * part.d / labels
             if isinstance(part, faiss.IndexIVFFastScan):  # cells are filled up to whole blocks
                 total += part.bbs / 2 * part.nlist * part.code_size / labels
-        elif isinstance(part, (faiss.IndexNSG, faiss.IndexNNDescent)):
-            raise ConfigError("The memory of NSG and NNDescent designs is not known before they are built.")
+        elif isinstance(part, faiss.IndexNSG):
+            total += _bytes(part.storage, labels) + 4 * part.nsg.R
+        elif isinstance(part, faiss.IndexNNDescent):
+            total += _bytes(part.storage, labels) + 4 * part.nndescent.K
         elif not isinstance(part, faiss.IndexPreTransform):
             total += part.sa_code_size()
         quantizer = getattr(part, "pq", None)

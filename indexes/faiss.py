@@ -178,7 +178,7 @@ def empty_faiss_index(factory: str, dimension: int) -> Any:
         )
     try:
         index = faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise ConfigError(
             f"{factory!r} is not an index design that faiss has for inner product in dimension "
             f'{dimension}; examples: exact, Flat, HNSW32, "IVF256,Flat", "IVF256,PQ16".'

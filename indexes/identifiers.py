@@ -48,13 +48,18 @@ class RowLookup:
             self._rows = {label: row for row, label in enumerate(self._ids.tolist())}
         rows, recent = self._rows, self._recent
         values = ids.tolist() if isinstance(ids, np.ndarray) else ids
-        return np.array([recent.get(label, rows.get(label, -1)) for label in values], np.int64)
+        try:
+            return np.array([recent.get(label, rows.get(label, -1)) for label in values], np.int64)
+        except TypeError as error:  # what cannot be a key
+            raise InputError(f"Label ids must be int64 or strings: {error}.") from error
 
 
 def as_ids(ids: Sequence[int | str] | Ids) -> Ids:
     """An array int64 [n], or of strings [n] (object). InputError for mixed or other types."""
     if isinstance(ids, np.ndarray) and ids.dtype == np.int64 and ids.ndim == 1:
         return np.array(ids, np.int64)
+    if isinstance(ids, str) or not isinstance(ids, Iterable):
+        raise InputError(f"Label ids must be a list or an array, but are of type {type(ids).__name__}.")
     values = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
     if all(isinstance(value, str) for value in values) and values:
         array = np.empty(len(values), object)

@@ -17,8 +17,8 @@ __all__ = ["best_of", "exact_search", "score_rows"]
 
 GATHERED = 65_536
 """Allowed rows that are copied together at a time, where others stand between them."""
-DENSE_SHARE = 0.5
-"""Few queries pass over a block without copying where more than this share of it is allowed."""
+DENSE_SHARE = 0.05
+"""Few queries pass over a block without copying where, for each of them, more than this share of it is allowed."""
 FEW_QUERIES = 8
 MANY_QUERIES, FEW_LABELS = 512, 200_000
 """FAISS's flat search is faster for so few queries, or for so many over so few labels, as measured (docs/indexes.md)."""
@@ -69,7 +69,7 @@ def _search_block(
         return
     if mask is None or allowed == len(block):
         yield _best(queries, block, min(k, allowed))
-    elif len(queries) <= FEW_QUERIES and allowed > DENSE_SHARE * len(block):
+    elif len(queries) <= FEW_QUERIES and allowed > DENSE_SHARE * len(queries) * len(block):
         yield _best(queries, block, min(k, allowed), mask)
     else:
         rows = np.flatnonzero(mask)

@@ -82,6 +82,10 @@ def _per_query(labels: Labels | PerQuery, queries: int, name: str) -> bool:
         raise InputError(f"{name} must be a list of ids; put a single id into a list.")
     if isinstance(labels, (Set, np.ndarray)):
         return False
+    if not isinstance(labels, Sequence):
+        raise InputError(
+            f"{name} must be a list, set or array of ids, or a mask, but is of type {type(labels).__name__}."
+        )
     lists = sum(isinstance(part, (Sequence, Set, np.ndarray)) and not isinstance(part, str) for part in labels)
     if not lists:
         return False

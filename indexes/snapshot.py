@@ -10,7 +10,7 @@ import numpy as np
 
 from xmc.errors import InputError
 from xmc.indexes.blocks import EmbeddingBlocks, Embeddings, Mask, Rows
-from xmc.indexes.checks import require_matrix
+from xmc.indexes.checks import require_count, require_matrix
 from xmc.indexes.diversity import diversify
 from xmc.indexes.identifiers import Ids, RowLookup
 from xmc.indexes.scan import best_of, exact_search, score_rows
@@ -98,17 +98,14 @@ class Snapshot:
     ) -> tuple[Ids, Embeddings]:
         """See LabelIndex.search."""
         queries = require_matrix(queries, self.blocks.dimension, "queries")
-        if k < 0:
-            raise InputError(f"k must be at least 0, but is {k}.")
-        if rescore is not None and rescore < 0:
-            raise InputError(f"rescore must be at least 0, but is {rescore}.")
+        k = require_count(k, "k")
+        factor = self.rescore if rescore is None else require_count(rescore, "rescore")
         if not 0 <= diversity <= 1:
             raise InputError(f"diversity must lie between 0 and 1, but is {diversity}.")
         selection = Selection(self.alive, len(self))
         if include is not None or exclude is not None:
             selection = select(include, exclude, len(queries), len(self.all_ids), self.alive, self.lookup)
         k = min(k, len(self))
-        factor = self.rescore if rescore is None else rescore
         if not (len(queries) and k):
             scores, rows = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
         elif diversity:

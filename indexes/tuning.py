@@ -63,6 +63,14 @@ class Goal:
     budget: float = 600.0
 
     def __post_init__(self) -> None:
+        for name, value, kind in (
+            ("recall", self.recall, (int, float)),
+            ("k", self.k, int),
+            ("max_memory", self.max_memory, (int, float, type(None))),
+            ("budget", self.budget, (int, float)),
+        ):
+            if isinstance(value, bool) or not isinstance(value, kind):
+                raise ConfigError(f"{name} must be a number, but is {value!r}.")
         if not 0 < self.recall <= 1:
             raise ConfigError(f"recall must be above 0 and at most 1, but is {self.recall}.")
         if self.k < 1:
@@ -130,6 +138,8 @@ def tune(
     Raises InputError for shapes that do not fit, and ConfigError where no design meets the goal; it names the best ones.
     """
     goal = Goal() if goal is None else goal
+    if np.ndim(embeddings) != 2:
+        raise InputError(f"The label embeddings must have the shape (L, D), but have {np.shape(embeddings)}.")
     embeddings = np.ascontiguousarray(embeddings, np.float32)
     queries = require_matrix(queries, embeddings.shape[1], "queries")
     if not len(queries) or not len(embeddings):
@@ -144,7 +154,7 @@ def tune(
     best: tuple[OperatingPoint, FaissEngine | None] | None = None
     if points[0].meets(goal, len(index)):
         best = points[0], None
-    built: tuple[str, FaissEngine] | None = None
+    built: tuple[str, FaissEngine, float] | None = None
     for candidate in candidates(len(index), index.dimension) if faiss is not None else []:
         found = notes.get(candidate.design)
         engine = None
@@ -159,7 +169,7 @@ def tune(
             except InputError as error:
                 logger.info("%s is left out: %s", candidate.design, error)
                 continue
-            built = candidate.design, engine
+            built = candidate.design, engine, seconds
             found = trial.walk(candidate, engine, seconds)
             notes.put(candidate.design, found)
         points += found
@@ -190,7 +200,11 @@ def automatic_index(
 
 
 def pareto(points: Sequence[OperatingPoint]) -> list[OperatingPoint]:
-    """Points of which no other is at least as good in recall, throughput and memory, and better in one; by recall."""
+    """Points with all measurements of which no other is at least as good in recall, throughput and memory, and better in one.
+
+    By recall. Those without a latency were steps on the way to the ones with it.
+    """
+    points = [point for point in points if math.isfinite(point.latency_p99)]
     kept = [
         point
         for point in points
@@ -380,13 +394,14 @@ def _build_work(design: str, labels: int, dimension: int) -> float:
 
 
 def _build(
-    candidate: Candidate, embeddings: EmbeddingBlocks, before: tuple[str, FaissEngine] | None
+    candidate: Candidate, embeddings: EmbeddingBlocks, before: tuple[str, FaissEngine, float] | None
 ) -> tuple[FaissEngine, float]:
-    """The engine, and the seconds it took; a design without the Refine stage is taken out of the one with it."""
-    start = time.perf_counter()
+    """The engine, and the seconds it took; a design without the Refine stage is taken out of the one built with it before."""
     if before is not None and before[0].startswith(f"{candidate.design},Refine("):
-        base = faiss.clone_index(faiss.downcast_index(before[1].index.base_index))
-        return FaissEngine(base, before[1].learned_from), time.perf_counter() - start
+        _, refined, seconds = before
+        base = faiss.clone_index(faiss.downcast_index(refined.index.base_index))
+        return FaissEngine(base, refined.learned_from), seconds
+    start = time.perf_counter()
     engine = FaissIndex(embeddings.dimension, factory_of(candidate.design)).engine_of(embeddings)
     return engine, time.perf_counter() - start
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import io
+import time
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 from test_cli import fail, xmc
 
+from xmc.cli.index import _table
 from xmc.cli.units import parse_bytes, parse_seconds
 from xmc.config import TrainConfig
 from xmc.data.dataset import Dataset
@@ -18,7 +22,7 @@ from xmc.errors import ConfigError
 from xmc.indexes import tuning
 from xmc.indexes.exact import ExactIndex
 from xmc.indexes.faiss import FaissIndex
-from xmc.indexes.tuning import Goal
+from xmc.indexes.tuning import Goal, OperatingPoint, Tuned
 from xmc.retriever import Retriever
 from xmc.training.trainer import train
 
@@ -68,11 +72,32 @@ def test_by_default_few_labels_are_searched_exactly(run: Path, tmp_path: Path) -
     assert Retriever.load(tmp_path / "named").index.rescore == 3
     done = xmc("index", tmp_path / "named")
     assert "7,488 labels are searched exactly" in done.stdout
+    assert "exact: 128 bytes a label" in done.stdout
     assert isinstance(Retriever.load(tmp_path / "named").index, ExactIndex)
+    assert xmc("index", tmp_path / "named", "NSG16").returncode == 0
+    assert isinstance(Retriever.load(tmp_path / "named").index, FaissIndex)
 
 
-def test_mistakes_are_sentences_and_change_nothing(run: Path) -> None:
+def test_the_table_fits_a_terminal(run: Path, tmp_path: Path) -> None:
+    point = OperatingPoint(
+        "IVF65536,PQ512x4fs,Refine(SQ8)", {"nprobe": 65536.0, "k_factor_rf": 32.0}, 2, 0.99, 0.0, 1e6, 99.0, 99.0, 9e3, 9e3
+    )  # fmt: skip
+    unmeasured = replace(point, recall=0.995, latency_p50=float("nan"), latency_p99=float("nan"))
+    console = Console(width=80, file=io.StringIO())
+    console.print(_table(Tuned(ExactIndex(4), point, [point, unmeasured]), Goal(), 2000))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    for words in ("▸ IVF65536,PQ512x4fs,Refine(SQ8)", "nprobe=65536", "k_factor_rf=32", "rescore=2", "1,000,000"):
+        assert words in text
+    assert "0.9950" not in text
+
+
+def test_mistakes_are_sentences_and_change_nothing(run: Path, tmp_path: Path) -> None:
     before = (run / "manifest.json").read_bytes()
+    (tmp_path / "file").touch()
+    start = time.monotonic()
+    fail(xmc("index", run, "--recall", "1", "--out", tmp_path / "file"), "file is a file; name a directory for the run")
+    fail(xmc("index", run, "--rescore", "2"), "--rescore is for a design that is named")
+    assert time.monotonic() - start < 20  # nothing was tuned
     fail(xmc("index", run, "--max-memory", "1kB", "--budget", "1s"), "No design holds 7,488 labels in 1.0 kB")
     fail(xmc("index", run, "HNSW16", "--recall", "0.9"), "--recall is for tuning, which chooses the design")
     fail(xmc("index", run, "--budget", "soon"), "--budget must be a duration such as 10m, 90s or 1h, but is 'soon'")

@@ -29,7 +29,7 @@ from xmc.store import MANIFEST, sha256_file
 CASES = (("exact", False), ("IVF16,PQ8x4fs,Refine(SQ8)", True), ("HNSW8", False))
 """Designs, and whether ids are strings."""
 KILLS = 20
-TORN: list[Path] = []
+"""In all, over the designs."""
 QUERIES = vectors(16, [5])
 
 
@@ -113,27 +113,27 @@ def require_state(index: LabelIndex, changes: int, names: bool, exact: bool) -> 
     assert recall >= (1 if exact else 0.85)
 
 
-@pytest.mark.parametrize("trial", range(KILLS))
-def test_killed_at_random_while_it_changes(trial: int, programs: Programs, folders: dict[str, Path]) -> None:
+@pytest.mark.parametrize(("design", "names"), CASES)
+def test_killed_at_random_while_it_changes(
+    design: str, names: bool, programs: Programs, folders: dict[str, Path]
+) -> None:
     """After a kill the directory is that of the last save that returned, or of the one that was under way."""
-    chance, (design, names) = random.Random(trial), CASES[trial % len(CASES)]
-    folder = folders[design]
-    log, before, torn = folder / "log", logged(folder / "log"), set(leftovers(folder))
-    pid = programs.start("keep_changing", folder / "index", log)
-    end = time.monotonic() + 60
-    while len(logged(log)) < len(before) + 1 and time.monotonic() < end:
-        time.sleep(0.001)
-    time.sleep(chance.uniform(0, 0.2))
-    assert programs.kill(pid) == -signal.SIGKILL
-    assert len(logged(log)) > len(before)
-    TORN.extend(set(leftovers(folder)) - torn)
-    index = load_index(folder / "index", SOURCE)
-    assert changes_made(index) - logged(log)[-1] in (0, 1)
-    require_state(index, changes_made(index), names, design == "exact")
-
-
-def test_some_were_killed_while_saving() -> None:
-    assert TORN
+    folder, chance, torn = folders[design], random.Random(design), 0
+    log = folder / "log"
+    for _ in range(-(-KILLS // len(CASES))):
+        before, others = logged(log), set(leftovers(folder))
+        pid = programs.start("keep_changing", folder / "index", log)
+        end = time.monotonic() + 60
+        while len(logged(log)) < len(before) + 1 and time.monotonic() < end:
+            time.sleep(0.001)
+        time.sleep(chance.uniform(0, 0.2))
+        assert programs.kill(pid) == -signal.SIGKILL
+        assert len(logged(log)) > len(before)
+        torn += len(set(leftovers(folder)) - others)
+        index = load_index(folder / "index", SOURCE)
+        assert changes_made(index) - logged(log)[-1] in (0, 1)
+        require_state(index, changes_made(index), names, design == "exact")
+    assert torn  # some were killed while they saved
 
 
 @pytest.mark.parametrize(("design", "names"), CASES)

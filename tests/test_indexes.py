@@ -172,6 +172,21 @@ def test_input_is_checked(design: str) -> None:
         index.search(QUERIES, 1, exclude=[[], []])
     with pytest.raises(InputError, match="not a matrix of numbers"):
         index.search([["a"] * DIMENSION], 1)
+    for k in (2.5, "3", True, None):
+        with pytest.raises(InputError, match="k must be a whole number"):
+            index.search(QUERIES, k)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="rescore must be a whole number"):
+        index.search(QUERIES, 1, rescore=1.5)  # type: ignore[arg-type]
+    for labels in (3, {1: 2}):
+        with pytest.raises(InputError, match="include must be a list, set or array of ids, or a mask"):
+            index.search(QUERIES, 1, include=labels)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="Label ids must be int64 or strings"):
+        index.search(QUERIES[:1], 1, include=[[[1]]])  # type: ignore[list-item]
+    for ids in (3, None, "abc"):
+        with pytest.raises(InputError, match="Label ids must be a list or an array"):
+            index.remove(ids)  # type: ignore[arg-type]
+        with pytest.raises(InputError, match="Label ids must be a list or an array"):
+            index.add(LABELS[:3], ids)  # type: ignore[arg-type]
     broken = LABELS[:9].copy()
     broken[[2, 5]] = np.nan
     with pytest.raises(InputError, match=r"NaN or infinite in 2 rows: 2, 5"):
@@ -218,8 +233,9 @@ def test_a_refused_change_changes_nothing() -> None:
 
 
 def test_designs_that_cannot_be(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="'Fast' is not an index design"):
-        build_index("Fast", DIMENSION)
+    for design in ("Fast", 3):
+        with pytest.raises(ConfigError, match=f"{design!r} is not an index design"):
+            build_index(design, DIMENSION)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="cannot be built over 100 labels"):
         build_index("IVF256,Flat", DIMENSION).build(LABELS[:100], np.arange(100))
     with pytest.raises(ConfigError, match="no search parameter 'nprobe'"):

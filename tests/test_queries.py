@@ -123,6 +123,8 @@ def test_mistakes(retriever: xmc.Retriever) -> None:
         retriever.predict(xmc.Query(["red"]))  # type: ignore[arg-type]
     with pytest.raises(InputError, match="one is of type int"):
         retriever.predict(["red", 3])  # type: ignore[list-item]
+    with pytest.raises(InputError, match="one is of type NoneType"):
+        retriever.predict([None])  # type: ignore[list-item]
 
 
 def test_the_documented_example() -> None:

@@ -122,7 +122,7 @@ def test_foreign_directories_are_refused(tmp_path: Path) -> None:
         (lambda run: (run / MANIFEST).write_text("[]"), "not a manifest"),
         (lambda run: (run / MANIFEST).unlink(), "holds no manifest.json"),
         (lambda run: edit(run, format_version=99), "format version 99"),
-        (lambda run: edit(run, kind="index"), "a saved index, not a run"),
+        (lambda run: edit(run, kind="index"), "a saved index; a saved run is asked for"),
         (lambda run: edit(run, files={"../x": {"size": 1, "sha256": ""}}), "lies outside"),
     ],
 )

@@ -84,11 +84,14 @@ def test_a_goal_that_no_design_meets_is_refused() -> None:
         ConfigError, match=r"reaches a recall of 1.0 at 100 in 280.0 kB .* the best, binary, .* Ask for less recall"
     ):
         tune(LABELS, np.arange(20_000), QUERIES, Goal(recall=1.0, k=100, max_memory=20_000 * 14))
-    for wrong in ({"recall": 0}, {"recall": 1.2}, {"k": 0}, {"metric": "speed"}, {"budget": 0}):
+    types = ({"recall": "0.9"}, {"k": 2.5}, {"k": True}, {"max_memory": "2GB"}, {"budget": "10m"})
+    for wrong in (*types, {"recall": 0}, {"recall": 1.2}, {"k": 0}, {"metric": "speed"}, {"budget": 0}):
         with pytest.raises(ConfigError, match=next(iter(wrong))):
             Goal(**wrong)
     with pytest.raises(InputError, match="needs labels and queries, but there are 20000 and 0"):
         tune(LABELS, np.arange(20_000), QUERIES[:0])
+    with pytest.raises(InputError, match=r"must have the shape \(L, D\), but have \(5,\)"):
+        tune(LABELS[0, :5], np.arange(5), QUERIES)
 
 
 def test_few_labels_are_searched_exactly() -> None:
@@ -107,11 +110,24 @@ def test_pareto() -> None:
     assert pareto([*beaten, *kept]) == sorted(kept, key=lambda one: one.recall)
 
 
-@pytest.mark.parametrize("design", [*STORAGES, "HNSW16", "HNSW32,SQ8", *(c.design for c in candidates(20_000, 32))])
+@pytest.mark.parametrize(
+    "design",
+    [*STORAGES, "HNSW16", "HNSW32,SQ8", *(c.design for c in candidates(20_000, 32))],
+)
 def test_memory_is_known_before_building(design: str) -> None:
+    assert bytes_per_label(design, DIMENSION, 20_000) == pytest.approx(built_bytes(design), rel=0.05)
+    assert factory_of("int8") == "SQ8"
+
+
+@pytest.mark.parametrize("design", ["NSG16", "PCA16,NSG24,SQ8"])
+def test_the_most_memory_of_graphs_that_drop_links(design: str) -> None:
+    most = bytes_per_label(design, DIMENSION, 20_000)
+    assert most / 3 < built_bytes(design) < most
+
+
+def built_bytes(design: str) -> float:
+    """Bytes of a label in an index as built."""
     index = build_index(design, DIMENSION)
     index.build(LABELS, np.arange(20_000))
     assert isinstance(index, FaissIndex)
-    size = len(faiss.serialize_index(index.snapshot().engine.index)) / 20_000  # type: ignore[union-attr]
-    assert bytes_per_label(design, DIMENSION, 20_000) == pytest.approx(size, rel=0.05)
-    assert factory_of("int8") == "SQ8"
+    return len(faiss.serialize_index(index.snapshot().engine.index)) / 20_000  # type: ignore[union-attr]

@@ -325,10 +325,9 @@ class _Run:
             return None
         table = self.data.dataset.labels
         uids, texts = table.uids.to_pylist(), table.texts.to_pylist()
+        queries = None if index else self._tuning_queries(whole)
         own = embeddings.numpy()
-        return Retriever.from_model(
-            whole, uids, texts, self.config, index, own, table.columns, self._tuning_queries(whole)
-        )
+        return Retriever.from_model(whole, uids, texts, self.config, index, own, table.columns, queries)
 
     def _tuning_queries(self, model: DualEncoder) -> npt.NDArray[np.float32]:
         """Embeddings of queries to tune the index with: held out from training where some are."""
@@ -339,6 +338,8 @@ class _Run:
     def _save(self, retriever: Retriever | None, interrupted: bool, validation: dict[str, float] | None = None) -> None:
         if retriever is None:
             return
+        if not len(retriever.tuning_queries):
+            retriever.tuning_queries = self._tuning_queries(retriever.model)
         retriever.metrics = {
             "training": {
                 "dataset": self.data.dataset.name,

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from xmc.errors import DataError
-from xmc.filters import Condition
+from xmc.filters import Condition, Mask, matching
 from xmc.retriever import Retriever
 from xmc.store import atomic_file
 
@@ -44,6 +44,7 @@ def predict_parquet(
             f"{source} has no column {sorted(missing)[0]!r}, only {', '.join(file.schema_arrow.names)}; "
             f"uid and text are needed."
         )
+    allowed = None if where is None else matching(retriever.labels, where)
     console = Console(stderr=True)
     rows = 0
     with (
@@ -53,15 +54,15 @@ def predict_parquet(
     ):
         task = progress.add_task("predicting", total=file.metadata.num_rows)
         for batch in file.iter_batches(batch_size, columns=["uid", "text"]):
-            writer.write_batch(_predict(retriever, batch, k, where))
+            writer.write_batch(_predict(retriever, batch, k, allowed))
             rows += len(batch)
             progress.advance(task, len(batch))
     return rows
 
 
-def _predict(retriever: Retriever, batch: pa.RecordBatch, k: int, where: Condition | None) -> pa.RecordBatch:
+def _predict(retriever: Retriever, batch: pa.RecordBatch, k: int, allowed: Mask | None) -> pa.RecordBatch:
     texts = [text or "" for text in batch.column("text").cast(pa.string()).to_pylist()]
-    labels, scores = retriever.predict(texts, k, where=where)
+    labels, scores = retriever.predict(texts, k, include=allowed)
     found = [[uid for uid in row if uid is not None] for row in labels]
     kept = [row[: len(uids)] for row, uids in zip(scores, found, strict=True)]
     columns = [batch.column("uid").cast(pa.string()), pa.array(found, SCHEMA.field("labels").type)]

@@ -13,7 +13,7 @@ from xmc.errors import InputError
 from xmc.labels import LabelTable
 from xmc.predicates import parse_predicate
 
-__all__ = ["Condition", "Uids", "narrow"]
+__all__ = ["Condition", "Mask", "Uids", "matching", "narrow"]
 
 Rows = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -24,6 +24,15 @@ Condition: TypeAlias = str | pc.Expression
 """What holds for a label or not: a text for xmc.predicates, or an expression over the columns of the label table."""
 
 
+def matching(labels: LabelTable, where: Condition) -> Mask:
+    """Where a condition holds, bool [L]. InputError for one that does not fit the label table, or is of another type."""
+    condition = parse_predicate(where) if isinstance(where, str) else where
+    if not isinstance(condition, pc.Expression):
+        kind = type(where).__name__
+        raise InputError(f"where must be a text or an expression of pyarrow.compute, but is of type {kind}.")
+    return labels.matching(condition)
+
+
 def narrow(
     labels: LabelTable, include: Uids | None, exclude: Uids | None, where: Condition | None
 ) -> tuple[Mask | list[Rows] | None, list[Rows] | None]:
@@ -32,13 +41,7 @@ def narrow(
     Uids that are not there are ignored. Raises InputError for a mask of another length, uids that are not strings, a list
     that holds both uids and lists, and conditions that do not fit.
     """
-    allowed: Mask | None = None
-    if where is not None:
-        condition = parse_predicate(where) if isinstance(where, str) else where
-        if not isinstance(condition, pc.Expression):
-            kind = type(where).__name__
-            raise InputError(f"where must be a text or an expression of pyarrow.compute, but is of type {kind}.")
-        allowed = labels.matching(condition)
+    allowed = None if where is None else matching(labels, where)
     each: dict[str, list[Rows]] = {}
     for name, given in (("include", include), ("exclude", exclude)):
         if given is None:

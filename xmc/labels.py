@@ -200,7 +200,7 @@ class LabelTable:
             reason = str(error).splitlines()[0]
             raise InputError(
                 f"The condition {condition} does not fit the labels, whose columns are {there}: {reason}"
-            ) from (error)
+            ) from error
         holds = np.zeros(len(self._everything), bool)
         holds[found] = True
         return holds if self._alive is None else holds[self._alive]

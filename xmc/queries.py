@@ -64,9 +64,9 @@ def embed(queries: Sequence[str | Query], encode: Encode, vectors: Encode, dimen
     queries = list(queries)
     if all(isinstance(query, str) for query in queries):
         return encode(queries)  # type: ignore[arg-type]
-    other = next((query for query in queries if not isinstance(query, (str, Query))), None)
-    if other is not None:
-        raise InputError(f"A query must be a text or a Query, but one is of type {type(other).__name__}.")
+    for query in queries:
+        if not isinstance(query, (str, Query)):
+            raise InputError(f"A query must be a text or a Query, but one is of type {type(query).__name__}.")
     parts = [Query({query: 1.0}) if isinstance(query, str) else query for query in queries]
     total = _mixtures([query.texts for query in parts], encode, dimension)
     total += _mixtures([query.labels for query in parts], vectors, dimension)

@@ -28,9 +28,16 @@ from xmc.indexes.snapshot import Snapshot
 from xmc.indexes.tuning import automatic_index
 from xmc.labels import Columns, LabelTable, refuse_repeated
 from xmc.queries import Query, embed
-from xmc.store import atomic_directory, read_manifest, read_unreplaced, sha256_file
+from xmc.store import (
+    MANIFEST,
+    atomic_directory,
+    read_manifest,
+    read_unreplaced,
+    refuse_foreign_directory,
+    sha256_file,
+)
 
-__all__ = ["Retriever"]
+__all__ = ["Retriever", "require_free"]
 
 Embeddings = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
@@ -97,7 +104,7 @@ class Retriever:
         labels = LabelTable.of(uids, texts, columns)
         if tuning_queries is None:
             tuning_queries = np.zeros((0, embeddings.shape[1]), np.float32)
-        built = _index(index or config.index, embeddings, labels.ids, tuning_queries)
+        built = _index(index or config.index, embeddings, labels.ids, tuning_queries, 0)
         return cls(model, labels, built, config, {}, tuning_queries)
 
     def __len__(self) -> int:
@@ -252,11 +259,12 @@ class Retriever:
         with self._changing:
             self._state = self._checked(self._state.labels, index)
 
-    def reindex(self, design: str) -> None:
-        """Search by a new index of a design over the same labels; see TrainConfig.index."""
+    def reindex(self, design: str, rescore: int = 0) -> None:
+        """Search by a new index of a design over the same labels; see TrainConfig.index, and LabelIndex for `rescore`."""
         with self._changing:
             snapshot = self._state.snapshot
-            self.use_index(_index(design, snapshot.embeddings, snapshot.ids, self.tuning_queries))
+            self.use_index(_index(design, snapshot.embeddings, snapshot.ids, self.tuning_queries, rescore))
+            self.config = replace(self.config, index=design)
 
     def exact(self) -> Retriever:
         """A retriever over the same model and labels that searches all of them exactly; changes of one do not show in it."""
@@ -272,8 +280,7 @@ class Retriever:
         Raises StoreError when `directory` holds something that is not a run, or a run and `overwrite` is not set.
         """
         directory = Path(directory)
-        if not overwrite and (directory / "manifest.json").exists():
-            raise StoreError(f"{directory} already holds a run; name another directory, or overwrite it explicitly.")
+        require_free(directory, overwrite)
         with self._changing:
             labels, index = self._state.labels, self._state.index
             properties = {"labels": len(labels), "dimension": self.model.dimension, "seed": self.config.seed}
@@ -331,6 +338,13 @@ class Retriever:
         return _State(labels, index, snapshot)
 
 
+def require_free(directory: Path, overwrite: bool = False) -> None:
+    """Raise StoreError where `Retriever.save` would, before the work whose result is to be saved."""
+    refuse_foreign_directory(directory, "run")
+    if not overwrite and (directory / MANIFEST).exists():
+        raise StoreError(f"{directory} already holds a run; name another directory, or overwrite it explicitly.")
+
+
 def _search(
     state: _State,
     embeddings: Embeddings,
@@ -356,11 +370,13 @@ def _search(
     return np.asarray(ids, np.int64), scores
 
 
-def _index(design: str, embeddings: Embeddings, ids: npt.NDArray[Any], tuning_queries: Embeddings) -> LabelIndex:
+def _index(
+    design: str, embeddings: Embeddings, ids: npt.NDArray[Any], tuning_queries: Embeddings, rescore: int
+) -> LabelIndex:
     """The index that `TrainConfig.index` names, over these labels."""
     if design == "auto":
         return automatic_index(embeddings, ids, tuning_queries)
-    built = build_index(design, embeddings.shape[1])
+    built = build_index(design, embeddings.shape[1], rescore)
     built.build(embeddings, ids)
     return built
 

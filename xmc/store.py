@@ -141,13 +141,13 @@ def read_unreplaced(path: str | Path, read: Callable[[], T]) -> T:
         except OSError:
             return read()  # which says what is missing
         try:
-            return_value, failure = _attempt(read)
-            if os.path.samestat(os.fstat(held), path.stat()):
-                if failure is not None:
-                    raise failure
-                return return_value  # type: ignore[return-value]
-        except FileNotFoundError:
-            continue
+            content = read()
+        except StoreError:
+            if _is_at(path, held):
+                raise
+        else:
+            if _is_at(path, held):
+                return content
         finally:
             os.close(held)
     raise StoreError(f"{path} is being replaced again and again while it is read; read it when it is left alone.")
@@ -195,7 +195,7 @@ def read_manifest(path: str | Path, kind: str, verify: bool = True) -> dict[str,
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StoreError(f"{manifest_file} is not a manifest written by xmc ({error!r}).") from error
     if found != kind:
-        raise StoreError(f"{path} holds a saved {found}, not a {kind}.")
+        raise StoreError(f"{path} holds a saved {found}; a saved {kind} is asked for.")
     if version != FORMAT_VERSION:
         raise StoreError(f"{path} has format version {version}; this xmc reads version {FORMAT_VERSION}.")
     if verify:
@@ -257,11 +257,12 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _attempt(read: Callable[[], T]) -> tuple[T | None, StoreError | None]:
+def _is_at(path: Path, descriptor: int) -> bool:
+    """Whether an open file or directory is the one at `path`."""
     try:
-        return read(), None
-    except StoreError as error:
-        return None, error
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _hold(directory: Path) -> int | None:

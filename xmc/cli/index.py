@@ -14,7 +14,6 @@ from rich.table import Table
 from xmc.cli.units import parse_bytes, parse_seconds
 
 if TYPE_CHECKING:
-    from xmc.indexes.base import LabelIndex
     from xmc.indexes.tuning import Goal, OperatingPoint, Tuned
     from xmc.retriever import Retriever
 
@@ -58,7 +57,8 @@ def index(
     Tuning that is stopped goes on after the designs already measured when the command is given again.
     """
     from xmc.errors import ConfigError
-    from xmc.retriever import Retriever
+    from xmc.indexes.designs import is_exact
+    from xmc.retriever import Retriever, require_free
 
     goals = {
         "recall": recall,
@@ -71,60 +71,57 @@ def index(
     if design != "auto" and (wanted or queries):
         named = next(iter(wanted), "queries").replace("_", "-")
         raise ConfigError(f"--{named} is for tuning, which chooses the design: leave {design!r} out, or the option.")
+    if design == "auto" and rescore:
+        raise ConfigError("--rescore is for a design that is named; tuning chooses it.")
+    in_place = out is None or out.resolve() == run.resolve()
+    require_free(out or run, overwrite=in_place)
     retriever = Retriever.load(run)
-    if design == "auto":
-        built = _automatic(retriever, run, wanted, queries, split)
+    if design == "auto" and (wanted or queries or not is_exact(design, len(retriever))):
+        _tune(retriever, run, wanted, queries, split)
     else:
-        built = _named(retriever, design, rescore)
-    retriever.use_index(built)
-    retriever.save(out or run, overwrite=out is None or out == run)
+        _build(retriever, design, rescore)
+    retriever.save(out or run, overwrite=in_place)
     _journal(run).unlink(missing_ok=True)
-    console.print(f"run with this index in {out or run}", highlight=False, soft_wrap=True)
+    _say(f"run with this index in {out or run}")
 
 
-def _named(retriever: Retriever, design: str, rescore: int) -> LabelIndex:
+def _build(retriever: Retriever, design: str, rescore: int) -> None:
+    """Index by a design that is known; what it takes is said before."""
     import time
 
     from xmc.indexes.designs import bytes_per_label
-    from xmc.indexes.factory import build_index
 
-    labels, dimension = len(retriever), retriever.model.dimension
-    size = bytes_per_label(design, dimension, labels)
-    console.print(
-        f"{design}: {size:,.0f} bytes a label, {decimal(round(size * labels))} in all",
-        highlight=False, markup=False, soft_wrap=True,
-    )  # fmt: skip
+    labels, named = len(retriever), design
+    if design == "auto":
+        named = "exact"
+        _say(f"{labels:,} labels are searched exactly; --recall tunes all the same")
+    size = bytes_per_label(named, retriever.model.dimension, labels)
+    _say(f"{named}: {size:,.0f} bytes a label, {decimal(round(size * labels))} in all")
     start = time.perf_counter()
-    built = build_index(design, dimension, rescore)
-    built.build(retriever.embeddings, retriever.index.ids)
-    seconds = time.perf_counter() - start
-    console.print(
-        f"indexed {labels:,} labels as {design} in {seconds:.1f} s", highlight=False, markup=False, soft_wrap=True
-    )
-    return built
+    retriever.reindex(design, rescore)
+    _say(f"indexed {labels:,} labels in {time.perf_counter() - start:.1f} s")
 
 
-def _automatic(retriever: Retriever, run: Path, wanted: dict[str, Any], source: str | None, split: str) -> LabelIndex:
-    from xmc.indexes.designs import EXACT_BELOW
-    from xmc.indexes.exact import ExactIndex
+def _tune(retriever: Retriever, run: Path, wanted: dict[str, Any], source: str | None, split: str) -> None:
+    """Index by the design that measures best."""
     from xmc.indexes.progress import tuning_progress
     from xmc.indexes.tuning import Goal, tune
 
-    if not wanted and len(retriever) < EXACT_BELOW:
-        console.print(f"{len(retriever):,} labels are searched exactly; --recall tunes all the same", highlight=False)
-        exact = ExactIndex(retriever.model.dimension)
-        exact.adopt(retriever.index.snapshot())
-        return exact
     goal = Goal(**wanted)
     queries = retriever.tuning_queries if source is None else retriever.embed_queries(_texts(source, split))
     with tuning_progress(goal.budget) as report:
         tuned = tune(retriever.embeddings, retriever.index.ids, queries, goal, _journal(run), report)
     console.print(_table(tuned, goal, len(queries)))
-    return tuned.index
+    retriever.use_index(tuned.index)
+
+
+def _say(text: str) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _journal(run: Path) -> Path:
-    return run.parent / f"{run.name}.tuning.jsonl"
+    run = run.resolve()
+    return run.with_name(f"{run.name}.tuning.jsonl")
 
 
 def _texts(source: str, split: str) -> list[str]:
@@ -136,37 +133,46 @@ def _texts(source: str, split: str) -> list[str]:
     from xmc.errors import DataError
 
     if not Path(source).is_file():
-        return [str(text) for text in Dataset.load(source).split(split).texts.to_pylist()]
-    try:
-        column = pq.read_table(source, columns=["text"])["text"]
-    except (OSError, KeyError, pa.ArrowException) as error:
-        raise DataError(f"{source} cannot be read as Parquet with a column text: {error}") from error
-    return [text or "" for text in column.cast(pa.string()).to_pylist()]
+        column = Dataset.load(source).split(split).texts
+    else:
+        try:
+            column = pq.read_table(source, columns=["text"])["text"].cast(pa.string())
+        except (OSError, KeyError, pa.ArrowException) as error:
+            raise DataError(f"{source} cannot be read as Parquet with a column text: {error}") from error
+    return [text or "" for text in column.to_pylist()]
 
 
 def _table(tuned: Tuned, goal: Goal, queries: int) -> Table:
     from xmc.indexes.tuning import pareto
 
+    # Fits 80 columns with the longest of the designs that are tried.
     table = Table(
-        title=f"Designs that no other beats in recall, speed and memory, on {queries:,} queries; ▸ is chosen",
+        title=f"Designs that no other beats in recall, speed and memory\nmeasured on {queries:,} queries; ▸ is chosen",
         caption=f"goal: recall@{goal.k} {goal.recall}, {goal.metric}",
         box=None,
+        collapse_padding=True,
+        pad_edge=False,
     )
-    table.add_column("design", overflow="fold")
-    for name in (f"recall@{goal.k}", "p50 ms", "p99 ms", "queries/s", "bytes/label", "build s"):
-        table.add_column(name, justify="right")
+    table.add_column("design")
+    for name in (f"recall\n@{goal.k}", "p50\nms", "p99\nms", "queries\n/second", "bytes\n/label", "build\ns"):
+        table.add_column(name, justify="right", no_wrap=True)
     for point in pareto(tuned.points):
         chosen = point == tuned.chosen
-        latencies = ("" if value != value else f"{value:.2f}" for value in (point.latency_p50, point.latency_p99))
-        numbers = (f"{point.throughput:,.0f}", f"{point.bytes_per_label:,.0f}", f"{point.build:.0f}")
-        name = ("▸ " if chosen else "  ") + _name(point)
-        recall = f"{point.recall:.4f}"
-        table.add_row(escape(name), recall, *latencies, *numbers, style="bold" if chosen else None)
+        numbers = (
+            f"{point.recall:.4f}",
+            f"{point.latency_p50:.2f}",
+            f"{point.latency_p99:.2f}",
+            f"{point.throughput:,.0f}",
+            f"{point.bytes_per_label:,.0f}",
+            f"{point.build:,.0f}",
+        )
+        name = f"{'▸' if chosen else ' '} {point.design}\n    {_settings(point)}".rstrip()
+        table.add_row(escape(name), *numbers, style="bold" if chosen else None)
     return table
 
 
-def _name(point: OperatingPoint) -> str:
+def _settings(point: OperatingPoint) -> str:
     settings = [f"{name}={value:g}" for name, value in point.parameters.items()]
     if point.rescore:
         settings.append(f"rescore={point.rescore}")
-    return " ".join([point.design, *settings])
+    return " ".join(settings)
