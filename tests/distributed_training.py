@@ -31,6 +31,16 @@ BERT = {
     "label_vector_learning_rate": 0.02,
 }
 WORDNET = {**TINY, "epochs": 2}
+PROTOTYPES = {
+    "label_vectors": "prototypes",
+    "prototypes": {"clusters": 5, "heads": 4, "feedforward": 32, "dropout": 0.0},
+    "loss": "triplet_margin",
+    "negatives": "in-batch",
+    "positives_per_query": 1,
+    "in_batch_positives": True,
+    "max_gradient_norm": 1.0,
+    "epochs": 2,
+}
 
 
 def configurations(bert: Path) -> dict[str, tuple[str, dict[str, Any]]]:
@@ -43,6 +53,8 @@ def configurations(bert: Path) -> dict[str, tuple[str, dict[str, Any]]]:
             {**WORDNET, "negatives": "clusters+sampled", "clusters": {"first_epoch": 1}, "sampled_negatives": 300},
         ),
         "static-soft-topk": ("colours", {**TINY, "loss": "soft_topk", "learn_temperature": True}),
+        "static-prototypes": ("colours", {**TINY, **PROTOTYPES}),
+        "static-margins": ("colours", {**TINY, "loss": "triplet_margin", "nested_dimensions": [8]}),
         "bert-bank": ("colours", {**BERT, **transformer, "negatives": "bank", "bank": {"hard": 2, "refresh": 3}}),
         "bert-split": (
             "colours",

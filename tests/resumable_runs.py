@@ -49,6 +49,19 @@ def configurations(bert: str) -> dict[str, dict[str, Any]]:
             "epochs": 2,
             "label_vector_dropout": 0.2,
         },
+        "prototypes of stale centroids": {
+            **TINY,
+            **CHECKPOINTS,
+            "label_vectors": "prototypes",
+            "prototypes": {"clusters": 5, "heads": 4, "feedforward": 32, "dropout": 0.2},
+            "loss": "triplet_margin",
+            "negatives": "clusters",
+            "clusters": {"first_epoch": 2, "size": 4},
+            "positives_per_query": 1,
+            "positives_drawn": "inverse_propensity",
+            "nested_dimensions": [8],
+            "epochs": 5,
+        },
         "validation": {**TINY, **CHECKPOINTS, "validation": 0.2, "validation_steps": 3, "patience": 50, "epochs": 5},
     }
 

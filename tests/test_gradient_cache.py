@@ -40,7 +40,7 @@ def gradients(one: DualEncoder, cache: GradientCache | None, passes: int = 1) ->
     for _ in range(passes):
         queries = one.queries(one.query_encoder.featurize(QUERIES), encode)
         texts = one.label_texts(one.label_encoder.featurize(LABELS), encode)
-        labels = one.with_vectors(texts, torch.arange(len(LABELS)))
+        labels = one.labels(texts, torch.arange(len(LABELS)))
         decoupled_softmax(queries, labels, positives, one.temperature).backward()
         if cache is not None:
             cache.backward()

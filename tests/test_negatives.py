@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from xmc.config import TrainConfig
 from xmc.encoders.dual import DualEncoder, build_encoder
 from xmc.errors import ConfigError
 from xmc.kernels.losses import decoupled_softmax
+from xmc.metrics.propensity import propensities
 from xmc.training.bank import LabelBank
 from xmc.training.batches import Batches
 from xmc.training.clock import Clock
@@ -48,6 +51,51 @@ def test_filtered_pairs_are_neither_positives_nor_negatives() -> None:
     candidates = AllLabels(8, weighted=False).candidates(known.batch(0, np.array([3, 0])))
     assert pairs(candidates) == ([(1, 0), (1, 3)], [(0, 1), (1, 7)])
     assert candidates.rows.tolist() == candidates.fresh.tolist() == list(range(8))
+
+
+def test_rare_positives_are_drawn_as_often_as_their_inverse_propensity_says() -> None:
+    """Label 0 is a positive of all 400 queries, label 1 of half of them, labels 2 and 3 of few."""
+    lists = [[0] + [1] * (row % 2 == 0) + [2] * (row % 40 == 0) + [3] * (row % 100 == 0) for row in range(400)]
+    positives = matrix(lists, 4)
+    config = tiny_config(positives_per_query=1, positives_drawn="inverse_propensity", positives_propensity=[0.6, 2.6])
+    known = Known(positives, np.zeros((0, 2), np.int64), config)
+    counts = np.asarray(positives.getnnz(axis=0))
+    chances = 1 / propensities(counts, 400, 0.6, 2.6)
+    drawn = np.zeros(4)
+    for step in range(3000):
+        batch = known.batch(step, np.array([0, 0]))  # the query 0 has all four
+        assert batch.positives.getnnz(axis=1).tolist() == [1, 1]
+        drawn[batch.positives.indices] += 0.5
+        drawn[batch.positives.indices[0]] += 0.5 * (batch.positives.indices[0] == batch.positives.indices[1])
+    np.testing.assert_allclose(drawn / drawn.sum(), chances / chances.sum(), atol=0.03)
+    two = Known(positives, np.zeros((0, 2), np.int64), replace(config, positives_per_query=2)).batch(0, np.arange(400))
+    assert two.positives.getnnz(axis=1).max() == 2
+    assert ((two.positives > 0).multiply(positives > 0) != (two.positives > 0)).nnz == 0
+
+
+def test_positives_that_others_bring_are_positives_where_asked_for() -> None:
+    lists = matrix([[0, 3], [3, 5], [2], [0, 2, 5]], 8)
+    known = Known(lists, FILTERED, tiny_config(positives_per_query=1, in_batch_positives=True, negatives="in-batch"))
+    for step in range(20):
+        batch = known.batch(step, np.arange(4))
+        candidates = LabelSubset([], weighted=False).candidates(batch)
+        rows = candidates.rows.tolist()
+        assert rows == sorted(set(batch.positives.indices.tolist()))
+        chosen, out = pairs(candidates)
+        assert chosen == [(query, label) for query in range(4) for label in lists[query].indices if label in rows]
+        assert out == [(query, label) for query, label in FILTERED.tolist() if label in rows]
+
+
+def test_what_a_teacher_says_is_scored_and_weighted() -> None:
+    taught = csr_matrix(([0.75, 0.25, 1.0], ([0, 0, 2], [1, 6, 5])), (4, 8))
+    known = Known(POSITIVES, np.zeros((0, 2), np.int64), tiny_config(), taught)
+    for negatives in (LabelSubset([], weighted=False), AllLabels(8, False), BankedLabels(8, tiny_config())):
+        candidates = negatives.candidates(known.batch(0, np.array([2, 0])))
+        assert candidates.taught is not None
+        assert candidates.taught.weights is not None
+        labels = candidates.rows[candidates.taught.indices.long()].tolist()
+        assert (candidates.taught.rows.tolist(), labels) == ([0, 1, 1], [5, 1, 6])
+        assert candidates.taught.weights.tolist() == [1.0, 0.75, 0.25]
 
 
 def test_positives_that_are_not_drawn_count_nowhere() -> None:

@@ -85,10 +85,10 @@ def steps(out: Path) -> int:
 def test_killed_at_random_and_resumed(trial: int, trainer: Trainer, unbroken: dict[str, Path], tmp_path: Path) -> None:
     """Every third is killed while a checkpoint is being written, the others at a random step."""
     chance = random.Random(trial)
-    name, out = NAMES[trial % 3], tmp_path / "run"
+    name, out = NAMES[trial % len(NAMES)], tmp_path / "run"
     total = steps(unbroken[name])
     pid = trainer.start(name, out)
-    until, while_writing = chance.randrange(1, total - 2), trial // 3 % 3 == 0
+    until, while_writing = chance.randrange(1, total - 2), trial // len(NAMES) % 3 == 0
     end = time.monotonic() + 60
     while time.monotonic() < end and steps(out) < total:
         if steps(out) >= until and (not while_writing or any(out.with_name("run.checkpoints").glob(".step-*.tmp"))):

@@ -77,6 +77,11 @@ class QueryBank:
         self.embeddings = torch.zeros(queries, dimension)
         self.seen = torch.zeros(queries, dtype=torch.bool)
 
+    def fill(self, embeddings: Tensor) -> None:
+        """Hold these of all queries, embedded before the first step."""
+        self.embeddings.copy_(embeddings)
+        self.seen.fill_(True)
+
     def record(self, rows: Tensor, embeddings: Tensor) -> None:
         """Keep what the queries `rows` (int64 [n]) are now."""
         self.embeddings[rows] = embeddings.detach().float().cpu()

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from xmc.config import TrainConfig
 from xmc.data.dataset import Dataset, Split
+from xmc.data.images import RaggedImages
 from xmc.data.token_cache import cached_tokens
 from xmc.data.tokens import RaggedTokens
-from xmc.encoders.base import Encoder
+from xmc.encoders.base import Encoder, Side
 from xmc.encoders.dual import DualEncoder
 from xmc.errors import DataError
+from xmc.training.distillation import taught_labels
 from xmc.training.negatives import Known
 
 __all__ = ["TrainingData", "prepare"]
+
+SIDES: dict[Side, str] = {"query": "queries", "label": "labels"}
 
 
 @dataclass(frozen=True)
@@ -51,11 +56,15 @@ def prepare(dataset: Dataset, config: TrainConfig, model: DualEncoder) -> Traini
     if not len(training) or not len(dataset.labels):
         raise DataError(f"The data set {dataset.name!r} has no training queries or no labels.")
 
-    def features(encoder: Encoder, texts: Any, description: str) -> RaggedTokens:
+    def features(encoder: Encoder, texts: pa.ChunkedArray, images: RaggedImages | None, side: Side) -> RaggedTokens:
         cache = Path(config.token_cache) if config.token_cache else None
-        return cached_tokens(texts, encoder.featurize, encoder.features_key, cache, description)
+        key = f"{encoder.features_key} {side}"
+        tokens = cached_tokens(texts, partial(encoder.featurize, side=side), key, cache, SIDES[side])
+        return replace(tokens, images=encoder.images_of(images))
 
-    query_features = features(model.query_encoder, training.texts, "queries")
-    label_features = features(model.label_encoder, dataset.labels.texts, "labels")
-    known = Known(training.positives, filtered, config)
+    labels = dataset.labels
+    query_features = features(model.query_encoder, training.texts, training.images, "query")
+    label_features = features(model.label_encoder, labels.texts, labels.images, "label")
+    taught = taught_labels(config.distillation, training, labels) if config.distillation.teacher else None
+    known = Known(training.positives, filtered, config, taught)
     return TrainingData(dataset, training, validation, query_features, label_features, known)

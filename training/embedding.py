@@ -39,4 +39,4 @@ def encode_labels(model: DualEncoder, features: RaggedTokens, world: World) -> T
 def embed_labels(model: DualEncoder, features: RaggedTokens, world: World) -> Tensor:
     """Unit embeddings float32 [n, D] on the CPU of this process's labels, of which the model has the residual vectors."""
     texts = encode_labels(model, features, world)
-    return model.with_vectors(texts, torch.arange(len(texts), device=texts.device)).float().cpu()
+    return model.labels(texts, torch.arange(len(texts), device=texts.device)).float().cpu()

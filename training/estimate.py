@@ -131,7 +131,7 @@ def _labels_of_a_step(config: TrainConfig, labels: int, queries: float, mean: fl
 
 def _mean_tokens(model: DualEncoder, texts: list[str], queries: bool) -> float:
     encoder = model.query_encoder if queries else model.label_encoder
-    lengths = encoder.featurize([text or "" for text in texts]).lengths
+    lengths = encoder.featurize([text or "" for text in texts], "query" if queries else "label").lengths
     return float(np.mean(lengths)) if len(lengths) else 0.0
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from xmc.config import TrainConfig
 from xmc.kernels.statistics import Positives
+from xmc.metrics.propensity import propensities
 from xmc.training.randomness import Purpose, numpy_random
 
 __all__ = ["AllLabels", "BankedLabels", "Batch", "Candidates", "Known", "LabelSubset", "Negatives", "Sampled", "Source"]
@@ -26,12 +27,16 @@ class Batch:
 
     rows: int64 [B], training queries. positives: CSR [B, L] of those this step trains on (values: relevance).
     known: CSR [B, L] of pairs that must not be negatives: all positives, and the pairs of the filter file.
+    others: CSR [B, L] of all positives, where those that happen to be scored are trained on as well; else None.
+    taught: CSR [B, L] of what a teacher says; None without one.
     """
 
     step: int
     rows: Rows
     positives: csr_matrix
     known: csr_matrix
+    others: csr_matrix | None = None
+    taught: csr_matrix | None = None
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,7 @@ class Candidates:
     rows: int64 [C], the label rows that are scored, ascending. fresh: int64 [F], those among them that are encoded,
     ascending; the others come from the bank. positives, exclude: of the batch, as positions in `rows`; `exclude` None for
     no pairs. log_inclusion: None, or float32 [C], see xmc.kernels.losses. weights: None, or float32 [F], how many times the
-    gradient of each encoded label's text counts.
+    gradient of each encoded label's text counts. taught: what a teacher says of the batch, as positions in `rows`, weighted.
     """
 
     rows: Tensor
@@ -50,24 +55,38 @@ class Candidates:
     exclude: Positives | None
     log_inclusion: Tensor | None = None
     weights: Tensor | None = None
+    taught: Positives | None = None
 
 
 class Known:
     """The pairs of training queries and labels that are true, or filtered; draws the positives of a step."""
 
-    def __init__(self, positives: csr_matrix, filtered: npt.NDArray[np.int64], config: TrainConfig) -> None:
-        """positives: CSR [N, L]. filtered: pairs int64 [m, 2] that are neither positives nor negatives."""
-        self.positives = positives
+    def __init__(
+        self,
+        positives: csr_matrix,
+        filtered: npt.NDArray[np.int64],
+        config: TrainConfig,
+        taught: csr_matrix | None = None,
+    ) -> None:
+        """positives: CSR [N, L]. filtered: pairs int64 [m, 2] that are neither positives nor negatives. taught: CSR [N, L]."""
+        self.positives, self.taught = positives, taught
         ones = csr_matrix((np.ones(len(filtered), np.float32), (filtered[:, 0], filtered[:, 1])), shape=positives.shape)
         self.pairs = csr_matrix(positives + ones) if len(filtered) else positives
-        self.seed, self.limit = config.seed, config.positives_per_query
+        self.seed, self.limit, self.in_batch = config.seed, config.positives_per_query, config.in_batch_positives
+        self.chances: npt.NDArray[np.float64] | None = None
+        """float64 [L], to which the chance of a positive to be drawn is proportional; None for equal chances."""
+        if config.positives_drawn == "inverse_propensity" and positives.shape[0]:
+            counts = np.asarray(positives.getnnz(axis=0))
+            self.chances = 1 / propensities(counts, positives.shape[0], *config.positives_propensity)
 
     def batch(self, step: int, rows: Rows) -> Batch:
         """The queries `rows`, with the positives that this step trains on."""
         positives = self.positives[rows]
         if self.limit is not None:
-            positives = _draw(positives, self.limit, numpy_random(self.seed, step, Purpose.POSITIVES))
-        return Batch(step, rows, positives, self.pairs[rows])
+            positives = _draw(positives, self.limit, numpy_random(self.seed, step, Purpose.POSITIVES), self.chances)
+        others = self.positives[rows] if self.in_batch else None
+        taught = None if self.taught is None else self.taught[rows]
+        return Batch(step, rows, positives, self.pairs[rows], others, taught)
 
 
 class Negatives(ABC):
@@ -90,7 +109,7 @@ class AllLabels(Negatives):
     def candidates(self, batch: Batch, hard: Tensor | None = None) -> Candidates:
         """All labels, encoded."""
         positives = Positives.from_scipy(batch.positives, self.weighted)
-        return Candidates(self.rows, self.rows, positives, _others(batch, None))
+        return Candidates(self.rows, self.rows, positives, _others(batch.known, batch.positives), taught=_taught(batch))
 
 
 class BankedLabels(Negatives):
@@ -120,7 +139,8 @@ class BankedLabels(Negatives):
             drawn = int(in_rotation.sum())
             weights = torch.where(in_rotation, (labels - len(fresh) + drawn) / max(drawn, 1), 1.0)
         positives = Positives.from_scipy(batch.positives, self.weighted)
-        return Candidates(self.rows, fresh, positives, _others(batch, None), None, weights)
+        exclude = _others(batch.known, batch.positives)
+        return Candidates(self.rows, fresh, positives, exclude, None, weights, _taught(batch))
 
 
 class Source(ABC):
@@ -161,9 +181,9 @@ class LabelSubset(Negatives):
     def candidates(self, batch: Batch, hard: Tensor | None = None) -> Candidates:
         """The union, once each."""
         given = {source: source.rows(batch) for source in self.sources}
-        rows = np.unique(np.concatenate([batch.positives.indices.astype(np.int64), *given.values()]))
-        positives = Positives.from_scipy(batch.positives, self.weighted)
-        places = torch.from_numpy(np.searchsorted(rows, positives.indices.numpy()))
+        own = [part.indices.astype(np.int64) for part in (batch.positives, batch.taught) if part is not None]
+        rows = np.unique(np.concatenate([*own, *given.values()]))
+        chosen = batch.positives if batch.others is None else _inside(batch.others, rows)
         log_inclusion = None
         for source in self.sources:
             if isinstance(source, Sampled):
@@ -172,33 +192,67 @@ class LabelSubset(Negatives):
                     if other is not source:
                         values[np.isin(rows, others)] = 0.0
                 log_inclusion = torch.from_numpy(values)
-        chosen = torch.from_numpy(rows)
-        inside = Positives(positives.indptr, places, positives.weights)
-        return Candidates(chosen, chosen, inside, _others(batch, rows), log_inclusion)
+        exclude = _others(batch.known, chosen)
+        return Candidates(
+            torch.from_numpy(rows),
+            torch.from_numpy(rows),
+            _placed(Positives.from_scipy(chosen, self.weighted), rows),
+            None if exclude is None else _kept(exclude, rows),
+            log_inclusion,
+            taught=None if batch.taught is None else _placed(Positives.from_scipy(batch.taught, weighted=True), rows),
+        )
 
 
-def _draw(positives: csr_matrix, limit: int, random: np.random.Generator) -> csr_matrix:
-    """At most `limit` positives of each row, drawn uniformly."""
+def _draw(
+    positives: csr_matrix, limit: int, random: np.random.Generator, chances: npt.NDArray[np.float64] | None
+) -> csr_matrix:
+    """At most `limit` positives of each row, drawn without replacement, uniformly or with `chances` [L] of each label.
+
+    The smallest exponential waiting times are a weighted draw (Efraimidis and Spirakis 2006).
+    """
     keys = random.random(positives.nnz)
+    if chances is not None:
+        keys = -np.log1p(-keys) / chances[positives.indices]
     rows = np.repeat(np.arange(positives.shape[0]), np.diff(positives.indptr))
     order = np.lexsort((keys, rows))
-    kept = np.sort(order[np.arange(positives.nnz) - positives.indptr[rows] < limit])
-    indptr = np.concatenate([[0], np.cumsum(np.bincount(rows[kept], minlength=positives.shape[0]))])
-    return csr_matrix((positives.data[kept], positives.indices[kept], indptr), shape=positives.shape)
+    kept = np.zeros(positives.nnz, bool)
+    kept[order[np.arange(positives.nnz) - positives.indptr[rows] < limit]] = True
+    return _filtered(positives, kept)
 
 
-def _others(batch: Batch, candidates: Rows | None) -> Positives | None:
-    """Known pairs that the step does not train on, as positions in `candidates` (all labels where None)."""
-    known, chosen, labels = batch.known, batch.positives, batch.known.shape[1]
+def _inside(pairs: csr_matrix, candidates: Rows) -> csr_matrix:
+    """Those of the pairs whose labels are candidates."""
+    return _filtered(pairs, np.isin(pairs.indices, candidates))
+
+
+def _filtered(pairs: csr_matrix, kept: npt.NDArray[np.bool_]) -> csr_matrix:
+    indptr = np.concatenate([[0], np.cumsum(kept)])[pairs.indptr]
+    return csr_matrix((pairs.data[kept], pairs.indices[kept], indptr), shape=pairs.shape)
+
+
+def _others(known: csr_matrix, chosen: csr_matrix) -> Positives | None:
+    """Known pairs that the step does not train on, as labels; None where there are none."""
     if known.nnz == chosen.nnz:
         return None
+    labels = known.shape[1]
     rows = np.repeat(np.arange(known.shape[0]), np.diff(known.indptr))
     own = np.repeat(np.arange(chosen.shape[0]), np.diff(chosen.indptr)) * labels + chosen.indices
-    kept = ~np.isin(rows * labels + known.indices, own)
-    columns = known.indices.astype(np.int64)
-    if candidates is not None:
-        places = np.searchsorted(candidates, columns)
-        kept &= candidates[np.minimum(places, len(candidates) - 1)] == columns
-        columns = places
-    indptr = np.concatenate([[0], np.cumsum(np.bincount(rows[kept], minlength=known.shape[0]))])
-    return Positives(torch.from_numpy(indptr.astype(np.int64)), torch.from_numpy(columns[kept]))
+    return Positives.from_scipy(_filtered(known, ~np.isin(rows * labels + known.indices, own)))
+
+
+def _taught(batch: Batch) -> Positives | None:
+    return None if batch.taught is None else Positives.from_scipy(batch.taught, weighted=True)
+
+
+def _placed(pairs: Positives, candidates: Rows) -> Positives:
+    """The pairs as positions in the candidates, among which their labels are."""
+    return Positives(pairs.indptr, torch.from_numpy(np.searchsorted(candidates, pairs.indices.numpy())), pairs.weights)
+
+
+def _kept(pairs: Positives, candidates: Rows) -> Positives:
+    """Those of the pairs whose labels are candidates, as positions in these."""
+    inside = np.isin(pairs.indices.numpy(), candidates)
+    indptr = np.concatenate([[0], np.cumsum(inside)])[pairs.indptr.numpy()]
+    return _placed(
+        Positives(torch.from_numpy(indptr.astype(np.int64)), pairs.indices[torch.from_numpy(inside)]), candidates
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -138,12 +140,7 @@ class Optimizers:
         self.dense_parameters = [p for p in model.parameters() if id(p) not in own and p.requires_grad]
         # Parameters that are split over the processes cannot be updated, nor measured, in one call with those that are not.
         self.kinds = [[p for p in self.dense_parameters if isinstance(p, DTensor) is split] for split in (False, True)]
-        groups = [
-            {"params": [p for p in kind if (p.dim() > 1) is decayed], "weight_decay": config.weight_decay * decayed}
-            for kind in self.kinds
-            for decayed in (True, False)
-        ]
-        groups = [group for group in groups if group["params"]]
+        groups = _groups(model, config, self.kinds)
         self.dense = torch.optim.AdamW(groups, eps=config.epsilon, fused=True) if groups else None
 
     def step(self, factor: float) -> float:
@@ -163,7 +160,7 @@ class Optimizers:
             return 0.0
         norm = self._clip()
         for group in self.dense.param_groups:
-            group["lr"] = rate
+            group["lr"] = factor * group["highest"]
         self.dense.step()
         self.dense.zero_grad(set_to_none=True)
         return float(norm)
@@ -214,6 +211,27 @@ class Optimizers:
     def _named_dense(self) -> list[tuple[str, torch.nn.Parameter]]:
         own = {id(parameter) for parameter in self.dense_parameters}
         return [(name, parameter) for name, parameter in self.model.named_parameters() if id(parameter) in own]
+
+
+def _groups(model: DualEncoder, config: TrainConfig, kinds: list[list[torch.nn.Parameter]]) -> list[dict[str, Any]]:
+    """AdamW's parameter groups: each with its highest rate, and with weight decay for matrices but free vectors."""
+    own_rates: dict[int, float] = {}
+    free: set[int] = set()
+    if model.prototypes is not None:
+        own_rates |= {id(p): config.prototypes.learning_rate for p in model.prototypes.parameters()}
+        free = {id(model.prototypes.free_vectors)}
+    images = config.transformer.images.learning_rate
+    if images is not None:
+        own_rates |= {id(p): images for name, p in model.named_parameters() if ".image_projection." in name}
+    groups: list[dict[str, Any]] = []
+    for kind in kinds:
+        found: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
+        for parameter in kind:
+            decay = config.weight_decay if parameter.dim() > 1 and id(parameter) not in free else 0.0
+            rate = own_rates.get(id(parameter), config.encoder_learning_rate)
+            found.setdefault((rate, decay), []).append(parameter)
+        groups += [{"params": some, "highest": key[0], "weight_decay": key[1]} for key, some in found.items()]
+    return groups
 
 
 def _sparse_rows(gradient: Tensor) -> tuple[Tensor, Tensor]:

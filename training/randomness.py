@@ -22,6 +22,7 @@ class Purpose(IntEnum):
     SAMPLED = 6
     SHORTLIST = 7
     CLUSTERS = 8
+    PROTOTYPES = 9
 
 
 def seed_for(seed: int, step: int, purpose: Purpose, rank: int = 0) -> int:

@@ -61,11 +61,16 @@ def whole_model(model: DualEncoder, vectors: Tensor | None, config: TrainConfig,
     backbones = [module for module in model.modules() if isinstance(module, FSDPModule)]
     if not backbones:
         return model.with_all_vectors(vectors) if world.is_root else None
-    parts = {name: tensor for name, tensor in model.state_dict().items() if name != "label_vectors"}
+    parts = {
+        name: tensor
+        for name, tensor in model.state_dict().items()
+        if name != "label_vectors" and not name.startswith("prototypes.")
+    }
     whole = {name: world.to_root(tensor) if is_split(tensor) else tensor for name, tensor in parts.items()}
     if not world.is_root:
         return None
     copy = build_encoder(config, 0, torch.Generator())
     copy.label_vectors = None
     copy.load_state_dict(whole)
+    copy.prototypes = model.prototypes
     return copy.to(model.log_temperature.device).with_all_vectors(vectors)

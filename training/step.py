@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +14,6 @@ from xmc.config import TrainConfig
 from xmc.data.tokens import RaggedTokens
 from xmc.encoders.base import Encoder
 from xmc.encoders.dual import DualEncoder, keep_vectors
-from xmc.kernels import losses
 from xmc.kernels.statistics import Positives
 from xmc.kernels.topk import topk_inner_product
 from xmc.training.bank import BankReport, LabelBank
@@ -23,7 +21,8 @@ from xmc.training.clock import Clock
 from xmc.training.data import TrainingData
 from xmc.training.distributed import World
 from xmc.training.gradient_cache import GradientCache
-from xmc.training.negatives import Batch, Candidates, Negatives
+from xmc.training.negatives import Batch, Negatives
+from xmc.training.objective import Objective
 from xmc.training.randomness import Purpose, seed_for, torch_random
 
 __all__ = ["Step", "StepReport", "is_out_of_memory"]
@@ -59,6 +58,7 @@ class Step:
         self.labels = world.own(len(data.label_features))
         self.clock = Clock()
         self.cache = GradientCache(self._autocast) if config.gradient_cache else None
+        self.objective = Objective(config, model.dimension, world)
 
     def dropped_queries(self, batch: Batch) -> RaggedTokens:
         """The tokens that this step sees of this process's part of the batch's queries."""
@@ -90,16 +90,18 @@ class Step:
             random = torch_random(config.seed, batch.step, Purpose.LABEL_VECTORS)
             kept = keep_vectors(len(candidates.rows), config.label_vector_dropout, random)
             rows = candidates.rows[scored] - self.labels.start
-            labels = model.with_vectors(texts, rows.to(self.device), None if kept is None else kept[scored])
-            del texts
+            labels = model.labels(texts, rows.to(self.device), None if kept is None else kept[scored])
+            roots = [queries, labels, *([texts] if self.objective.with_texts else [])]
+            del texts, labels
         with clock.of("loss"):
             # The loss sees leaves, so that its own gradient can be told apart from the encoders'.
-            embedded, scored_labels = queries.detach().requires_grad_(), labels.detach().requires_grad_()
-            loss = self._loss(embedded, scored_labels, candidates, scored)
+            leaves = [root.detach().requires_grad_() for root in roots]
+            embedded, alone = leaves[0], leaves[2] if self.objective.with_texts else None
+            loss = self.objective(embedded, leaves[1], alone, candidates, scored, self.model.temperature)
             loss.backward()
         with clock.of("encode"):
-            pairs = [(queries, embedded.grad), (labels, scored_labels.grad)]
-            del queries, labels, scored_labels
+            pairs = [(root, leaf.grad) for root, leaf in zip(roots, leaves, strict=True)]
+            del queries, roots, leaves, alone
             pairs = [(root, gradient) for root, gradient in pairs if root.requires_grad and gradient is not None]
             if pairs:
                 torch.autograd.backward([root for root, _ in pairs], [gradient for _, gradient in pairs])
@@ -108,7 +110,7 @@ class Step:
                 self.cache.backward()
         tokens = len(query_features.values) + len(label_features.values)
         texts_encoded = len(query_features) + len(label_features)
-        return StepReport(float(loss.detach()), texts_encoded, tokens, report, embedded.detach())
+        return StepReport(self.objective.reported(loss), texts_encoded, tokens, report, embedded.detach())
 
     def _encode(self, encoder: Encoder, features: RaggedTokens) -> Tensor:
         if self.cache is not None:
@@ -138,7 +140,7 @@ class Step:
         if self.bank is None or not self.negatives.hard:
             return None
         texts = self.bank.embeddings.to(queries.dtype)
-        labels = self.model.with_vectors(texts, torch.arange(len(texts), device=self.device))
+        labels = self.model.labels(texts, torch.arange(len(texts), device=self.device))
         exclude = Positives.from_scipy(known[:, self.labels])
         scores, places = topk_inner_product(queries, labels, self.negatives.hard, exclude=exclude)
         rows = torch.where(places >= 0, places + self.labels.start, -1)
@@ -147,16 +149,6 @@ class Step:
         best = rows.gather(1, scores.topk(min(self.negatives.hard, scores.shape[1]), dim=1).indices)
         hardest: Tensor = best[best >= 0].unique()
         return hardest.cpu()
-
-    def _loss(self, queries: Tensor, labels: Tensor, candidates: Candidates, scored: slice) -> Tensor:
-        loss: Callable[..., Tensor] = getattr(losses, self.config.loss)
-        shard = self.world.shard(scored.start, len(candidates.rows))
-        options: dict[str, Any] = {"tile_bytes": self.config.tile_bytes, "shard": shard}
-        if candidates.exclude is not None:
-            options["exclude"] = candidates.exclude.to(self.device)
-        if candidates.log_inclusion is not None:
-            options["log_inclusion"] = candidates.log_inclusion.to(self.device)
-        return loss(queries, labels, candidates.positives.to(self.device), self.model.temperature, **options)
 
 
 class _Weighted(torch.autograd.Function):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,7 @@ from xmc.training.negatives import AllLabels, BankedLabels, Batch, LabelSubset, 
 from xmc.training.optimizers import Optimizers
 from xmc.training.prefetch import Prefetcher
 from xmc.training.progress import TrainingProgress
+from xmc.training.prototypes import Centroids, add_prototypes
 from xmc.training.sharding import is_split, load_tensor, split_backbones, whole_model
 from xmc.training.shortlist import Shortlist
 from xmc.training.step import Step, StepReport, is_out_of_memory
@@ -117,6 +120,8 @@ def _train(
     own = world.own(len(dataset.labels))
     model = build_encoder(config, own.stop - own.start, generator)
     prepare_backbones(model, config)
+    if config.label_vectors == "prototypes":
+        model.prototypes = add_prototypes(model.dimension, len(dataset.labels), config)
     if config.transformer.shard and world.size > 1:
         split_backbones(model, world, device)
     model.place(device, config.label_vector_memory == "host")
@@ -152,7 +157,11 @@ class _Run:
         self.total = self.batches.count * config.epochs
         self.optimizers = Optimizers(model, config)
         self.negatives, self.shortlist = _negatives(config, data, self.batches, world)
-        self.queries = QueryBank(len(data.training), model.dimension) if self.batches.clustered else None
+        self.centroids: Centroids | None = None
+        if model.prototypes is not None:
+            self.centroids = Centroids(model.prototypes, data.training.positives, self.labels, config)
+        wanted = self.batches.clustered or self.centroids is not None
+        self.queries = QueryBank(len(data.training), model.dimension) if wanted else None
         self.bank: LabelBank | None = None
         if config.negatives == "bank":
             self.bank = LabelBank(self.labels.stop - self.labels.start, model.dimension, device)
@@ -168,8 +177,8 @@ class _Run:
             require_space(self.out, self._bytes_on_disk)
             self.checkpoints.begin()
             self.log.start(progress.steps)
-        if self.bank is not None and not progress.steps:
-            self.bank.fill(encode_labels(self.model, self.data.label_features, self.world))
+        if not progress.steps:
+            self._begin()
         stop = StopRequest()
         try:
             with stop, TrainingProgress(self.total, self.config.batch_size, progress.steps, self.world.is_root) as bar:
@@ -194,6 +203,17 @@ class _Run:
             self.checkpoints.remove()
         return TrainResult(self.out, progress.steps, progress.seconds, progress.loss, stop.requested)
 
+    def _begin(self) -> None:
+        """What the first step needs of all labels and all queries."""
+        if self.bank is None and self.centroids is None:
+            return
+        texts = encode_labels(self.model, self.data.label_features, self.world)
+        if self.bank is not None:
+            self.bank.fill(texts)
+        if self.centroids is not None and self.queries is not None:
+            self.queries.fill(torch.from_numpy(embed_queries(self.model, self.data.query_features)))
+            self.centroids.begin(torch.cat(self.world.parts(texts)), self.queries.embeddings.numpy())
+
     def resume(self) -> None:
         """Take up the latest checkpoint; StoreError when it is of another configuration or data set. Nothing without one."""
         checkpoint = self.checkpoints.latest()
@@ -209,6 +229,8 @@ class _Run:
         self.optimizers.load_state(checkpoint, self.labels)
         if self.bank is not None:
             self.bank.load_state(checkpoint, self.labels)
+        if self.centroids is not None:
+            self.centroids.load_state(checkpoint)
         for part in (self.batches, self.queries, self.shortlist):
             if part is not None:
                 part.load_state(checkpoint)
@@ -219,6 +241,8 @@ class _Run:
         """What is left of the epoch that the progress is in."""
         epoch, done = divmod(self.progress.steps, self.batches.count)
         order = self.batches.epoch(epoch, self._query_embeddings)
+        if self.centroids is not None and self.config.prototypes.centroids == "stale" and epoch and not done:
+            self.centroids.renew(self._query_embeddings())
         with Prefetcher(order[done:], self.progress.steps, self._batch) as prefetched:
             for batch, features in prefetched:
                 self._train_step(epoch, batch, features)
@@ -261,12 +285,14 @@ class _Run:
             )
         if self.queries is not None and report.queries is not None:
             self.queries.record(torch.from_numpy(batch.rows), report.queries)
+            if self.centroids is not None:
+                self.centroids.move(batch.positives, report.queries)
         with clock.of("exchange"):
             self.world.sum_gradients(
                 self.optimizers.dense_parameters, [table.table for table in self.optimizers.tables]
             )
         with clock.of("optimizer"):
-            norm = self.optimizers.step(_schedule(batch.step, self.total, config.warmup))
+            norm = self.optimizers.step(_schedule(batch.step, self.total, config))
         seconds = time.perf_counter() - start
         progress = self.progress
         progress.steps, progress.loss, progress.seconds = batch.step + 1, report.loss, progress.seconds + seconds
@@ -318,7 +344,8 @@ class _Run:
 
     def _retriever(self, index: str = "") -> Retriever | None:
         """The model with all labels, in the root process; every process gives its labels to it."""
-        embeddings = self.world.to_root(embed_labels(self.model, self.data.label_features, self.world))
+        with self._exact_centroids():
+            embeddings = self.world.to_root(embed_labels(self.model, self.data.label_features, self.world))
         vectors = None if self.model.label_vectors is None else self.world.to_root(self.model.label_vectors)
         whole = whole_model(self.model, vectors, self.config, self.world)
         if embeddings is None or whole is None:
@@ -329,11 +356,24 @@ class _Run:
         own = embeddings.numpy()
         return Retriever.from_model(whole, uids, texts, self.config, index, own, table.columns, queries)
 
+    @contextlib.contextmanager
+    def _exact_centroids(self) -> Iterator[None]:
+        """While it lasts, prototypes have the centroids of all queries by the model as it is, not those of training."""
+        if self.centroids is None:
+            yield
+            return
+        prototypes = self.centroids.prototypes
+        before = prototypes.centroids
+        self.centroids.renew(embed_queries(self.model, self.data.query_features))
+        yield
+        prototypes.centroids = before
+
     def _tuning_queries(self, model: DualEncoder) -> npt.NDArray[np.float32]:
         """Embeddings of queries to tune the index with: held out from training where some are."""
         split = self.data.validation or self.data.training
         drawn = np.random.default_rng(self.config.seed).permutation(len(split))[:TUNING_QUERIES]
-        return model.embed_queries(split.take(np.sort(drawn)).texts.to_pylist())
+        some = split.take(np.sort(drawn))
+        return model.embed_queries(some.texts.to_pylist(), model.query_encoder.images_of(some.images))
 
     def _save(self, retriever: Retriever | None, interrupted: bool, validation: dict[str, float] | None = None) -> None:
         if retriever is None:
@@ -364,6 +404,8 @@ class _Run:
             own["model.label_vectors"] = self.model.label_vectors
         if self.bank is not None:
             own |= self.bank.state()
+        if self.centroids is not None:
+            own |= self.centroids.state()
         for part in (self.batches, self.queries, self.shortlist):
             if part is not None:
                 tensors |= part.state()
@@ -376,9 +418,9 @@ class _Run:
             self.checkpoints.save(self.progress.steps, tensors, state)
 
     def _shared_tensors(self) -> dict[str, Tensor]:
-        """Parameters and buffers that every process has, whole or split, by name."""
-        named = [*self.model.named_parameters(), *self.model.named_buffers()]
-        return {name: tensor for name, tensor in named if name != "label_vectors"}
+        """Parameters that are learned, and buffers, that every process has, whole or split, by name."""
+        learned = [(name, one) for name, one in self.model.named_parameters() if one.requires_grad]
+        return {name: tensor for name, tensor in [*learned, *self.model.named_buffers()] if name != "label_vectors"}
 
     def _identity(self) -> dict[str, Any]:
         """What a checkpoint must have in common with the run that takes it up."""
@@ -388,9 +430,11 @@ class _Run:
     def _bytes_on_disk(self) -> int:
         """Of a run directory, twice while one is replaced, and of one more checkpoint than are kept."""
         labels, dimension = len(self.data.label_features), self.model.dimension
-        parameters = sum(tensor.numel() * tensor.element_size() for tensor in self._shared_tensors().values())
+        named = [(name, one) for name, one in self.model.named_parameters() if name != "label_vectors"]
+        parameters = sum(tensor.numel() * tensor.element_size() for _, tensor in named)
         vectors = 0 if self.model.label_vectors is None else 4 * labels * dimension
         run = parameters + vectors + 8 * labels * dimension
+        parameters = sum(tensor.numel() * tensor.element_size() for tensor in self._shared_tensors().values())
         bank = 0 if self.bank is None else 4 * labels * dimension
         return 2 * run + (self.config.checkpoint.keep + 1) * (3 * (parameters + vectors) + bank)
 
@@ -420,7 +464,8 @@ def _device(config: TrainConfig) -> torch.device:
     return torch.device(config.device)
 
 
-def _schedule(step: int, total: int, warmup: float) -> float:
-    """Linear warm-up over the share `warmup` of the steps times linear decay to zero."""
-    rise = min(1.0, (step + 1) / max(1.0, warmup * total))
+def _schedule(step: int, total: int, config: TrainConfig) -> float:
+    """Linear warm-up over the configured steps, or share of all steps, times linear decay to zero."""
+    warmup = config.warmup * total if config.warmup_steps is None else config.warmup_steps
+    rise = min(1.0, (step + 1) / max(1.0, warmup))
     return rise * (1.0 - step / total)

@@ -19,6 +19,10 @@ __all__ = [
     "BankConfig",
     "CheckpointConfig",
     "ClustersConfig",
+    "DistillationConfig",
+    "ImagesConfig",
+    "MarginConfig",
+    "PrototypesConfig",
     "ShortlistConfig",
     "StaticConfig",
     "TrainConfig",
@@ -56,6 +60,24 @@ class StaticConfig:
 
 
 @dataclass(frozen=True)
+class ImagesConfig:
+    """Image embeddings that come with a text.
+
+    dimension: numbers of each, 0 for no images. most: so many of a text's images are used at most.
+    learning_rate: the highest, of the layer that projects them to the backbone's width; by default that of the encoder.
+    """
+
+    dimension: int = 0
+    most: int = 3
+    learning_rate: float | None = None
+
+    def __post_init__(self) -> None:
+        _at_least(self, "transformer.images.", dimension=0, most=1)
+        if self.learning_rate is not None and not self.learning_rate > 0:
+            raise ConfigError(f"transformer.images.learning_rate must be greater than 0, but is {self.learning_rate}.")
+
+
+@dataclass(frozen=True)
 class TransformerConfig:
     """A pretrained transformer encoder.
 
@@ -85,6 +107,7 @@ class TransformerConfig:
     gradient_checkpointing: bool = False
     compile: bool = False
     shard: bool = False
+    images: ImagesConfig = field(default_factory=ImagesConfig)
 
     def __post_init__(self) -> None:
         if self.shard and self.compile:
@@ -161,6 +184,85 @@ class ClustersConfig:
 
 
 @dataclass(frozen=True)
+class PrototypesConfig:
+    """The label vectors "prototypes": a label's text, a free vector of its cluster and its queries' centroid, combined.
+
+    clusters: free vectors, at most one a label. initial: they start at the "means" of their labels' texts, or random
+        ("xavier").
+    centroids: "stale", from what queries were when last in a batch, anew before each epoch; or "moving_average", at each
+        step, of which `momentum` is what stays. Evaluated and saved models have those of the model as it then is.
+    heads, feedforward, dropout: of the layer that combines.
+    learning_rate: the highest, of that layer and of the free vectors, which have no weight decay.
+    text_weight, label_to_query_weight: of the loss that ranks labels by their texts alone, and of the one that ranks queries
+        for each label's text, beside that of the prototypes. regularisation: of the prototypes' lead over texts.
+    """
+
+    clusters: int = 65_536
+    initial: Literal["means", "xavier"] = "means"
+    centroids: Literal["stale", "moving_average"] = "stale"
+    momentum: float = 0.95
+    heads: int = 8
+    feedforward: int = 1024
+    dropout: float = 0.1
+    learning_rate: float = 5e-4
+    text_weight: float = 1.0
+    label_to_query_weight: float = 1.0
+    regularisation: float = 0.1
+
+    def __post_init__(self) -> None:
+        _at_least(self, "prototypes.", clusters=1, heads=1, feedforward=1)
+        _at_least(self, "prototypes.", text_weight=0, label_to_query_weight=0, regularisation=0)
+        for name in ("momentum", "dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"prototypes.{name} must be a share in [0, 1), but is {getattr(self, name)}.")
+        if not self.learning_rate > 0:
+            raise ConfigError(f"prototypes.learning_rate must be greater than 0, but is {self.learning_rate}.")
+
+
+@dataclass(frozen=True)
+class MarginConfig:
+    """The loss "triplet_margin", and the regularisation of prototypes.
+
+    negatives: the hardest ones of each query. least, most: the margin, which is how far a positive and a negative are apart.
+    temperature: of the softmax that weights the violators.
+    """
+
+    negatives: int = 10
+    least: float = 0.1
+    most: float = 0.3
+    temperature: float = 0.1
+
+    def __post_init__(self) -> None:
+        _at_least(self, "margin.", negatives=1, least=0)
+        if self.most < self.least:
+            raise ConfigError(f"margin.most must be at least margin.least, {self.least}, but is {self.most}.")
+        if not self.temperature > 0:
+            raise ConfigError(f"margin.temperature must be greater than 0, but is {self.temperature}.")
+
+
+@dataclass(frozen=True)
+class DistillationConfig:
+    """A teacher, from whose scores the model learns too.
+
+    teacher: a run directory over labels of the same uids; "" for none.
+    labels: so many of the teacher's best labels of each query, weighted by the softmax of its scores over `temperature`.
+    weight: of what the teacher says; the rest, up to 1, is that of the loss on the positives.
+    """
+
+    teacher: str = ""
+    labels: int = 32
+    temperature: float = 0.05
+    weight: float = 0.5
+
+    def __post_init__(self) -> None:
+        _at_least(self, "distillation.", labels=1)
+        if not self.temperature > 0:
+            raise ConfigError(f"distillation.temperature must be greater than 0, but is {self.temperature}.")
+        if not 0 < self.weight <= 1:
+            raise ConfigError(f"distillation.weight must be a share in (0, 1], but is {self.weight}.")
+
+
+@dataclass(frozen=True)
 class CheckpointConfig:
     """Checkpoints, from which `resume` goes on; they stand beside the run directory, and go when the run is whole.
 
@@ -182,21 +284,29 @@ class TrainConfig:
 
     encoder: "static" or "transformer", configured under the key of that name.
     share_towers: one encoder for queries and labels, or one each.
-    label_vectors: "residual" adds a learned vector to each encoded label (the classifier part); "none" does not.
+    label_vectors: "residual" adds a learned vector to each encoded label (the classifier part); "prototypes" combines it with
+        a vector of its cluster and its queries' centroid, configured under that name; "none" leaves it as it is.
     normalize: embeddings of unit length, so that scores are cosines; inner products otherwise.
-    loss: see xmc.kernels.losses; "soft_topk" and "binary_cross_entropy" need negatives "all".
+    loss: see xmc.kernels.losses; "soft_topk" and "binary_cross_entropy" need negatives "all" or "bank"; "triplet_margin" is
+        configured under `margin` and has no temperature τ.
     temperature: τ of the loss, the start value when learn_temperature is set.
     negatives: which labels a step scores, besides its queries' positives: "all"; "bank", all labels too, of which most are
         not encoded in the step but some steps ago; or one or several, joined by +, of "in-batch" (no others), "sampled"
         (`sampled_negatives` drawn uniformly, with the log-q correction), "shortlist" (hard ones, mined) and "clusters" (no
         others, but batches of similar queries). "bank", "shortlist" and "clusters" are configured under their name.
     positives_per_query: positives of a query in a step, drawn at random; the query's others count nowhere. None for all.
+    positives_drawn: with equal chances ("uniform"), or the rarer the likelier: by "inverse_propensity", with A and B of the
+        propensity model in `positives_propensity`.
+    in_batch_positives: a query's other positives, where the step scores them for another query, are positives of it as well.
+    nested_dimensions: the loss is the mean over embeddings cut to these many numbers, and whole ones (Matryoshka embeddings,
+        Kusupati et al., NeurIPS 2022), so that the run can be served at each of them; see Retriever.cut.
+    distillation: a teacher to learn from, see DistillationConfig.
     gradient_cache: encode twice, without and then with gradient, so that memory does not grow with the batch.
     precision: "bfloat16" for encoders in autocast; losses and optimizers keep float32.
     epochs, batch_size: passes over the training queries, and queries of a step: an epoch is cut into as many equal batches as
         hold at least `batch_size` queries each.
-    learning_rate: the highest, of the encoder; reached after the share `warmup` of all steps, then linear decay to zero.
-        By default 5e-3 for the static encoder, 5e-5 for a transformer.
+    learning_rate: the highest, of the encoder; reached after `warmup_steps`, by default the share `warmup` of all steps, then
+        linear decay to zero. By default 5e-3 for the static encoder, 5e-5 for a transformer.
     weight_learning_rate: the highest, of the static encoder's feature weights.
     label_vector_learning_rate: the highest, of the label vectors.
     weight_decay, epsilon: of AdamW, for the transformer encoder.
@@ -226,11 +336,18 @@ class TrainConfig:
     static: StaticConfig = field(default_factory=StaticConfig)
     transformer: TransformerConfig = field(default_factory=TransformerConfig)
     share_towers: bool = True
-    label_vectors: Literal["none", "residual"] = "residual"
+    label_vectors: Literal["none", "residual", "prototypes"] = "residual"
+    prototypes: PrototypesConfig = field(default_factory=PrototypesConfig)
     normalize: bool = True
     loss: Literal[
-        "softmax", "decoupled_softmax", "multi_label_cluster_discrimination", "soft_topk", "binary_cross_entropy"
+        "softmax",
+        "decoupled_softmax",
+        "multi_label_cluster_discrimination",
+        "soft_topk",
+        "binary_cross_entropy",
+        "triplet_margin",
     ] = "decoupled_softmax"
+    margin: MarginConfig = field(default_factory=MarginConfig)
     temperature: float = 0.045
     learn_temperature: bool = False
     negatives: str = "all"
@@ -239,6 +356,11 @@ class TrainConfig:
     shortlist: ShortlistConfig = field(default_factory=ShortlistConfig)
     clusters: ClustersConfig = field(default_factory=ClustersConfig)
     positives_per_query: int | None = None
+    positives_drawn: Literal["uniform", "inverse_propensity"] = "uniform"
+    positives_propensity: tuple[float, ...] = (0.55, 1.5)
+    in_batch_positives: bool = False
+    nested_dimensions: tuple[int, ...] = ()
+    distillation: DistillationConfig = field(default_factory=DistillationConfig)
     gradient_cache: bool = False
     precision: Literal["float32", "bfloat16"] = "float32"
     epochs: int = 9
@@ -252,6 +374,7 @@ class TrainConfig:
     label_vector_moments: Literal["float32", "bfloat16", "int8"] = "float32"
     label_vector_memory: Literal["device", "host"] = "device"
     warmup: float = 0.05
+    warmup_steps: int | None = None
     token_dropout: float = 0.3
     label_token_dropout: float = 0.3
     label_vector_dropout: float = 0.0
@@ -270,7 +393,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _at_least(self, "", epochs=1, batch_size=1, sampled_negatives=1, patience=1, tile_bytes=1, weight_decay=0)
-        _at_least(self, "", positives_per_query=1, validation_steps=1)
+        _at_least(self, "", positives_per_query=1, validation_steps=1, warmup_steps=0)
         for name in (
             "temperature", "encoder_learning_rate", "weight_learning_rate", "label_vector_learning_rate", "epsilon",
             "max_gradient_norm",
@@ -281,7 +404,14 @@ class TrainConfig:
         for name in ("warmup", "token_dropout", "label_token_dropout", "label_vector_dropout", "validation"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be a share in [0, 1), but is {getattr(self, name)}.")
+        if len(self.positives_propensity) != 2 or min(self.positives_propensity) <= 0:
+            raise ConfigError(
+                f"positives_propensity must be two numbers A and B > 0, but is {list(self.positives_propensity)}."
+            )
+        if any(dimension < 1 for dimension in self.nested_dimensions):
+            raise ConfigError(f"nested_dimensions must be at least 1 each, but are {list(self.nested_dimensions)}.")
         self._check_negatives()
+        self._check_prototypes()
         if self.encoder == "static" and self.device not in ("auto", "cpu"):
             raise ConfigError(f"The static encoder runs on the CPU; device must be auto or cpu, not {self.device!r}.")
         if self.encoder == "transformer" and not self.transformer.directory:
@@ -301,6 +431,18 @@ class TrainConfig:
         if self.loss in ("soft_topk", "binary_cross_entropy") and self.negatives not in ("all", "bank"):
             raise ConfigError(
                 f"The loss {self.loss} is defined over all labels; set negatives to all or bank, not {self.negatives}."
+            )
+
+    def _check_prototypes(self) -> None:
+        if self.in_batch_positives and self.negatives in ("all", "bank"):
+            raise ConfigError(
+                f"in_batch_positives is for negatives that score some labels; leave positives_per_query unset to have all "
+                f"positives with negatives {self.negatives}."
+            )
+        if self.label_vectors == "prototypes" and self.loss in ("soft_topk", "binary_cross_entropy"):
+            raise ConfigError(
+                f"The loss {self.loss} ranks all labels of a query; prototypes also rank queries for a label. Set loss to "
+                f"triplet_margin, softmax or decoupled_softmax."
             )
 
     @property

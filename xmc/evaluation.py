@@ -78,8 +78,9 @@ def evaluate_split(
         most_filtered = int(np.bincount(filter_pairs[:, 0]).max())
     texts = pc.fill_null(split.texts, "").to_pylist()
     labels = retriever.labels
+    images = retriever.model.query_encoder.images_of(split.images)
     start = time.perf_counter()
-    ids, scores = retriever.search(texts, max(*KS, *RECALL_KS) + most_filtered)
+    ids, scores = retriever.search(texts, max(*KS, *RECALL_KS) + most_filtered, images=images)
     seconds = time.perf_counter() - start
     counts = None if training is None else np.asarray(training.positives.getnnz(axis=0))
     metrics = evaluate_predictions(

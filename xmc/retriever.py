@@ -18,7 +18,9 @@ import yaml
 
 from xmc.config import TrainConfig
 from xmc.data.embeddings import read_embeddings, write_embeddings
-from xmc.encoders.dual import DualEncoder
+from xmc.data.images import RaggedImages
+from xmc.encoders.base import Encoder
+from xmc.encoders.dual import DualEncoder, unit_rows
 from xmc.errors import InputError, StoreError
 from xmc.filters import Condition, Uids, narrow
 from xmc.indexes.base import LabelIndex
@@ -42,6 +44,8 @@ __all__ = ["Retriever", "require_free"]
 Embeddings = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
 Found = tuple[npt.NDArray[np.object_], Embeddings]
+Images = RaggedImages | Sequence[npt.ArrayLike | None]
+"""Image embeddings of some texts: an array [m, I], or None, for each."""
 
 MODEL_PARTS = ("encoder", "query_encoder", "label_encoder", "model.safetensors")
 """Files and folders of a run that label embeddings are made from."""
@@ -131,6 +135,7 @@ class Retriever:
         queries: Sequence[str | Query] | Embeddings,
         k: int = 10,
         *,
+        images: Images | None = None,
         include: Uids | None = None,
         exclude: Uids | None = None,
         where: Condition | None = None,
@@ -140,6 +145,7 @@ class Retriever:
         """The k best labels of each query.
 
         queries: texts, or Query objects of several parts, or query embeddings [n, D] as from `embed_queries`.
+        images: of each text the embeddings of its images, [m, I] or None, for a model that was trained with such.
         include, exclude: labels that alone, or never, may be returned: uids (a list, set or array), a mask bool [labels] in
             the order of `labels`, or a list with one of these for each query. Uids that are not there are ignored.
         where: a condition over the columns of `labels`, such as `market == "de" and price < 10` (see xmc.predicates), or an
@@ -153,7 +159,9 @@ class Retriever:
         """
         state = self._state
         filters: dict[str, Any] = {"include": include, "exclude": exclude, "where": where}
-        ids, scores = _search(state, self._embedded(state, queries), k, rescore=rescore, diversity=diversity, **filters)
+        ids, scores = _search(
+            state, self._embedded(state, queries, images), k, rescore=rescore, diversity=diversity, **filters
+        )
         return state.labels.uids_of(ids), scores
 
     def search(
@@ -161,6 +169,7 @@ class Retriever:
         queries: Sequence[str | Query] | Embeddings,
         k: int = 10,
         *,
+        images: Images | None = None,
         include: Uids | None = None,
         exclude: Uids | None = None,
         where: Condition | None = None,
@@ -170,7 +179,9 @@ class Retriever:
         """As `predict`, with the labels' int64 ids, -1 for none: for the labels of training, their row in the data set."""
         state = self._state
         filters: dict[str, Any] = {"include": include, "exclude": exclude, "where": where}
-        return _search(state, self._embedded(state, queries), k, rescore=rescore, diversity=diversity, **filters)
+        return _search(
+            state, self._embedded(state, queries, images), k, rescore=rescore, diversity=diversity, **filters
+        )
 
     def similar_labels(self, uids: Sequence[str], k: int = 10, **options: Any) -> Found:
         """The k labels most like each of some labels, itself left out; options and result as of `predict`.
@@ -182,9 +193,12 @@ class Retriever:
         ids, scores = _search(state, state.snapshot.vectors(own), k, without=own, **options)
         return state.labels.uids_of(ids), scores
 
-    def embed_queries(self, queries: Sequence[str | Query]) -> Embeddings:
-        """Embeddings [n, D] of queries: unit vectors for texts where the model normalises, weighted sums for a Query."""
-        return self._embedded(self._state, queries)
+    def embed_queries(self, queries: Sequence[str | Query], images: Images | None = None) -> Embeddings:
+        """Embeddings [n, D] of queries: unit vectors for texts where the model normalises, weighted sums for a Query.
+
+        images: as in `predict`.
+        """
+        return self._embedded(self._state, queries, images)
 
     def texts(self, uids: Sequence[str]) -> list[str]:
         """The texts of labels; InputError names a uid that is not there."""
@@ -192,11 +206,16 @@ class Retriever:
         return labels.texts_of(labels.known_rows(uids))
 
     def add_labels(
-        self, texts: Sequence[str], uids: Sequence[str] | None = None, columns: Columns | None = None
+        self,
+        texts: Sequence[str],
+        uids: Sequence[str] | None = None,
+        columns: Columns | None = None,
+        images: Images | None = None,
     ) -> None:
         """Add labels by their text; their uid is the text itself unless given.
 
         columns: values by column name, one for each label; a column that is new is null for the labels before.
+        images: as in `predict`, of each label.
         Raises InputError for a uid already there or given twice, and for columns that do not fit.
         """
         if isinstance(texts, str):
@@ -205,7 +224,8 @@ class Retriever:
         with self._changing:
             state = self._state
             labels = state.labels.append(texts if uids is None else list(uids), texts, columns)
-            state.index.add(self.model.embed_labels(texts), labels.ids[len(state.labels) :])
+            given = _images(images, len(texts), self.model.label_encoder)
+            state.index.add(self.model.embed_labels(texts, given), labels.ids[len(state.labels) :])
             self._state = self._checked(labels, state.index)
 
     def remove_labels(self, uids: Sequence[str]) -> None:
@@ -217,8 +237,10 @@ class Retriever:
             state.index.remove(state.labels.ids[~kept])
             self._state = self._checked(state.labels.select(kept), state.index)
 
-    def update_labels(self, texts: Sequence[str], uids: Sequence[str]) -> None:
-        """Give labels other texts, from which alone they are encoded anew; they come last in the order of `labels`.
+    def update_labels(self, texts: Sequence[str], uids: Sequence[str], images: Images | None = None) -> None:
+        """Give labels other texts, from which (and their images, as in `predict`) alone they are encoded anew.
+
+        They come last in the order of `labels`.
 
         Their ids and columns stay. InputError names a uid that is not there, or given twice.
         """
@@ -232,7 +254,8 @@ class Retriever:
             if len(rows) != len(texts):
                 raise InputError(f"{len(rows)} uids were given for {len(texts)} label texts.")
             labels = state.labels.replace(rows, texts)
-            state.index.update(self.model.embed_labels(texts), state.labels.ids[rows])
+            given = _images(images, len(texts), self.model.label_encoder)
+            state.index.update(self.model.embed_labels(texts, given), state.labels.ids[rows])
             self._state = self._checked(labels, state.index)
 
     def set_columns(self, columns: Columns) -> None:
@@ -273,6 +296,20 @@ class Retriever:
         index.adopt(state.snapshot)
         config = replace(self.config, index="exact")
         return Retriever(self.model, state.labels, index, config, self.metrics, self.tuning_queries)
+
+    def cut(self, dimension: int, index: str = "") -> Retriever:
+        """A retriever over the same labels with embeddings cut to their first numbers, by which all are indexed anew.
+
+        For a run trained with `nested_dimensions`; scores of others suffer. index: its design, as configured by default.
+        Changes of one do not show in the other. Raises InputError for more dimensions than there are.
+        """
+        state = self._state
+        model = self.model.cut(dimension)
+        labels = _cut(state.snapshot.embeddings, dimension, model.normalize)
+        queries = _cut(self.tuning_queries, dimension, model.normalize)
+        config = replace(self.config, index=index or self.config.index)
+        built = _index(config.index, labels, state.labels.ids, queries, 0)
+        return Retriever(model, state.labels, built, config, self.metrics, queries)
 
     def save(self, directory: str | Path, overwrite: bool = False) -> None:
         """Write the run directory: whole or not at all.
@@ -317,10 +354,17 @@ class Retriever:
         except InputError as error:
             raise StoreError(f"The run {directory} holds parts of several runs: {error}") from error
 
-    def _embedded(self, state: _State, queries: Any) -> Embeddings:
+    def _embedded(self, state: _State, queries: Any, images: Images | None) -> Embeddings:
         """Embeddings [n, D] of anything that `predict` takes."""
-        if isinstance(queries, np.ndarray) and queries.dtype.kind not in "OU":
-            return queries
+        embedded = isinstance(queries, np.ndarray) and queries.dtype.kind not in "OU"
+        if images is not None:
+            if embedded or isinstance(queries, str) or not all(isinstance(query, str) for query in queries):
+                raise InputError("images go with a list of texts; Query objects and embeddings have none.")
+            texts = list(queries)
+            return self.model.embed_queries(texts, _images(images, len(texts), self.model.query_encoder))
+        if embedded:
+            own: Embeddings = queries
+            return own
 
         def vectors(uids: Sequence[str]) -> Embeddings:
             return state.snapshot.vectors(state.labels.ids[state.labels.known_rows(uids)])
@@ -336,6 +380,26 @@ class Retriever:
                 f"there are {len(labels)} of dimension {self.model.dimension}, or others, or in another order."
             )
         return _State(labels, index, snapshot)
+
+
+def _images(images: Images | None, count: int, encoder: Encoder) -> RaggedImages | None:
+    """The images of so many texts; InputError where the encoder does not take them, or there are more or fewer."""
+    if images is None:
+        return None
+    if not encoder.image_dimension:
+        raise InputError("This model was trained without images; leave images out.")
+    if not isinstance(images, RaggedImages):
+        images = RaggedImages.of(list(images), encoder.image_dimension)
+    if len(images) != count:
+        raise InputError(
+            f"There are images for {len(images)} texts, but {count} texts; give None for one without images."
+        )
+    return encoder.images_of(images)
+
+
+def _cut(embeddings: Embeddings, dimension: int, normalize: bool) -> Embeddings:
+    cut = np.ascontiguousarray(embeddings[:, :dimension])
+    return unit_rows(cut) if normalize else cut
 
 
 def require_free(directory: Path, overwrite: bool = False) -> None:

@@ -50,6 +50,9 @@ def index(
     rescore: Annotated[
         int, typer.Option(min=0, help="With a named design: candidates, in multiples of k, ordered by exact scores.")
     ] = 0,
+    dimension: Annotated[
+        int | None, typer.Option(min=1, help="Cut embeddings to this many numbers, of a run with nested dimensions.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Run directory to write; the same one by default.")] = None,
 ) -> None:
     """Build another index over the same label embeddings and save the run with it.
@@ -74,8 +77,12 @@ def index(
     if design == "auto" and rescore:
         raise ConfigError("--rescore is for a design that is named; tuning chooses it.")
     in_place = out is None or out.resolve() == run.resolve()
+    if dimension is not None and in_place:
+        raise ConfigError("--dimension changes the model; name another directory with --out.")
     require_free(out or run, overwrite=in_place)
     retriever = Retriever.load(run)
+    if dimension is not None:
+        retriever = retriever.cut(dimension, "exact")
     if design == "auto" and (wanted or queries or not is_exact(design, len(retriever))):
         _tune(retriever, run, wanted, queries, split)
     else:

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy.sparse import csr_matrix
 
+from xmc.data.images import RaggedImages
 from xmc.errors import DataError, InputError
 from xmc.store import atomic_file
 
@@ -43,6 +44,7 @@ class LabelTable:
     uids: pa.ChunkedArray
     texts: pa.ChunkedArray
     columns: pa.Table
+    images: RaggedImages | None = None
 
     def __len__(self) -> int:
         return len(self.uids)
@@ -58,6 +60,7 @@ class Split:
     uids: pa.ChunkedArray
     texts: pa.ChunkedArray
     positives: csr_matrix
+    images: RaggedImages | None = None
 
     def __len__(self) -> int:
         return len(self.uids)

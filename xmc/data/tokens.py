@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from xmc.data.images import RaggedImages
+
 __all__ = ["RaggedTokens"]
 
 
@@ -16,10 +18,12 @@ class RaggedTokens:
 
     values: unsigned integers [total], in the narrowest type that holds them; may be a read-only memory map.
     offsets: int64 [n + 1], starting at 0.
+    images: embeddings of the images that come with each text, for encoders that take them; None for none at all.
     """
 
     values: npt.NDArray[np.unsignedinteger]
     offsets: npt.NDArray[np.int64]
+    images: RaggedImages | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -34,4 +38,5 @@ class RaggedTokens:
         lengths = self.lengths[rows]
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         positions = np.arange(offsets[-1]) + np.repeat(self.offsets[:-1][rows] - offsets[:-1], lengths)
-        return RaggedTokens(self.values[positions], offsets)
+        images = None if self.images is None else self.images.take(rows)
+        return RaggedTokens(self.values[positions], offsets, images)

@@ -5,17 +5,21 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from xmc.data.images import RaggedImages
 from xmc.data.tokens import RaggedTokens
 from xmc.errors import InputError
 
-__all__ = ["Encoder"]
+__all__ = ["Encoder", "Side"]
+
+Side = Literal["query", "label"]
+"""Whose text it is: a prompt may differ between the two."""
 
 
 class Encoder(nn.Module, ABC):
@@ -31,14 +35,17 @@ class Encoder(nn.Module, ABC):
     dimension: int
     """Length D of an embedding."""
 
+    image_dimension: int = 0
+    """Numbers of an image embedding that it takes along with a text; 0 where it takes none."""
+
     @abstractmethod
-    def featurize(self, texts: Sequence[str]) -> RaggedTokens:
+    def featurize(self, texts: Sequence[str], side: Side = "query") -> RaggedTokens:
         """Token ids of each text; deterministic, independent of the other texts."""
 
     @property
     @abstractmethod
     def features_key(self) -> str:
-        """A string that changes whenever `featurize` would give other features for the same text (the cache key)."""
+        """A string that changes whenever `featurize` would give other features for the same text and side."""
 
     @abstractmethod
     def forward(self, features: RaggedTokens) -> Tensor:
@@ -62,7 +69,20 @@ class Encoder(nn.Module, ABC):
         if self.special_tokens:
             mask |= np.isin(features.values, self.special_tokens)
         ends = np.concatenate([[0], np.cumsum(mask)])[features.offsets]
-        return RaggedTokens(features.values[mask], ends.astype(np.int64))
+        return RaggedTokens(features.values[mask], ends.astype(np.int64), features.images)
+
+    def images_of(self, images: RaggedImages | None) -> RaggedImages | None:
+        """What this encoder takes of a data set's images: all of them, or None where it takes none.
+
+        Raises InputError for embeddings of another length than it takes.
+        """
+        if images is None or not self.image_dimension:
+            return None
+        if images.dimension != self.image_dimension:
+            raise InputError(
+                f"The encoder takes image embeddings of {self.image_dimension} numbers, but these have {images.dimension}."
+            )
+        return images
 
     def micro_batches(self, features: RaggedTokens) -> list[npt.NDArray[np.int64]]:
         """Rows of the sequences that `forward` encodes together; their activations are what a graph of them holds."""

@@ -1,10 +1,11 @@
-"""The model: a query tower, a label tower (the same one by default), residual label vectors, a temperature."""
+"""The model: a query tower, a label tower (the same one by default), label vectors or prototypes, a temperature."""
 
 from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from xmc.config import TrainConfig
+from xmc.data.images import RaggedImages
 from xmc.data.tokens import RaggedTokens
-from xmc.encoders.base import Encoder
+from xmc.encoders.base import Encoder, Side
+from xmc.encoders.prototypes import LabelPrototypes
 from xmc.encoders.static import StaticEncoder
 from xmc.encoders.transformer import TransformerEncoder
-from xmc.errors import StoreError
+from xmc.errors import InputError, StoreError
 
 __all__ = ["DualEncoder", "build_encoder", "keep_vectors"]
 
@@ -33,6 +36,8 @@ class DualEncoder(nn.Module):
 
     e_Q and e_L are encoders (one and the same where towers are shared), unit is L2 normalisation (nothing, where `normalize`
     is False) and r the optional residual label vectors [L, D], which start at zero; a label that was not trained on has none.
+    With `prototypes`, z is unit(c) of the label's prototype c instead, see there. With `served`, q and z are cut to their
+    first so many numbers, and made unit again.
     """
 
     def __init__(
@@ -49,11 +54,13 @@ class DualEncoder(nn.Module):
         self.query_encoder, self.label_encoder, self.normalize = query_encoder, label_encoder, normalize
         self.label_vectors = nn.Parameter(torch.zeros(labels, query_encoder.dimension)) if labels else None
         self.log_temperature = nn.Parameter(torch.tensor(temperature).log(), requires_grad=learn_temperature)
+        self.prototypes: LabelPrototypes | None = None
+        self.served: int | None = None
 
     @property
     def dimension(self) -> int:
         """Length D of an embedding."""
-        return self.query_encoder.dimension
+        return self.query_encoder.dimension if self.served is None else self.served
 
     @property
     def temperature(self) -> Tensor:
@@ -62,26 +69,32 @@ class DualEncoder(nn.Module):
 
     def queries(self, features: RaggedTokens, encode: Encode = Encoder.__call__) -> Tensor:
         """Unit embeddings [n, D] of queries. encode: how an encoder is called, see xmc.training.gradient_cache."""
-        return self._unit(encode(self.query_encoder, features))
+        return self._cut(self._unit(encode(self.query_encoder, features)))
 
     def label_texts(self, features: RaggedTokens, encode: Encode = Encoder.__call__) -> Tensor:
         """Unit embeddings [n, D] of label texts, without residual vectors. encode: as in `queries`."""
         return self._unit(encode(self.label_encoder, features))
 
-    def with_vectors(self, embeddings: Tensor, rows: Tensor, keep: Tensor | None = None) -> Tensor:
-        """Unit embeddings [n, D] of the labels `rows` (int64 [n], unique), given those of their texts.
+    def labels(self, embeddings: Tensor, rows: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Unit embeddings [n, D] of the labels `rows` (int64 [n], unique) of training, given those of their texts.
 
         keep: bool [n], the labels whose residual vectors are added; None for all.
         """
+        if self.prototypes is not None:
+            return self._cut(self._unit(self.prototypes(embeddings, rows)))
         if self.label_vectors is None:
-            return embeddings
+            return self._cut(embeddings)
         vectors = nn.functional.embedding(rows.to(self.label_vectors.device), self.label_vectors, sparse=True)
         vectors = vectors.to(embeddings.device)  # from the host, where they are left there
         if keep is not None:
             vectors = vectors * keep[:, None].to(vectors)
         embeddings = embeddings + vectors
         del vectors  # [n, D], not to be held while the sum is normalised
-        return self._unit(embeddings)
+        return self._cut(self._unit(embeddings))
+
+    def new_labels(self, embeddings: Tensor) -> Tensor:
+        """Unit embeddings [n, D] of labels that were not trained on, given those of their texts."""
+        return self._cut(embeddings if self.prototypes is None else self._unit(self.prototypes.of_new(embeddings)))
 
     def place(self, device: torch.device, vectors_on_host: bool = False) -> DualEncoder:
         """Move the model to a device, perhaps without its residual label vectors; returns it."""
@@ -93,38 +106,54 @@ class DualEncoder(nn.Module):
         return self
 
     def with_all_vectors(self, vectors: Tensor | None) -> DualEncoder:
-        """A model with the same towers and temperature, and these residual label vectors [L, D]."""
+        """A model with the same towers, temperature and prototypes, and these residual label vectors [L, D]."""
         whole = DualEncoder(self.query_encoder, self.label_encoder, normalize=self.normalize)
-        whole.log_temperature = self.log_temperature
+        whole.log_temperature, whole.prototypes, whole.served = self.log_temperature, self.prototypes, self.served
         whole.label_vectors = None if vectors is None else nn.Parameter(vectors, requires_grad=False)
         return whole
 
+    def cut(self, dimension: int) -> DualEncoder:
+        """The model with embeddings cut to their first numbers; InputError for more than there are."""
+        if not 1 <= dimension <= self.dimension:
+            raise InputError(f"Embeddings have {self.dimension} dimensions; they cannot be cut to {dimension}.")
+        model = self.with_all_vectors(self.label_vectors)
+        model.served = dimension
+        return model
+
     @torch.no_grad()
-    def embed_queries(self, texts: Sequence[str], batch_size: int = 1024) -> npt.NDArray[np.float32]:
-        """Unit embeddings [n, D] float32 of query texts, for search."""
-        return self._embed(texts, self.query_encoder, batch_size, first_row=None)
+    def embed_queries(
+        self, texts: Sequence[str], images: RaggedImages | None = None, batch_size: int = 1024
+    ) -> npt.NDArray[np.float32]:
+        """Unit embeddings [n, D] float32 of query texts, with the images of each, for search.
+
+        Raises InputError for images that are not as many as texts, or that the encoder does not take.
+        """
+        out = np.empty((len(texts), self.dimension), np.float32)
+        for start, features in _featurized(self.query_encoder, texts, "query", images, batch_size):
+            out[start : start + len(features)] = self.queries(features).float().cpu().numpy()
+        return out
 
     @torch.no_grad()
     def embed_labels(
-        self, texts: Sequence[str], with_vectors: bool = False, batch_size: int = 1024
+        self,
+        texts: Sequence[str],
+        images: RaggedImages | None = None,
+        with_vectors: bool = False,
+        batch_size: int = 1024,
     ) -> npt.NDArray[np.float32]:
-        """Unit embeddings [n, D] float32 of label texts.
+        """Unit embeddings [n, D] float32 of label texts, with the images of each; errors as of `embed_queries`.
 
         with_vectors: `texts` are the labels of training, all of them in their order; their residual vectors are added.
         """
-        return self._embed(texts, self.label_encoder, batch_size, first_row=0 if with_vectors else None)
-
-    def _embed(
-        self, texts: Sequence[str], encoder: Encoder, batch_size: int, first_row: int | None
-    ) -> npt.NDArray[np.float32]:
         out = np.empty((len(texts), self.dimension), np.float32)
-        for start in range(0, len(texts), batch_size):
-            chunk = texts[start : start + batch_size]
-            embeddings = self._unit(encoder(encoder.featurize(chunk)))
-            if first_row is not None and self.label_vectors is not None:
-                own = self.label_vectors[first_row + start :][: len(chunk)].to(embeddings)
-                embeddings = self._unit(embeddings + own)
-            out[start : start + len(chunk)] = embeddings.float().cpu().numpy()
+        for start, features in _featurized(self.label_encoder, texts, "label", images, batch_size):
+            own = self.label_texts(features)
+            if with_vectors and self.label_vectors is not None:
+                rows = torch.arange(start, start + len(own), device=own.device)
+                embeddings = self.labels(own, rows)
+            else:
+                embeddings = self.new_labels(own)
+            out[start : start + len(own)] = embeddings.float().cpu().numpy()
         return out
 
     def save(self, directory: Path) -> None:
@@ -135,6 +164,11 @@ class DualEncoder(nn.Module):
         tensors = {"log_temperature": self.log_temperature.detach(), "normalize": torch.tensor(self.normalize)}
         if self.label_vectors is not None:
             tensors["label_vectors"] = self.label_vectors.detach()
+        if self.served is not None:
+            tensors["served"] = torch.tensor(self.served)
+        if self.prototypes is not None:
+            tensors["prototypes.heads"] = torch.tensor(self.prototypes.combiner.self_attn.num_heads)
+            tensors |= {f"prototypes.{name}": tensor for name, tensor in self.prototypes.state_dict().items()}
         save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, directory / "model.safetensors")
 
     @classmethod
@@ -151,16 +185,21 @@ class DualEncoder(nn.Module):
             count = 0 if vectors is None else len(vectors)
             model = cls(query_encoder, label_encoder, count, normalize=bool(tensors["normalize"]))
             model.log_temperature.data = tensors["log_temperature"]
+            model.served = int(tensors["served"]) if "served" in tensors else None
+            model.prototypes = _load_prototypes(tensors)
         except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
             raise StoreError(f"{directory / 'model.safetensors'} cannot be read as a model: {error}") from error
         if vectors is not None and model.label_vectors is not None:
-            if vectors.shape[1] != model.dimension:
+            if vectors.shape[1] != query_encoder.dimension:
                 raise StoreError(f"{directory / 'model.safetensors'} does not fit its encoder's dimension.")
             model.label_vectors.data = vectors
         return model
 
     def _unit(self, vectors: Tensor) -> Tensor:
         return unit(vectors) if self.normalize else vectors
+
+    def _cut(self, vectors: Tensor) -> Tensor:
+        return vectors if self.served is None else self._unit(vectors[:, : self.served])
 
     def _towers(self) -> dict[str, Encoder]:
         if self.query_encoder is self.label_encoder:
@@ -201,6 +240,11 @@ def unit(vectors: Tensor) -> Tensor:
     return normalised
 
 
+def unit_rows(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """As `unit`, of an array."""
+    return unit(torch.from_numpy(vectors)).numpy()
+
+
 class _Unit(torch.autograd.Function):
     """L2 normalisation that keeps its output and the norms for the backward pass, and not its input."""
 
@@ -218,6 +262,30 @@ class _Unit(torch.autograd.Function):
         inner = torch.linalg.vecdot(gradients[0], normalised)[:, None]
         gradient: Tensor = torch.addcmul(gradients[0], normalised, inner, value=-1).div_(norms)
         return gradient
+
+
+def _featurized(
+    encoder: Encoder, texts: Sequence[str], side: Side, images: RaggedImages | None, batch_size: int
+) -> Iterator[tuple[int, RaggedTokens]]:
+    """The features of some texts at a time, and the first one's row."""
+    if images is not None and len(images) != len(texts):
+        raise InputError(f"There are images for {len(images)} texts, but {len(texts)} texts.")
+    for start in range(0, len(texts), batch_size):
+        features = encoder.featurize(texts[start : start + batch_size], side)
+        if images is not None:
+            features = replace(features, images=images.take(np.arange(start, start + len(features))))
+        yield start, features
+
+
+def _load_prototypes(tensors: dict[str, Tensor]) -> LabelPrototypes | None:
+    own = {name.removeprefix("prototypes."): one for name, one in tensors.items() if name.startswith("prototypes.")}
+    if not own:
+        return None
+    clusters, dimension = own["free_vectors"].shape
+    heads, feedforward = int(own.pop("heads")), len(own["combiner.linear1.bias"])
+    prototypes = LabelPrototypes(dimension, clusters, heads, feedforward)
+    prototypes.load_state_dict(own)
+    return prototypes
 
 
 def _load_encoder(directory: Path) -> Encoder:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from xmc.config import StaticConfig, dataclass_from_mapping
 from xmc.data.tokens import RaggedTokens
-from xmc.encoders.base import Encoder
+from xmc.encoders.base import Encoder, Side
 from xmc.encoders.feature_table import Bags, bag_sums, locate, weigh
 from xmc.encoders.hashing import KIND_BITS, KINDS, hash_features
 from xmc.encoders.threads import kernels_may_run
@@ -76,7 +76,7 @@ class StaticEncoder(Encoder):
         self.dimension = config.dimension
         self.table = FeatureTable(config, generator)
 
-    def featurize(self, texts: Sequence[str]) -> RaggedTokens:
+    def featurize(self, texts: Sequence[str], side: Side = "query") -> RaggedTokens:
         """Hashed features of each text, uint32 (see xmc.encoders.hashing)."""
         return hash_features(texts)
 

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from xmc.data.tokens import RaggedTokens
-from xmc.encoders.base import Encoder
+from xmc.encoders.base import Encoder, Side
 from xmc.encoders.sentence_transformers import Dense, read_modules
 from xmc.errors import ConfigError, StoreError
 
@@ -146,7 +146,7 @@ class TransformerEncoder(Encoder):
         )
         return cls(backbone, tokenizer, settings, described.dense)
 
-    def featurize(self, texts: Sequence[str]) -> RaggedTokens:
+    def featurize(self, texts: Sequence[str], side: Side = "query") -> RaggedTokens:
         """Token ids with special tokens, uint32, cut at max_length."""
         ids: list[list[int]] = []
         for start in range(0, len(texts), _TOKENISE_AT_ONCE):

@@ -1,0 +1,53 @@
+"""What a teacher says of the training queries: its best labels of each, weighted."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pyarrow.compute as pc
+from scipy.sparse import csr_matrix, vstack
+from scipy.special import softmax
+
+from xmc.config import DistillationConfig
+from xmc.data.dataset import LabelTable, Split
+from xmc.errors import ConfigError, StoreError
+from xmc.retriever import Retriever
+
+__all__ = ["taught_labels"]
+
+logger = logging.getLogger("xmc.training")
+QUERIES_AT_ONCE = 4096
+
+
+def taught_labels(config: DistillationConfig, queries: Split, labels: LabelTable) -> csr_matrix:
+    """CSR float32 [N, L]: for each training query the teacher's best labels, with the softmax of its scores as values.
+
+    Labels are matched by uid; those that the data set does not have are left out before the softmax. The teacher's scores
+    of all labels are never held: it searches them exactly, some queries at a time.
+    Raises ConfigError where the teacher cannot be read, or shares no label with the data set.
+    Source: soft labels as in Hinton et al., Distilling the Knowledge in a Neural Network, 2015, on the best labels.
+    """
+    try:
+        teacher = Retriever.load(config.teacher).exact()
+    except StoreError as error:
+        raise ConfigError(f"distillation.teacher must name a finished run: {error}") from error
+    known = pc.index_in(teacher.labels.uids, value_set=labels.uids)
+    if known.null_count == len(known):
+        raise ConfigError(f"distillation.teacher {config.teacher} shares no label uid with the data set.")
+    rows_of = np.append(pc.fill_null(known.cast("int64"), -1).to_numpy(), -1)
+    count, parts = min(config.labels, len(teacher)), []
+    for start in range(0, len(queries), QUERIES_AT_ONCE):
+        some = queries.take(np.arange(start, min(start + QUERIES_AT_ONCE, len(queries))))
+        embeddings = teacher.embed_queries(
+            pc.fill_null(some.texts, "").to_pylist(), images=teacher.model.query_encoder.images_of(some.images)
+        )
+        ids, scores = teacher.search(embeddings, count)
+        rows = rows_of[teacher.labels.rows_of_ids(ids)]
+        there = rows >= 0
+        weights = softmax(np.where(there, scores / config.temperature, -1e30), axis=1) * there
+        queries_of = np.repeat(np.arange(len(some)), count).reshape(rows.shape)[there]
+        shape = (len(some), len(labels))
+        parts.append(csr_matrix((weights[there].astype(np.float32), (queries_of, rows[there])), shape))
+    logger.info("learning from %s too: its %d best labels of each query", config.teacher, count)
+    return csr_matrix(vstack(parts, format="csr"))

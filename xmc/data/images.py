@@ -1,0 +1,67 @@
+"""Image embeddings of queries or labels: ragged, since each has none, one or several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from xmc.errors import InputError
+
+__all__ = ["RaggedImages"]
+
+
+@dataclass(frozen=True)
+class RaggedImages:
+    """Embeddings of the images of n texts: those of text `i` are `values[offsets[i]:offsets[i + 1]]`, perhaps none.
+
+    values: float16 [total, I]; may be a read-only memory map. offsets: int64 [n + 1], starting at 0.
+    """
+
+    values: npt.NDArray[np.float16]
+    offsets: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, images: Sequence[npt.ArrayLike | None], dimension: int | None = None) -> RaggedImages:
+        """From one array [m, I] (or [I], for one image) a text, None where it has none.
+
+        dimension: I, to be given where no text may have an image. Raises InputError for embeddings of different lengths, or
+        that are not finite.
+        """
+        parts = []
+        for row, one in enumerate(images):
+            part = np.zeros((0, dimension or 0), np.float16) if one is None else np.atleast_2d(np.asarray(one, np.float16))
+            if not len(part) or not part.size:
+                part = np.zeros((0, dimension or 0), np.float16)
+            elif dimension is None:
+                dimension = part.shape[1]
+            if len(part) and part.shape[1:] != (dimension,):
+                raise InputError(f"The images of text {row} have embeddings of {part.shape[-1]} numbers, others {dimension}.")
+            if not np.isfinite(part).all():
+                raise InputError(f"An image embedding of text {row} is not finite in float16.")
+            parts.append(part)
+        filled = [part for part in parts if len(part)]
+        values = np.concatenate(filled) if filled else np.zeros((0, dimension or 0), np.float16)
+        return cls(values, np.cumsum([0, *map(len, parts)], dtype=np.int64))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def dimension(self) -> int:
+        """Numbers I of an embedding."""
+        return int(self.values.shape[1])
+
+    @property
+    def counts(self) -> npt.NDArray[np.int64]:
+        """Images of each text, int64 [n]."""
+        return np.diff(self.offsets)
+
+    def take(self, rows: npt.NDArray[np.integer]) -> RaggedImages:
+        """Those of the texts `rows` (integers [m]), in that order, repeats allowed, as a copy in memory."""
+        counts = self.counts[rows]
+        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        places = np.arange(offsets[-1]) + np.repeat(self.offsets[:-1][rows] - offsets[:-1], counts)
+        return RaggedImages(self.values[places], offsets)
