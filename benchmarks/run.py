@@ -27,6 +27,7 @@ TABLES = (
     "metrics_speed",
     "live",
     "filters",
+    "vixml",
 )
 """Each is a module beside this one, with run(seed, methods) -> iterator over lists of measurements."""
 

@@ -24,6 +24,7 @@ CHECKPOINTS = {"checkpoint": {"steps": 4, "minutes": None}}
 def configurations(bert: str) -> dict[str, dict[str, Any]]:
     """Everything that has a state between steps."""
     transformer = {"directory": bert, "micro_batch_size": 16, "dropout": 0.2}
+    adapters = {**transformer, "lora": {"rank": 2, "dropout": 0.2}, "dropout": None}
     return {
         "clusters and a shortlist mined in the background": {
             **TINY,
@@ -48,6 +49,15 @@ def configurations(bert: str) -> dict[str, dict[str, Any]]:
             "batch_size": 40,
             "epochs": 2,
             "label_vector_dropout": 0.2,
+        },
+        "adapters": {
+            **CHECKPOINTS,
+            "encoder": "transformer",
+            "transformer": adapters,
+            "negatives": "in-batch",
+            "learning_rate": 1e-2,
+            "batch_size": 40,
+            "epochs": 2,
         },
         "prototypes of stale centroids": {
             **TINY,

@@ -45,8 +45,8 @@ def minilm_directory() -> Path:
     return Path(found.submodule_search_locations[0]) / "model"
 
 
-def write_tokenizer(directory: Path, special: bool = True) -> None:
-    """A word-level tokenizer with [CLS] and [SEP] around a text, or with nothing around it."""
+def write_tokenizer(directory: Path, special: bool = True, end: str | None = None) -> None:
+    """A word-level tokenizer with [CLS] and [SEP] around a text, or with nothing around it. end: the end-of-sequence token."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
@@ -59,6 +59,8 @@ def write_tokenizer(directory: Path, special: bool = True) -> None:
             single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
         )
     names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), SPECIAL, strict=True))
+    if end is not None:
+        names["eos_token"] = end
     PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=32, **names).save_pretrained(directory)
 
 
@@ -115,3 +117,56 @@ def write_sentence_transformer(
 
 def write_json(file: Path, value: Any) -> None:
     file.write_text(json.dumps(value), encoding="utf-8")
+
+
+DECODERS = ("llama", "qwen2", "qwen3", "gemma", "gemma3")
+
+
+def write_decoder(directory: Path, family: str = "llama", **changes: Any) -> Path:
+    """A decoder-only language model of 2 layers and 16 dimensions with random weights, its head, and an end token."""
+    from transformers import (
+        AutoModelForCausalLM,
+        Gemma3TextConfig,
+        GemmaConfig,
+        LlamaConfig,
+        Qwen2Config,
+        Qwen3Config,
+    )
+
+    kinds = dict(zip(DECODERS, (LlamaConfig, Qwen2Config, Qwen3Config, GemmaConfig, Gemma3TextConfig), strict=True))
+    sizes = {"hidden_size": HIDDEN, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1}
+    more = {"intermediate_size": 24, "head_dim": 8, "max_position_embeddings": 40, "sliding_window": 4}
+    if family == "qwen2":  # which transformers gives its own tokenizer whatever the file says
+        vocabulary = write_byte_tokenizer(directory)
+    else:
+        write_tokenizer(directory, special=False, end="[SEP]")
+        vocabulary = len(SPECIAL + WORDS)
+    ids = {"vocab_size": vocabulary, "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
+    config = kinds[family](**(sizes | more | ids | changes))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(config)
+        for parameter in model.parameters():
+            if parameter.ndim == 2:
+                torch.nn.init.normal_(parameter, std=0.3)
+    model.save_pretrained(directory)
+    return directory
+
+
+def write_byte_tokenizer(directory: Path) -> int:
+    """A byte-pair tokenizer trained on the words, with the same special tokens; its size."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=340, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False
+    )
+    backend.train_from_iterator([" ".join(WORDS), " ".join(WORDS[::-1])] * 9, trainer)
+    PreTrainedTokenizerFast(
+        tokenizer_object=backend, model_max_length=32, pad_token=SPECIAL[0], unk_token=SPECIAL[1], eos_token=SPECIAL[3]
+    ).save_pretrained(directory)
+    return int(backend.get_vocab_size())

@@ -360,7 +360,7 @@ def test_options_that_do_not_fit_are_refused(bert: Path, tmp_path: Path) -> None
     refused(bert, "'max'", pooling="max")
     refused(bert, "float64", dtype="float64")
     refused(bert, "from 3 to 24", max_length=25)
-    refused(bert, "from 3 to 24", max_length=2)
+    refused(bert, "at least 3", max_length=2)
 
 
 def test_backbones_that_cannot_be_used_are_refused(bert: Path, tmp_path: Path) -> None:

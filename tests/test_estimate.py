@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from small_models import minilm_directory, write_bert
+from small_models import minilm_directory, write_bert, write_decoder
 from typer.testing import CliRunner
 from worlds import tiny_config, wordnet_part
 
@@ -25,17 +25,24 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_bert(tmp_path_factory.mktemp("bert"))
 
 
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_decoder(tmp_path_factory.mktemp("llama"))
+
+
 def test_there_are_recipes() -> None:
-    assert len(NAMES) >= 9
-    assert {name.split("-")[0] for name in NAMES} == {"dexml", "ngame", "minilm", "static"}
+    assert len(NAMES) >= 14
+    assert {name.split("-")[0] for name in NAMES} == {"dexml", "ngame", "minilm", "static", "prime", "vixml", "smollm2"}
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_recipe_can_be_estimated(name: str, bert: Path, tmp_path: Path) -> None:
-    """With a small model in place of the one that it names; such a model has 24 positions."""
+def test_every_recipe_can_be_estimated(name: str, bert: Path, llama: Path, tmp_path: Path) -> None:
+    """With a small model in place of the one that it names; such a model has 24 positions, three of them for images."""
     arguments = ["train", str(CONFIGS / f"{name}.yaml"), "--dry-run", "--out", str(tmp_path / "run")]
-    if "transformer" in (CONFIGS / f"{name}.yaml").read_text():
-        arguments += ["--set", f"transformer.directory={bert}", "--set", "transformer.max_length=24"]
+    text = (CONFIGS / f"{name}.yaml").read_text()
+    if "transformer" in text:
+        model = llama if "lora" in text else bert
+        arguments += ["--set", f"transformer.directory={model}", "--set", "transformer.max_length=21"]
     result = CliRunner().invoke(app, arguments, env={"COLUMNS": "120"})
     assert result.exit_code == 0, result.output
     for part in ("encoder parameters", "embeddings of a step", "memory in all", "all steps at that rate"):

@@ -114,6 +114,22 @@ def test_killed_at_random_and_resumed(trial: int, trainer: Trainer, unbroken: di
     assert not out.with_name("run.checkpoints").exists()
 
 
+def test_a_checkpoint_holds_what_is_learned(trainer: Trainer, tmp_path: Path) -> None:
+    """Of a model with adapters: these and the label vectors, not the weights that are frozen."""
+    out = tmp_path / "run"
+    pid = trainer.start("adapters", out)
+    end = time.monotonic() + 60
+    while time.monotonic() < end and not list(tmp_path.glob("run.checkpoints/step-*")):
+        time.sleep(0.002)
+    os.kill(pid, signal.SIGKILL)
+    trainer.end()
+    (file, *_) = tmp_path.glob("run.checkpoints/step-*/tensors.safetensors")
+    names = [name for name in load_file(file) if name.startswith("model.")]
+    assert "model.label_vectors" in names
+    assert any("lora_A" in name for name in names)
+    assert not [name for name in names if "lora_" not in name and name.endswith(("weight", "bias"))]
+
+
 def test_some_were_killed_while_writing() -> None:
     assert TORN
 

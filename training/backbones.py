@@ -48,11 +48,7 @@ def layers_of(backbone: Any) -> Sequence[nn.Module]:
 
 def _freeze(backbone: Any, count: int) -> None:
     layers = layers_of(backbone)
-    embeddings = getattr(backbone, "embeddings", None)
-    if embeddings is None:
-        raise ConfigError(
-            f"transformer.frozen_layers is {count}, but the embeddings of a {type(backbone).__name__} are not known."
-        )
+    embeddings = getattr(backbone, "embeddings", None) or backbone.get_input_embeddings()
     if count > len(layers):
         raise ConfigError(f"transformer.frozen_layers is {count}, but the backbone has {len(layers)} layers.")
     for module in (embeddings, *layers[:count]):

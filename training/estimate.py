@@ -87,16 +87,19 @@ def estimate(dataset: Dataset, config: TrainConfig, processes: int = 1) -> Estim
         where = " (host)" if config.label_vector_memory == "host" else ""
         memory["label vectors" + where] = vectors
         memory["label vectors' moments" + where] = vectors * MOMENT_BYTES[config.label_vector_moments] / 4
+    if config.label_vectors == "prototypes":
+        memory["free vectors, moments and gradient"] = 4 * row * min(config.prototypes.clusters, labels)
+        memory["query centroids (host)"] = own * row
     if config.negatives == "bank":
         memory["label bank"] = own * row
-    if "clusters" in config.negatives:
+    if "clusters" in config.negatives or config.label_vectors == "prototypes":
         memory["query bank"] = len(training) * row
     # Of labels: text embeddings, sums with vectors, unit embeddings and their gradients, about four at a time.
     memory["embeddings of a step"] = (queries * processes * 3 + encoded + scored * 4) * row
     memory["scores"] = float(min(config.tile_bytes, 4 * queries * processes * scored))
     memory["activations"] = _activations(model, config, tokens, queries + encoded)
 
-    flops = tokens * _flops_per_token(model) * (4 if config.gradient_cache else 3)
+    flops = tokens * _flops_per_token(model, config.gradient_cache)
     scores = 8.0 * queries * processes * scored * model.dimension
     rate = _rate()
     steps = batches.count * config.epochs
@@ -135,12 +138,16 @@ def _mean_tokens(model: DualEncoder, texts: list[str], queries: bool) -> float:
     return float(np.mean(lengths)) if len(lengths) else 0.0
 
 
-def _flops_per_token(model: DualEncoder) -> float:
-    """Two for each weight that a token meets: all of a transformer's but the table of tokens; a row of the static table."""
+def _flops_per_token(model: DualEncoder, twice: bool) -> float:
+    """Forward (`twice` with gradient caching) and backward: two for each weight that a token meets, and two in the backward
+    pass, four where it is learned. All of a transformer's weights but the table of tokens; a row of the static table.
+    """
     encoder = model.query_encoder
+    forward = 2 if twice else 1
     if not isinstance(encoder, TransformerEncoder):
-        return 2.0 * model.dimension
-    return 2.0 * sum(p.numel() for name, p in encoder.named_parameters() if "embeddings" not in name)
+        return 2.0 * model.dimension * (forward + 2)
+    met = [p for name, p in encoder.named_parameters() if "embed" not in name]
+    return float(sum(2 * p.numel() * (forward + 1 + p.requires_grad) for p in met))
 
 
 def _activations(model: DualEncoder, config: TrainConfig, tokens: float, texts: float) -> float:

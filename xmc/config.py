@@ -21,6 +21,7 @@ __all__ = [
     "ClustersConfig",
     "DistillationConfig",
     "ImagesConfig",
+    "LoRAConfig",
     "MarginConfig",
     "PrototypesConfig",
     "ShortlistConfig",
@@ -78,12 +79,46 @@ class ImagesConfig:
 
 
 @dataclass(frozen=True)
-class TransformerConfig:
-    """A pretrained transformer encoder.
+class LoRAConfig:
+    """Low-rank adapters of a frozen backbone (Hu et al., LoRA, ICLR 2022), by the package peft.
 
-    directory: a Hugging Face encoder or sentence-transformers directory.
-    pooling: "mean" or "cls"; by default as the directory says, else "mean".
-    max_length: tokens kept of a text; by default as the directory says.
+    rank: of the adapters; 0 for none, and the whole backbone is trained. alpha: their scale; by default the rank.
+    rank_stabilized: scale by alpha over the root of the rank (Kalajdzievski, rsLoRA, 2023), not over the rank.
+    dropout: of the adapters' input.
+    weight_decomposed: learn each weight's size apart from its direction (Liu et al., DoRA, ICML 2024).
+    target: names, or ends of names, of the linear layers that have adapters; none for all of the backbone's.
+    """
+
+    rank: int = 0
+    alpha: float | None = None
+    rank_stabilized: bool = True
+    dropout: float = 0.0
+    weight_decomposed: bool = False
+    target: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _at_least(self, "transformer.lora.", rank=0)
+        if self.alpha is not None and not self.alpha > 0:
+            raise ConfigError(f"transformer.lora.alpha must be greater than 0, but is {self.alpha}.")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"transformer.lora.dropout must be a share in [0, 1), but is {self.dropout}.")
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """A pretrained transformer: an encoder, or a decoder-only language model without its head.
+
+    directory: a Hugging Face or sentence-transformers directory, or one with a GGUF file, or that file.
+    pooling: "mean" over all tokens, "cls", the first of them, "last", or "eos", the end-of-sequence token's, which is put there
+        where the tokenizer does not; by default as the directory says, else "mean".
+    max_length: tokens kept of a text with its prompt, images apart; by default as the directory says. A prompt is never cut.
+    attention: "bidirectional" lets every token of a decoder see all others; "default" is what the model was trained with.
+    query_prompt, label_prompt: what stands around the text, such as "This product text {text} and its image {images}"; {images}
+        is where image embeddings go, before everything where it is not said. By default as the directory says, else the text.
+    images: image embeddings that come with texts.
+    lora: adapters of a frozen backbone.
+    quantization: "4bit" holds the weights that adapters leave frozen in four bits, by the package bitsandbytes.
+    liger: replace parts of the backbone by the kernels of the package liger-kernel, on a GPU.
     projection: output dimension of an added linear layer, or none.
     dtype: of the backbone's weights and activations.
     micro_batch_size: texts encoded at once; with the training option gradient_cache, the activations held are those of this
@@ -97,8 +132,15 @@ class TransformerConfig:
     """
 
     directory: str = ""
-    pooling: Literal["mean", "cls"] | None = None
+    pooling: Literal["mean", "cls", "last", "eos"] | None = None
     max_length: int | None = None
+    attention: Literal["default", "bidirectional"] = "default"
+    query_prompt: str | None = None
+    label_prompt: str | None = None
+    images: ImagesConfig = field(default_factory=ImagesConfig)
+    lora: LoRAConfig = field(default_factory=LoRAConfig)
+    quantization: Literal["none", "4bit"] = "none"
+    liger: bool = False
     projection: int | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
     micro_batch_size: int = 128
@@ -107,11 +149,20 @@ class TransformerConfig:
     gradient_checkpointing: bool = False
     compile: bool = False
     shard: bool = False
-    images: ImagesConfig = field(default_factory=ImagesConfig)
 
     def __post_init__(self) -> None:
         if self.shard and self.compile:
             raise ConfigError("transformer.shard and transformer.compile do not go together; set one of them to false.")
+        if self.lora.rank and self.shard:
+            raise ConfigError(
+                "transformer.shard splits a backbone that is trained whole; set transformer.lora.rank to 0."
+            )
+        if self.lora.rank and self.frozen_layers:
+            raise ConfigError("transformer.lora freezes the whole backbone; set transformer.frozen_layers to 0.")
+        if self.quantization != "none" and not self.lora.rank:
+            raise ConfigError(
+                "Weights of 4 bits cannot be trained; set transformer.lora.rank, or quantization to none."
+            )
         _at_least(self, "transformer.", max_length=3, projection=1, micro_batch_size=1, frozen_layers=0)
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise ConfigError(f"transformer.dropout must be a share in [0, 1), but is {self.dropout}.")

@@ -32,13 +32,17 @@ class RaggedImages:
         """
         parts = []
         for row, one in enumerate(images):
-            part = np.zeros((0, dimension or 0), np.float16) if one is None else np.atleast_2d(np.asarray(one, np.float16))
+            part = (
+                np.zeros((0, dimension or 0), np.float16) if one is None else np.atleast_2d(np.asarray(one, np.float16))
+            )
             if not len(part) or not part.size:
                 part = np.zeros((0, dimension or 0), np.float16)
             elif dimension is None:
                 dimension = part.shape[1]
             if len(part) and part.shape[1:] != (dimension,):
-                raise InputError(f"The images of text {row} have embeddings of {part.shape[-1]} numbers, others {dimension}.")
+                raise InputError(
+                    f"The images of text {row} have embeddings of {part.shape[-1]} numbers, others {dimension}."
+                )
             if not np.isfinite(part).all():
                 raise InputError(f"An image embedding of text {row} is not finite in float16.")
             parts.append(part)

@@ -88,6 +88,13 @@ class Encoder(nn.Module, ABC):
         """Rows of the sequences that `forward` encodes together; their activations are what a graph of them holds."""
         return [np.arange(len(features))] if len(features) else []
 
+    def merged(self) -> Encoder:
+        """An encoder of the same embeddings that needs nothing outside of what it saves; itself where that is so already.
+
+        Raises ConfigError where that cannot be made.
+        """
+        return self
+
     @abstractmethod
     def save(self, directory: Path) -> None:
         """Write everything needed by `load` into an existing empty directory: safetensors and JSON only."""

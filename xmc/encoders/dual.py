@@ -112,6 +112,12 @@ class DualEncoder(nn.Module):
         whole.label_vectors = None if vectors is None else nn.Parameter(vectors, requires_grad=False)
         return whole
 
+    def merge(self) -> None:
+        """Make the towers whole where adapters keep their backbone outside; ConfigError where that cannot be done."""
+        shared = self.label_encoder is self.query_encoder
+        self.query_encoder = self.query_encoder.merged()
+        self.label_encoder = self.query_encoder if shared else self.label_encoder.merged()
+
     def cut(self, dimension: int) -> DualEncoder:
         """The model with embeddings cut to their first numbers; InputError for more than there are."""
         if not 1 <= dimension <= self.dimension:
@@ -213,15 +219,7 @@ def build_encoder(config: TrainConfig, labels: int, generator: torch.Generator) 
     if config.encoder == "static":
         query_encoder = StaticEncoder(config.static, generator)
     else:
-        options = config.transformer
-        query_encoder = TransformerEncoder.from_pretrained(
-            options.directory,
-            options.pooling,
-            options.max_length,
-            options.projection,
-            options.dtype,
-            options.micro_batch_size,
-        )
+        query_encoder = TransformerEncoder.from_config(config.transformer)
     label_encoder = query_encoder if config.share_towers else copy.deepcopy(query_encoder)
     vectors = labels if config.label_vectors == "residual" else 0
     return DualEncoder(

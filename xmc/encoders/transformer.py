@@ -1,34 +1,44 @@
-"""The transformer encoder: any Hugging Face encoder or sentence-transformers directory."""
+"""A pretrained Hugging Face transformer, encoder or decoder, as an encoder: its states pooled into one vector."""
 
 from __future__ import annotations
 
-import contextlib
+import copy
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from xmc.config import LoRAConfig, TransformerConfig
 from xmc.data.tokens import RaggedTokens
+from xmc.encoders.adapters import add_adapters, load_adapters, merged_backbone, save_adapters
+from xmc.encoders.backbones import (
+    BROKEN,
+    positions,
+    quietly,
+    read_backbone,
+    require_package,
+    see_everything,
+    weights_digest,
+)
 from xmc.encoders.base import Encoder, Side
+from xmc.encoders.pooling import POOLINGS, pool
+from xmc.encoders.prompts import Prompt
 from xmc.encoders.sentence_transformers import Dense, read_modules
-from xmc.errors import ConfigError, StoreError
+from xmc.errors import ConfigError, InputError, StoreError
 
 __all__ = ["TransformerEncoder", "TransformerSettings"]
 
 _TOKENISE_AT_ONCE = 4096
 _DEFAULT_LENGTH = 512
-_BROKEN = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, ImportError, SafetensorError)
-"""What transformers and safetensors raise for files that are missing, cut short or do not fit together."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +46,8 @@ class TransformerSettings:
     """What belongs to the encoder besides the backbone: saved in encoder.json.
 
     lower_case, prompt: done to a text before it is tokenised, as the sentence-transformers directory says.
+    query_prompt, label_prompt: templates, see xmc.encoders.prompts. image_dimension: numbers of an image embedding, 0 for none.
+    base, base_digest: with adapters, the directory that the frozen backbone was read from, and what names its weights.
     """
 
     pooling: str
@@ -46,41 +58,66 @@ class TransformerSettings:
     prompt: str = ""
     lower_case: bool = False
     micro_batch_size: int = 128
+    attention: str = "default"
+    query_prompt: str = "{text}"
+    label_prompt: str = "{text}"
+    image_dimension: int = 0
+    most_images: int = 3
+    quantization: str = "none"
+    base: str = ""
+    base_digest: str = ""
 
 
 class TransformerEncoder(Encoder):
     """Tokens through a transformer, pooled into one vector, through dense layers where the directory has some.
 
-    pooling "mean" averages the last hidden states over the text's tokens, "cls" takes the first token's. A text's embedding
-    does not depend on the other texts of a batch. Token dropout removes tokens (never special ones) from the sequence.
-    A sequence without any token, as some tokenizers give for an empty text, is pooled to zero.
+    A text's embedding does not depend on the other texts of a batch, nor on the side on which its tokenizer pads: sequences are
+    padded at the end, and no token sees padding. Token dropout removes tokens (never special ones, nor those of the images)
+    from the sequence. A sequence without any token, as some tokenizers give for an empty text, is pooled to zero.
+
+    Image embeddings go through one linear layer and take places among the tokens, as many as a text has images, up to
+    `most_images` (ViXML, Ortego et al., AAAI 2026, section 3.3). The token `slot`, which no text holds, says where.
     """
 
     kind: ClassVar[str] = "transformer"
 
     def __init__(
-        self, backbone: nn.Module, tokenizer: Any, settings: TransformerSettings, dense: Sequence[Dense] = ()
+        self,
+        backbone: nn.Module,
+        tokenizer: Any,
+        settings: TransformerSettings,
+        dense: Sequence[Dense] = (),
+        lora: LoRAConfig | None = None,
     ) -> None:
+        """lora: what adapters the backbone has; None for none."""
         super().__init__()
-        self.backbone, self.tokenizer, self.settings = backbone, tokenizer, settings
+        self.backbone, self.tokenizer, self.settings, self.lora = backbone, tokenizer, settings, lora
         self.dense = nn.ModuleList(dense)
         config: Any = backbone.config
-        width = int(config.hidden_size)
+        width = hidden = int(config.hidden_size)
         for layer in dense:
             if layer.linear.in_features != width:
                 raise ConfigError(f"A Dense module takes {layer.linear.in_features} numbers, but is given {width}.")
             width = layer.linear.out_features
         self.projection = nn.Linear(width, settings.projection, bias=False) if settings.projection else None
+        self.image_dimension = settings.image_dimension
+        self.image_projection = nn.Linear(self.image_dimension, hidden) if self.image_dimension else None
         self.dimension = settings.projection or width
         self.micro_batch_size = settings.micro_batch_size
         self.equal_calls: Callable[[int], int] | None = None
         """Given how many micro-batches this process has, how many every process goes through: where they compute together."""
-        self._special = sorted(set(tokenizer.all_special_ids))
+        self.slot = max(len(tokenizer), int(config.vocab_size))
+        self._special = sorted({*tokenizer.all_special_ids, self.slot})
         # Set once: setting it at every call is not safe where threads share the encoder.
         self._backend = getattr(tokenizer, "backend_tokenizer", None)
         if self._backend is not None:
             self._backend.no_padding()
-            self._backend.enable_truncation(settings.max_length, direction=tokenizer.truncation_side)
+            self._backend.no_truncation()
+        self._around = self._special_tokens_around()
+        self._prompts: dict[Side, tuple[list[int], str, list[int]]] = {
+            "query": self._tokenised(settings.query_prompt, "transformer.query_prompt"),
+            "label": self._tokenised(settings.label_prompt, "transformer.label_prompt"),
+        }
 
     @property
     def normalize(self) -> bool:
@@ -88,76 +125,75 @@ class TransformerEncoder(Encoder):
         return self.settings.normalize
 
     @classmethod
-    def from_pretrained(
-        cls,
-        directory: str | Path,
-        pooling: str | None = None,
-        max_length: int | None = None,
-        projection: int | None = None,
-        dtype: str = "float32",
-        micro_batch_size: int = 128,
-    ) -> TransformerEncoder:
-        """Read a model directory; only safetensors weights are read, and code in the directory is never run.
+    def from_pretrained(cls, directory: str | Path, **options: Any) -> TransformerEncoder:
+        """Read a model; see `from_config` and, for the options, xmc.config.TransformerConfig."""
+        return cls.from_config(TransformerConfig(str(directory), **options))
 
-        pooling: by default what a sentence-transformers directory says, else "mean".
-        max_length: by default what such a directory says, else what the tokenizer allows, up to 512; never more than the
-            backbone has positions for.
-        projection: the output dimension of an added linear layer, without bias, with random weights; None for no layer.
-        dtype: "float32" or "bfloat16", of the backbone; embeddings are float32.
-        micro_batch_size: texts encoded at once, in order of length.
+    @classmethod
+    def from_config(cls, options: TransformerConfig) -> TransformerEncoder:
+        """Read the model that a configuration names; what is added to it (projections, adapters) has random weights.
 
+        Only safetensors and GGUF weights are read, and code in a directory is never run.
         Raises ConfigError when the directory or a value cannot be used, with the reason.
         """
-        root = Path(directory)
-        if not root.is_dir():
-            raise ConfigError(f"transformer.directory {str(directory)!r} is not a directory with a model.")
-        if dtype not in ("float32", "bfloat16"):
-            raise ConfigError(f"transformer.dtype must be float32 or bfloat16, but is {dtype!r}.")
+        root = Path(options.directory)
+        if not root.is_dir() and not (root.suffix == ".gguf" and root.is_file()):
+            raise ConfigError(f"transformer.directory {options.directory!r} is not a directory with a model.")
+        if options.dtype not in ("float32", "bfloat16"):
+            raise ConfigError(f"transformer.dtype must be float32 or bfloat16, but is {options.dtype!r}.")
         described = read_modules(root)
-        pooling = pooling or described.pooling or "mean"
-        if pooling not in ("mean", "cls"):
-            raise ConfigError(f"{directory} asks for the pooling {pooling!r}; xmc has mean and cls.")
+        pooling = options.pooling or described.pooling or "mean"
+        if pooling not in POOLINGS:
+            raise ConfigError(f"{root} asks for the pooling {pooling!r}; xmc has {', '.join(POOLINGS)}.")
         try:
-            backbone, tokenizer = _read_backbone(described.backbone, dtype)
-        except _BROKEN as error:
-            raise ConfigError(
-                f"{directory} cannot be loaded as a transformer with safetensors weights: {error}"
-            ) from error
-        positions = _positions(backbone)
-        if max_length is None:
-            known = (positions, described.max_length or min(_DEFAULT_LENGTH, tokenizer.model_max_length))
-            length = int(min(limit for limit in known if limit is not None))
-        else:
-            length = max_length
-        if length < 3 or (positions is not None and length > positions):
-            allowed = "3 or more" if positions is None else f"from 3 to {positions}"
-            raise ConfigError(
-                f"transformer.max_length must be {allowed} for the model in {directory}, but is {length}."
-            )
+            backbone, tokenizer = read_backbone(described.backbone, options.dtype, options.quantization)
+        except BROKEN as error:
+            raise ConfigError(f"{root} cannot be loaded as a transformer with safetensors weights: {error}") from error
+        if options.liger:
+            _use_liger(backbone)
+        given = (options.query_prompt, options.label_prompt)
         settings = TransformerSettings(
             pooling,
-            length,
+            _length(options, described.max_length, positions(backbone), tokenizer.model_max_length),
             described.normalize,
-            dtype,
-            projection,
-            described.prompt,
+            options.dtype,
+            options.projection,
+            described.prompt if given == (None, None) else "",
             described.lower_case,
-            micro_batch_size,
+            options.micro_batch_size,
+            options.attention,
+            options.query_prompt or "{text}",
+            options.label_prompt or "{text}",
+            options.images.dimension,
+            options.images.most,
+            options.quantization,
         )
-        return cls(backbone, tokenizer, settings, described.dense)
+        lora = None
+        if options.lora.rank:
+            add_adapters(backbone, options.lora)
+            lora, base = options.lora, described.backbone.resolve()
+            settings = replace(settings, base=str(base), base_digest=weights_digest(base))
+        return cls(backbone, tokenizer, settings, described.dense, lora)
 
     def featurize(self, texts: Sequence[str], side: Side = "query") -> RaggedTokens:
-        """Token ids with special tokens, uint32, cut at max_length."""
+        """Token ids, uint32, with special tokens and the side's prompt; the text is cut so that all are max_length at most.
+
+        With images configured there is one token `slot` among them, which `forward` replaces by the images.
+        """
+        before, blank, after = self._prompts[side]
+        room = self.settings.max_length - len(before) - len(after) + int(self.image_dimension > 0)
+        keep = slice(-room, None) if self.tokenizer.truncation_side == "left" else slice(room)
         ids: list[list[int]] = []
         for start in range(0, len(texts), _TOKENISE_AT_ONCE):
-            ids.extend(self._token_ids([self._prepared(text) for text in texts[start : start + _TOKENISE_AT_ONCE]]))
+            some = [blank + self._prepared(text) for text in texts[start : start + _TOKENISE_AT_ONCE]]
+            ids.extend([*before, *own[keep], *after] for own in self._token_ids(some))
         offsets = np.cumsum([0, *map(len, ids)], dtype=np.int64)
         values = np.fromiter(itertools.chain.from_iterable(ids), np.uint32, count=offsets[-1])
         return RaggedTokens(values, offsets)
 
     @property
     def features_key(self) -> str:
-        """Depends on the tokenizer's content, what is done to a text before it, and the maximal length."""
+        """Depends on the tokenizer's content, what is done to a text before it, prompts, and the maximal length."""
         if self._backend is not None:
             content = json.loads(self._backend.to_str())
             del content["truncation"], content["padding"]
@@ -165,17 +201,20 @@ class TransformerEncoder(Encoder):
             content = [type(self.tokenizer).__name__, self.tokenizer.get_vocab(), repr(self.tokenizer)]
         settings = self.settings
         rest = [settings.prompt, settings.lower_case, settings.max_length, self.tokenizer.truncation_side]
-        digest = hashlib.sha256(json.dumps([content, rest], sort_keys=True).encode()).hexdigest()
+        digest = hashlib.sha256(json.dumps([content, rest, self._prompts], sort_keys=True).encode()).hexdigest()
         return f"transformer-{digest}"
 
     @property
     def special_tokens(self) -> Sequence[int]:
-        """[CLS], [SEP] and their kin."""
+        """[CLS], [SEP] and their kin, and the images' slot."""
         return self._special
 
     def micro_batches(self, features: RaggedTokens) -> list[npt.NDArray[np.int64]]:
         """Texts in order of length, `micro_batch_size` at a time, so that little is padded."""
-        order = np.argsort(features.lengths, kind="stable")
+        lengths = features.lengths
+        if features.images is not None:
+            lengths = lengths + np.minimum(features.images.counts, self.settings.most_images)
+        order = np.argsort(lengths, kind="stable")
         size = self.micro_batch_size
         count = -(-len(order) // size)
         if self.equal_calls is not None:
@@ -183,7 +222,12 @@ class TransformerEncoder(Encoder):
         return [order[place * size : (place + 1) * size] for place in range(count)]
 
     def forward(self, features: RaggedTokens) -> Tensor:
-        """Embeddings [n, D] float32 (float64 for a backbone in float64) on the module's device."""
+        """Embeddings [n, D] float32 (float64 for a backbone in float64) on the module's device.
+
+        Raises InputError for images that the encoder does not take.
+        """
+        if features.images is not None and self.images_of(features.images) is None:
+            raise InputError("This encoder takes no images; set transformer.images.dimension, or leave them out.")
         device = next(self.backbone.parameters()).device
         batches = self.micro_batches(features)
         if not batches:
@@ -192,26 +236,51 @@ class TransformerEncoder(Encoder):
         inverse = torch.from_numpy(np.argsort(np.concatenate(batches), kind="stable")).to(device)
         return torch.cat(parts)[inverse]
 
+    def merged(self) -> TransformerEncoder:
+        """An encoder whose adapters are part of its weights, for the same embeddings up to rounding; itself without any."""
+        if self.lora is None:
+            return self
+        settings = replace(self.settings, base="", base_digest="")
+        whole = TransformerEncoder(
+            merged_backbone(self.backbone), self.tokenizer, settings, copy.deepcopy(self._layers())
+        )
+        whole.load_state_dict(self._own_tensors(), strict=False)
+        return whole.eval()
+
     def save(self, directory: Path) -> None:
-        """Write encoder.json, backbone/ in Hugging Face layout, and encoder.safetensors for dense layers and projection."""
+        """Write encoder.json, backbone/ in Hugging Face layout, and encoder.safetensors for dense layers and projections.
+
+        With adapters, backbone/ holds these alone, as peft reads them, and the tokenizer.
+        """
         layers = [
             {"activation": layer.activation_name, "bias": layer.linear.bias is not None} for layer in self._layers()
         ]
-        settings = {"kind": self.kind, "transformer": asdict(self.settings), "dense": layers}
+        lora = None if self.lora is None else asdict(self.lora)
+        settings = {"kind": self.kind, "transformer": asdict(self.settings), "dense": layers, "lora": lora}
         (directory / "encoder.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-        with _no_progress_bar():
-            self.backbone.save_pretrained(directory / "backbone")  # type: ignore[operator]
+        if self.lora is None:
+            with quietly():
+                self.backbone.save_pretrained(directory / "backbone")  # type: ignore[operator]
+        else:
+            (directory / "backbone").mkdir()
+            save_adapters(self.backbone, self.lora, directory / "backbone")
         self.tokenizer.save_pretrained(directory / "backbone")
-        extra = {name: value for name, value in self.state_dict().items() if not name.startswith("backbone.")}
-        save_file({name: value.cpu().contiguous() for name, value in extra.items()}, directory / "encoder.safetensors")
+        save_file(
+            {name: value.cpu().contiguous() for name, value in self._own_tensors().items()},
+            directory / "encoder.safetensors",
+        )
 
     @classmethod
     def load(cls, directory: Path) -> TransformerEncoder:
-        """Read an encoder written by `save`; StoreError when the files do not fit together."""
+        """Read an encoder written by `save`; StoreError when the files, or the backbone that adapters need, do not fit."""
         try:
             stored = json.loads((directory / "encoder.json").read_text(encoding="utf-8"))
             settings = TransformerSettings(**stored["transformer"])
-            backbone, tokenizer = _read_backbone(directory / "backbone", settings.dtype)
+            lora = None if stored["lora"] is None else _lora(stored["lora"])
+            base = directory / "backbone" if lora is None else _base(settings)
+            backbone, tokenizer = read_backbone(base, settings.dtype, settings.quantization)
+            if lora is not None:
+                load_adapters(backbone, lora, directory / "backbone")
             tensors = load_file(directory / "encoder.safetensors")
             dense = [
                 Dense.from_tensors(
@@ -219,12 +288,18 @@ class TransformerEncoder(Encoder):
                 )
                 for i, layer in enumerate(stored["dense"])
             ]
-            loaded = cls(backbone, tokenizer, settings, dense)
-            if loaded.projection is not None:
-                loaded.projection.load_state_dict({"weight": tensors["projection.weight"]})
-        except (*_BROKEN, ConfigError) as error:
+            loaded = cls(backbone, tokenizer, settings, dense, lora)
+            outcome = loaded.load_state_dict(tensors, strict=False)
+            lacking = [name for name in outcome.missing_keys if not name.startswith("backbone.")]
+            if lacking or outcome.unexpected_keys:
+                raise ValueError(f"encoder.safetensors does not fit: {[*lacking, *outcome.unexpected_keys][0]}.")
+        except (*BROKEN, ConfigError) as error:
             raise StoreError(f"{directory} does not hold a transformer encoder that can be read: {error}") from error
         return loaded
+
+    def _own_tensors(self) -> dict[str, Tensor]:
+        """What is not the backbone's."""
+        return {name: value for name, value in self.state_dict().items() if not name.startswith("backbone.")}
 
     def _layers(self) -> list[Dense]:
         return [layer for layer in self.dense if isinstance(layer, Dense)]
@@ -234,80 +309,140 @@ class TransformerEncoder(Encoder):
         return text.lower() if self.settings.lower_case else text
 
     def _token_ids(self, texts: list[str]) -> list[list[int]]:
+        """Of each text alone, without special tokens around it."""
         if self._backend is not None:
-            return [encoding.ids for encoding in self._backend.encode_batch_fast(texts)]
-        encoded = self.tokenizer(
-            texts, truncation=True, max_length=self.settings.max_length, padding=False, verbose=False
-        )
+            return [encoding.ids for encoding in self._backend.encode_batch_fast(texts, add_special_tokens=False)]
+        encoded = self.tokenizer(texts, add_special_tokens=False, truncation=False, padding=False, verbose=False)
         return list(encoded["input_ids"])
+
+    def _special_tokens_around(self) -> tuple[list[int], list[int]]:
+        """The special tokens that the tokenizer puts before and after a text, with "eos" pooling at least that one after."""
+        inner = self._token_ids(["a"])[0]
+        whole = self.tokenizer("a", verbose=False)["input_ids"]
+        place = next((i for i in range(len(whole) + 1) if whole[i : i + len(inner)] == inner), None)
+        if place is None:
+            raise ConfigError(
+                "The tokenizer changes a text's tokens when it puts special ones around them; xmc does not."
+            )
+        return list(whole[:place]), list(whole[place + len(inner) :])
+
+    def _tokenised(self, template: str, key: str) -> tuple[list[int], str, list[int]]:
+        """Tokens before the text, blanks before it, and tokens after it."""
+        prompt = Prompt.parse(template, key, self.image_dimension > 0)
+        first, last = self._around
+        before, after = (
+            [token for piece in pieces for token in ([self.slot] if piece is None else self._token_ids([piece])[0])]
+            for pieces in (prompt.before, prompt.after)
+        )
+        slot_first = before[:1] == [self.slot] and "{images}" not in template
+        before = [self.slot, *first, *before[1:]] if slot_first else [*first, *before]
+        after = [*after, *last]
+        if self.settings.pooling == "eos":
+            end = self.tokenizer.eos_token_id
+            if end is None:
+                raise ConfigError(
+                    "transformer.pooling is eos, but the tokenizer has no end-of-sequence token; use last."
+                )
+            if after[-1:] != [end]:
+                after.append(end)
+        taken = len(before) + len(after) - int(self.image_dimension > 0)
+        if taken >= self.settings.max_length:
+            raise ConfigError(
+                f"{key} and special tokens take {taken} tokens, which leaves a text none of transformer.max_length "
+                f"{self.settings.max_length}; raise it."
+            )
+        return before, prompt.blank, after
 
     def _encode(self, features: RaggedTokens, device: torch.device) -> Tensor:
         if not len(features):  # for the sake of the other processes: the backbone runs on an empty text
             return self._encode(RaggedTokens(features.values, np.zeros(2, np.int64)), device)[:0]
-        lengths = torch.from_numpy(features.lengths)
-        width = max(1, int(lengths.max()))
-        mask = torch.arange(width)[None, :] < lengths[:, None]
+        values, lengths, pictures = self._with_images(features)
+        sizes = torch.from_numpy(lengths)
+        width = max(1, int(sizes.max()))
+        mask = torch.arange(width)[None, :] < sizes[:, None]
         padding = self.tokenizer.pad_token_id
         ids = torch.full(mask.shape, 0 if padding is None else padding, dtype=torch.int64)
-        ids[mask] = torch.from_numpy(features.values.astype(np.int64))
+        ids[mask] = torch.from_numpy(values.astype(np.int64))
         if device.type == "cuda":
             ids, mask = ids.pin_memory().to(device, non_blocking=True), mask.pin_memory().to(device, non_blocking=True)
         # Attention over nothing is not a number, and its gradient too: an empty sequence attends to one padding token.
         attention = mask.clone()
         attention[:, 0] = True
-        hidden: Tensor = self.backbone(input_ids=ids, attention_mask=attention.long()).last_hidden_state
+        places = ids == self.slot if self.image_projection is not None else None
+        inputs = {"input_ids": ids} if places is None else {"inputs_embeds": self._inputs(ids, places, pictures)}
+        seen = attention.long()
+        if self.settings.attention == "bidirectional":
+            seen = see_everything(attention, next(self.backbone.parameters()).dtype)
+        hidden: Tensor = self.backbone(**inputs, attention_mask=seen).last_hidden_state
         hidden = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
-        weights = mask[:, :, None].to(hidden)
-        if self.settings.pooling == "cls":
-            pooled = hidden[:, 0] * weights[:, 0]
-        else:
-            pooled = (hidden * weights).sum(1) / weights.sum(1).clamp_min(1.0)
+        pooled = pool(hidden, mask, places, self.settings.pooling)
         for layer in self._layers():
             pooled = layer.forward(pooled)
         return pooled if self.projection is None else self.projection.forward(pooled)
 
+    def _with_images(
+        self, features: RaggedTokens
+    ) -> tuple[npt.NDArray[np.unsignedinteger], npt.NDArray[np.int64], npt.NDArray[np.float16] | None]:
+        """Tokens with the slot once for each image that is used, the lengths of sequences, and the images [m, I]."""
+        if not self.image_dimension:
+            return features.values, features.lengths, None
+        counts = np.zeros(len(features), np.int64)
+        pictures = np.zeros((0, self.image_dimension), np.float16)
+        if features.images is not None:
+            counts = np.minimum(features.images.counts, self.settings.most_images)
+            rank = np.arange(len(features.images.values)) - np.repeat(
+                features.images.offsets[:-1], features.images.counts
+            )
+            pictures = features.images.values[rank < self.settings.most_images]
+        rows = np.repeat(np.arange(len(features)), features.lengths)
+        repeats = np.where(features.values == self.slot, counts[rows], 1)
+        lengths = np.bincount(rows, weights=repeats, minlength=len(features)).astype(np.int64)
+        return np.repeat(features.values, repeats), lengths, pictures
 
-def _read_backbone(directory: Path, dtype: str) -> tuple[nn.Module, Any]:
-    """The model and the tokenizer in a directory in Hugging Face layout; ValueError where the weights do not fill the model."""
-    from transformers import AutoModel, AutoTokenizer
+    def _inputs(self, ids: Tensor, places: Tensor, pictures: npt.NDArray[np.float16] | None) -> Tensor:
+        """Input embeddings [n, T, W] of tokens, and of images at their places."""
+        table: Any = self.backbone.get_input_embeddings()  # type: ignore[operator]
+        embedded: Tensor = table(torch.where(places, 0, ids))
+        if pictures is None or not len(pictures) or self.image_projection is None:
+            return embedded
+        own = torch.from_numpy(np.ascontiguousarray(pictures)).to(embedded.device)
+        projected = self.image_projection(own.to(self.image_projection.weight))
+        return embedded.masked_scatter(places[:, :, None], projected.to(embedded))
 
-    tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
-    with _no_progress_bar():
-        backbone, loading = AutoModel.from_pretrained(
-            directory,
-            trust_remote_code=False,
-            local_files_only=True,
-            use_safetensors=True,
-            dtype=getattr(torch, dtype),
-            output_loading_info=True,
+
+def _length(options: TransformerConfig, described: int | None, known: int | None, tokenizer_length: int) -> int:
+    """The maximal length, as asked for or as the directory allows, beside as many images as are used."""
+    room = None if known is None else known - (options.images.most if options.images.dimension else 0)
+    if options.max_length is None:
+        limits = (room, described or min(_DEFAULT_LENGTH, tokenizer_length))
+        length = int(min(limit for limit in limits if limit is not None))
+    else:
+        length = options.max_length
+    if length < 3 or (room is not None and length > room):
+        allowed = "3 or more" if room is None else f"from 3 to {room}"
+        raise ConfigError(
+            f"transformer.max_length must be {allowed} for the model in {options.directory}, but is {length}."
         )
-    if backbone.config.is_encoder_decoder:
-        raise ValueError("it is an encoder with a decoder; xmc encodes with models that have one stack of layers.")
-    # Embeddings are pooled from the last layer; what a checkpoint holds or lacks of BERT's own pooler does not matter.
-    missing = sorted(name for name in loading["missing_keys"] if not name.startswith("pooler."))
-    if missing:
-        raise ValueError(f"its weights lack {missing[0]} and {len(missing) - 1} more.")
-    return backbone, tokenizer
+    return length
 
 
-def _positions(backbone: nn.Module) -> int | None:
-    """How many tokens the backbone has learned positions for; None where it has no table of them."""
-    table = getattr(getattr(backbone, "embeddings", None), "position_embeddings", None)
-    if not isinstance(table, nn.Embedding):
-        return None
-    # RoBERTa and its kin count positions from the padding token's id + 1.
-    return table.num_embeddings if table.padding_idx is None else table.num_embeddings - table.padding_idx - 1
+def _use_liger(backbone: nn.Module) -> None:
+    require_package("liger_kernel", "transformer.liger is true", "liger-kernel")
+    from liger_kernel.transformers.monkey_patch import _apply_liger_kernel_to_instance
+
+    _apply_liger_kernel_to_instance(model=backbone)
 
 
-@contextlib.contextmanager
-def _no_progress_bar() -> Iterator[None]:
-    """Reading and writing weights takes a moment; transformers' own bars would also be drawn where there is no terminal."""
-    from transformers.utils import logging
+def _lora(stored: dict[str, Any]) -> LoRAConfig:
+    return LoRAConfig(**{**stored, "target": tuple(stored["target"])})
 
-    enabled = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if enabled:
-            logging.enable_progress_bar()
+
+def _base(settings: TransformerSettings) -> Path:
+    """The directory of the backbone that adapters were trained on; ValueError where it is gone or another."""
+    base = Path(settings.base)
+    remedy = "Put it back, or load a run that `xmc export` made whole while it was there."
+    if not base.exists():
+        raise ValueError(f"its adapters need the backbone in {base}, which is not there. {remedy}")
+    if weights_digest(base) != settings.base_digest:
+        raise ValueError(f"its adapters were trained on other weights than those in {base}. {remedy}")
+    return base
