@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 __all__ = [
     "ConfigError",
     "DataError",
@@ -11,6 +13,7 @@ __all__ = [
     "StoreError",
     "TrainingError",
     "XMCError",
+    "require_package",
 ]
 
 
@@ -44,3 +47,12 @@ class TrainingError(XMCError):
 
 class DependencyError(XMCError):
     """An optional dependency is needed and is not installed; the message carries the command that installs it."""
+
+
+def require_package(name: str, why: str, install: str) -> None:
+    """Raise DependencyError, with the command that installs it, where an optional package is not there.
+
+    why: a clause that the sentence begins with.
+    """
+    if importlib.util.find_spec(name) is None:
+        raise DependencyError(f"{why}, which needs the package {name}: pip install {install}")

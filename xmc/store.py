@@ -44,7 +44,7 @@ __all__ = [
     "sha256_file",
 ]
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 MANIFEST = "manifest.json"
 LOG = "metrics.jsonl"
 """A log that grows while a directory is rewritten: carried over, never listed in the manifest."""

@@ -101,6 +101,56 @@ def inspect(
     _print(run(Dataset.load(dataset)))
 
 
+@app.command()
+def embed_images(
+    dataset: Annotated[Path, typer.Argument(help="Canonical directory.")],
+    model: Annotated[Path, typer.Option(help="Hugging Face directory with a vision model and its image processor.")],
+    images: Annotated[
+        Path, typer.Option(help="Parquet, CSV or JSONL file with columns uid and path, a line an image.")
+    ],
+    of: Annotated[str, typer.Option(help='A split, or "labels".')] = "labels",
+    root: Annotated[Path | None, typer.Option(help="Where relative paths start; by default where the file is.")] = None,
+    max_images: Annotated[int, typer.Option(min=1, help="So many of a text's images at most.")] = 3,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images embedded at once.")] = 32,
+    device: Annotated[str, typer.Option(help='"cpu", "cuda", "cuda:1" or "auto".')] = "auto",
+) -> None:
+    """Embed image files and add them to a data set. Can be stopped: the same command goes on.
+
+    Files that cannot be read are skipped, and listed with the reason in images-<of>.broken.csv.
+    """
+    from xmc.errors import require_package
+
+    require_package("PIL", "xmc data embed-images reads image files", "pillow")
+    from xmc.data.dataset import Dataset
+    from xmc.data.embed_images import embed_images as run
+
+    data = Dataset.load(dataset)
+    done = run(data, of, images, model, root=root, most=max_images, batch_size=batch_size, device=device)
+    typer.echo(f"{done.images:,} images of {done.texts:,} of {len(data.images(of) or ()):,} {of} embedded")
+    if done.broken:
+        typer.echo(f"skipped: {len(done.broken):,} files that cannot be read, see {dataset}/images-{of}.broken.csv")
+    for count, what in ((done.unknown_uids, "of unknown uids"), (done.too_many, f"beyond {max_images} a text")):
+        if count:
+            typer.echo(f"left out: {count:,} lines {what}")
+
+
+@app.command()
+def import_images(
+    dataset: Annotated[Path, typer.Argument(help="Canonical directory.")],
+    source: Annotated[Path, typer.Argument(help="Folder with ViXML's *_embs_*.npy and map files.")],
+    read_object_arrays: Annotated[
+        bool, typer.Option(help="Read lists of numbers, and nothing else, from maps that hold Python objects.")
+    ] = False,
+) -> None:
+    """Add the image embeddings of ViXML's data sets to a data set of the same rows."""
+    from xmc.data.dataset import Dataset
+    from xmc.data.vixml_images import import_vixml_images
+
+    found = import_vixml_images(Dataset.load(dataset), source, read_object_arrays=read_object_arrays)
+    for name, (images, texts) in found.items():
+        typer.echo(f"{name}: {images:,} images of {texts:,} texts")
+
+
 def _columns(uid: str, text: str, labels: str, relevance: str, separator: str) -> Columns:
     from xmc.data.readers import Columns
 
@@ -124,6 +174,8 @@ def _print(found: Inspection) -> None:
     for title, values in cells.items():
         table.add_row(title, *values)
     console.print(table)
+    for name, (images, texts) in found.images.items():
+        console.print(f"images of {name}: {images:,}, of {texts:,} texts")
     console.print(f"label characters: {_line(found.label_characters)}")
     table = Table("decile", title="Training queries per label, labels in ten equal groups, rarest first")
     for column in ("lowest", "mean", "highest"):

@@ -26,6 +26,7 @@ from xmc.data.dataset import (
     combine_hashes,
     write_properties,
 )
+from xmc.data.image_files import write_images
 from xmc.data.rows import Defect, Row, Source
 from xmc.errors import DataError
 from xmc.metrics import propensity_parameters
@@ -75,11 +76,13 @@ def convert(
     with job.progress:
         label_rows = job.write_table("labels", LABEL_SCHEMA, None, None)
         job.add_label_columns(label_rows)
+        job.write_images("labels", label_rows)
         splits = {}
         for split in source.splits:
             query_rows = job.write_table(f"queries-{split}", QUERY_SCHEMA, split, label_rows)
             splits[split] = int((query_rows >= 0).sum())
             job.write_filter(split, query_rows, label_rows)
+            job.write_images(split, query_rows)
     write_properties(
         directory,
         {
@@ -143,6 +146,15 @@ class _Job:
             table = table.append_column(name, kept[name])
         with atomic_file(file) as temporary:
             pq.write_table(table, temporary, compression="zstd", compression_level=9)
+
+    def write_images(self, name: str, rows: npt.NDArray[np.int64]) -> None:
+        """Write the images of a split's queries, or of the labels, without those of dropped rows, if there are any."""
+        images, file = self.source.images(name), self.directory / f"images-{name}.arrow"
+        if images is None:
+            file.unlink(missing_ok=True)
+            return
+        kept = images if bool((rows >= 0).all()) else images.take(np.flatnonzero(rows >= 0))
+        self.hashes[f"images-{name}"] = write_images(kept, file)
 
     def write_filter(self, split: str, query_rows: npt.NDArray[np.int64], label_rows: npt.NDArray[np.int64]) -> None:
         """Write a split's filter in the new row numbers, if it has one."""

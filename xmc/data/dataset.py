@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy.sparse import csr_matrix
 
+from xmc.data.image_files import content_of, digest_of, read_images, write_images
 from xmc.data.images import RaggedImages
 from xmc.errors import DataError, InputError
 from xmc.store import atomic_file
@@ -39,7 +40,7 @@ Lists = Sequence[Sequence[int]]
 
 @dataclass(frozen=True)
 class LabelTable:
-    """The L labels, by row: uids and texts, Arrow strings, and further columns, perhaps none."""
+    """The L labels, by row: uids and texts, Arrow strings, further columns, perhaps none, and images, None without any."""
 
     uids: pa.ChunkedArray
     texts: pa.ChunkedArray
@@ -55,6 +56,7 @@ class Split:
     """The n queries of a split, by row.
 
     uids, texts: Arrow strings. positives: scipy CSR float32 [n, L], sorted, the value is the relevance (1 without any).
+    images: embeddings of the images of each query; None where the data set has none.
     """
 
     uids: pa.ChunkedArray
@@ -68,7 +70,8 @@ class Split:
     def take(self, rows: npt.NDArray[np.integer]) -> Split:
         """The queries `rows`, in that order."""
         places = pa.array(rows)
-        return Split(self.uids.take(places), self.texts.take(places), self.positives[rows])
+        images = None if self.images is None else self.images.take(rows)
+        return Split(self.uids.take(places), self.texts.take(places), self.positives[rows], images)
 
 
 class ContentHash:
@@ -116,11 +119,18 @@ class Dataset:
     (7488, 11313, ('train', 'test'))
     """
 
-    def __init__(self, properties: Mapping[str, Any], directory: Path | None, tables: Mapping[str, pa.Table]) -> None:
+    def __init__(
+        self,
+        properties: Mapping[str, Any],
+        directory: Path | None,
+        tables: Mapping[str, pa.Table],
+        images: Mapping[str, RaggedImages] | None = None,
+    ) -> None:
         """Use `load` or `from_lists`. `tables` by file stem; what is not there is read from `directory`."""
         self.properties = dict(properties)
         self.directory = directory
         self._tables = dict(tables)
+        self._images: dict[str, RaggedImages | None] = dict(images or {})
         self._split_cache: dict[str, Split] = {}
 
     @classmethod
@@ -160,10 +170,12 @@ class Dataset:
         query_uids: Mapping[str, Sequence[str]] | None = None,
         filters: Mapping[str, npt.NDArray[np.integer]] | None = None,
         propensity: tuple[float, float] = (0.55, 1.5),
+        images: Mapping[str, RaggedImages] | None = None,
     ) -> Dataset:
         """Build from lists: for each split the query texts and, for each query, the rows of its labels.
 
-        Uids are row numbers unless given. Raises InputError for lengths that do not match or label rows out of range.
+        Uids are row numbers unless given. images: by split, and of "labels". Raises InputError for lengths that do not match
+        or label rows out of range.
         """
         uids = [str(row) for row in range(len(label_texts))] if label_uids is None else list(label_uids)
         tables = {"labels": pa.table({"uid": uids, "text": list(label_texts)}, schema=LABEL_SCHEMA)}
@@ -186,9 +198,11 @@ class Dataset:
             "labels": len(label_texts),
             "splits": {split: len(texts) for split, (texts, _) in splits.items()},
         }
-        dataset = cls(properties, None, tables)
+        dataset = cls(properties, None, tables, images)
         for split in splits:
             dataset.split(split)
+        for name in images or {}:
+            dataset.images(name)
         return dataset
 
     @property
@@ -217,7 +231,7 @@ class Dataset:
                 f"The label table of {self.directory or self.name} has a column called id, which a run has of its own; "
                 f"give it another name."
             )
-        return LabelTable(table["uid"], table["text"], columns)
+        return LabelTable(table["uid"], table["text"], columns, self.images("labels"))
 
     def split(self, name: str) -> Split:
         """The queries of a split. Raises DataError for an unknown split or label rows out of range."""
@@ -227,8 +241,36 @@ class Dataset:
             table = self._table(f"queries-{name}", QUERY_SCHEMA)
             where = f"{self.directory or self.name}: queries-{name}.parquet"
             positives = _positives(table, len(self.labels), where)
-            self._split_cache[name] = Split(table["uid"], table["text"], positives)
+            self._split_cache[name] = Split(table["uid"], table["text"], positives, self.images(name))
         return self._split_cache[name]
+
+    def images(self, name: str) -> RaggedImages | None:
+        """Image embeddings of a split's queries, or of "labels"; None where there are none.
+
+        Raises DataError for as many as are not its rows, and for embeddings of another length than its others'.
+        """
+        if name not in self._images:
+            file = self._image_file(name)
+            self._images[name] = None if file is None else read_images(file)
+        found = self._images[name]
+        if found is None:
+            return None
+        stem, schema = ("labels", LABEL_SCHEMA) if name == "labels" else (f"queries-{name}", QUERY_SCHEMA)
+        where, rows = self.directory or self.name, len(self._table(stem, schema))
+        if len(found) != rows:
+            raise DataError(f"{where}: there are images of {len(found)} of {name}, but {rows} rows in {stem}.parquet.")
+        others = {one.dimension for one in self._images.values() if one is not None} - {found.dimension}
+        if others:
+            raise DataError(
+                f"{where}: images of {name} have embeddings of {found.dimension} numbers, others {min(others)}; "
+                f"make all of them with one model."
+            )
+        return found
+
+    @property
+    def image_names(self) -> tuple[str, ...]:
+        """The splits, and "labels", that have images."""
+        return tuple(name for name in ("labels", *self.splits) if self.images(name) is not None)
 
     def filter(self, name: str = "test") -> npt.NDArray[np.int64]:
         """Pairs (query row, label row), int64 [m, 2], to remove from a split's predictions and ground truth."""
@@ -251,6 +293,8 @@ class Dataset:
             content = ContentHash()
             content.update(self._table(stem, schema).select(schema.names))
             hashes[stem] = content.hexdigest()
+        for name in self.image_names:
+            hashes[f"images-{name}"] = self._image_content(name)
         return combine_hashes(hashes)
 
     def save(self, directory: str | Path) -> None:
@@ -261,7 +305,48 @@ class Dataset:
         for stem, schema in self._stems():
             with atomic_file(directory / f"{stem}.parquet") as temporary:
                 pq.write_table(self._table(stem, schema), temporary, compression="zstd")
+        for name in self.image_names:
+            images = self.images(name)
+            if images is not None:
+                write_images(images, directory / f"images-{name}.arrow")
         write_properties(directory, {**self.properties, "fingerprint": self.fingerprint})
+
+    def add_images(self, name: str, images: RaggedImages) -> None:
+        """Write the images of a split, or of "labels", into the data set's directory, in place of those it has.
+
+        Raises DataError for a data set without a directory, an unknown split, and images that do not fit.
+        """
+        if self.directory is None:
+            raise DataError(f"The data set {self.name!r} has no directory; save it first.")
+        if name != "labels":
+            self.split(name)
+        before = self._images.get(name)
+        self._images[name] = images
+        try:
+            self.images(name)
+        except DataError:
+            self._images[name] = before
+            raise
+        file = self.directory / f"images-{name}.arrow"
+        (self.directory / "dataset.json").unlink()  # so that what follows is whole or not at all
+        write_images(images, file)
+        self._images.pop(name)
+        self._split_cache.pop(name, None)
+        self.__dict__.pop("fingerprint", None)
+        self.__dict__.pop("labels", None)
+        self.properties.pop("fingerprint", None)
+        self.properties["fingerprint"] = self.fingerprint
+        write_properties(self.directory, self.properties)
+
+    def _image_file(self, name: str) -> Path | None:
+        file = None if self.directory is None else self.directory / f"images-{name}.arrow"
+        return file if file is not None and file.exists() else None
+
+    def _image_content(self, name: str) -> str:
+        file, images = self._image_file(name), self._images.get(name)
+        if file is not None:
+            return content_of(file)
+        return "" if images is None else digest_of(images)
 
     def _stems(self) -> list[tuple[str, pa.Schema]]:
         stems = [("labels", LABEL_SCHEMA)]

@@ -32,23 +32,22 @@ class RaggedImages:
         """
         parts = []
         for row, one in enumerate(images):
-            part = (
-                np.zeros((0, dimension or 0), np.float16) if one is None else np.atleast_2d(np.asarray(one, np.float16))
-            )
-            if not len(part) or not part.size:
-                part = np.zeros((0, dimension or 0), np.float16)
-            elif dimension is None:
-                dimension = part.shape[1]
-            if len(part) and part.shape[1:] != (dimension,):
-                raise InputError(
-                    f"The images of text {row} have embeddings of {part.shape[-1]} numbers, others {dimension}."
-                )
-            if not np.isfinite(part).all():
-                raise InputError(f"An image embedding of text {row} is not finite in float16.")
-            parts.append(part)
-        filled = [part for part in parts if len(part)]
-        values = np.concatenate(filled) if filled else np.zeros((0, dimension or 0), np.float16)
-        return cls(values, np.cumsum([0, *map(len, parts)], dtype=np.int64))
+            with np.errstate(over="ignore"):
+                part = np.asarray([] if one is None else one, np.float16)
+            if part.size:
+                part = np.atleast_2d(part)
+                dimension = part.shape[-1] if dimension is None else dimension
+                if part.shape[1:] != (dimension,):
+                    raise InputError(
+                        f"The images of text {row} have embeddings of {part.shape[-1]} numbers, others {dimension}."
+                    )
+                if not np.isfinite(part).all():
+                    raise InputError(f"An image embedding of text {row} is not finite in float16.")
+            parts.append(part if part.size else None)
+        values = [part for part in parts if part is not None]
+        counts = [0 if part is None else len(part) for part in parts]
+        whole = np.concatenate(values) if values else np.zeros((0, dimension or 0), np.float16)
+        return cls(whole, np.cumsum([0, *counts], dtype=np.int64))
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

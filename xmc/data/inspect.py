@@ -30,7 +30,8 @@ class Inspection:
 
     queries, queries_without_labels, labels_per_query, query_characters: by split. queries_per_label_deciles: of ten groups
     of labels of equal number, rarest first, (lowest, mean, highest) number of training queries. zero_shot_labels: labels
-    without a training query; zero_shot_pairs: by split, the share of its positive pairs that are of such labels.
+    without a training query; zero_shot_pairs: by split, the share of its positive pairs that are of such labels. images: by
+    split, and of "labels", where there are any: their number, and that of the texts that have at least one.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Inspection:
     query_characters: dict[str, Spread]
     label_characters: Spread
     filter_pairs: dict[str, int]
+    images: dict[str, tuple[int, int]]
 
 
 def inspect(dataset: Dataset) -> Inspection:
@@ -69,7 +71,13 @@ def inspect(dataset: Dataset) -> Inspection:
         query_characters={name: _spread(_lengths(split.texts)) for name, split in splits.items()},
         label_characters=_spread(_lengths(dataset.labels.texts)),
         filter_pairs={name: len(dataset.filter(name)) for name in dataset.splits},
+        images=_images(dataset),
     )
+
+
+def _images(dataset: Dataset) -> dict[str, tuple[int, int]]:
+    found = {name: dataset.images(name) for name in dataset.image_names}
+    return {name: (len(one.values), int((one.counts > 0).sum())) for name, one in found.items() if one is not None}
 
 
 def _lengths(texts: pa.ChunkedArray) -> npt.NDArray[np.int64]:

@@ -11,6 +11,7 @@ from typing import Literal
 
 import pyarrow as pa
 
+from xmc.data.images import RaggedImages
 from xmc.errors import DataError
 
 __all__ = ["Defect", "Row", "Source", "find_file", "read_lines", "row_defects"]
@@ -61,6 +62,10 @@ class Source:
 
     def label_columns(self) -> pa.Table | None:
         """Columns of the label table besides uid and text, by row; None in layouts that have none."""
+        return None
+
+    def images(self, name: str) -> RaggedImages | None:
+        """Images of a split's queries, or of "labels", by row; None in layouts that have none."""
         return None
 
     def queries(self, split: str, labels: int) -> Iterator[Row | Defect]:

@@ -11,8 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from xmc.config import LoRAConfig
-from xmc.encoders.backbones import require_package
-from xmc.errors import ConfigError
+from xmc.errors import ConfigError, require_package
 
 __all__ = ["add_adapters", "load_adapters", "merged_backbone", "save_adapters"]
 
@@ -23,7 +22,7 @@ PREFIX = "base_model.model."
 def add_adapters(backbone: Any, config: LoRAConfig) -> None:
     """Put untrained adapters, float32, on the linear layers of a backbone, and freeze all else (Hu et al., LoRA, ICLR 2022).
 
-    Raises ConfigError where peft is not installed, or a target is no linear layer.
+    Raises DependencyError where peft is not installed, ConfigError where a target is no linear layer.
     """
     require_package("peft", f"transformer.lora.rank is {config.rank}", "peft")
     from peft import inject_adapter_in_model

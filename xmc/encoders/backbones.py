@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from xmc.errors import ConfigError
+from xmc.errors import require_package
 from xmc.store import sha256_file
 
 __all__ = [
@@ -21,7 +20,6 @@ __all__ = [
     "positions",
     "quietly",
     "read_backbone",
-    "require_package",
     "see_everything",
     "weights_digest",
 ]
@@ -34,7 +32,7 @@ def read_backbone(directory: Path, dtype: str, quantization: str = "none") -> tu
     """The model, without a head, and the tokenizer, from a directory in Hugging Face layout or a GGUF file.
 
     Only safetensors and GGUF weights are read, and code in the directory is never run. ValueError where the weights do not
-    fill the model, ConfigError where a package is wanted.
+    fill the model, DependencyError where a package is wanted.
     """
     from transformers import AutoModel, AutoTokenizer
 
@@ -64,12 +62,6 @@ def read_backbone(directory: Path, dtype: str, quantization: str = "none") -> tu
         raise ValueError(f"its weights lack {missing[0]} and {len(missing) - 1} more.")
     backbone.config.use_cache = False  # one forward pass a text: keys and values would be kept for nothing
     return backbone, tokenizer
-
-
-def require_package(name: str, why: str, install: str) -> None:
-    """Raise ConfigError, with the command that installs it, where an optional package is not there."""
-    if importlib.util.find_spec(name) is None:
-        raise ConfigError(f"{why}, which needs the package {name}: pip install {install}")
 
 
 def positions(backbone: Any) -> int | None:

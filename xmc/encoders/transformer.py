@@ -25,7 +25,6 @@ from xmc.encoders.backbones import (
     positions,
     quietly,
     read_backbone,
-    require_package,
     see_everything,
     weights_digest,
 )
@@ -33,7 +32,7 @@ from xmc.encoders.base import Encoder, Side
 from xmc.encoders.pooling import POOLINGS, pool
 from xmc.encoders.prompts import Prompt
 from xmc.encoders.sentence_transformers import Dense, read_modules
-from xmc.errors import ConfigError, InputError, StoreError
+from xmc.errors import ConfigError, InputError, StoreError, require_package
 
 __all__ = ["TransformerEncoder", "TransformerSettings"]
 
@@ -134,7 +133,7 @@ class TransformerEncoder(Encoder):
         """Read the model that a configuration names; what is added to it (projections, adapters) has random weights.
 
         Only safetensors and GGUF weights are read, and code in a directory is never run.
-        Raises ConfigError when the directory or a value cannot be used, with the reason.
+        Raises ConfigError when the directory or a value cannot be used, with the reason, DependencyError where a package lacks.
         """
         root = Path(options.directory)
         if not root.is_dir() and not (root.suffix == ".gguf" and root.is_file()):

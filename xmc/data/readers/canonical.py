@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from xmc.data.dataset import LABEL_SCHEMA, QUERY_SCHEMA, Dataset
+from xmc.data.images import RaggedImages
 from xmc.data.rows import Defect, Row, Source
 from xmc.errors import DataError
 
@@ -42,6 +43,10 @@ class CanonicalSource(Source):
     def label_columns(self) -> pa.Table | None:
         """Those of labels.parquet that are left."""
         return self.dataset.labels.columns
+
+    def images(self, name: str) -> RaggedImages | None:
+        """images-NAME.arrow."""
+        return self.dataset.images(name)
 
     def queries(self, split: str, labels: int) -> Iterator[Row | Defect]:
         """queries-SPLIT.parquet."""

@@ -1,0 +1,92 @@
+"""Image embeddings on disk: an Arrow file that is memory-mapped, since there may be many gigabytes of them."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from xmc.data.images import RaggedImages
+from xmc.errors import DataError
+from xmc.store import atomic_file
+
+__all__ = ["content_of", "digest_of", "read_images", "write_images"]
+
+COLUMN = "images"
+_BLOCK = 1 << 26
+
+
+def write_images(images: RaggedImages, file: Path) -> str:
+    """Write an Arrow IPC file: a column `images`, large_list<fixed_size_list<halffloat>[I]>, null where a text has none.
+
+    The values may be a memory map: they are written from where they are. Returns the SHA-256 of the content, which the file's
+    schema holds. Raises DataError when the file cannot be written.
+    """
+    dimension = images.dimension
+    flat = pa.array(np.ascontiguousarray(images.values).reshape(-1))
+    values = pa.FixedSizeListArray.from_arrays(flat, max(dimension, 1))
+    missing = pa.array(images.counts == 0)
+    column = pa.LargeListArray.from_arrays(pa.array(images.offsets), values, mask=missing)
+    digest = digest_of(images)
+    table = pa.table([column], names=[COLUMN]).replace_schema_metadata({"sha256": digest})
+    try:
+        with (
+            atomic_file(file) as temporary,
+            pa.OSFile(str(temporary), "wb") as sink,
+            pa.ipc.new_file(sink, table.schema) as writer,
+        ):
+            writer.write_table(table)
+    except OSError as error:
+        raise DataError(
+            f"The images {file} cannot be written: {error}. Make room, or name another directory."
+        ) from error
+    return digest
+
+
+def read_images(file: Path, verify: bool = True) -> RaggedImages:
+    """Memory-map a file of `write_images`. Raises DataError when it is cut short, or does not match its checksum.
+
+    verify: read it once as a whole and compare the checksum.
+    """
+    table = _open(file)
+    try:
+        column = table[COLUMN].combine_chunks() if table[COLUMN].num_chunks != 1 else table[COLUMN].chunk(0)
+        column.validate(full=True)
+        offsets = column.offsets.to_numpy()
+        width = column.type.value_type.list_size
+        values = column.values.values.to_numpy(zero_copy_only=True).reshape(-1, width)
+        images = RaggedImages(values, np.asarray(offsets, np.int64))
+        whole = len(offsets) and offsets[0] == 0 and offsets[-1] == len(values) and values.dtype == np.float16
+    except (LookupError, ValueError, AttributeError, pa.ArrowException) as error:
+        raise DataError(f"The images {file} cannot be read: {error}") from error
+    if not whole or (verify and digest_of(images) != content_of(file)):
+        raise DataError(f"The images {file} do not match their checksum; make them again.")
+    return images
+
+
+def content_of(file: Path) -> str:
+    """The SHA-256 of the content, as the file says it."""
+    metadata: Any = _open(file).schema.metadata or {}
+    return str(metadata.get(b"sha256", b"").decode())
+
+
+def _open(file: Path) -> pa.Table:
+    try:
+        return pa.ipc.open_file(pa.memory_map(str(file))).read_all()
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"The images {file} cannot be read: {error}") from error
+
+
+def digest_of(images: RaggedImages) -> str:
+    """The SHA-256 of values and offsets."""
+    values = images.values.reshape(-1).view(np.uint8)
+    digest = hashlib.sha256(f"{images.values.shape} {len(images.offsets)}".encode())
+    for start in range(0, len(values), _BLOCK):
+        digest.update(np.ascontiguousarray(values[start : start + _BLOCK]).data)
+    offsets: npt.NDArray[np.int64] = images.offsets.astype("<i8")
+    digest.update(offsets.tobytes())
+    return digest.hexdigest()
