@@ -23,15 +23,22 @@ def prepare_backbones(model: DualEncoder, config: TrainConfig) -> None:
             continue
         backbone: Any = encoder.backbone
         if options.dropout is not None:
-            for module in backbone.modules():
-                if isinstance(module, nn.Dropout):
-                    module.p = options.dropout
+            _set_dropout(backbone, options.dropout)
         if options.frozen_layers:
             _freeze(backbone, options.frozen_layers)
         if options.gradient_checkpointing:
             backbone.gradient_checkpointing_enable({"use_reentrant": False})
         if options.compile:
             backbone.compile(dynamic=True)
+
+
+def _set_dropout(backbone: Any, share: float) -> None:
+    """Of hidden states and attention; adapters have a dropout of their own. Decoders keep that of attention as a number."""
+    for name, module in backbone.named_modules():
+        if isinstance(module, nn.Dropout) and ".lora_dropout" not in name:
+            module.p = share
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = share
 
 
 def layers_of(backbone: Any) -> Sequence[nn.Module]:

@@ -153,6 +153,8 @@ class TransformerConfig:
     def __post_init__(self) -> None:
         if self.shard and self.compile:
             raise ConfigError("transformer.shard and transformer.compile do not go together; set one of them to false.")
+        if self.images.dimension and self.shard:
+            raise ConfigError("transformer.shard does not go with images; set transformer.images.dimension to 0.")
         if self.lora.rank and self.shard:
             raise ConfigError(
                 "transformer.shard splits a backbone that is trained whole; set transformer.lora.rank to 0."

@@ -88,6 +88,10 @@ def _targets(backbone: Any, config: LoRAConfig) -> list[str]:
         for name, module in backbone.named_modules()
         if isinstance(module, nn.Linear) and "lora_" not in name and not name.startswith("pooler.")
     }
+    if not linear:
+        raise ConfigError(
+            f"A {type(backbone).__name__} has no linear layers for adapters; set transformer.lora.rank to 0."
+        )
     if not config.target:
         return sorted(linear)
     for target in config.target:

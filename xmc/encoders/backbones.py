@@ -20,6 +20,7 @@ __all__ = [
     "positions",
     "quietly",
     "read_backbone",
+    "read_tokenizer",
     "see_everything",
     "weights_digest",
 ]
@@ -34,7 +35,7 @@ def read_backbone(directory: Path, dtype: str, quantization: str = "none") -> tu
     Only safetensors and GGUF weights are read, and code in the directory is never run. ValueError where the weights do not
     fill the model, DependencyError where a package is wanted.
     """
-    from transformers import AutoModel, AutoTokenizer
+    from transformers import AutoModel
 
     file = _gguf(directory)
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
@@ -42,7 +43,7 @@ def read_backbone(directory: Path, dtype: str, quantization: str = "none") -> tu
         for name in ("gguf", "accelerate"):
             require_package(name, f"{file} is a GGUF file", "gguf accelerate")
         directory, options["gguf_file"] = file.parent, file.name
-    tokenizer = AutoTokenizer.from_pretrained(directory, **options)
+    tokenizer = read_tokenizer(directory, **options)
     if quantization == "4bit":
         require_package("bitsandbytes", "transformer.quantization is 4bit", "bitsandbytes")
         from transformers import BitsAndBytesConfig
@@ -56,12 +57,24 @@ def read_backbone(directory: Path, dtype: str, quantization: str = "none") -> tu
         )
     if backbone.config.is_encoder_decoder:
         raise ValueError("it is an encoder with a decoder; xmc encodes with models that have one stack of layers.")
+    if not hasattr(backbone.config, "hidden_size"):
+        raise ValueError(f"a {type(backbone).__name__} is no model of text alone; name a directory of its text model.")
     # Embeddings are pooled from the last layer; what a checkpoint holds or lacks of BERT's own pooler does not matter.
     missing = sorted(name for name in loading["missing_keys"] if not name.startswith("pooler."))
     if missing:
         raise ValueError(f"its weights lack {missing[0]} and {len(missing) - 1} more.")
+    if file is not None:  # its weights are no longer quantised, and are saved as any others
+        backbone.hf_quantizer = None
+        del backbone.config.quantization_config
     backbone.config.use_cache = False  # one forward pass a text: keys and values would be kept for nothing
     return backbone, tokenizer
+
+
+def read_tokenizer(directory: Path, **options: Any) -> Any:
+    """The tokenizer in a directory in Hugging Face layout; code in the directory is never run."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(directory, **{"local_files_only": True, "trust_remote_code": False} | options)
 
 
 def positions(backbone: Any) -> int | None:
@@ -87,9 +100,9 @@ def see_everything(attention: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def weights_digest(directory: Path) -> str:
-    """What names the weights in a directory, or a GGUF file: a SHA-256 over those of its weight files."""
+    """What names the model in a directory, or a GGUF file: a SHA-256 over those of its weight files and its config.json."""
     file = _gguf(directory)
-    files = [file] if file is not None else sorted(directory.glob("*.safetensors"))
+    files = [file] if file is not None else [directory / "config.json", *sorted(directory.glob("*.safetensors"))]
     return sha256("".join(f"{one.name}:{sha256_file(one)}\n" for one in files).encode()).hexdigest()
 
 

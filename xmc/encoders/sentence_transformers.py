@@ -105,12 +105,18 @@ def read_modules(directory: Path) -> Modules:
 def _pooling(config: dict[str, Any], folder: Path, prompt: str) -> str:
     if prompt and config.get("include_prompt") is False:
         raise ConfigError(f"{folder} leaves the prompt {prompt!r} out of the pooling, which xmc does not have.")
-    named = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}
+    named = {
+        "pooling_mode_mean_tokens": "mean",
+        "pooling_mode_cls_token": "cls",
+        "pooling_mode_lasttoken": "last",
+    }
     chosen = [key for key, value in config.items() if key.startswith("pooling_mode_") and value is True]
     if not chosen and isinstance(config.get("pooling_mode"), str):
-        return str(config["pooling_mode"])
+        return {"lasttoken": "last"}.get(config["pooling_mode"], str(config["pooling_mode"]))
     if len(chosen) != 1 or chosen[0] not in named:
-        raise ConfigError(f"{folder} asks for the pooling {' + '.join(chosen) or 'none'}; xmc has mean and cls.")
+        raise ConfigError(
+            f"{folder} asks for the pooling {' + '.join(chosen) or 'none'}; xmc has mean, cls and lasttoken."
+        )
     return named[chosen[0]]
 
 

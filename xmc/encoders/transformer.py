@@ -25,6 +25,7 @@ from xmc.encoders.backbones import (
     positions,
     quietly,
     read_backbone,
+    read_tokenizer,
     see_everything,
     weights_digest,
 )
@@ -45,7 +46,8 @@ class TransformerSettings:
     """What belongs to the encoder besides the backbone: saved in encoder.json.
 
     lower_case, prompt: done to a text before it is tokenised, as the sentence-transformers directory says.
-    query_prompt, label_prompt: templates, see xmc.encoders.prompts. image_dimension: numbers of an image embedding, 0 for none.
+    query_prompt, label_prompt: templates in place of `prompt`, see xmc.encoders.prompts; None for none.
+    image_dimension: numbers of an image embedding, 0 for none.
     base, base_digest: with adapters, the directory that the frozen backbone was read from, and what names its weights.
     """
 
@@ -58,8 +60,8 @@ class TransformerSettings:
     lower_case: bool = False
     micro_batch_size: int = 128
     attention: str = "default"
-    query_prompt: str = "{text}"
-    label_prompt: str = "{text}"
+    query_prompt: str | None = None
+    label_prompt: str | None = None
     image_dimension: int = 0
     most_images: int = 3
     quantization: str = "none"
@@ -150,19 +152,18 @@ class TransformerEncoder(Encoder):
             raise ConfigError(f"{root} cannot be loaded as a transformer with safetensors weights: {error}") from error
         if options.liger:
             _use_liger(backbone)
-        given = (options.query_prompt, options.label_prompt)
         settings = TransformerSettings(
             pooling,
             _length(options, described.max_length, positions(backbone), tokenizer.model_max_length),
             described.normalize,
             options.dtype,
             options.projection,
-            described.prompt if given == (None, None) else "",
+            described.prompt,
             described.lower_case,
             options.micro_batch_size,
             options.attention,
-            options.query_prompt or "{text}",
-            options.label_prompt or "{text}",
+            options.query_prompt,
+            options.label_prompt,
             options.images.dimension,
             options.images.most,
             options.quantization,
@@ -179,12 +180,12 @@ class TransformerEncoder(Encoder):
 
         With images configured there is one token `slot` among them, which `forward` replaces by the images.
         """
-        before, blank, after = self._prompts[side]
+        before, prefix, after = self._prompts[side]
         room = self.settings.max_length - len(before) - len(after) + int(self.image_dimension > 0)
         keep = slice(-room, None) if self.tokenizer.truncation_side == "left" else slice(room)
         ids: list[list[int]] = []
         for start in range(0, len(texts), _TOKENISE_AT_ONCE):
-            some = [blank + self._prepared(text) for text in texts[start : start + _TOKENISE_AT_ONCE]]
+            some = [self._prepared(prefix, text) for text in texts[start : start + _TOKENISE_AT_ONCE]]
             ids.extend([*before, *own[keep], *after] for own in self._token_ids(some))
         offsets = np.cumsum([0, *map(len, ids)], dtype=np.int64)
         values = np.fromiter(itertools.chain.from_iterable(ids), np.uint32, count=offsets[-1])
@@ -280,6 +281,7 @@ class TransformerEncoder(Encoder):
             backbone, tokenizer = read_backbone(base, settings.dtype, settings.quantization)
             if lora is not None:
                 load_adapters(backbone, lora, directory / "backbone")
+                tokenizer = read_tokenizer(directory / "backbone")
             tensors = load_file(directory / "encoder.safetensors")
             dense = [
                 Dense.from_tensors(
@@ -303,8 +305,8 @@ class TransformerEncoder(Encoder):
     def _layers(self) -> list[Dense]:
         return [layer for layer in self.dense if isinstance(layer, Dense)]
 
-    def _prepared(self, text: str) -> str:
-        text = self.settings.prompt + (text or "")
+    def _prepared(self, prefix: str, text: str) -> str:
+        text = prefix + (text or "")
         return text.lower() if self.settings.lower_case else text
 
     def _token_ids(self, texts: list[str]) -> list[list[int]]:
@@ -325,15 +327,15 @@ class TransformerEncoder(Encoder):
             )
         return list(whole[:place]), list(whole[place + len(inner) :])
 
-    def _tokenised(self, template: str, key: str) -> tuple[list[int], str, list[int]]:
-        """Tokens before the text, blanks before it, and tokens after it."""
-        prompt = Prompt.parse(template, key, self.image_dimension > 0)
+    def _tokenised(self, template: str | None, key: str) -> tuple[list[int], str, list[int]]:
+        """Tokens before the text, what is tokenised with it (blanks, or the directory's prompt), and tokens after it."""
+        prompt = Prompt.parse(template or "{text}", key, self.image_dimension > 0)
         first, last = self._around
         before, after = (
             [token for piece in pieces for token in ([self.slot] if piece is None else self._token_ids([piece])[0])]
             for pieces in (prompt.before, prompt.after)
         )
-        slot_first = before[:1] == [self.slot] and "{images}" not in template
+        slot_first = before[:1] == [self.slot] and "{images}" not in (template or "")
         before = [self.slot, *first, *before[1:]] if slot_first else [*first, *before]
         after = [*after, *last]
         if self.settings.pooling == "eos":
@@ -350,7 +352,7 @@ class TransformerEncoder(Encoder):
                 f"{key} and special tokens take {taken} tokens, which leaves a text none of transformer.max_length "
                 f"{self.settings.max_length}; raise it."
             )
-        return before, prompt.blank, after
+        return before, self.settings.prompt if template is None else prompt.blank, after
 
     def _encode(self, features: RaggedTokens, device: torch.device) -> Tensor:
         if not len(features):  # for the sake of the other processes: the backbone runs on an empty text
@@ -385,15 +387,16 @@ class TransformerEncoder(Encoder):
         """Tokens with the slot once for each image that is used, the lengths of sequences, and the images [m, I]."""
         if not self.image_dimension:
             return features.values, features.lengths, None
+        rows = np.repeat(np.arange(len(features)), features.lengths)
         counts = np.zeros(len(features), np.int64)
         pictures = np.zeros((0, self.image_dimension), np.float16)
         if features.images is not None:
             counts = np.minimum(features.images.counts, self.settings.most_images)
+            counts *= np.bincount(rows[features.values == self.slot], minlength=len(features))
             rank = np.arange(len(features.images.values)) - np.repeat(
                 features.images.offsets[:-1], features.images.counts
             )
-            pictures = features.images.values[rank < self.settings.most_images]
-        rows = np.repeat(np.arange(len(features)), features.lengths)
+            pictures = features.images.values[rank < np.repeat(counts, features.images.counts)]
         repeats = np.where(features.values == self.slot, counts[rows], 1)
         lengths = np.bincount(rows, weights=repeats, minlength=len(features)).astype(np.int64)
         return np.repeat(features.values, repeats), lengths, pictures
@@ -427,9 +430,13 @@ def _length(options: TransformerConfig, described: int | None, known: int | None
 
 def _use_liger(backbone: nn.Module) -> None:
     require_package("liger_kernel", "transformer.liger is true", "liger-kernel")
-    from liger_kernel.transformers.monkey_patch import _apply_liger_kernel_to_instance
+    from liger_kernel.transformers import monkey_patch
 
-    _apply_liger_kernel_to_instance(model=backbone)
+    kind = str(backbone.config.model_type)  # type: ignore[union-attr]
+    if kind not in monkey_patch.MODEL_TYPE_TO_APPLY_LIGER_FN:
+        raise ConfigError(f"liger-kernel has no kernels for a model of type {kind}; set transformer.liger to false.")
+    # Its losses, which it puts in place by default, are those of a language model's head, and there is none.
+    monkey_patch._apply_liger_kernel_to_instance(backbone, cross_entropy=False, fused_linear_cross_entropy=False)
 
 
 def _lora(stored: dict[str, Any]) -> LoRAConfig:
