@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_models import write_bert
+from small_models import write_bert, write_decoder
 from torch import nn
 
-from xmc.config import StaticConfig, TrainConfig
+from xmc.config import ImagesConfig, StaticConfig, TrainConfig
 from xmc.data.token_cache import cached_tokens
 from xmc.data.tokens import RaggedTokens
 from xmc.encoders.base import Encoder
@@ -42,7 +42,16 @@ def transformer_projected_cls(directory: Path) -> Encoder:
         return TransformerEncoder.from_pretrained(write_bert(directory), pooling="cls", projection=7)
 
 
-FACTORIES: list[Factory] = [static, transformer, transformer_projected_cls]
+def decoder_with_prompts_and_images(directory: Path) -> Encoder:
+    prompts = {"query_prompt": "the cat {text} and {images} its house", "label_prompt": "{text} on the sea"}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return TransformerEncoder.from_pretrained(
+            write_decoder(directory), pooling="last", images=ImagesConfig(4), **prompts
+        )
+
+
+FACTORIES: list[Factory] = [static, transformer, transformer_projected_cls, decoder_with_prompts_and_images]
 
 
 @pytest.fixture(scope="module", params=FACTORIES, ids=lambda factory: str(factory.__name__))

@@ -13,7 +13,7 @@ from worlds import wordnet_part
 import xmc
 from xmc.data.dataset import Dataset
 from xmc.data.images import RaggedImages
-from xmc.errors import InputError
+from xmc.errors import DataError, InputError
 
 CLASSES, NUMBERS = 20, 24
 
@@ -43,10 +43,10 @@ def data() -> Dataset:
     )
 
 
-def config(model: Path, images: bool, **transformer: Any) -> xmc.TrainConfig:
+def config(model: Path, images: int, **transformer: Any) -> xmc.TrainConfig:
     own = {"directory": str(model), "max_length": 12, "dropout": 0.0, **transformer}
     if images:
-        own["images"] = {"dimension": NUMBERS, "learning_rate": 0.02}
+        own["images"] = {"dimension": images, "learning_rate": 0.02}
     return xmc.TrainConfig.from_mapping(
         {
             "encoder": "transformer",
@@ -69,7 +69,7 @@ def test_what_images_tell_is_learned_from_them_alone(kind: str, data: Dataset, t
     for images in (True, False):
         own = {name: text if images else text.replace("{images}", "") for name, text in prompt.items()}
         out = tmp_path / f"run-{images}"
-        xmc.train(data, config(model, images, **own), out)
+        xmc.train(data, config(model, NUMBERS * images, **own), out)
         retriever = xmc.Retriever.load(out)
         found[images] = xmc.evaluate(retriever, data).values["P@1"]
         test = data.split("test")
@@ -94,3 +94,13 @@ def test_what_images_tell_is_learned_from_them_alone(kind: str, data: Dataset, t
                 retriever.predict(texts, images=[None] * 3)
     assert found[True] >= 90
     assert found[False] <= 20
+
+
+def test_images_that_are_wanted_must_be_there(data: Dataset, tmp_path: Path) -> None:
+    model = write_bert(tmp_path / "model")
+    with pytest.raises(
+        DataError, match="dimension is 24, but the data set 'wordnet-part' has no images; add some with"
+    ):
+        xmc.train(wordnet_part(100), config(model, NUMBERS), tmp_path / "run")
+    with pytest.raises(InputError, match="takes image embeddings of 7 numbers, but these have 24"):
+        xmc.train(data, config(model, 7), tmp_path / "run")

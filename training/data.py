@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from xmc.training.negatives import Known
 
 __all__ = ["TrainingData", "prepare"]
 
+logger = logging.getLogger("xmc.training")
 SIDES: dict[Side, str] = {"query": "queries", "label": "labels"}
 
 
@@ -63,8 +65,21 @@ def prepare(dataset: Dataset, config: TrainConfig, model: DualEncoder) -> Traini
         return replace(tokens, images=encoder.images_of(images))
 
     labels = dataset.labels
+    _check_images(model.query_encoder.image_dimension, training, dataset)
     query_features = features(model.query_encoder, training.texts, training.images, "query")
     label_features = features(model.label_encoder, labels.texts, labels.images, "label")
     taught = taught_labels(config.distillation, training, labels) if config.distillation.teacher else None
     known = Known(training.positives, filtered, config, taught)
     return TrainingData(dataset, training, validation, query_features, label_features, known)
+
+
+def _check_images(dimension: int, training: Split, dataset: Dataset) -> None:
+    """Raise DataError where the encoder takes images and there are none; say it where there are some and it takes none."""
+    there = training.images is not None or dataset.labels.images is not None
+    if dimension and not there:
+        raise DataError(
+            f"transformer.images.dimension is {dimension}, but the data set {dataset.name!r} has no images; add some with "
+            f"`xmc data embed-images`, or set it to 0."
+        )
+    if there and not dimension:
+        logger.info("the data set's images are not used: transformer.images.dimension is 0")

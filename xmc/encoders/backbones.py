@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -51,7 +52,9 @@ def read_backbone(directory: Path, dtype: str, quantization: str = "none") -> tu
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
         )
-    with quietly():
+    # The bar of GGUF files heeds no setting.
+    bar = contextlib.nullcontext() if file is None else contextlib.redirect_stderr(io.StringIO())
+    with quietly(), bar:
         backbone, loading = AutoModel.from_pretrained(
             directory, use_safetensors=file is None, dtype=getattr(torch, dtype), output_loading_info=True, **options
         )
