@@ -113,6 +113,13 @@ def test_data_sets_with_images(tmp_path: Path) -> None:
     third = Dataset.load(tmp_path / "data")
     assert third.fingerprint == again.fingerprint != data.fingerprint
     assert same(third.split("test").images, pictures([1, 1], 2))
+    (tmp_path / "data" / "images-test.arrow").unlink()  # by hand, or by a process that was killed before it said so
+    assert Dataset.load(tmp_path / "data").fingerprint == data.fingerprint
+    small().save(tmp_path / "data")
+    assert not list(tmp_path.glob("data/images-*"))
+    data.save(tmp_path / "data")
+    again = Dataset.load(tmp_path / "data")
+    again.add_images("test", pictures([1, 1], 2))
     done = command("data", "inspect", tmp_path / "data")
     assert "images of labels: 4, of 2 texts" in done.stdout
     assert "images of test: 2, of 2 texts" in done.stdout

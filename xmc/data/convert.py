@@ -93,6 +93,7 @@ def convert(
             "splits": splits,
             "converted_from": source.format,
             **(provenance or {}),
+            **({"images": job.images} if job.images else {}),
             "fingerprint": combine_hashes(job.hashes),
         },
     )
@@ -105,6 +106,7 @@ class _Job:
         self.dropped: Counter[str] = Counter()
         self.warnings: Counter[str] = Counter()
         self.hashes: dict[str, str] = {}
+        self.images: dict[str, str] = {}
         console = Console(stderr=True)
         self.progress = Progress(
             SpinnerColumn(),
@@ -154,7 +156,7 @@ class _Job:
             file.unlink(missing_ok=True)
             return
         kept = images if bool((rows >= 0).all()) else images.take(np.flatnonzero(rows >= 0))
-        self.hashes[f"images-{name}"] = write_images(kept, file)
+        self.images[name] = self.hashes[f"images-{name}"] = write_images(kept, file)
 
     def write_filter(self, split: str, query_rows: npt.NDArray[np.int64], label_rows: npt.NDArray[np.int64]) -> None:
         """Write a split's filter in the new row numbers, if it has one."""

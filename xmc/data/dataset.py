@@ -270,7 +270,8 @@ class Dataset:
     @property
     def image_names(self) -> tuple[str, ...]:
         """The splits, and "labels", that have images."""
-        return tuple(name for name in ("labels", *self.splits) if self.images(name) is not None)
+        names = ("labels", *self.splits)
+        return tuple(name for name in names if self._images.get(name) is not None or self._image_file(name) is not None)
 
     def filter(self, name: str = "test") -> npt.NDArray[np.int64]:
         """Pairs (query row, label row), int64 [m, 2], to remove from a split's predictions and ground truth."""
@@ -286,15 +287,14 @@ class Dataset:
 
         Further columns of the labels do not count: nothing learns from them.
         """
-        if "fingerprint" in self.properties:
+        contents = self._image_contents()
+        if "fingerprint" in self.properties and self.properties.get("images", {}) == contents:
             return str(self.properties["fingerprint"])
-        hashes = {}
+        hashes = {f"images-{name}": content for name, content in contents.items()}
         for stem, schema in self._stems():
             content = ContentHash()
             content.update(self._table(stem, schema).select(schema.names))
             hashes[stem] = content.hexdigest()
-        for name in self.image_names:
-            hashes[f"images-{name}"] = self._image_content(name)
         return combine_hashes(hashes)
 
     def save(self, directory: str | Path) -> None:
@@ -305,11 +305,13 @@ class Dataset:
         for stem, schema in self._stems():
             with atomic_file(directory / f"{stem}.parquet") as temporary:
                 pq.write_table(self._table(stem, schema), temporary, compression="zstd")
-        for name in self.image_names:
-            images = self.images(name)
-            if images is not None:
-                write_images(images, directory / f"images-{name}.arrow")
-        write_properties(directory, {**self.properties, "fingerprint": self.fingerprint})
+        for name in ("labels", *self.splits):
+            images, file = self.images(name), directory / f"images-{name}.arrow"
+            if images is None:
+                file.unlink(missing_ok=True)
+            else:
+                write_images(images, file)
+        write_properties(directory, self._described())
 
     def add_images(self, name: str, images: RaggedImages) -> None:
         """Write the images of a split, or of "labels", into the data set's directory, in place of those it has.
@@ -327,26 +329,34 @@ class Dataset:
         except DataError:
             self._images[name] = before
             raise
-        file = self.directory / f"images-{name}.arrow"
-        (self.directory / "dataset.json").unlink()  # so that what follows is whole or not at all
-        write_images(images, file)
+        write_images(images, self.directory / f"images-{name}.arrow")
         self._images.pop(name)
         self._split_cache.pop(name, None)
-        self.__dict__.pop("fingerprint", None)
-        self.__dict__.pop("labels", None)
-        self.properties.pop("fingerprint", None)
-        self.properties["fingerprint"] = self.fingerprint
+        for cached in ("fingerprint", "labels"):
+            self.__dict__.pop(cached, None)
+        self.properties = self._described()
         write_properties(self.directory, self.properties)
+
+    def _described(self) -> dict[str, Any]:
+        """What dataset.json holds: with the fingerprint, and what names the content of the images that it is of."""
+        contents = self._image_contents()
+        properties = {name: value for name, value in self.properties.items() if name != "images"}
+        return {**properties, **({"images": contents} if contents else {}), "fingerprint": self.fingerprint}
+
+    def _image_contents(self) -> dict[str, str]:
+        """The SHA-256 of each file of images, as it says it, or of images in memory."""
+        found = {}
+        for name in self.image_names:
+            file, images = self._image_file(name), self._images.get(name)
+            if file is not None:
+                found[name] = content_of(file)
+            elif images is not None:
+                found[name] = digest_of(images)
+        return found
 
     def _image_file(self, name: str) -> Path | None:
         file = None if self.directory is None else self.directory / f"images-{name}.arrow"
         return file if file is not None and file.exists() else None
-
-    def _image_content(self, name: str) -> str:
-        file, images = self._image_file(name), self._images.get(name)
-        if file is not None:
-            return content_of(file)
-        return "" if images is None else digest_of(images)
 
     def _stems(self) -> list[tuple[str, pa.Schema]]:
         stems = [("labels", LABEL_SCHEMA)]
