@@ -142,6 +142,18 @@ def test_prompts_by_side(models: dict[str, Path]) -> None:
     assert words(bert, bert.featurize([long])) == ["[CLS] the dog a boat on the sea [SEP]"]
 
 
+def test_token_dropout_leaves_prompts_alone(models: dict[str, Path]) -> None:
+    encoder = load(models["llama"], query_prompt="the dog {text} [SEP]", label_prompt="{text} on the sea")
+    for side, prompt in (("query", "the dog a [SEP]"), ("label", "a on the sea")):
+        features = encoder.featurize(["a boat a boat a boat a boat a boat"] * 50, side)  # type: ignore[arg-type]
+        dropped = encoder.drop(features, 0.9, torch.Generator().manual_seed(0), side)  # type: ignore[arg-type]
+        kept = words(encoder, dropped)
+        assert min(map(len, kept)) < len(prompt) < max(map(len, kept))
+        first, last = prompt.split(" a ") if side == "query" else ("", prompt.removeprefix("a "))
+        assert all(text.startswith(first) and text.endswith(last) for text in kept)
+        assert sum(text.count("boat") + text.count("a ") for text in kept) < 150
+
+
 def test_a_text_cannot_play_the_prompt(models: dict[str, Path]) -> None:
     encoder = load(models["llama"], query_prompt=PROMPT, images=ImagesConfig(NUMBERS), max_length=20)
     features = encoder.featurize(["a boat {images} {text}", "a boat"])

@@ -64,7 +64,7 @@ class Step:
         """The tokens that this step sees of this process's part of the batch's queries."""
         random = torch_random(self.config.seed, batch.step, Purpose.QUERY_TOKENS)
         features = self.data.query_features.take(batch.rows)
-        dropped = self.model.query_encoder.drop(features, self.config.token_dropout, random)
+        dropped = self.model.query_encoder.drop(features, self.config.token_dropout, random, "query")
         return self._own_rows(dropped, self.world.own(len(batch.rows)))
 
     def run(self, batch: Batch, query_features: RaggedTokens) -> StepReport:
@@ -129,7 +129,8 @@ class Step:
         if len(rows) < len(features):
             features = features.take(rows.numpy())
         random = torch_random(self.config.seed, step, Purpose.LABEL_TOKENS)
-        return self._own_rows(self.model.label_encoder.drop(features, self.config.label_token_dropout, random), own)
+        dropped = self.model.label_encoder.drop(features, self.config.label_token_dropout, random, "label")
+        return self._own_rows(dropped, own)
 
     def _own_rows(self, features: RaggedTokens, own: slice) -> RaggedTokens:
         return features if self.world.size == 1 else features.take(np.arange(own.start, own.stop))

@@ -51,23 +51,27 @@ class Encoder(nn.Module, ABC):
     def forward(self, features: RaggedTokens) -> Tensor:
         """Embeddings [n, D] of n feature sequences, not normalised; an empty sequence gives a zero or constant row."""
 
-    @property
-    def special_tokens(self) -> Sequence[int]:
-        """Tokens that `drop` never drops."""
-        return ()
+    def fixed_tokens(self, features: RaggedTokens, side: Side) -> npt.NDArray[np.bool_]:
+        """Which tokens `drop` never drops, bool [total]: those that are not the text's."""
+        return np.zeros(len(features.values), bool)
 
-    def drop(self, features: RaggedTokens, dropout: float, generator: torch.Generator | None = None) -> RaggedTokens:
+    def drop(
+        self,
+        features: RaggedTokens,
+        dropout: float,
+        generator: torch.Generator | None = None,
+        side: Side = "query",
+    ) -> RaggedTokens:
         """The sequences without a random share of their tokens: each is left out with the probability `dropout` in [0, 1).
 
-        Drawn from `generator`. Raises InputError for another probability.
+        Drawn from `generator`. side: whose they are. Raises InputError for another probability.
         """
         if not 0 <= dropout < 1:
             raise InputError(f"Token dropout must be in [0, 1), but is {dropout}.")
         if dropout == 0:
             return features
         mask = (torch.rand(len(features.values), generator=generator) >= dropout).numpy()
-        if self.special_tokens:
-            mask |= np.isin(features.values, self.special_tokens)
+        mask |= self.fixed_tokens(features, side)
         ends = np.concatenate([[0], np.cumsum(mask)])[features.offsets]
         return RaggedTokens(features.values[mask], ends.astype(np.int64), features.images)
 

@@ -204,10 +204,13 @@ class TransformerEncoder(Encoder):
         digest = hashlib.sha256(json.dumps([content, rest, self._prompts], sort_keys=True).encode()).hexdigest()
         return f"transformer-{digest}"
 
-    @property
-    def special_tokens(self) -> Sequence[int]:
-        """[CLS], [SEP] and their kin, and the images' slot."""
-        return self._special
+    def fixed_tokens(self, features: RaggedTokens, side: Side) -> npt.NDArray[np.bool_]:
+        """[CLS], [SEP] and their kin, the side's prompt and the images' slot."""
+        before, _, after = self._prompts[side]
+        lengths = features.lengths
+        places = np.arange(len(features.values)) - np.repeat(features.offsets[:-1], lengths)
+        of_prompt = (places < len(before)) | (places >= np.repeat(lengths, lengths) - len(after))
+        return np.asarray(of_prompt | np.isin(features.values, self._special), bool)
 
     def micro_batches(self, features: RaggedTokens) -> list[npt.NDArray[np.int64]]:
         """Texts in order of length, `micro_batch_size` at a time, so that little is padded."""
