@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy.sparse import csr_matrix
 
-from xmc.data.image_files import content_of, digest_of, read_images, write_images
+from xmc.data.image_files import content_of, digest_of, dimension_of, read_images, write_images
 from xmc.data.images import RaggedImages
 from xmc.errors import DataError, InputError
 from xmc.store import atomic_file
@@ -235,8 +235,7 @@ class Dataset:
 
     def split(self, name: str) -> Split:
         """The queries of a split. Raises DataError for an unknown split or label rows out of range."""
-        if name not in self.splits:
-            raise DataError(f"The data set {self.name!r} has no split {name!r}, only {', '.join(self.splits)}.")
+        self._check_split(name)
         if name not in self._split_cache:
             table = self._table(f"queries-{name}", QUERY_SCHEMA)
             where = f"{self.directory or self.name}: queries-{name}.parquet"
@@ -255,17 +254,36 @@ class Dataset:
         found = self._images[name]
         if found is None:
             return None
-        stem, schema = ("labels", LABEL_SCHEMA) if name == "labels" else (f"queries-{name}", QUERY_SCHEMA)
-        where, rows = self.directory or self.name, len(self._table(stem, schema))
-        if len(found) != rows:
-            raise DataError(f"{where}: there are images of {len(found)} of {name}, but {rows} rows in {stem}.parquet.")
-        others = {one.dimension for one in self._images.values() if one is not None} - {found.dimension}
-        if others:
-            raise DataError(
-                f"{where}: images of {name} have embeddings of {found.dimension} numbers, others {min(others)}; "
-                f"make all of them with one model."
-            )
+        self.check_images(name, len(found), found.dimension)
         return found
+
+    def check_images(self, name: str, rows: int, dimension: int) -> None:
+        """Raise DataError where images of so many texts, of so many numbers each, cannot be those of a split or of "labels".
+
+        Images of others, read or not, must have as many numbers.
+        """
+        stem, schema = ("labels", LABEL_SCHEMA) if name == "labels" else (f"queries-{name}", QUERY_SCHEMA)
+        where, expected = self.directory or self.name, len(self._table(stem, schema))
+        if rows != expected:
+            raise DataError(f"{where}: there are images of {rows} of {name}, but {expected} rows in {stem}.parquet.")
+        for other in ("labels", *self.splits):
+            images, file = self._images.get(other), self._image_file(other)
+            numbers = images.dimension if images is not None else None if file is None else dimension_of(file)
+            if other != name and numbers not in (None, dimension):
+                raise DataError(
+                    f"{where}: images of {name} have embeddings of {dimension} numbers, those of {other} {numbers}; "
+                    f"make all of them with one model. To change it, remove images-{other}.arrow first."
+                )
+
+    def writable_directory(self) -> Path:
+        """The directory, for images to be added. DataError where there is none, or it is xmc's own."""
+        if self.directory is None:
+            raise DataError(f"The data set {self.name!r} has no directory; save it first.")
+        if SHIPPED.resolve() in self.directory.resolve().parents:
+            raise DataError(
+                f"{self.directory} is shipped with xmc and stays as it is; `xmc data convert` makes a copy to add images to."
+            )
+        return self.directory
 
     @property
     def image_names(self) -> tuple[str, ...]:
@@ -318,24 +336,21 @@ class Dataset:
 
         Raises DataError for a data set without a directory, an unknown split, and images that do not fit.
         """
-        if self.directory is None:
-            raise DataError(f"The data set {self.name!r} has no directory; save it first.")
+        directory = self.writable_directory()
         if name != "labels":
-            self.split(name)
-        before = self._images.get(name)
-        self._images[name] = images
-        try:
-            self.images(name)
-        except DataError:
-            self._images[name] = before
-            raise
-        write_images(images, self.directory / f"images-{name}.arrow")
-        self._images.pop(name)
+            self._check_split(name)
+        self.check_images(name, len(images), images.dimension)
+        write_images(images, directory / f"images-{name}.arrow")
+        self._images.pop(name, None)
         self._split_cache.pop(name, None)
         for cached in ("fingerprint", "labels"):
             self.__dict__.pop(cached, None)
         self.properties = self._described()
-        write_properties(self.directory, self.properties)
+        write_properties(directory, self.properties)
+
+    def _check_split(self, name: str) -> None:
+        if name not in self.splits:
+            raise DataError(f"The data set {self.name!r} has no split {name!r}, only {', '.join(self.splits)}.")
 
     def _described(self) -> dict[str, Any]:
         """What dataset.json holds: with the fingerprint, and what names the content of the images that it is of."""

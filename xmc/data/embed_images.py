@@ -7,9 +7,7 @@ import hashlib
 import json
 import logging
 import shutil
-import warnings
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,17 +19,16 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.json as pa_json
 import pyarrow.parquet as pq
-import torch
-from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
-from torch import Tensor
 
 from xmc.data.dataset import Dataset
+from xmc.data.image_files import gather_blocks
 from xmc.data.images import RaggedImages
-from xmc.errors import ConfigError, DataError
+from xmc.data.vision import VisionModel
+from xmc.errors import DataError
 from xmc.store import atomic_file, sha256_file
 
 __all__ = ["EmbeddedImages", "embed_images"]
@@ -74,105 +71,42 @@ def embed_images(
     part that has get_image_features) and its image processor; safetensors weights alone are read, and no code of its own.
 
     Files that are missing, damaged or larger than Pillow allows are skipped, counted and listed in `images-<of>.broken.csv`.
-    What is done is kept in `images-<of>.parts` until all is; with the same table, model and options a later call goes on from
-    there, to the same result, and with others it begins again.
+    What is done is kept in `images-<of>.parts` until all is; a later call goes on from there, to the same result, with the same
+    table, model, options and uids of the data set, on whichever device; with others it begins again.
 
     Raises DataError for a table or a data set that cannot be used, ConfigError for such a model.
     """
-    if dataset.directory is None:
-        raise DataError(f"The data set {dataset.name!r} has no directory; save it first.")
+    directory = dataset.writable_directory()
     uids = dataset.labels.uids if of == "labels" else dataset.split(of).uids
     jobs, unknown, too_many = _jobs(table, uids, most)
-    parts = dataset.directory / f"images-{of}.parts"
-    _begin(parts, [sha256_file(table), str(root), most, batch_size, of, _model_digest(model)])
     base = table.parent if root is None else root
+    vision = VisionModel(model, device)
+    dataset.check_images(of, len(uids), vision.dimension)  # before the work
+    parts = directory / f"images-{of}.parts"
+    options = [str(base.resolve()), most, batch_size, CHUNK]
+    _begin(parts, [sha256_file(table), _digest(jobs), _model_digest(model), *options])
     starts = range(0, len(jobs), CHUNK)
     missing = [start for start in starts if not _is_whole(parts / _name(start))]
     if len(missing) < len(starts):
         logger.info("going on after %d of %d parts in %s", len(starts) - len(missing), len(starts), parts)
-    if missing or not len(jobs):
-        vision = _Vision(model, device)
-        console = Console(stderr=True)
-        with Progress(console=console, disable=not console.is_terminal) as progress:
-            task = progress.add_task(f"embedding images of {of}", total=len(jobs))
-            progress.advance(task, len(jobs) - sum(min(CHUNK, len(jobs) - start) for start in missing))
-            for start in missing:
-                some = jobs[start : start + CHUNK]
-                _write_part(parts / _name(start), *vision.embed([base / path for _, path in some], batch_size))
-                progress.advance(task, len(some))
-        dimension = vision.dimension
-    else:
-        dimension = 0
-    return _assemble(dataset, of, parts, jobs, uids, dimension, unknown, too_many)
-
-
-class _Vision:
-    """A vision model and its processor."""
-
-    def __init__(self, directory: Path, device: str) -> None:
-        from transformers import AutoConfig, AutoImageProcessor, AutoModel
-
-        options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-        if not directory.is_dir():
-            raise ConfigError(f"--model {str(directory)!r} is not a directory with a vision model.")
-        try:
-            config = AutoConfig.from_pretrained(directory, **options)
-            self.processor = AutoImageProcessor.from_pretrained(directory, use_fast=False, **options)
-            self.model = AutoModel.from_pretrained(directory, use_safetensors=True, config=config, **options).eval()
-        except (OSError, ValueError, LookupError, TypeError, RuntimeError, ImportError, SafetensorError) as error:
-            raise ConfigError(
-                f"{directory} cannot be loaded as a vision model with safetensors weights: {error}"
-            ) from error
-        name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-        self.device = torch.device(name)
-        self.model.to(self.device)
-        self.dimension = self._features([Image.new("RGB", (32, 32))]).shape[1]
-
-    def embed(
-        self, paths: Sequence[Path], batch_size: int
-    ) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.bool_], list[str]]:
-        """Embeddings float16 [n, I], which of the files could be embedded, and why others could not ("" where they could)."""
-        found = np.zeros((len(paths), self.dimension), np.float16)
-        reasons: list[str] = []
-        with ThreadPoolExecutor() as pool:
-            for start in range(0, len(paths), batch_size):
-                opened = list(pool.map(_open, paths[start : start + batch_size]))
-                whole = [start + place for place, one in enumerate(opened) if not isinstance(one, str)]
-                reasons += [one if isinstance(one, str) else "" for one in opened]
-                if whole:
-                    features = self._features([one for one in opened if not isinstance(one, str)])
-                    found[whole] = features.float().cpu().numpy().astype(np.float16)
-        for row in np.flatnonzero(~np.isfinite(found).all(1)):
-            found[row], reasons[row] = 0, reasons[row] or "its embedding is not finite in float16"
-        return found, np.array([not reason for reason in reasons], bool), reasons
-
-    @torch.no_grad()
-    def _features(self, images: list[Image.Image]) -> Tensor:
-        inputs = self.processor(images=images, return_tensors="pt").to(self.device)
-        if hasattr(self.model, "get_image_features"):
-            output = self.model.get_image_features(**inputs)
-        else:
-            output = self.model(**inputs)
-        if isinstance(output, Tensor):
-            return output
-        pooled: Tensor | None = getattr(output, "pooler_output", None)
-        if pooled is not None:
-            return pooled.flatten(1)
-        mean: Tensor = output.last_hidden_state.mean(1)
-        return mean
-
-
-def _open(path: Path) -> Image.Image | str:
-    """The image in RGB, or why it cannot be had."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                return image.convert("RGB")
-    except FileNotFoundError:
-        return "there is no such file"
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        return " ".join(str(error).split()) or type(error).__name__
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task(f"embedding images of {of}", total=len(jobs))
+        progress.advance(task, len(jobs) - sum(min(CHUNK, len(jobs) - start) for start in missing))
+        for start in missing:
+            paths = [base / path for _, path in jobs[start : start + CHUNK]]
+            embeddings, reasons = vision.embed(paths, batch_size, lambda count: progress.advance(task, count))
+            _write_part(parts / _name(start), embeddings, reasons)
+    files = [parts / _name(start) for start in starts]
+    reasons = [reason for file in files for reason in _reasons(file)]
+    broken = [(uids[row].as_py(), path, reason) for (row, path), reason in zip(jobs, reasons, strict=True) if reason]
+    _list_broken(directory / f"images-{of}.broken.csv", broken)
+    rows = np.array([row for (row, _), reason in zip(jobs, reasons, strict=True) if not reason], np.int64)
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(uids)))]).astype(np.int64)
+    images = RaggedImages(gather_blocks(_embeddings(files), vision.dimension, directory), offsets)
+    dataset.add_images(of, images)
+    shutil.rmtree(parts)
+    return EmbeddedImages(len(images.values), int((images.counts > 0).sum()), broken, unknown, too_many)
 
 
 def _jobs(table: Path, uids: pa.ChunkedArray, most: int) -> tuple[list[tuple[int, str]], int, int]:
@@ -224,6 +158,14 @@ def _model_digest(model: Path) -> str:
     return hashlib.sha256("".join(f"{file.name}:{sha256_file(file)}\n" for file in files).encode()).hexdigest()
 
 
+def _digest(jobs: list[tuple[int, str]]) -> str:
+    """Of the rows, too: a data set that was converted again may have its uids in another order."""
+    digest = hashlib.sha256()
+    for row, path in jobs:
+        digest.update(f"{row}:{path}\0".encode())
+    return digest.hexdigest()
+
+
 def _name(start: int) -> str:
     return f"part-{start // CHUNK:06d}.safetensors"
 
@@ -236,40 +178,27 @@ def _is_whole(file: Path) -> bool:
         return False
 
 
-def _write_part(
-    file: Path, embeddings: npt.NDArray[np.float16], whole: npt.NDArray[np.bool_], reasons: list[str]
-) -> None:
+def _write_part(file: Path, embeddings: npt.NDArray[np.float16], reasons: list[str]) -> None:
     with atomic_file(file) as temporary:
-        save_file({"embeddings": embeddings, "whole": whole}, temporary, {"reasons": json.dumps(reasons)})
+        save_file({"embeddings": embeddings}, temporary, {"reasons": json.dumps(reasons)})
 
 
-def _assemble(
-    dataset: Dataset,
-    of: str,
-    parts: Path,
-    jobs: list[tuple[int, str]],
-    uids: pa.ChunkedArray,
-    dimension: int,
-    unknown: int,
-    too_many: int,
-) -> EmbeddedImages:
-    embeddings, whole, reasons = [], [], []
-    for start in range(0, len(jobs), CHUNK):
-        with safe_open(parts / _name(start), "numpy") as part:
-            embeddings.append(part.get_tensor("embeddings"))
-            whole.append(part.get_tensor("whole"))
-            reasons += json.loads(part.metadata()["reasons"])
-    kept = np.concatenate(whole) if whole else np.zeros(0, bool)
-    values = np.concatenate(embeddings)[kept] if embeddings else np.zeros((0, dimension), np.float16)
-    rows = np.array([row for row, _ in jobs], np.int64)[kept]
-    counts = np.bincount(rows, minlength=len(uids))
-    dataset.add_images(of, RaggedImages(values, np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)))
-    names = uids.to_pylist()
-    broken = [(names[row], path, reason) for (row, path), reason in zip(jobs, reasons, strict=True) if reason]
-    file = parts.with_name(f"images-{of}.broken.csv")
-    file.unlink(missing_ok=True)
-    if broken:
-        with atomic_file(file) as temporary, temporary.open("w", newline="", encoding="utf-8") as lines:
-            csv.writer(lines).writerows([("uid", "path", "reason"), *broken])
-    shutil.rmtree(parts)
-    return EmbeddedImages(len(values), int((counts > 0).sum()), broken, unknown, too_many)
+def _reasons(file: Path) -> list[str]:
+    with safe_open(file, "numpy") as part:
+        return [str(reason) for reason in json.loads(part.metadata()["reasons"])]
+
+
+def _embeddings(parts: list[Path]) -> Iterator[npt.NDArray[np.float16]]:
+    """Those of the files that could be embedded, part by part."""
+    for file in parts:
+        with safe_open(file, "numpy") as part:
+            yield part.get_tensor("embeddings")[[not reason for reason in _reasons(file)]]
+
+
+def _list_broken(file: Path, broken: list[tuple[str, str, str]]) -> None:
+    """Write, or remove, the list of files that were skipped."""
+    if not broken:
+        file.unlink(missing_ok=True)
+        return
+    with atomic_file(file) as temporary, temporary.open("w", newline="", encoding="utf-8") as lines:
+        csv.writer(lines).writerows([("uid", "path", "reason"), *broken])
