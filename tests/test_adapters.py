@@ -202,6 +202,8 @@ def test_mistakes_are_sentences(llama: Path, tmp_path: Path) -> None:
         ConfigError, match=r"lora\.target 'query' is no linear layer of the backbone; its are down_proj"
     ):
         TransformerEncoder.from_pretrained(llama, lora=LoRAConfig(rank=4, target=("query",)))
+    with pytest.raises(ConfigError, match=r"lora\.target must be of type a list of texts, but is 'q_proj'"):
+        config(llama, transformer={"lora": {"rank": 4, "target": "q_proj"}})
     with pytest.raises(ConfigError, match=r"lora freezes the whole backbone; set transformer\.frozen_layers to 0"):
         config(llama, transformer={"frozen_layers": 1})
     with pytest.raises(ConfigError, match="splits a backbone that is trained whole"):

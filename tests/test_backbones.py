@@ -25,7 +25,7 @@ from xmc.data.images import RaggedImages
 from xmc.data.tokens import RaggedTokens
 from xmc.encoders.dual import build_encoder
 from xmc.encoders.transformer import TransformerEncoder
-from xmc.errors import ConfigError, StoreError
+from xmc.errors import ConfigError, DependencyError, StoreError
 from xmc.training.backbones import prepare_backbones
 
 VOCABULARY = len(SPECIAL + WORDS)
@@ -117,6 +117,10 @@ def test_backbones_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     bert = write_bert(tmp_path / "bert")
     with pytest.raises(ConfigError, match="shard does not go with images"):
         prepared(bert, images={"dimension": 6}, shard=True)
-    if importlib.util.find_spec("liger_kernel"):
-        with pytest.raises(ConfigError, match="no kernels for a model of type bert"):
-            TransformerEncoder.from_pretrained(bert, liger=True)
+    kernels = importlib.util.find_spec("liger_kernel")
+    refusal = "no kernels for a model of type bert" if kernels else "needs the package liger_kernel: pip install"
+    with pytest.raises(ConfigError if kernels else DependencyError, match=refusal):
+        TransformerEncoder.from_pretrained(bert, liger=True)
+    (tmp_path / "cut.gguf").write_bytes(b"GGUF cut short")
+    with pytest.raises(ConfigError, match=r"cut\.gguf cannot be loaded as a transformer"):
+        TransformerEncoder.from_pretrained(tmp_path / "cut.gguf")

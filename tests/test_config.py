@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from xmc.config import TrainConfig, parse_override
+from xmc.config import TrainConfig
 from xmc.errors import ConfigError
+from xmc.mappings import parse_override
 
 
 def test_defaults_survive_a_round_trip(tmp_path: Path) -> None:

@@ -95,6 +95,9 @@ def test_one_run_is_served_at_several_dimensions(label_vectors: str, tmp_path: P
     assert len(retriever) == 12
     with pytest.raises(InputError, match="Embeddings have 32 dimensions; they cannot be cut to 33"):
         retriever.cut(33)
+    for dimension in ("8", 2.5, True):
+        with pytest.raises(InputError, match="dimension must be a whole number"):
+            retriever.cut(dimension)  # type: ignore[arg-type]
 
 
 def test_nested_training_makes_small_dimensions_better(tmp_path: Path) -> None:

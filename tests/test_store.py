@@ -108,6 +108,10 @@ def test_foreign_directories_are_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="is a file"), atomic_directory(tmp_path / "thesis" / "chapter1.tex", "run"):
         pass
     write(tmp_path / "run", "one")
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match=r"run cannot be written: .*Name another directory"):  # noqa: SIM117
+        with atomic_directory(tmp_path / "file" / "run", "run"):
+            pass
     with pytest.raises(StoreError, match="not an xmc index"), atomic_directory(tmp_path / "run", "index"):
         pass
 

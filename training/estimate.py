@@ -16,7 +16,7 @@ from xmc.encoders.transformer import TransformerEncoder
 from xmc.training.backbones import prepare_backbones
 from xmc.training.batches import Batches
 
-__all__ = ["Estimate", "estimate"]
+__all__ = ["Estimate", "estimate", "flops_per_token"]
 
 MEASURED_TEXTS = 2048
 """Texts that are tokenised to know how long texts are."""
@@ -99,7 +99,7 @@ def estimate(dataset: Dataset, config: TrainConfig, processes: int = 1) -> Estim
     memory["scores"] = float(min(config.tile_bytes, 4 * queries * processes * scored))
     memory["activations"] = _activations(model, config, tokens, queries + encoded)
 
-    flops = tokens * _flops_per_token(model, config.gradient_cache)
+    flops = tokens * flops_per_token(model, config.gradient_cache)
     scores = 8.0 * queries * processes * scored * model.dimension
     rate = _rate()
     steps = batches.count * config.epochs
@@ -138,7 +138,7 @@ def _mean_tokens(model: DualEncoder, texts: list[str], queries: bool) -> float:
     return float(np.mean(lengths)) if len(lengths) else 0.0
 
 
-def _flops_per_token(model: DualEncoder, twice: bool) -> float:
+def flops_per_token(model: DualEncoder, twice: bool = False) -> float:
     """Forward (`twice` with gradient caching) and backward: two for each weight that a token meets, and two in the backward
     pass, four where it is learned. All of a transformer's weights but the table of tokens; a row of the static table.
     """

@@ -192,14 +192,14 @@ class LabelSubset(Negatives):
                     if other is not source:
                         values[np.isin(rows, others)] = 0.0
                 log_inclusion = torch.from_numpy(values)
-        exclude = _others(batch.known, chosen)
+        exclude, taught = _others(batch.known, chosen), _taught(batch)
         return Candidates(
             torch.from_numpy(rows),
             torch.from_numpy(rows),
             _placed(Positives.from_scipy(chosen, self.weighted), rows),
             None if exclude is None else _kept(exclude, rows),
             log_inclusion,
-            taught=None if batch.taught is None else _placed(Positives.from_scipy(batch.taught, weighted=True), rows),
+            taught=None if taught is None else _placed(taught, rows),
         )
 
 

@@ -109,17 +109,19 @@ class Objective:
     ) -> Tensor:
         """At one dimension."""
         distillation = self.config.distillation
-        loss: Tensor = torch.zeros((), device=queries.device)
-        if pairs.taught is None or distillation.weight < 1:
+        total: Tensor = torch.zeros((), device=queries.device)
+        own = 1.0 if pairs.taught is None else 1 - distillation.weight
+        if own:
             loss = self._ranked(queries, labels, pairs, temperature, options)
-        if texts is not None:
-            loss = loss + self._of_texts(queries, labels, texts, pairs, temperature, options)
+            if texts is not None:
+                loss = loss + self._of_texts(queries, labels, texts, pairs, temperature, options)
+            total = total + own * loss
         if pairs.taught is not None:
             # The teacher's labels are the positives, and every other label a negative.
             more = options if pairs.log_inclusion is None else {**options, "log_inclusion": pairs.log_inclusion}
             taught = losses.softmax(queries, labels, pairs.taught, temperature, **more)
-            loss = (1 - distillation.weight) * loss + distillation.weight * taught
-        return loss
+            total = total + distillation.weight * taught
+        return total
 
     def _of_texts(
         self,

@@ -7,7 +7,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -365,8 +365,10 @@ class _Run:
         prototypes = self.centroids.prototypes
         before = prototypes.centroids
         self.centroids.renew(embed_queries(self.model, self.data.query_features))
-        yield
-        prototypes.centroids = before
+        try:
+            yield
+        finally:
+            prototypes.centroids = before
 
     def _tuning_queries(self, model: DualEncoder) -> npt.NDArray[np.float32]:
         """Embeddings of queries to tune the index with: held out from training where some are."""
@@ -430,13 +432,14 @@ class _Run:
     def _bytes_on_disk(self) -> int:
         """Of a run directory, twice while one is replaced, and of one more checkpoint than are kept."""
         labels, dimension = len(self.data.label_features), self.model.dimension
-        named = [(name, one) for name, one in self.model.named_parameters() if name != "label_vectors"]
-        parameters = sum(tensor.numel() * tensor.element_size() for _, tensor in named)
+        learned = _bytes(self._shared_tensors().values())
+        saved = learned  # adapters are saved alone
+        if not self.config.transformer.lora.rank:
+            saved = _bytes(one for name, one in self.model.named_parameters() if name != "label_vectors")
         vectors = 0 if self.model.label_vectors is None else 4 * labels * dimension
-        run = parameters + vectors + 8 * labels * dimension
-        parameters = sum(tensor.numel() * tensor.element_size() for tensor in self._shared_tensors().values())
+        run = saved + vectors + 8 * labels * dimension
         bank = 0 if self.bank is None else 4 * labels * dimension
-        return 2 * run + (self.config.checkpoint.keep + 1) * (3 * (parameters + vectors) + bank)
+        return 2 * run + (self.config.checkpoint.keep + 1) * (3 * (learned + vectors) + bank)
 
 
 def _negatives(
@@ -462,6 +465,10 @@ def _device(config: TrainConfig) -> torch.device:
         on_gpu = config.encoder != "static" and torch.cuda.is_available()
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if on_gpu else torch.device("cpu")
     return torch.device(config.device)
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def _schedule(step: int, total: int, config: TrainConfig) -> float:

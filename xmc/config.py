@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import difflib
-import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
 import yaml
 
 from xmc.errors import ConfigError
+from xmc.mappings import dataclass_from_mapping, merge_overrides, parse_override
 
 __all__ = [
     "BankConfig",
@@ -28,13 +26,9 @@ __all__ = [
     "StaticConfig",
     "TrainConfig",
     "TransformerConfig",
-    "dataclass_from_mapping",
-    "parse_override",
 ]
 
 NEGATIVES = ("all", "bank", "in-batch", "sampled", "shortlist", "clusters")
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -463,6 +457,8 @@ class TrainConfig:
             )
         if any(dimension < 1 for dimension in self.nested_dimensions):
             raise ConfigError(f"nested_dimensions must be at least 1 each, but are {list(self.nested_dimensions)}.")
+        if len(set(self.nested_dimensions)) < len(self.nested_dimensions):
+            raise ConfigError(f"nested_dimensions {list(self.nested_dimensions)} names one twice.")
         self._check_negatives()
         self._check_prototypes()
         if self.encoder == "static" and self.device not in ("auto", "cpu"):
@@ -486,12 +482,13 @@ class TrainConfig:
                 f"The loss {self.loss} is defined over all labels; set negatives to all or bank, not {self.negatives}."
             )
 
-    def _check_prototypes(self) -> None:
         if self.in_batch_positives and self.negatives in ("all", "bank"):
             raise ConfigError(
                 f"in_batch_positives is for negatives that score some labels; leave positives_per_query unset to have all "
                 f"positives with negatives {self.negatives}."
             )
+
+    def _check_prototypes(self) -> None:
         if self.label_vectors == "prototypes" and self.loss in ("soft_topk", "binary_cross_entropy"):
             raise ConfigError(
                 f"The loss {self.loss} ranks all labels of a query; prototypes also rank queries for a label. Set loss to "
@@ -527,99 +524,18 @@ class TrainConfig:
         cls, values: Mapping[str, Any], overrides: Sequence[str] = (), source: str = "the configuration"
     ) -> TrainConfig:
         """Build from nested mappings, checked as by `load`."""
-        merged = _merge(values, [parse_override(text) for text in overrides])
+        merged = merge_overrides(values, [parse_override(text) for text in overrides])
         return dataclass_from_mapping(cls, merged, source)
 
     def to_mapping(self) -> dict[str, Any]:
         """Nested plain values, as `from_mapping` takes them."""
-        return dataclasses.asdict(self, dict_factory=lambda items: {k: _plain(v) for k, v in items})
+        return dataclasses.asdict(
+            self, dict_factory=lambda items: {k: list(v) if isinstance(v, tuple) else v for k, v in items}
+        )
 
     def to_yaml(self) -> str:
         """The whole configuration as YAML, every key written out."""
         return yaml.safe_dump(self.to_mapping(), sort_keys=False)
-
-
-def parse_override(text: str) -> tuple[list[str], Any]:
-    """Split `a.b=value` into (["a", "b"], value), the value read as YAML."""
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise ConfigError(f"The setting {text!r} must have the form key=value, as in static.dimension=512.")
-    try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"The value of the setting {text!r} is not valid YAML.") from error
-    if isinstance(parsed, str):  # YAML 1.1 reads 5e-3 as a string
-        with contextlib.suppress(ValueError):
-            parsed = float(parsed)
-    return key.strip().split("."), parsed
-
-
-def dataclass_from_mapping(kind: type[T], values: Mapping[str, Any], source: str, prefix: str = "") -> T:
-    """Build a dataclass from a mapping; ConfigError names the key, the nearest known key and the wanted type."""
-    hints = get_type_hints(kind)
-    arguments = {}
-    for key, value in values.items():
-        if key not in hints:
-            near = difflib.get_close_matches(str(key), hints, n=1)
-            hint = f" Did you mean {prefix + near[0]!r}?" if near else f" Known keys: {', '.join(hints)}."
-            raise ConfigError(f"{source} has the unknown key {prefix + str(key)!r}.{hint}")
-        arguments[key] = _convert(hints[key], value, source, prefix + key)
-    return kind(**arguments)
-
-
-def _convert(wanted: Any, value: Any, source: str, key: str) -> Any:
-    origin, choices = get_origin(wanted), get_args(wanted)
-    if dataclasses.is_dataclass(wanted) and isinstance(wanted, type):
-        if isinstance(value, Mapping):
-            return dataclass_from_mapping(wanted, value, source, key + ".")
-    elif origin in (Union, types.UnionType):
-        if value is None and type(None) in choices:
-            return None
-        (inner,) = [choice for choice in choices if choice is not type(None)]
-        return _convert(inner, value, source, key)
-    elif origin is Literal:
-        if value in choices and isinstance(value, str):
-            return value
-        raise ConfigError(f"{source}: {key} must be one of {', '.join(map(str, choices))}, but is {value!r}.")
-    elif origin is tuple:
-        if isinstance(value, (list, tuple)):
-            return tuple(_convert(choices[0], item, source, key) for item in value)
-    elif wanted is float:
-        number = _as_float(value)
-        if number is not None:
-            return number
-    elif isinstance(value, wanted) and not (wanted is int and isinstance(value, bool)):
-        return value
-    name = "a list of numbers" if origin is tuple else getattr(wanted, "__name__", str(wanted))
-    raise ConfigError(f"{source}: {key} must be of type {name}, but is {value!r}.")
-
-
-def _as_float(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        return None
-    try:
-        number = float(value)
-    except ValueError:
-        return None
-    return number if abs(number) < float("inf") else None
-
-
-def _merge(values: Mapping[str, Any], overrides: Sequence[tuple[list[str], Any]]) -> dict[str, Any]:
-    merged = dict(values)
-    for keys, value in overrides:
-        node = merged
-        for key in keys[:-1]:
-            inner = node.get(key, {})
-            if not isinstance(inner, Mapping):
-                raise ConfigError(f"The setting {'.'.join(keys)} reaches into {key!r}, which holds no further keys.")
-            node[key] = dict(inner)
-            node = node[key]
-        node[keys[-1]] = value
-    return merged
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _at_least(owner: Any, prefix: str, **lowest: float) -> None:

@@ -24,6 +24,7 @@ from xmc.encoders.dual import DualEncoder, unit_rows
 from xmc.errors import InputError, StoreError
 from xmc.filters import Condition, Uids, narrow
 from xmc.indexes.base import LabelIndex
+from xmc.indexes.checks import require_count
 from xmc.indexes.exact import ExactIndex
 from xmc.indexes.factory import build_index, load_index
 from xmc.indexes.snapshot import Snapshot
@@ -300,16 +301,15 @@ class Retriever:
     def cut(self, dimension: int, index: str = "") -> Retriever:
         """A retriever over the same labels with embeddings cut to their first numbers, by which all are indexed anew.
 
-        For a run trained with `nested_dimensions`; scores of others suffer. index: its design, as configured by default.
+        For a run trained with `nested_dimensions`; scores of others suffer. index: overrides the configuration's.
         Changes of one do not show in the other. Raises InputError for more dimensions than there are.
         """
         state = self._state
-        model = self.model.cut(dimension)
+        model = self.model.cut(require_count(dimension, "dimension"))
         labels = _cut(state.snapshot.embeddings, dimension, model.normalize)
         queries = _cut(self.tuning_queries, dimension, model.normalize)
-        config = replace(self.config, index=index or self.config.index)
-        built = _index(config.index, labels, state.labels.ids, queries, 0)
-        return Retriever(model, state.labels, built, config, self.metrics, queries)
+        built = _index(index or self.config.index, labels, state.labels.ids, queries, 0)
+        return Retriever(model, state.labels, built, self.config, self.metrics, queries)
 
     def save(self, directory: str | Path, overwrite: bool = False) -> None:
         """Write the run directory: whole or not at all.
@@ -398,7 +398,7 @@ def _images(images: Images | None, count: int, encoder: Encoder) -> RaggedImages
 
 
 def _cut(embeddings: Embeddings, dimension: int, normalize: bool) -> Embeddings:
-    cut = np.ascontiguousarray(embeddings[:, :dimension])
+    cut = np.array(embeddings[:, :dimension])  # a copy: they may be a memory map
     return unit_rows(cut) if normalize else cut
 
 

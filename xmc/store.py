@@ -101,11 +101,14 @@ def atomic_directory(path: str | Path, kind: str, **properties: Any) -> Iterator
     """
     path = Path(path)
     refuse_foreign_directory(path, kind)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(path)
     temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:12]}.tmp"
-    temporary.mkdir()
-    held = _hold(temporary)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(path)
+        temporary.mkdir()
+        held = _hold(temporary)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written: {error}. Name another directory.") from error
     try:
         yield temporary
         _write_manifest(temporary, kind, properties)

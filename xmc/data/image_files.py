@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from xmc.data.arrow_files import write_arrow_file
 from xmc.data.images import RaggedImages
 from xmc.errors import DataError, InputError
-from xmc.store import atomic_file
 
 __all__ = ["content_of", "digest_of", "dimension_of", "gather_blocks", "read_images", "write_images"]
 
@@ -35,12 +35,7 @@ def write_images(images: RaggedImages, file: Path) -> str:
     digest = digest_of(images)
     table = pa.table([column], names=[COLUMN]).replace_schema_metadata({"sha256": digest})
     try:
-        with (
-            atomic_file(file) as temporary,
-            pa.OSFile(str(temporary), "wb") as sink,
-            pa.ipc.new_file(sink, table.schema) as writer,
-        ):
-            writer.write_table(table)
+        write_arrow_file(table, file)
     except OSError as error:
         raise DataError(
             f"The images {file} cannot be written: {error}. Make room, or name another directory."
@@ -48,10 +43,9 @@ def write_images(images: RaggedImages, file: Path) -> str:
     return digest
 
 
-def read_images(file: Path, verify: bool = True) -> RaggedImages:
-    """Memory-map a file of `write_images`. Raises DataError when it is cut short, or does not match its checksum.
-
-    verify: read it once as a whole and compare the checksum.
+def read_images(file: Path) -> RaggedImages:
+    """Memory-map a file of `write_images`. Raises DataError when it is cut short, or does not match its checksum,
+    for which it is read once as a whole.
     """
     table = _open(file)
     try:
@@ -64,7 +58,7 @@ def read_images(file: Path, verify: bool = True) -> RaggedImages:
         whole = len(offsets) and offsets[0] == 0 and offsets[-1] == len(values) and values.dtype == np.float16
     except (LookupError, ValueError, AttributeError, pa.ArrowException) as error:
         raise DataError(f"The images {file} cannot be read: {error}") from error
-    if not whole or (verify and digest_of(images) != content_of(file)):
+    if not whole or digest_of(images) != content_of(file):
         raise DataError(f"The images {file} do not match their checksum; make them again.")
     return images
 

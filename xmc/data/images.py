@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from xmc.data.ragged import places_of
 from xmc.errors import InputError
 
 __all__ = ["RaggedImages"]
@@ -27,22 +28,20 @@ class RaggedImages:
     def of(cls, images: Sequence[npt.ArrayLike | None], dimension: int | None = None) -> RaggedImages:
         """From one array [m, I] (or [I], for one image) a text, None where it has none.
 
-        dimension: I, to be given where no text may have an image. Raises InputError for embeddings of different lengths, or
-        that are not finite.
+        dimension: I, to be given where no text may have an image. Raises InputError for embeddings of different lengths,
+        that are no numbers, or not finite.
         """
-        parts = []
+        if isinstance(images, str) or not isinstance(images, Sequence):
+            raise InputError("images must be a list with an array, or None, for each text.")
+        parts: list[npt.NDArray[np.float16] | None] = []
         for row, one in enumerate(images):
-            with np.errstate(over="ignore"):
-                part = np.asarray([] if one is None else one, np.float16)
+            part = _numbers([] if one is None else one, row)
             if part.size:
-                part = np.atleast_2d(part)
                 dimension = part.shape[-1] if dimension is None else dimension
                 if part.shape[1:] != (dimension,):
                     raise InputError(
                         f"The images of text {row} have embeddings of {part.shape[-1]} numbers, others {dimension}."
                     )
-                if not np.isfinite(part).all():
-                    raise InputError(f"An image embedding of text {row} is not finite in float16.")
             parts.append(part if part.size else None)
         values = [part for part in parts if part is not None]
         counts = [0 if part is None else len(part) for part in parts]
@@ -64,7 +63,21 @@ class RaggedImages:
 
     def take(self, rows: npt.NDArray[np.integer]) -> RaggedImages:
         """Those of the texts `rows` (integers [m]), in that order, repeats allowed, as a copy in memory."""
-        counts = self.counts[rows]
-        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        places = np.arange(offsets[-1]) + np.repeat(self.offsets[:-1][rows] - offsets[:-1], counts)
+        places, offsets = places_of(self.offsets, rows)
         return RaggedImages(self.values[places], offsets)
+
+
+def _numbers(one: npt.ArrayLike, row: int) -> npt.NDArray[np.float16]:
+    """The images of a text, [m, I]."""
+    try:
+        with np.errstate(over="ignore"):
+            part = np.atleast_2d(np.asarray(one, np.float16))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"The images of text {row} are not arrays of numbers: {error}.") from error
+    if part.size and part.ndim != 2:
+        raise InputError(
+            f"The images of text {row} must have the shape [images, numbers], but have {list(part.shape)}."
+        )
+    if not np.isfinite(part).all():
+        raise InputError(f"An image embedding of text {row} is not finite in float16.")
+    return part

@@ -13,9 +13,9 @@ import pyarrow as pa
 from rich.console import Console
 from rich.progress import Progress
 
+from xmc.data.arrow_files import write_arrow_file
 from xmc.data.tokens import RaggedTokens
 from xmc.errors import StoreError
-from xmc.store import atomic_file
 
 __all__ = ["cached_tokens", "read_tokens", "write_tokens"]
 
@@ -62,12 +62,7 @@ def write_tokens(tokens: RaggedTokens, file: Path) -> None:
     digest = _digest(tokens.values, tokens.offsets)
     table = pa.table(columns, names=["values", "offsets"]).replace_schema_metadata({"sha256": digest})
     try:
-        with (
-            atomic_file(file) as temporary,
-            pa.OSFile(str(temporary), "wb") as sink,
-            pa.ipc.new_file(sink, table.schema) as writer,
-        ):
-            writer.write_table(table)
+        write_arrow_file(table, file)
     except OSError as error:
         raise StoreError(f"The token cache {file} cannot be written: {error}. Name another directory.") from error
 

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xmc.data.images import RaggedImages
+from xmc.data.ragged import places_of
 
 __all__ = ["RaggedTokens"]
 
@@ -35,8 +36,6 @@ class RaggedTokens:
 
     def take(self, rows: npt.NDArray[np.integer]) -> RaggedTokens:
         """The sequences `rows` (integers [m]), in that order, repeats allowed, as a copy in memory."""
-        lengths = self.lengths[rows]
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        positions = np.arange(offsets[-1]) + np.repeat(self.offsets[:-1][rows] - offsets[:-1], lengths)
+        places, offsets = places_of(self.offsets, rows)
         images = None if self.images is None else self.images.take(rows)
-        return RaggedTokens(self.values[positions], offsets, images)
+        return RaggedTokens(self.values[places], offsets, images)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import struct
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -26,25 +27,22 @@ __all__ = [
     "weights_digest",
 ]
 
-BROKEN = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, ImportError, SafetensorError)
+BROKEN = (
+    OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, ImportError, ArithmeticError, AssertionError,
+    struct.error, SafetensorError,
+)  # fmt: skip
 """What transformers and safetensors raise for files that are missing, cut short or do not fit together."""
 
 
-def read_backbone(directory: Path, dtype: str, quantization: str = "none") -> tuple[nn.Module, Any]:
-    """The model, without a head, and the tokenizer, from a directory in Hugging Face layout or a GGUF file.
+def read_backbone(directory: Path, dtype: str, quantization: str = "none") -> nn.Module:
+    """The model, without a head, from a directory in Hugging Face layout or a GGUF file.
 
     Only safetensors and GGUF weights are read, and code in the directory is never run. ValueError where the weights do not
     fill the model, DependencyError where a package is wanted.
     """
     from transformers import AutoModel
 
-    file = _gguf(directory)
-    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    if file is not None:
-        for name in ("gguf", "accelerate"):
-            require_package(name, f"{file} is a GGUF file", "gguf accelerate")
-        directory, options["gguf_file"] = file.parent, file.name
-    tokenizer = read_tokenizer(directory, **options)
+    file, options = _gguf(directory), _options(directory)
     if quantization == "4bit":
         require_package("bitsandbytes", "transformer.quantization is 4bit", "bitsandbytes")
         from transformers import BitsAndBytesConfig
@@ -56,7 +54,7 @@ def read_backbone(directory: Path, dtype: str, quantization: str = "none") -> tu
     bar = contextlib.nullcontext() if file is None else contextlib.redirect_stderr(io.StringIO())
     with quietly(), bar:
         backbone, loading = AutoModel.from_pretrained(
-            directory, use_safetensors=file is None, dtype=getattr(torch, dtype), output_loading_info=True, **options
+            use_safetensors=file is None, dtype=getattr(torch, dtype), output_loading_info=True, **options
         )
     if backbone.config.is_encoder_decoder:
         raise ValueError("it is an encoder with a decoder; xmc encodes with models that have one stack of layers.")
@@ -70,14 +68,15 @@ def read_backbone(directory: Path, dtype: str, quantization: str = "none") -> tu
         backbone.hf_quantizer = None
         del backbone.config.quantization_config
     backbone.config.use_cache = False  # one forward pass a text: keys and values would be kept for nothing
-    return backbone, tokenizer
+    whole: nn.Module = backbone
+    return whole
 
 
-def read_tokenizer(directory: Path, **options: Any) -> Any:
-    """The tokenizer in a directory in Hugging Face layout; code in the directory is never run."""
+def read_tokenizer(directory: Path) -> Any:
+    """The tokenizer in such a directory or file; code in it is never run."""
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(directory, **{"local_files_only": True, "trust_remote_code": False} | options)
+    return AutoTokenizer.from_pretrained(**_options(directory))
 
 
 def positions(backbone: Any) -> int | None:
@@ -123,6 +122,17 @@ def quietly() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
+
+
+def _options(directory: Path) -> dict[str, Any]:
+    """What transformers is to read, and how. DependencyError where it lacks a package for that."""
+    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    file = _gguf(directory)
+    if file is None:
+        return {"pretrained_model_name_or_path": directory, **options}
+    for name in ("gguf", "accelerate"):
+        require_package(name, f"{file} is a GGUF file", "gguf accelerate")
+    return {"pretrained_model_name_or_path": file.parent, "gguf_file": file.name, **options}
 
 
 def _gguf(directory: Path) -> Path | None:

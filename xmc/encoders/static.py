@@ -14,13 +14,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from xmc.config import StaticConfig, dataclass_from_mapping
+from xmc.config import StaticConfig
 from xmc.data.tokens import RaggedTokens
 from xmc.encoders.base import Encoder, Side
 from xmc.encoders.feature_table import Bags, bag_sums, locate, weigh
 from xmc.encoders.hashing import KIND_BITS, KINDS, hash_features
 from xmc.encoders.threads import kernels_may_run
 from xmc.errors import ConfigError, StoreError
+from xmc.mappings import dataclass_from_mapping
 
 __all__ = ["FeatureTable", "StaticEncoder"]
 

@@ -109,11 +109,11 @@ class TransformerEncoder(Encoder):
         """Given how many micro-batches this process has, how many every process goes through: where they compute together."""
         self.slot = max(len(tokenizer), int(config.vocab_size))
         self._special = sorted({*tokenizer.all_special_ids, self.slot})
-        # Set once: setting it at every call is not safe where threads share the encoder.
         self._backend = getattr(tokenizer, "backend_tokenizer", None)
+        # Set once: setting it at every call, as the tokenizer does, is not safe where threads share the encoder.
         if self._backend is not None:
             self._backend.no_padding()
-            self._backend.no_truncation()
+            self._backend.enable_truncation(settings.max_length, direction=tokenizer.truncation_side)
         self._around = self._special_tokens_around()
         self._prompts: dict[Side, tuple[list[int], str, list[int]]] = {
             "query": self._tokenised(settings.query_prompt, "transformer.query_prompt"),
@@ -147,7 +147,8 @@ class TransformerEncoder(Encoder):
         if pooling not in POOLINGS:
             raise ConfigError(f"{root} asks for the pooling {pooling!r}; xmc has {', '.join(POOLINGS)}.")
         try:
-            backbone, tokenizer = read_backbone(described.backbone, options.dtype, options.quantization)
+            backbone = read_backbone(described.backbone, options.dtype, options.quantization)
+            tokenizer = read_tokenizer(described.backbone)
         except BROKEN as error:
             raise ConfigError(f"{root} cannot be loaded as a transformer with safetensors weights: {error}") from error
         if options.liger:
@@ -281,10 +282,10 @@ class TransformerEncoder(Encoder):
             settings = TransformerSettings(**stored["transformer"])
             lora = None if stored["lora"] is None else _lora(stored["lora"])
             base = directory / "backbone" if lora is None else _base(settings)
-            backbone, tokenizer = read_backbone(base, settings.dtype, settings.quantization)
+            backbone = read_backbone(base, settings.dtype, settings.quantization)
+            tokenizer = read_tokenizer(directory / "backbone")
             if lora is not None:
                 load_adapters(backbone, lora, directory / "backbone")
-                tokenizer = read_tokenizer(directory / "backbone")
             tensors = load_file(directory / "encoder.safetensors")
             dense = [
                 Dense.from_tensors(
@@ -322,7 +323,9 @@ class TransformerEncoder(Encoder):
     def _special_tokens_around(self) -> tuple[list[int], list[int]]:
         """The special tokens that the tokenizer puts before and after a text, with "eos" pooling at least that one after."""
         inner = self._token_ids(["a"])[0]
-        whole = self.tokenizer("a", verbose=False)["input_ids"]
+        whole = (
+            self.tokenizer("a", verbose=False)["input_ids"] if self._backend is None else self._backend.encode("a").ids
+        )
         place = next((i for i in range(len(whole) + 1) if whole[i : i + len(inner)] == inner), None)
         if place is None:
             raise ConfigError(
@@ -332,7 +335,7 @@ class TransformerEncoder(Encoder):
 
     def _tokenised(self, template: str | None, key: str) -> tuple[list[int], str, list[int]]:
         """Tokens before the text, what is tokenised with it (blanks, or the directory's prompt), and tokens after it."""
-        prompt = Prompt.parse(template or "{text}", key, self.image_dimension > 0)
+        prompt = Prompt.parse("{text}" if template is None else template, key, self.image_dimension > 0)
         first, last = self._around
         before, after = (
             [token for piece in pieces for token in ([self.slot] if piece is None else self._token_ids([piece])[0])]
