@@ -5,11 +5,13 @@ from setuptools import setup
 
 PACKAGES = {
     "xmc": "xmc",
+    "xmc.batch": "xmc/batch",
     "xmc.cli": "xmc/cli",
     "xmc.data": "xmc/data",
     "xmc.data.readers": "xmc/data/readers",
     "xmc.encoders": "xmc/encoders",
     "xmc.metrics": "xmc/metrics",
+    "xmc.report": "xmc/report",
     "xmc.kernels": "kernels",
     "xmc.kernels.losses": "kernels/losses",
     "xmc.kernels.triton_tiles": "kernels/triton_tiles",
@@ -20,5 +22,9 @@ PACKAGES = {
 setup(
     packages=list(PACKAGES),
     package_dir=PACKAGES,
-    package_data={"xmc": ["py.typed"], "xmc.data": ["shipped/*/*"]},
+    package_data={
+        "xmc": ["py.typed"],
+        "xmc.data": ["shipped/*/*"],
+        "xmc.report": ["template.html", "page.css", "page.js"],
+    },
 )

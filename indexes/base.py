@@ -13,13 +13,14 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from xmc.data.embeddings import read_embeddings, write_embeddings
+from xmc.data.embeddings import write_embeddings
 from xmc.errors import ConfigError, InputError, StoreError
 from xmc.indexes.blocks import EmbeddingBlocks, Embeddings
 from xmc.indexes.checks import require_count, require_matrix
 from xmc.indexes.identifiers import Ids, RowLookup, as_ids, type_name
 from xmc.indexes.selection import Labels, PerQuery
 from xmc.indexes.snapshot import Engine, Snapshot
+from xmc.indexes.stored import read_labels
 from xmc.store import MANIFEST, atomic_directory, read_manifest
 
 __all__ = ["LabelIndex"]
@@ -205,19 +206,7 @@ class LabelIndex(ABC):
             index.measured, covered = dict(settings["measured"]), int(settings["covered"])
         except (KeyError, TypeError, ValueError, ConfigError) as error:
             raise StoreError(f"{directory / MANIFEST} does not describe an index: {error!r}.") from error
-        embeddings = EmbeddingBlocks(read_embeddings(directory / "embeddings.arrow"))
-        try:
-            table = pa.ipc.open_file(pa.memory_map(str(directory / "ids.arrow"))).read_all()
-            column, alive = table["id"], table["alive"].to_numpy()
-        except (OSError, KeyError, pa.ArrowException) as error:
-            raise StoreError(f"{directory / 'ids.arrow'} cannot be read: {error}") from error
-        ids = column.to_numpy(zero_copy_only=False)
-        ids = ids.astype(object if pa.types.is_string(column.type) else np.int64)
-        if len(embeddings) != len(ids) or embeddings.dimension != index.dimension:
-            raise StoreError(
-                f"{directory} has {len(ids)} ids, but {len(embeddings)} embeddings of dimension {embeddings.dimension} "
-                f"where the dimension is {index.dimension}."
-            )
+        embeddings, ids, alive = read_labels(directory, index.dimension)
         engine = index._load(directory, covered) if covered else None
         snapshot = index._fresh(embeddings, ids, engine, 1)
         index._snapshot = snapshot if alive.all() else replace(snapshot, alive=alive)

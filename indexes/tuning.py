@@ -180,7 +180,9 @@ def tune(
         raise ConfigError(_refusal(points, goal, len(index), time.monotonic() - start))
     chosen, engine = best
     logger.info("chosen: %s %s, rescore %d", chosen.design, chosen.parameters, chosen.rescore)
-    return Tuned(_index_of(index, chosen, engine, goal, report), chosen, points)
+    tuned = _index_of(index, chosen, engine, goal, report)
+    tuned.measured = {**asdict(chosen), "goal": asdict(goal), "pareto": [asdict(point) for point in pareto(points)]}
+    return Tuned(tuned, chosen, points)
 
 
 def automatic_index(
@@ -416,7 +418,6 @@ def _index_of(
         if engine is None:
             report(f"{chosen.design}, again")
         index.adopt(exact.snapshot(), engine)
-    index.measured = {**asdict(chosen), "goal": asdict(goal)}
     return index
 
 

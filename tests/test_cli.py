@@ -130,18 +130,18 @@ def test_parts_of_a_query() -> None:
 def test_predict_with_a_condition(priced: tuple[Path, list[str]], tmp_path: Path) -> None:
     run, (one, two, _) = priced
     pq.write_table(pa.table({"uid": ["a", "b"], "text": ["a boat", "a cheese"]}), tmp_path / "in.parquet")
-    files = ["--input", tmp_path / "in.parquet", "--output", tmp_path / "out.parquet"]
-    assert "predicted 2 rows" in xmc("predict", run, *files, "--where", "price is not None").stdout
-    for row in pq.read_table(tmp_path / "out.parquet").to_pylist():
+    files = ["--input", tmp_path / "in.parquet", "--output", tmp_path / "out"]
+    assert "predicted 2 of 2 rows" in xmc("predict", run, *files, "--where", "price is not None").stdout
+    for row in pq.read_table(tmp_path / "out").to_pylist():
         assert set(row["labels"]) == {one, two}
         assert len(row["scores"]) == 2
 
 
 def test_predict(run: Path, tmp_path: Path) -> None:
     pq.write_table(pa.table({"uid": ["a", "b"], "text": ["a boat", "a cheese"]}), tmp_path / "in.parquet")
-    done = xmc("predict", run, "--input", tmp_path / "in.parquet", "--output", tmp_path / "out.parquet", "-k", 4)
-    assert "predicted 2 rows" in done.stdout
-    out = pq.read_table(tmp_path / "out.parquet").to_pylist()
+    done = xmc("predict", run, "--input", tmp_path / "in.parquet", "--output", tmp_path / "out", "-k", 4)
+    assert "predicted 2 of 2 rows" in done.stdout
+    out = pq.read_table(tmp_path / "out").to_pylist()
     assert [row["uid"] for row in out] == ["a", "b"]
     assert all(len(row["labels"]) == len(row["scores"]) == 4 for row in out)
 

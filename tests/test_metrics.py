@@ -135,7 +135,8 @@ def test_random_ragged_predictions_match_the_definitions(seed: int) -> None:
     assert metrics.queries_without_positives == sum(not row for row in positives)
     assert metrics.queries == queries
     for k in KS:
-        assert sum(part.values[f"P@{k}"] for part in metrics.deciles) == pytest.approx(metrics.values[f"P@{k}"])
+        for name in (f"P@{k}", f"PSP@{k}"):
+            assert sum(part.values[name] for part in metrics.deciles) == pytest.approx(metrics.values[name])
     assert sum(part.positives for part in metrics.deciles) == sum(map(len, positives))
     assert sum(part.labels for part in metrics.deciles) == label_count
 
@@ -296,10 +297,16 @@ def test_deciles_hold_equal_parts_of_the_training_pairs() -> None:
     assert [part.training_counts for part in deciles] == [(0, 0)] + [(1, 1)] * 5 + [(10, 10)] * 5
     # Label 0 (unseen) is a positive and not found; label 3 is in the first decile, label 57 in the last.
     assert deciles[0].positives == 1
-    assert deciles[0].values == {"P@1": 0, "P@2": 0, "R@2": 0}
-    # Each found pair is one of 2 queries · k places.
-    assert deciles[1].values == deciles[10].values == {"P@1": 50, "P@2": 25, "R@2": 100}
-    assert deciles[5].values == {"P@1": 0, "P@2": 0, "R@2": 0}
+    nothing = {"P@1": 0, "P@2": 0, "PSP@1": 0, "PSP@2": 0, "R@2": 0}
+    assert deciles[0].values == deciles[5].values == nothing
+    # Each found pair is one of 2 queries · k places, and counts by its inverse propensity, of which the best ranking has
+    # labels 0 and 57 in the first places, and label 3 in the second.
+    unseen, rare, frequent = 1 / propensities(np.array([0, 1, 10]), 100, 0.55, 1.5)
+    for part, weight in ((deciles[1], rare), (deciles[10], frequent)):
+        expected = {"P@1": 50, "P@2": 25, "R@2": 100}
+        expected["PSP@1"] = 100 * weight / (unseen + frequent)
+        expected["PSP@2"] = 100 * weight / (unseen + rare + frequent)
+        assert part.values == pytest.approx(expected)
 
 
 def test_macro_averages_by_hand() -> None:

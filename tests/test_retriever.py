@@ -17,7 +17,6 @@ from pyarrow import compute as pc
 from worlds import COLOURS, colours, tiny_config
 
 import xmc
-from xmc.batch import predict_parquet
 from xmc.data.convert import convert
 from xmc.data.dataset import Dataset
 from xmc.data.readers import open_source
@@ -204,26 +203,6 @@ def test_no_pickles_in_a_run(run: Path) -> None:
     manifest = json.loads((run / "manifest.json").read_text())
     assert manifest["properties"]["labels"] == 12
     assert manifest["libraries"]["torch"]
-
-
-def test_batch_prediction_equals_predict(run: Path, tmp_path: Path) -> None:
-    retriever = xmc.Retriever.load(run)
-    texts = ["red", "blue and pink", None, "", "green"] * 50
-    table = pa.table({"uid": [f"q{i}" for i in range(len(texts))], "text": texts, "more": [1] * len(texts)})
-    pq.write_table(table, tmp_path / "in.parquet")
-    assert predict_parquet(retriever, tmp_path / "in.parquet", tmp_path / "out.parquet", k=3, batch_size=7) == 250
-    out = pq.read_table(tmp_path / "out.parquet")
-    assert out["uid"].to_pylist() == table["uid"].to_pylist()
-    labels, scores = retriever.predict([text or "" for text in texts], k=3)
-    assert out["labels"].to_pylist() == labels.tolist()
-    np.testing.assert_allclose(out["scores"].to_pylist(), scores, atol=1e-6)
-    with pytest.raises(DataError, match=r"no column 'text', only uid"):
-        pq.write_table(table.select(["uid"]), tmp_path / "bad.parquet")
-        predict_parquet(retriever, tmp_path / "bad.parquet", tmp_path / "out2.parquet")
-    (tmp_path / "broken.parquet").write_bytes((tmp_path / "in.parquet").read_bytes()[:100])
-    with pytest.raises(DataError, match=r"broken.parquet cannot be read"):
-        predict_parquet(retriever, tmp_path / "broken.parquet", tmp_path / "out2.parquet")
-    assert not (tmp_path / "out2.parquet").exists()
 
 
 @pytest.fixture(scope="module")

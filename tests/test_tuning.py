@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,7 @@ def test_the_goal_is_met_on_other_queries(tuned: tuple[Tuned, Path, list[str]], 
     loaded = load_index(tmp_path / "index")
     assert loaded.measured["recall"] == result.chosen.recall
     assert loaded.measured["goal"]["recall"] == 0.95
+    assert loaded.measured["pareto"] == [asdict(point) for point in pareto(result.points)]
     np.testing.assert_array_equal(loaded.search(OTHERS, 10)[0], found)
     fastest = max(p.throughput for p in result.points if p.meets(Goal(recall=0.95, max_memory=2_000_000), 20_000))
     assert result.chosen.throughput == fastest

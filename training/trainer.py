@@ -292,13 +292,14 @@ class _Run:
                 self.optimizers.dense_parameters, [table.table for table in self.optimizers.tables]
             )
         with clock.of("optimizer"):
-            norm = self.optimizers.step(_schedule(batch.step, self.total, config))
+            factor = _schedule(batch.step, self.total, config)
+            norm = self.optimizers.step(factor)
         seconds = time.perf_counter() - start
         progress = self.progress
         progress.steps, progress.loss, progress.seconds = batch.step + 1, report.loss, progress.seconds + seconds
         values: dict[str, Any] = {"epoch": epoch, "loss": report.loss, "seconds": round(progress.seconds, 4)}
         texts, tokens = (round(mean * self.world.size) for mean in self.world.mean(report.texts, report.tokens))
-        values |= {"texts": texts, "tokens": tokens}
+        values |= {"learning_rate": factor * config.encoder_learning_rate, "texts": texts, "tokens": tokens}
         values["queries_per_second"] = round(len(batch.rows) / seconds, 2)
         values["tokens_per_second"] = round(tokens / seconds, 1)
         if self.optimizers.dense is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from xmc.labels import LabelTable
 from xmc.metrics import NO_PREDICTION, UNKNOWN_LABEL, Metrics, evaluate_predictions
 from xmc.retriever import Retriever
 
-__all__ = ["Evaluation", "evaluate", "evaluate_split"]
+__all__ = ["KS", "RECALL_KS", "Evaluation", "compare", "dataset_rows", "evaluate", "evaluate_split"]
 
 KS = (1, 3, 5)
 RECALL_KS = (10, 100)
@@ -82,23 +83,41 @@ def evaluate_split(
     start = time.perf_counter()
     ids, scores = retriever.search(texts, max(*KS, *RECALL_KS) + most_filtered, images=images)
     seconds = time.perf_counter() - start
+    rows = dataset_rows(labels, dataset)[labels.rows_of_ids(ids)] if ids.size else ids
+    metrics = compare(rows, scores, dataset, split, training, filter_pairs, KS, RECALL_KS)
+    return Evaluation(metrics, len(split), seconds)
+
+
+def compare(
+    rows: npt.NDArray[np.int64],
+    scores: npt.NDArray[np.float32],
+    dataset: Dataset,
+    split: Split,
+    training: Split | None,
+    filter_pairs: npt.NDArray[np.int64] | None,
+    ks: Sequence[int],
+    recall_ks: Sequence[int],
+) -> Metrics:
+    """`evaluate_predictions` of the labels `rows` [n, columns] of a data set for a split, with propensities from `training`."""
     counts = None if training is None else np.asarray(training.positives.getnnz(axis=0))
-    metrics = evaluate_predictions(
-        _dataset_rows(labels, dataset)[labels.rows_of_ids(ids)] if ids.size else ids,
+    return evaluate_predictions(
+        rows,
         scores,
         split.positives,
         training_counts=counts,
         training_queries=None if training is None else len(training),
         propensity=dataset.propensity,
         filter=filter_pairs,
-        ks=KS,
-        recall_ks=RECALL_KS,
+        ks=ks,
+        recall_ks=recall_ks,
     )
-    return Evaluation(metrics, len(split), seconds)
 
 
-def _dataset_rows(labels: LabelTable, dataset: Dataset) -> npt.NDArray[np.int64]:
-    """The data set's row of each row of the retriever's labels; the last place is for the row -1, no prediction."""
+def dataset_rows(labels: LabelTable, dataset: Dataset) -> npt.NDArray[np.int64]:
+    """The data set's row of each row of a retriever's labels, int64 [L + 1], UNKNOWN_LABEL for one that it does not have.
+
+    The last place is for the row -1, no prediction. Raises DataError where the two share no label.
+    """
     found = pc.index_in(labels.uids, value_set=dataset.labels.uids)
     if len(labels) and found.null_count == len(found):
         raise DataError(

@@ -36,8 +36,8 @@ class Query:
 
     Raises InputError for a query without any part, weights that are not finite, or one bare string.
 
-    >>> Query(texts={"a boat": 1.0, "with an engine": -0.5}, labels=["n02981792"]).labels
-    {'n02981792': 1.0}
+    >>> Query(texts={"a boat": 1.0, "with an engine": -0.5}, labels=["n02858304+v01944710"]).labels
+    {'n02858304+v01944710': 1.0}
     """
 
     texts: Mapping[str, float] | Sequence[str] = ()

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from xmc import __version__
-from xmc.cli import data, evaluate, export, index, predict, quickstart, search, train
+from xmc.cli import data, embed, evaluate, export, index, predict, quickstart, report, search, train
 from xmc.errors import XMCError
 
 __all__ = ["app", "main"]
@@ -28,8 +28,10 @@ app.command("train")(train.train)
 app.command("index")(index.index)
 app.command("search")(search.search)
 app.command("predict")(predict.predict)
+app.command("embed")(embed.embed)
 app.command("evaluate")(evaluate.evaluate)
 app.command("export")(export.export)
+app.command("report")(report.report)
 
 
 @app.callback(invoke_without_command=True)

@@ -88,6 +88,9 @@ class Encoder(nn.Module, ABC):
             )
         return images
 
+    def require_tokens(self, values: npt.NDArray[np.unsignedinteger]) -> None:
+        """Raise InputError for tokens that `featurize` would not give; any is one where features are hashes."""
+
     def micro_batches(self, features: RaggedTokens) -> list[npt.NDArray[np.int64]]:
         """Rows of the sequences that `forward` encodes together; their activations are what a graph of them holds."""
         return [np.arange(len(features))] if len(features) else []

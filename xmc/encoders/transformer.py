@@ -213,6 +213,12 @@ class TransformerEncoder(Encoder):
         of_prompt = (places < len(before)) | (places >= np.repeat(lengths, lengths) - len(after))
         return np.asarray(of_prompt | np.isin(features.values, self._special), bool)
 
+    def require_tokens(self, values: npt.NDArray[np.unsignedinteger]) -> None:
+        """Raise InputError for a token that is not in the vocabulary, nor the images' slot where images are configured."""
+        most = self.slot + int(self.image_dimension > 0)
+        if len(values) and int(values.max()) >= most:
+            raise InputError(f"The token {int(values.max())} is not one of the tokenizer's {most:,}.")
+
     def micro_batches(self, features: RaggedTokens) -> list[npt.NDArray[np.int64]]:
         """Texts in order of length, `micro_batch_size` at a time, so that little is padded."""
         lengths = features.lengths

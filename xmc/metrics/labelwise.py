@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,8 +26,8 @@ class Decile:
     decile: 1 for the rarest labels to 10 for the most frequent; 0 for labels without any training query.
     labels: how many labels. training_counts: lowest and highest number of training queries among them.
     positives: test pairs of these labels, after filtering.
-    values: percent. "P@k" is the part of P@k that these labels contribute (the deciles add up to P@k); "R@k" is the
-        share of these pairs found in the first k places.
+    values: percent. "P@k" and "PSP@k" are the part of that metric that these labels contribute (the deciles add up to it);
+        "R@k" is the share of these pairs found in the first k places.
     """
 
     decile: int
@@ -76,17 +76,27 @@ def decile_breakdown(
     queries: int,
     ks: Sequence[int],
     recall_ks: Sequence[int],
+    weights: npt.NDArray[np.float64],
+    best: Mapping[int, float],
 ) -> tuple[Decile, ...]:
-    """One `Decile` for each range of training frequency that holds labels, rarest first."""
+    """One `Decile` for each range of training frequency that holds labels, rarest first.
+
+    ranks, truth_labels, weights: of each pair, [nnz]; its weight is the inverse propensity of its label.
+    best: by k, what PSP@k is divided by, in percent.
+    """
     decile_of_label = _deciles(np.asarray(training_counts, np.int64))
     decile_of_pair = decile_of_label[truth_labels]
     positives = np.bincount(decile_of_pair, minlength=DECILES + 1)
     values: list[dict[str, float]] = [{} for _ in range(DECILES + 1)]
     for k in sorted({*ks, *recall_ks}):
-        found = np.bincount(decile_of_pair[ranks < k], minlength=DECILES + 1)
+        inside = ranks < k
+        found = np.bincount(decile_of_pair[inside], minlength=DECILES + 1)
+        weighed = np.bincount(decile_of_pair[inside], weights[inside], minlength=DECILES + 1)
         for decile in range(DECILES + 1):
             if k in ks:
                 values[decile][f"P@{k}"] = float(100 * found[decile] / (queries * k))
+                gain = 100 * weighed[decile] / (queries * k)
+                values[decile][f"PSP@{k}"] = float(100 * gain / best[k]) if best[k] else 0.0
             if k in recall_ks:
                 values[decile][f"R@{k}"] = float(100 * found[decile] / max(positives[decile], 1))
     breakdown = []

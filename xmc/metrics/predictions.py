@@ -109,6 +109,7 @@ def evaluate_predictions(
     )
 
     values = _precision_and_ndcg("", ranks, truth_indptr, np.ones(len(ranks)), ks)
+    deciles: tuple[Decile, ...] = ()
     if training_counts is not None and training_queries is not None:
         if len(training_counts) != label_count:
             raise InputError(
@@ -118,13 +119,20 @@ def evaluate_predictions(
         achieved = _precision_and_ndcg("PS", ranks, truth_indptr, weights, ks)
         best = _precision_and_ndcg("PS", best_ranks(truth_indptr, weights), truth_indptr, weights, ks)
         values |= {name: 100 * achieved[name] / best[name] if best[name] else 0.0 for name in achieved}
+        deciles = decile_breakdown(
+            ranks,
+            truth_labels,
+            np.asarray(training_counts),
+            queries,
+            ks,
+            recall_ks,
+            weights,
+            {k: best[f"PSP@{k}"] for k in ks},
+        )
     positives = np.diff(truth_indptr)
     for k in recall_ks:
         found = ranks < k
         values[f"R@{k}"] = float(100 * np.sum(1 / np.repeat(positives, positives)[found]) / queries)
-    deciles: tuple[Decile, ...] = ()
-    if training_counts is not None:
-        deciles = decile_breakdown(ranks, truth_labels, np.asarray(training_counts), queries, ks, recall_ks)
     macro = macro_averages(ranks, truth_labels, ranking, label_count, ks)
     return Metrics(values, macro, deciles, queries, int(np.sum(positives == 0)))
 

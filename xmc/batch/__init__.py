@@ -1,0 +1,10 @@
+"""Batch jobs over files: predictions and embeddings, in parts that are whole or absent; one machine, or Ray."""
+
+from __future__ import annotations
+
+from xmc.batch.embed import embed_files
+from xmc.batch.options import Columns, JobOptions
+from xmc.batch.predict import predict_files
+from xmc.batch.summary import Summary
+
+__all__ = ["Columns", "JobOptions", "Summary", "embed_files", "predict_files"]

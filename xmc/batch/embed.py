@@ -1,0 +1,130 @@
+"""Embeddings as a job: rows of texts in, one file of vectors out."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from xmc.batch.job import run_job
+from xmc.batch.options import JobOptions
+from xmc.batch.output import SUCCESS
+from xmc.batch.search import load_model
+from xmc.batch.summary import Summary
+from xmc.batch.work import Chunk, Work, WorkSpecification, encode, run_fingerprint, tokenise
+from xmc.errors import ConfigError, StoreError
+from xmc.store import atomic_file
+
+__all__ = ["Embedding", "embed_files"]
+
+
+def embed_files(
+    run: str | Path,
+    source: str | Path,
+    destination: str | Path,
+    side: Literal["query", "label"] = "query",
+    *,
+    options: JobOptions | None = None,
+) -> Summary:
+    """Embed the text of every row of some files by a run's encoder, into one file.
+
+    source, options: as of xmc.batch.predict.predict_files. side: whose texts they are; labels are embedded from their text
+        alone, as labels are that are added to a run.
+    destination: NAME.arrow, Arrow IPC with the columns uid and embedding, fixed-size lists of D float32, which `predict_files`
+        takes as input; or NAME.npy, float32 [n, D] in the order of the input, whose uids go to NAME.uids.parquet. A bad row
+        that is kept has a null embedding, or a row of NaN.
+
+    What is done is kept in NAME.parts until all is. Errors as of `predict_files`; ConfigError for another ending.
+    """
+    options, destination = options or JobOptions(), Path(destination)
+    if destination.suffix not in (".arrow", ".npy"):
+        raise ConfigError(f"{destination} must end with .arrow or .npy.")
+    if options.columns.embedding is not None or options.index_shards:
+        raise ConfigError("Embedding takes texts or tokens, and needs no index.")
+    if destination.exists():
+        raise StoreError(f"{destination} exists already; name another file, or remove it first.")
+    parts = destination.with_suffix(".parts")
+    summary = run_job(Embedding(str(run), options.columns, side), str(source), str(parts), options)
+    written = summary.predicted + summary.null
+    if destination.suffix == ".arrow":
+        _to_arrow(parts, destination)
+    else:
+        _to_npy(parts, destination, written)
+    shutil.rmtree(parts)
+    return summary
+
+
+@dataclass(frozen=True)
+class Embedding(WorkSpecification):
+    """The embedding of each row."""
+
+    side: Literal["query", "label"]
+
+    def describe(self) -> dict[str, Any]:
+        """See WorkSpecification."""
+        return {"work": "embed", "run": run_fingerprint(self.run), "side": self.side}
+
+    def load(self, shards: tuple[Any, ...] = ()) -> Work:
+        """See WorkSpecification."""
+        return _Embedding(self)
+
+
+class _Embedding(Work):
+    def __init__(self, asked: Embedding) -> None:
+        model, _ = load_model(Path(asked.run))
+        self.device, self.dimension = next(model.parameters()).device, model.dimension
+        encoder = model.query_encoder if asked.side == "query" else model.label_encoder
+        embed = encode(model, asked.columns, asked.side)
+        self.schema = pa.schema([("uid", pa.string()), ("embedding", pa.list_(pa.float32(), model.dimension))])
+        self.stages = (
+            ("tokenise", tokenise(encoder, asked.columns, asked.side)),
+            ("encode", lambda chunk: self._batch(embed(chunk))),
+        )
+
+    def _batch(self, chunk: Chunk) -> Chunk:
+        good = chunk.rows.good
+        every = np.zeros((len(good), self.dimension), np.float32)
+        every[good] = chunk.value
+        values = pa.array(every.ravel())
+        lists = pa.FixedSizeListArray.from_arrays(values, self.dimension, mask=pa.array(~good))
+        return replace(chunk, value=pa.record_batch([chunk.rows.uids, lists], schema=self.schema))
+
+
+def _files(parts: Path) -> list[Path]:
+    """In the order of the input."""
+    return [parts / part["name"] for part in json.loads((parts / SUCCESS).read_text(encoding="utf-8"))["parts"]]
+
+
+def _batches(parts: Path) -> Iterator[pa.RecordBatch]:
+    for file in _files(parts):
+        yield from pq.ParquetFile(file).iter_batches(16_384)
+
+
+def _to_arrow(parts: Path, destination: Path) -> None:
+    schema = pq.read_schema(_files(parts)[0]).remove_metadata()
+    with atomic_file(destination) as temporary, pa.ipc.new_file(str(temporary), schema) as writer:
+        for batch in _batches(parts):
+            writer.write_batch(batch.replace_schema_metadata(None))
+
+
+def _to_npy(parts: Path, destination: Path, rows: int) -> None:
+    dimension = pq.read_schema(_files(parts)[0]).field("embedding").type.list_size
+    uids = destination.with_suffix(".uids.parquet")
+    schema = pa.schema([("uid", pa.string())])
+    with atomic_file(destination) as matrix, atomic_file(uids) as names, pq.ParquetWriter(names, schema) as writer:
+        out = np.lib.format.open_memmap(matrix, "w+", np.float32, (rows, dimension))
+        row = 0
+        for batch in _batches(parts):
+            lists = batch.column("embedding")
+            own = lists.flatten() if not lists.null_count else lists.fill_null([float("nan")] * dimension).flatten()
+            out[row : row + len(batch)] = own.to_numpy().reshape(-1, dimension)
+            writer.write_batch(batch.select(["uid"]))
+            row += len(batch)
+        out.flush()

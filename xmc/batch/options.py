@@ -1,0 +1,69 @@
+"""What a batch job is asked to do with its input."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from xmc.errors import ConfigError
+
+__all__ = ["POLICIES", "Columns", "JobOptions"]
+
+POLICIES = ("error", "null", "drop")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns hold what. uid: strings or whole numbers. Of the others one is read.
+
+    text: strings. tokens: lists of token ids, as the run's query encoder makes them. embedding: lists of D numbers.
+    """
+
+    uid: str = "uid"
+    text: str = "text"
+    tokens: str | None = None
+    embedding: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.tokens is not None and self.embedding is not None:
+            raise ConfigError("Name a column of tokens or one of embeddings, not both.")
+
+    @property
+    def payload(self) -> str:
+        """The column that is read beside uid."""
+        return self.embedding or self.tokens or self.text
+
+
+@dataclass(frozen=True)
+class JobOptions:
+    """How a job goes about its work.
+
+    on_bad_row: "error" stops at the first, "null" writes it with null, "drop" leaves it out; either way they are counted.
+    rows_per_part: rows of input behind one file of output, which is what a kill can lose.
+    resume: go on with what another run of the same job left.
+    engine: "local", or "ray", with `workers` actors (by default one a GPU, or one for each two processors), at the cluster
+        `address` (by default the one that Ray finds, else this machine). index_shards: actors among which the labels are
+        split; 0 for an index in each worker.
+
+    Raises ConfigError for values that are none of these.
+    """
+
+    columns: Columns = field(default_factory=Columns)
+    on_bad_row: str = "error"
+    rows_per_part: int = 100_000
+    resume: bool = False
+    engine: str = "local"
+    workers: int | None = None
+    address: str | None = None
+    index_shards: int = 0
+
+    def __post_init__(self) -> None:
+        if self.on_bad_row not in POLICIES:
+            raise ConfigError(f"on_bad_row must be one of {', '.join(POLICIES)}, but is {self.on_bad_row!r}.")
+        if self.engine not in ("local", "ray"):
+            raise ConfigError(f"engine must be local or ray, but is {self.engine!r}.")
+        for name, least in (("rows_per_part", 1), ("workers", 1), ("index_shards", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ConfigError(f"{name} must be at least {least}, but is {value}.")
+        if self.engine == "local" and (self.workers or self.address or self.index_shards):
+            raise ConfigError("workers, address and index_shards belong to the engine ray.")

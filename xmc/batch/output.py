@@ -1,0 +1,264 @@
+"""The folder that a job writes: one job at a time, parts that are whole or absent, and at the end a list of them with counts.
+
+_job.json           what the job is; a job that resumes it must be the same
+part-00000.parquet  rows in the order of the input; what made it and what was counted, in its metadata
+_SUCCESS            JSON: the job, counts, every part with its rows and SHA-256; written last
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import json
+import os
+import re
+import uuid
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs as pa_fs
+
+from xmc.batch.places import file_system
+from xmc.batch.plan import Part, Plan
+from xmc.batch.summary import Done, Summary
+from xmc.errors import StoreError
+
+__all__ = ["JOB", "SUCCESS", "Output", "PartFile"]
+
+JOB, SUCCESS = "_job.json", "_SUCCESS"
+METADATA = b"xmc"
+_OWN = re.compile(rf"{JOB}|{SUCCESS}|part-\d+\.parquet|\.({JOB}|{SUCCESS}|part-\d+\.parquet)\.\w+\.tmp")
+_NAMES = {"run": "model", "parts": "division into parts", "where": "condition"}
+
+fcntl: Any  # absent on Windows
+try:
+    fcntl = importlib.import_module("fcntl")
+except ImportError:
+    fcntl = None
+
+
+class Output:
+    """A folder on any file system. On a local one, files are synced before they get their name."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address.rstrip("/")
+        self._system, self._path = file_system(self.address)
+        self._local = isinstance(self._system, pa_fs.LocalFileSystem)
+        if self._local:
+            self._path = str(Path(self._path).absolute())
+
+    def files(self) -> dict[str, pa_fs.FileInfo]:
+        """What is in it, by name."""
+        try:
+            found = self._system.get_file_info(pa_fs.FileSelector(self._path, allow_not_found=True))
+        except OSError as error:
+            raise StoreError(f"{self.address} cannot be listed: {error}") from error
+        return {info.base_name: info for info in found}
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the folder, which is made where it is not there. Raises StoreError where another job holds it.
+
+        A job that was killed holds nothing. Only local file systems have such locks.
+        """
+        try:
+            if self._system.get_file_info(self._path).type == pa_fs.FileType.File:
+                raise StoreError(f"{self.address} is a file; name a folder for the parts of the output.")
+            self._system.create_dir(self._path, recursive=True)
+        except (OSError, pa.ArrowException) as error:
+            raise StoreError(f"{self.address} cannot be made: {error}. Name another folder.") from error
+        if not self._local or fcntl is None:
+            yield
+            return
+        folder = os.open(self._path, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        except BlockingIOError as error:
+            raise StoreError(
+                f"Another job is writing to {self.address}; wait for it, or name another folder."
+            ) from error
+        finally:
+            os.close(folder)
+
+    def begin(self, plan: Plan, policy: str, resume: bool) -> dict[int, Done]:
+        """Make the folder ready for a job; the parts that it has already, by number. Call it while the folder is held.
+
+        Raises StoreError where the folder is not empty and `resume` is not set, and where what is there belongs to another job:
+        of another model, input or other options, which the message names.
+        """
+        there = self.files()
+        others = sorted(name for name in there if not _OWN.fullmatch(name))
+        if JOB not in there:
+            others += sorted(name for name in there if name.startswith("part-"))
+        if others:
+            raise StoreError(f"{self.address} holds {others[0]}, which is no job's; name an empty or a new folder.")
+        if JOB not in there:
+            self.write_text(JOB, json.dumps(plan.description, indent=2) + "\n")
+            return {}
+        if not resume:
+            if SUCCESS in there:
+                raise StoreError(f"{self.address} holds a finished job; name another folder, or remove it first.")
+            raise StoreError(
+                f"{self.address} holds a job that is not finished; go on by --resume, or name another folder."
+            )
+        self._require_same(plan)
+        self._tidy()
+        parts = {part.name: part for part in plan.parts}
+        done_parts = {}
+        for name in sorted(name for name in there if name.startswith("part-")):
+            if name not in parts:
+                raise StoreError(f"{self.address}/{name} is not a part of this job; remove it, or name another folder.")
+            done = self._checked(parts[name], plan, policy)
+            done_parts[done.part] = done
+        return done_parts
+
+    def finish(self, plan: Plan, summary: Summary) -> None:
+        """Write the list of all parts."""
+        self._tidy()
+        with_hashes = []
+        for part in plan.parts:
+            digest = hashlib.sha256()
+            with self._system.open_input_stream(f"{self._path}/{part.name}") as stream:
+                while block := stream.read(1 << 20):
+                    digest.update(block)
+            metadata = self.metadata(part.name)
+            with_hashes.append({"name": part.name, "rows": metadata["done"]["written"], "sha256": digest.hexdigest()})
+        content = {"job": plan.fingerprint, "run": plan.work["run"], **summary.to_dict(), "parts": with_hashes}
+        self.write_text(SUCCESS, json.dumps(content, indent=2) + "\n")
+
+    def metadata(self, name: str) -> dict[str, Any]:
+        """What `PartFile` wrote about a part. StoreError where the file is broken, or is not one."""
+        try:
+            with self._system.open_input_file(f"{self._path}/{name}") as file:
+                return dict(json.loads((pq.read_metadata(file).metadata or {})[METADATA]))
+        except (OSError, KeyError, ValueError, TypeError, pa.ArrowException) as error:
+            raise StoreError(
+                f"{self.address}/{name} is not a part that this job wrote, or is broken: {error}"
+            ) from error
+
+    def uids(self, plan: Plan) -> Iterator[pa.Array]:
+        """The uid column of all parts, some rows at a time."""
+        for part in plan.parts:
+            with self._system.open_input_file(f"{self._path}/{part.name}") as file:
+                for batch in pq.ParquetFile(file).iter_batches(65_536, columns=["uid"]):
+                    yield batch.column(0)
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a small file, whole or not at all."""
+        temporary = self.temporary(name)
+        with self._system.open_output_stream(temporary) as stream:
+            stream.write(text.encode())
+        self.publish(temporary, name)
+
+    def temporary(self, name: str) -> str:
+        """A path for a file to be written to, before it gets its name."""
+        return f"{self._path}/.{name}.{uuid.uuid4().hex[:12]}.tmp"
+
+    def stream(self, path: str) -> pa.NativeFile:
+        """For writing."""
+        return self._system.open_output_stream(path)
+
+    def publish(self, temporary: str, name: str) -> None:
+        """Give a written file its name, in one step."""
+        if self._local:
+            _sync(Path(temporary))
+        self._system.move(temporary, f"{self._path}/{name}")
+        if self._local:
+            _sync(Path(self._path))
+
+    def discard(self, temporary: str) -> None:
+        """Remove a file that is not going to be published."""
+        with contextlib.suppress(OSError):
+            self._system.delete_file(temporary)
+
+    def _tidy(self) -> None:
+        """Remove what killed processes left."""
+        for name in self.files():
+            if _OWN.fullmatch(name) and name.endswith(".tmp"):
+                self._system.delete_file(f"{self._path}/{name}")
+
+    def _require_same(self, plan: Plan) -> None:
+        try:
+            with self._system.open_input_stream(f"{self._path}/{JOB}") as stream:
+                before = dict(json.loads(stream.read()))
+        except (OSError, ValueError, TypeError) as error:
+            raise StoreError(f"{self.address}/{JOB} cannot be read: {error}. Name another folder.") from error
+        now = json.loads(json.dumps(plan.description))
+        for key in sorted(now.keys() | before.keys()):
+            if now.get(key) != before.get(key):
+                raise StoreError(
+                    f"{self.address} holds a job with another {_NAMES.get(key, key)}: {_short(before.get(key))} there, "
+                    f"{_short(now.get(key))} here. Repeat that job's options, or name another folder."
+                )
+
+    def _checked(self, part: Part, plan: Plan, policy: str) -> Done:
+        metadata = self.metadata(part.name)
+        if metadata.get("job") != plan.fingerprint or metadata.get("done", {}).get("part") != part.number:
+            raise StoreError(
+                f"{self.address}/{part.name} was written by another job, from run {metadata.get('run')}; "
+                f"remove it, or name another folder."
+            )
+        done = Done(**metadata["done"])
+        if done.bad and metadata["policy"] != policy:
+            raise StoreError(
+                f"{self.address}/{part.name} has bad rows that were treated as --on-bad-row {metadata['policy']} says, not "
+                f"{policy}; give the same, or remove it."
+            )
+        return done
+
+
+class PartFile:
+    """A part while it is written. A context: left by an exception, nothing of it stays."""
+
+    def __init__(self, output: Output, part: Part, schema: pa.Schema) -> None:
+        self._output, self._part = output, part
+        self._temporary = output.temporary(part.name)
+        try:
+            self._stream = output.stream(self._temporary)
+            self._writer = pq.ParquetWriter(self._stream, schema, compression="zstd")
+        except OSError as error:
+            raise StoreError(f"{output.address} cannot be written: {error}") from error
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Add rows. StoreError where the disk is full."""
+        try:
+            self._writer.write_batch(batch)
+        except OSError as error:
+            raise StoreError(f"{self._output.address} cannot be written: {error}") from error
+
+    def finish(self, plan: Plan, policy: str, done: Done) -> None:
+        """Close the file, with what made it, and give it its name."""
+        described = {"job": plan.fingerprint, "run": plan.work["run"], "policy": policy, "done": asdict(done)}
+        try:
+            self._writer.add_key_value_metadata({METADATA: json.dumps(described).encode()})
+            self._writer.close()
+            self._stream.close()
+            self._output.publish(self._temporary, self._part.name)
+        except OSError as error:
+            raise StoreError(f"{self._output.address} cannot be written: {error}") from error
+
+    def abandon(self) -> None:
+        """Leave nothing."""
+        with contextlib.suppress(OSError, pa.ArrowException):
+            self._writer.close()
+            self._stream.close()
+        self._output.discard(self._temporary)
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 200 else text[:200] + "..."
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

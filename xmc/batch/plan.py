@@ -1,0 +1,98 @@
+"""What a job will do, decided before it does anything: its input files, and the parts of its output."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from xmc.batch.options import Columns
+from xmc.batch.places import InputFile, list_files
+from xmc.batch.rows import column_kinds
+from xmc.batch.tables import open_table
+from xmc.errors import DataError
+
+__all__ = ["Part", "Plan", "make_plan"]
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file of output: the rows [start, start + rows) of an input file."""
+
+    number: int
+    file: InputFile
+    start: int
+    rows: int
+
+    @property
+    def name(self) -> str:
+        """Of its file."""
+        return f"part-{self.number:05d}.parquet"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The parts in order, and what makes two jobs the same.
+
+    work: what is done to a row, JSON values, with the fingerprint of the run. unreadable: lines of CSV that are no rows.
+    """
+
+    work: dict[str, Any]
+    columns: Columns
+    parts: tuple[Part, ...]
+    unreadable: int
+
+    @property
+    def rows(self) -> int:
+        """Of input."""
+        return sum(part.rows for part in self.parts)
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What a job and the one that it is resumed by must have in common, by name; JSON values."""
+        files = {part.file.address: [part.file.size, part.file.modified] for part in self.parts}
+        return {
+            "version": VERSION,
+            **self.work,
+            "columns": asdict(self.columns),
+            "input": files,
+            "parts": [[part.file.address, part.start, part.rows] for part in self.parts],
+        }
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the description."""
+        return hashlib.sha256(json.dumps(self.description, sort_keys=True).encode()).hexdigest()
+
+
+def make_plan(source: str, columns: Columns, rows_per_part: int, work: dict[str, Any], strict: bool) -> Plan:
+    """Look at every input file and cut its rows into parts.
+
+    Of Parquet and Arrow files only the end is read; CSV and JSON files are read once, to count their rows.
+    strict: whether CSV lines that are no rows are refused. Raises DataError for files that cannot be read, that lack a column,
+    or whose columns are of other types than those of the files before.
+    """
+    parts: list[Part] = []
+    first: tuple[str, tuple[str, str]] | None = None
+    counted: Counter[str] = Counter()
+    for file in list_files(source):
+        table = open_table(file, (columns.uid, columns.payload), strict)
+        kinds = column_kinds(table.schema, columns, file.address)
+        if first is not None:
+            for name, own, before in zip((columns.uid, columns.payload), kinds, first[1], strict=True):
+                if own != before and "null" not in (own, before):
+                    raise DataError(
+                        f"The column {name!r} holds {own} in {file.address}, but {before} in {first[0]}; "
+                        f"convert one of them, or predict them apart."
+                    )
+        if first is None or "null" in first[1]:
+            first = file.address, kinds
+        rows, unreadable = table.count()
+        counted["unreadable"] += unreadable
+        for start in range(0, max(rows, 1), rows_per_part):
+            parts.append(Part(len(parts), file, start, min(rows_per_part, rows - start)))
+    return Plan(work, columns, tuple(parts), counted["unreadable"])

@@ -1,0 +1,179 @@
+"""What becomes of each row of a job's input: good, bad for a reason, or good with a remark."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from xmc.batch.options import Columns
+from xmc.errors import DataError
+
+__all__ = ["LONGEST_TEXT", "Rows", "check_rows", "column_kinds"]
+
+LONGEST_TEXT = 1 << 20
+"""Bytes of UTF-8; a longer text is cut to as many, at a character."""
+_CONTROL = "[\x01-\x08\x0b\x0c\x0e-\x1f\x7f]|\\x00"
+
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some rows of input.
+
+    uids: strings [n], null for one that has none. good: bool [n], the rows that can be used. payload: of these alone, texts or
+    lists of tokens or of numbers. bad: rows by the reason why they cannot be used. remarks: good rows by what was noticed.
+    """
+
+    uids: pa.StringArray
+    good: Mask
+    payload: pa.Array
+    bad: Counter[str]
+    remarks: Counter[str]
+
+
+def column_kinds(schema: pa.Schema, columns: Columns, address: str) -> tuple[str, str]:
+    """What the uid column and the other one hold, in a word each, by which files are compared; "null" for only nulls.
+
+    Raises DataError for a type that cannot be used.
+    """
+    uid, payload = _inner(schema.field(columns.uid).type), _inner(schema.field(columns.payload).type)
+    if not (_is_text(uid) or pa.types.is_integer(uid) or pa.types.is_null(uid)):
+        raise DataError(f"{address}: the column {columns.uid!r} is of type {uid}; uids are strings or whole numbers.")
+    expected = {columns.embedding: "numbers", columns.tokens: "whole numbers"}.get(columns.payload)
+    if expected is None:
+        fits = _is_text(payload)
+        wanted = "strings"
+    else:
+        item = payload.value_type if _is_list(payload) else pa.null()
+        fits = pa.types.is_integer(item) or (columns.embedding is not None and pa.types.is_floating(item))
+        wanted = f"lists of {expected}"
+    if not (fits or pa.types.is_null(payload)):
+        raise DataError(
+            f"{address}: the column {columns.payload!r} is of type {payload}; {wanted} are needed. "
+            f"Convert it, or name another column."
+        )
+    kind = "strings" if _is_text(uid) else "null" if pa.types.is_null(uid) else "whole numbers"
+    return kind, "null" if pa.types.is_null(payload) else wanted
+
+
+def check_rows(batch: pa.RecordBatch, columns: Columns, dimension: int) -> Rows:
+    """Sort the rows of a batch into good and bad ones. dimension: numbers that an embedding must have."""
+    uids = _texts(batch.column(columns.uid))
+    good = np.ones(len(batch), bool)
+    bad: Counter[str] = Counter()
+    remarks: Counter[str] = Counter()
+
+    def out(reason: str, rows: Mask) -> None:
+        count = int((rows & good).sum())
+        if count:
+            bad[reason] += count
+            good[rows] = False
+
+    valid_uids, broken = _decodable(uids)
+    out("uid that is not UTF-8", broken)
+    out("null uid", _mask(pc.is_null(valid_uids)))
+    column = batch.column(columns.payload)
+    if columns.embedding is not None:
+        payload = _check_embeddings(column, dimension, out)
+    elif columns.tokens is not None:
+        out("null tokens", _mask(pc.is_null(column)))
+        out("null token", _any_null_item(column))
+        payload = column
+    else:
+        payload = _check_texts(_texts(column), out, remarks, good)
+    return Rows(valid_uids, good, payload.filter(pa.array(good)), bad, remarks)
+
+
+def _check_texts(
+    given: pa.StringArray, out: Callable[[str, Mask], None], remarks: Counter[str], good: Mask
+) -> pa.StringArray:
+    texts, broken = _decodable(given)
+    out("text that is not UTF-8", broken)
+    out("null text", _mask(pc.is_null(texts)))
+    out("empty text", _mask(pc.equal(pc.utf8_trim_whitespace(texts), "")))
+    control = _mask(pc.match_substring_regex(texts, _CONTROL)) & good
+    if control.any():
+        remarks["control characters"] += int(control.sum())
+    long = _mask(pc.greater(pc.binary_length(texts), LONGEST_TEXT)) & good
+    if long.any():
+        remarks[f"text cut to {LONGEST_TEXT:,} bytes"] += int(long.sum())
+        cut = [
+            text.encode()[:LONGEST_TEXT].decode(errors="ignore") for text in texts.filter(pa.array(long)).to_pylist()
+        ]
+        texts = pc.replace_with_mask(texts, pa.array(long), pa.array(cut, texts.type))
+    return texts
+
+
+def _check_embeddings(column: pa.Array, dimension: int, out: Callable[[str, Mask], None]) -> pa.Array:
+    """Of type fixed-size list of float32, null where a row is bad."""
+    out("null embedding", _mask(pc.is_null(column)))
+    if pa.types.is_null(column.type):
+        return column.cast(pa.list_(pa.float32(), dimension))
+    lengths = pc.list_value_length(column)
+    out("embedding of another length", _mask(pc.not_equal(lengths, dimension)))
+    out("null in an embedding", _any_null_item(column))
+    fits = _mask(pc.equal(lengths, dimension))
+    values = pc.list_flatten(column.filter(pa.array(fits))).cast(pa.float32(), safe=False)
+    matrix = values.fill_null(0).to_numpy(zero_copy_only=False).reshape(-1, dimension)
+    finite = np.ones(len(column), bool)
+    finite[fits] = np.isfinite(matrix).all(axis=1)
+    out("embedding with NaN or infinity", ~finite)
+    places = np.cumsum(fits) - 1
+    whole = pa.FixedSizeListArray.from_arrays(values.fill_null(0), dimension)
+    return whole.take(pa.array(np.where(fits, places, 0), mask=~fits))
+
+
+def _any_null_item(column: pa.Array) -> Mask:
+    """Rows with a null among their items."""
+    found = np.zeros(len(column), bool)
+    if _is_list(column.type) and column.flatten().null_count:
+        parents = pc.list_parent_indices(column).to_numpy()
+        found[parents[_mask(pc.is_null(pc.list_flatten(column)))]] = True
+    return found
+
+
+def _decodable(texts: pa.StringArray) -> tuple[pa.StringArray, Mask]:
+    """The strings, null where one is not UTF-8, and where that is."""
+    broken = np.zeros(len(texts), bool)
+    try:
+        texts.validate(full=True)
+    except pa.ArrowException:
+        values: list[str | None] = []
+        for row, raw in enumerate(texts.view(pa.binary()).to_pylist()):
+            try:
+                values.append(None if raw is None else raw.decode())
+            except UnicodeDecodeError:
+                broken[row] = True
+                values.append(None)
+        texts = pa.array(values, pa.string())
+    return texts, broken
+
+
+def _texts(column: pa.Array) -> pa.StringArray:
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    return column.cast(pa.string())
+
+
+def _mask(column: pa.Array) -> Mask:
+    mask: Mask = pc.fill_null(column, False).to_numpy(zero_copy_only=False)
+    return mask
+
+
+def _inner(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))

@@ -1,0 +1,68 @@
+"""What a job did, as it is printed and written."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["Done", "Summary"]
+
+
+@dataclass(frozen=True)
+class Done:
+    """One finished part: rows of input and of output, of these with null, and rows by reason and by remark."""
+
+    part: int
+    rows: int
+    written: int
+    null: int
+    bad: dict[str, int]
+    remarks: dict[str, int]
+
+
+@dataclass
+class Summary:
+    """Counts of a whole job.
+
+    rows: of input. predicted, null, dropped: what became of them; they add up to `rows`. bad: null and dropped rows by reason.
+    remarks: predicted rows by what was noticed. duplicate_uids: rows whose uid an earlier row has. resumed: parts that an
+    earlier job had finished. seconds: of this one; busy: of each of its stages, by name.
+    """
+
+    rows: int = 0
+    predicted: int = 0
+    null: int = 0
+    dropped: int = 0
+    bad: Counter[str] = field(default_factory=Counter)
+    remarks: Counter[str] = field(default_factory=Counter)
+    duplicate_uids: int = 0
+    resumed: int = 0
+    seconds: float = 0.0
+    busy: Counter[str] = field(default_factory=Counter)
+
+    def add(self, done: Done) -> None:
+        """Count a part."""
+        self.rows += done.rows
+        self.predicted += done.written - done.null
+        self.null += done.null
+        self.dropped += done.rows - done.written
+        self.bad.update(done.bad)
+        self.remarks.update(done.remarks)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The counts that do not depend on how a job went, for JSON."""
+        return {
+            "rows": self.rows,
+            "predicted": self.predicted,
+            "null": self.null,
+            "dropped": self.dropped,
+            "bad": dict(sorted(self.bad.items())),
+            "remarks": dict(sorted(self.remarks.items())),
+            "duplicate_uids": self.duplicate_uids,
+        }
+
+    @property
+    def slowest(self) -> str:
+        """The stage that was busy longest; "" before the first."""
+        return max(self.busy, key=lambda name: self.busy[name], default="")

@@ -1,0 +1,39 @@
+"""`xmc embed`: files of texts in, one file of embeddings out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xmc.cli.predict import Address, Engine, Input, OnBadRow, PartRows, Resume, Text, Tokens, Uid, Workers, tell
+
+
+def embed(
+    run: Annotated[Path, typer.Argument(help="Run directory.")],
+    source: Input,
+    output: Annotated[
+        Path, typer.Option("--output", help="File to write, NAME.arrow or NAME.npy.", show_default=False)
+    ],
+    side: Annotated[str, typer.Option(help="query or label: whose texts they are.")] = "query",
+    resume: Resume = False,
+    on_bad_row: OnBadRow = "error",
+    uid_column: Uid = "uid",
+    text_column: Text = "text",
+    tokens_column: Tokens = None,
+    rows_per_part: PartRows = 100_000,
+    engine: Engine = "local",
+    workers: Workers = None,
+    address: Address = None,
+) -> None:
+    """Embed every row by a run's encoder: input for `xmc predict --embedding-column`, or for tools of your own."""
+    from xmc.batch import Columns, JobOptions, embed_files
+    from xmc.errors import ConfigError
+
+    if side not in ("query", "label"):
+        raise ConfigError(f"--side must be query or label, but is {side!r}.")
+    columns = Columns(uid_column, text_column, tokens_column)
+    options = JobOptions(columns, on_bad_row, rows_per_part, resume, engine, workers, address)
+    summary = embed_files(run, source, output, "query" if side == "query" else "label", options=options)
+    tell(summary, f"embedded {summary.predicted:,} of {summary.rows:,} rows into {output}")

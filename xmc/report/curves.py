@@ -1,0 +1,85 @@
+"""The numbers of the curves: training, calibration."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from xmc.report.run import ReportedRun
+from xmc.report.task import Task
+from xmc.store import LOG
+
+__all__ = ["Bin", "TrainingCurves", "calibration", "read_training_log"]
+
+BINS = 10
+MOST_POINTS = 300
+
+Points = list[tuple[int, float]]
+
+
+@dataclass(frozen=True)
+class TrainingCurves:
+    """Points (step, value) of a training log; of long ones means over equal numbers of steps, at the last of them.
+
+    validation: by metric, in percent.
+    """
+
+    loss: Points
+    learning_rate: Points
+    validation: dict[str, Points] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Predictions with similar scores: the mean score, the share of them that is true, and how many there are."""
+
+    score: float
+    hits: float
+    predictions: int
+
+
+def read_training_log(directory: Path) -> TrainingCurves:
+    """The curves of a run's metrics.jsonl; empty where there is none. A line that was not written whole is passed over."""
+    loss: Points = []
+    rate: Points = []
+    validation: dict[str, Points] = {}
+    file = directory / LOG
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
+    for line in lines:
+        try:
+            values = json.loads(line)
+            step = int(values["step"])
+            if "loss" in values:
+                loss.append((step, float(values["loss"])))
+            if "learning_rate" in values:
+                rate.append((step, float(values["learning_rate"])))
+            for name, value in values.get("validation", {}).items():
+                validation.setdefault(name, []).append((step, float(value)))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            continue
+    return TrainingCurves(_thinned(loss), _thinned(rate), validation)
+
+
+def calibration(run: ReportedRun, task: Task, places: int) -> list[Bin]:
+    """The first predictions of each query in bins of equal numbers, by score: how many of them are true."""
+    labels, scores = run.found.labels[:, :places], run.found.scores[:, :places]
+    there = np.isfinite(scores)
+    given: npt.NDArray[np.float32] = scores[there]
+    hits = task.contains(labels)[there]
+    order = np.argsort(given, kind="stable")
+    return [
+        Bin(float(given[part].mean()), float(hits[part].mean()), len(part))
+        for part in np.array_split(order, BINS)
+        if len(part)
+    ]
+
+
+def _thinned(points: Points) -> Points:
+    if len(points) <= MOST_POINTS:
+        return points
+    parts = np.array_split(np.array(points), MOST_POINTS)
+    return [(int(part[-1, 0]), float(part[:, 1].mean())) for part in parts]

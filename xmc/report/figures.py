@@ -1,0 +1,200 @@
+"""The plots, as plotly figures. Colours come from the page, by the run that a trace is of, so that they suit its scheme."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+
+from xmc.indexes.tuning import OperatingPoint
+from xmc.metrics import Metrics
+from xmc.report.curves import Bin, Points
+
+__all__ = ["bars_of_bytes", "calibration_plot", "decile_bars", "pareto_plot", "recall_curve", "steps_plot"]
+
+Figure = dict[str, Any]
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x")
+PATTERNS = ("", "/", "x", ".", "-", "+")
+NAME = "<extra>%{fullData.name}</extra>"
+HEIGHT = 300
+
+
+def decile_bars(names: Sequence[str], metrics: Sequence[Metrics], metric: str) -> Figure:
+    """Bars of a metric by label-frequency decile, one for each run."""
+    traces = []
+    for run, (name, found) in enumerate(zip(names, metrics, strict=True)):
+        facts = [
+            f"{part.labels:,} labels, {_between(part.training_counts)} training queries each, {part.positives:,} true pairs"
+            for part in found.deciles
+        ]
+        traces.append(
+            go.Bar(
+                x=["none" if part.decile == 0 else str(part.decile) for part in found.deciles],
+                y=[round(part.values[metric], 4) for part in found.deciles],
+                customdata=facts,
+                hovertemplate="%{y:.2f}<br>%{customdata}" + NAME,
+                marker={"pattern": {"shape": _of(PATTERNS, run), "size": 5, "solidity": 0.25}},
+                **_run(name, run),
+            )
+        )
+    figure = _figure(traces, "label frequency, rare to frequent", f"{metric}, percent")
+    figure.update_xaxes(type="category", tickangle=0)
+    figure.update_layout(barmode="group", bargap=0.25)
+    return _plain(figure)
+
+
+def recall_curve(names: Sequence[str], metrics: Sequence[Metrics], exact: Sequence[Metrics | None]) -> Figure:
+    """R@k over k; by exact search too where the index is not exact."""
+    traces = []
+    for run, name in enumerate(names):
+        pairs = ((metrics[run], name, _of(DASHES, run)), (exact[run], f"{name}, exact search", "dot"))
+        for found, title, dash in pairs:
+            if found is None:
+                continue
+            ks = sorted(int(key[2:]) for key in found.values if key.startswith("R@"))
+            traces.append(
+                go.Scatter(
+                    x=ks,
+                    y=[round(found.values[f"R@{k}"], 4) for k in ks],
+                    mode="lines",
+                    line={"dash": dash, "width": 2.25 if title == name else 1.25},
+                    hovertemplate="R@%{x}: %{y:.2f}" + NAME,
+                    **_run(title, run),
+                )
+            )
+    figure = _figure(traces, "k", "R@k, percent")
+    figure.update_xaxes(type="log", tickvals=[1, 2, 5, 10, 20, 50, 100, 200, 500, 1000])
+    return _plain(figure)
+
+
+def calibration_plot(names: Sequence[str], bins: Sequence[Sequence[Bin]]) -> Figure:
+    """Share of hits over the score."""
+    traces = [
+        go.Scatter(
+            x=[round(one.score, 5) for one in found],
+            y=[round(100 * one.hits, 4) for one in found],
+            customdata=[f"{one.predictions:,}" for one in found],
+            mode="lines+markers",
+            line={"dash": _of(DASHES, run)},
+            marker={"symbol": _of(SYMBOLS, run), "size": 7},
+            hovertemplate="score %{x:.3f}: %{y:.1f}% true, of %{customdata} predictions" + NAME,
+            **_run(name, run),
+        )
+        for run, (name, found) in enumerate(zip(names, bins, strict=True))
+    ]
+    figure = _figure(traces, "cosine similarity, mean of a bin", "true, percent")
+    figure.update_yaxes(range=[0, 102])
+    return _plain(figure)
+
+
+def steps_plot(names: Sequence[str], curves: Sequence[Points], title: str) -> Figure:
+    """A value over training steps."""
+    traces = [
+        go.Scatter(
+            x=[step for step, _ in points],
+            y=[float(f"{value:.6g}") for _, value in points],
+            mode="lines+markers" if len(points) <= 20 else "lines",
+            line={"dash": _of(DASHES, run), "width": 1.75},
+            marker={"symbol": _of(SYMBOLS, run), "size": 6},
+            hovertemplate="step %{x}: %{y:.4g}" + NAME,
+            **_run(name, run),
+        )
+        for run, (name, points) in enumerate(zip(names, curves, strict=True))
+        if points
+    ]
+    figure = _figure(traces, "training step", title)
+    if title == "learning rate":
+        figure.update_yaxes(exponentformat="e", rangemode="tozero")
+    return _plain(figure)
+
+
+def pareto_plot(
+    names: Sequence[str], points: Sequence[Sequence[OperatingPoint]], chosen: Sequence[OperatingPoint | None], k: str
+) -> Figure:
+    """Queries a second over recall; the design that was taken is a star."""
+    traces = []
+    for run, name in enumerate(names):
+        for found, symbol, size in (
+            ([point for point in points[run] if point != chosen[run]], _of(SYMBOLS, run), 9),
+            ([chosen[run]] if chosen[run] is not None else [], "star", 16),
+        ):
+            if not found:
+                continue
+            kept = [point for point in found if point is not None]
+            traces.append(
+                go.Scatter(
+                    x=[round(100 * point.recall, 4) for point in kept],
+                    y=[round(point.throughput, 1) for point in kept],
+                    customdata=[
+                        [html.escape(point.design), f"{point.bytes_per_label:,.0f}", f"{point.latency_p99:.2f}"]
+                        for point in kept
+                    ],
+                    mode="markers",
+                    marker={"symbol": symbol, "size": size},
+                    hovertemplate="%{customdata[0]}<br>recall %{x:.2f}%, %{y:,.0f} queries/s<br>"
+                    "%{customdata[1]} bytes a label, p99 %{customdata[2]} ms" + NAME,
+                    **_run(name, run),
+                )
+            )
+    figure = _figure(traces, f"recall@{k}, percent", "queries a second")
+    rates = [point.throughput for found in points for point in found]
+    ticks = [first * 10**power for power in range(12) for first in (1, 2, 5)]
+    ticks = [tick for tick in ticks if min(rates) / 2 <= tick <= 2 * max(rates)]
+    figure.update_yaxes(type="log", tickvals=ticks, ticktext=[f"{tick:,}" for tick in ticks])
+    return _plain(figure)
+
+
+def bars_of_bytes(names: Sequence[str], parts: Sequence[dict[str, int]], title: str) -> Figure:
+    """Megabytes of each part, one bar for each run."""
+    traces = [
+        go.Bar(
+            y=list(found),
+            x=[round(size / 1e6, 4) for size in found.values()],
+            orientation="h",
+            hovertemplate="%{y}: %{x:,.2f} MB" + NAME,
+            marker={"pattern": {"shape": _of(PATTERNS, run), "size": 5, "solidity": 0.25}},
+            **_run(name, run),
+        )
+        for run, (name, found) in enumerate(zip(names, parts, strict=True))
+    ]
+    figure = _figure(traces, title, "")
+    figure.update_yaxes(autorange="reversed", showgrid=False)
+    return _plain(figure)
+
+
+def _run(name: str, run: int) -> dict[str, Any]:
+    """What the page tells a trace's run by. plotly reads a little HTML in names, which a run's name is not."""
+    return {"name": html.escape(name), "meta": run}
+
+
+def _of(values: Sequence[str], run: int) -> str:
+    return values[run % len(values)]
+
+
+def _figure(traces: list[Any], x: str, y: str) -> go.Figure:
+    layout = {
+        "template": "none",
+        "height": HEIGHT,
+        "margin": {"l": 52, "r": 12, "t": 12, "b": 44},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "showlegend": False,
+        "hovermode": "closest",
+        "hoverlabel": {"namelength": -1, "align": "left"},
+        "xaxis": {"title": {"text": x, "standoff": 8}, "zeroline": False, "automargin": True},
+        "yaxis": {"title": {"text": y, "standoff": 8}, "zeroline": False, "automargin": True},
+    }
+    return go.Figure(traces, layout)
+
+
+def _plain(figure: go.Figure) -> Figure:
+    plain: Figure = figure.to_plotly_json()
+    return plain
+
+
+def _between(counts: tuple[int, int]) -> str:
+    low, high = counts
+    return f"{low:,}" if low == high else f"{low:,}–{high:,}"

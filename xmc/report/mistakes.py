@@ -1,0 +1,204 @@
+"""Which queries a run gets wrong, and the likely cause of each mistake."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from xmc.report.run import PLACES, ReportedRun
+from xmc.report.task import Task
+from xmc.report.texts import canonical, contains, nearly_equal, words
+
+__all__ = [
+    "CAUSES",
+    "MISSED_CAUSES",
+    "WRONG_CAUSES",
+    "Judge",
+    "Missed",
+    "Mistakes",
+    "Wrong",
+    "choose_queries",
+    "count_causes",
+    "quality",
+]
+
+MISSED_CAUSES = {
+    "unseen": "unseen in training",
+    "index-miss": "index miss",
+    "encoder-miss": "encoder miss",
+    "absent": "label not in the run",
+}
+WRONG_CAUSES = {"near-duplicate": "near-duplicate label text", "missing-positive": "missing positive candidate"}
+CAUSES = MISSED_CAUSES | WRONG_CAUSES
+"""By key: what a missed true label, or a wrong prediction, may come from. The page defines them."""
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Missed:
+    """A true label that stands below the first m places of a query with m true labels.
+
+    place: in the ranking of the run's index, from 1, None where it is not in it. exact_place: among all labels by exact score;
+    None where the run does not have the label, or it was not asked for. causes: keys of CAUSES.
+    """
+
+    label: int
+    place: int | None
+    exact_place: int | None
+    causes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """Another label in one of the first m places, at most PLACES, of a query with m true labels.
+
+    place: from 1. causes: keys of CAUSES, with a clause that says what was found.
+    """
+
+    place: int
+    causes: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Mistakes:
+    """Of one run in one query."""
+
+    missed: tuple[Missed, ...]
+    wrong: tuple[Wrong, ...]
+
+    @property
+    def causes(self) -> set[str]:
+        """Keys of CAUSES."""
+        return {cause for causes in self.all_causes for cause in causes}
+
+    @property
+    def all_causes(self) -> list[tuple[str, ...]]:
+        """Of each mistake."""
+        return [*(one.causes for one in self.missed), *(tuple(one.causes) for one in self.wrong)]
+
+
+def quality(run: ReportedRun, task: Task) -> npt.NDArray[np.float64]:
+    """nDCG at PLACES of each query, float64 [n] in [0, 1]; NaN for one without true labels."""
+    discounts = 1 / np.log2(np.arange(PLACES) + 2)
+    hits = task.contains(run.found.labels)[:, :PLACES]
+    best = np.concatenate([[np.nan], np.cumsum(discounts)])[np.minimum(task.positives, PLACES)]
+    return np.asarray(hits @ discounts[: hits.shape[1]] / best)
+
+
+def choose_queries(
+    qualities: npt.NDArray[np.float64], confidence: npt.NDArray[np.float64], count: int
+) -> dict[int, bool]:
+    """The queries that are shown, worst first: half of `count` the worst, the rest a random sample of the others.
+
+    qualities: float64 [n], NaN for queries that cannot be judged. confidence: the score of the first prediction; of equally bad
+    queries the one with the higher is worse. Returns, by query, whether it was chosen as one of the worst.
+    """
+    order = np.lexsort((-confidence, qualities))[: int(np.isfinite(qualities).sum())]
+    worst, others = order[: (count + 1) // 2], order[(count + 1) // 2 :]
+    sample = np.random.default_rng(SEED).permutation(others)[: count - len(worst)]
+    chosen = {*worst.tolist(), *sample.tolist()}
+    bad = set(worst.tolist())
+    return {query: query in bad for query in order.tolist() if query in chosen}
+
+
+class Judge:
+    """Finds the causes of mistakes in some queries of a task."""
+
+    def __init__(self, task: Task, queries: Iterable[int]) -> None:
+        self.task, self.queries = task, sorted(queries)
+        self._words = {query: words(task.texts[query]) for query in self.queries}
+        self._canonical: dict[str, str] = {}
+
+    @cached_property
+    def _twins(self) -> dict[frozenset[str], list[int]]:
+        """Training queries with the same words as a query that is judged."""
+        twins: dict[frozenset[str], list[int]] = {frozenset(own): [] for own in self._words.values() if own}
+        if self.task.training is not None:
+            for row, text in enumerate(self.task.training.texts.to_pylist()):
+                found = twins.get(frozenset(words(text or "")))
+                if found is not None:
+                    found.append(row)
+        return twins
+
+    def mistakes(self, run: ReportedRun, places: Iterable[int] = ()) -> dict[int, Mistakes]:
+        """The mistakes of a run in each query; `places`: queries whose missed labels get their exact place, beyond k too."""
+        missed = {query: self._missed(run, query) for query in self.queries}
+        wanted = [(query, one.label) for query in places for one in missed[query] if "absent" not in one.causes]
+        exact: dict[tuple[int, int], int] = {}
+        if wanted:
+            pairs = np.array(wanted, np.int64)
+            exact = dict(zip(wanted, run.exact_places(pairs[:, 0], pairs[:, 1], self.task).tolist(), strict=True))
+        return {
+            query: Mistakes(
+                tuple(
+                    Missed(one.label, one.place, exact.get((query, one.label), one.exact_place), one.causes)
+                    for one in missed[query]
+                ),
+                tuple(self._wrong(run, query)),
+            )
+            for query in self.queries
+        }
+
+    def _missed(self, run: ReportedRun, query: int) -> list[Missed]:
+        labels, counts = self.task.true_labels(query), self.task.training_counts
+        found = []
+        for label in labels.tolist():
+            place = run.found.place(query, label)
+            if place is not None and place <= len(labels):
+                continue
+            exact = run.exact.place(query, label)
+            causes = ["unseen"] if counts is not None and not counts[label] else []
+            if label not in run.own_rows:
+                causes.append("absent")
+            else:
+                causes.append("index-miss" if place is None and exact is not None else "encoder-miss")
+            found.append(Missed(label, place, exact, tuple(causes)))
+        return found
+
+    def _wrong(self, run: ReportedRun, query: int) -> Iterable[Wrong]:
+        true = self.task.true_labels(query)
+        first = run.found.labels[query, : min(len(true), PLACES)]
+        rows = run.retriever.labels.rows_of_ids(run.found.ids[query, : len(first)])
+        wrong = [
+            place for place, label in enumerate(first.tolist()) if rows[place] >= 0 and label not in set(true.tolist())
+        ]
+        for place, text in zip(wrong, run.retriever.labels.texts_of(rows[wrong]), strict=True):
+            yield Wrong(place + 1, self._causes(query, int(first[place]), text, true.tolist()))
+
+    def _causes(self, query: int, label: int, text: str, true: list[int]) -> dict[str, str]:
+        causes, own = {}, self._canonical_of(text)
+        for other in true:
+            name = self.task.label_texts[other]
+            if nearly_equal(own, self._canonical_of(name)):
+                causes["near-duplicate"] = f"almost the text of the true label “{name}”"
+                break
+        if contains(self._words[query], words(text)):
+            causes["missing-positive"] = "its text stands in the query"
+        elif self.task.training is not None and label >= 0:
+            for row in self._twins.get(frozenset(self._words[query]), ()):
+                if label in self.task.training.positives[row].indices:
+                    uid = self.task.training.uids[row].as_py()
+                    causes["missing-positive"] = f"the training query {uid} has the same words, and this label"
+                    break
+        return causes
+
+    def _canonical_of(self, text: str) -> str:
+        if text not in self._canonical:
+            self._canonical[text] = canonical(text)
+        return self._canonical[text]
+
+
+def count_causes(mistakes: Iterable[Mistakes]) -> Counter[str]:
+    """How many mistakes have each cause, and by "missed" and "wrong" how many of either there are."""
+    counts: Counter[str] = Counter()
+    for one in mistakes:
+        counts["missed"] += len(one.missed)
+        counts["wrong"] += len(one.wrong)
+        for causes in one.all_causes:
+            counts.update(causes)
+    return counts

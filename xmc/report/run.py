@@ -1,0 +1,157 @@
+"""What one run predicts for the queries of a task, by its index and by exact search."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from xmc.errors import DataError
+from xmc.evaluation import KS, compare, dataset_rows
+from xmc.indexes.exact import ExactIndex
+from xmc.metrics import NO_PREDICTION, UNKNOWN_LABEL, Metrics
+from xmc.report.task import Task
+from xmc.retriever import Retriever
+
+__all__ = ["PLACES", "Ranking", "ReportedRun"]
+
+PLACES = 10
+"""Places of a ranking that are shown and judged."""
+LABELS_AT_ONCE = 8_192
+
+Int64s = npt.NDArray[np.int64]
+Float32s = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The labels found for each query, best first, ties by the data set's row; filtered labels are left out.
+
+    ids: the run's own, int64 [n, k], -1 for none. labels: rows of the data set, UNKNOWN_LABEL for one that it does not have,
+    NO_PREDICTION for none. scores: float32 [n, k], -inf for none.
+    """
+
+    ids: Int64s
+    labels: Int64s
+    scores: Float32s
+
+    @classmethod
+    def of(cls, ids: Int64s, labels: Int64s, scores: Float32s, task: Task, k: int) -> Ranking:
+        """The k best of what a search returned, without filtered pairs."""
+        total = task.truth.shape[1]
+        keys = np.arange(len(labels))[:, None] * total + labels
+        filtered = np.isin(keys, task.filter[:, 0] * total + task.filter[:, 1]) & (labels >= 0)
+        none = filtered | (labels == NO_PREDICTION)
+        ids, labels = np.where(none, -1, ids), np.where(none, NO_PREDICTION, labels)
+        scores = np.where(none, -np.inf, scores).astype(np.float32)
+        order = np.lexsort((ids, labels, -scores), axis=1)[:, :k]
+
+        def ordered(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+            return np.take_along_axis(values, order, 1)
+
+        return cls(ordered(ids), ordered(labels), ordered(scores))
+
+    def place(self, query: int, label: int) -> int | None:
+        """Where a label of the data set stands in a query's ranking, from 1; None where it does not."""
+        found = np.flatnonzero(self.labels[query] == label)
+        return int(found[0]) + 1 if len(found) else None
+
+
+@dataclass(frozen=True)
+class ReportedRun:
+    """A run with what it predicts for a task.
+
+    rows: the data set's row of each row of the run's labels, see `dataset_rows`. embeddings: of the queries, [n, D].
+    found: by the run's index. exact: by exact search, the same where the index is exact.
+    metrics, exact_metrics: of both, with R@k for all k.
+    """
+
+    name: str
+    directory: Path
+    retriever: Retriever
+    rows: Int64s
+    embeddings: Float32s
+    found: Ranking
+    exact: Ranking
+    metrics: Metrics
+    exact_metrics: Metrics
+
+    @classmethod
+    def measure(cls, name: str, directory: Path, task: Task, k: int) -> ReportedRun:
+        """Load a run and search k labels for every query.
+
+        Raises StoreError where there is no run, DataError where it shares no label with the data set.
+        """
+        retriever = Retriever.load(directory)
+        if not len(retriever):
+            raise DataError(f"The run {directory} has no labels.")
+        rows = dataset_rows(retriever.labels, task.dataset)
+        images = retriever.model.query_encoder.images_of(task.queries.images)
+        embeddings = retriever.embed_queries(task.texts, images=images)
+        most_filtered = int(np.bincount(task.filter[:, 0]).max()) if len(task.filter) else 0
+
+        def search(searched: Retriever) -> Ranking:
+            ids, scores = searched.search(embeddings, k + most_filtered)
+            return Ranking.of(ids, rows[retriever.labels.rows_of_ids(ids)], scores, task, k)
+
+        index = retriever.index
+        found = search(retriever)
+        exact = found if isinstance(index, ExactIndex) and not index.devices else search(retriever.exact())
+        metrics = _metrics(found, task)
+        exact_metrics = metrics if exact is found else _metrics(exact, task)
+        return cls(name, directory, retriever, rows, embeddings, found, exact, metrics, exact_metrics)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether its index scores every label, so that it cannot miss one."""
+        return self.exact is self.found
+
+    @cached_property
+    def own_rows(self) -> dict[int, int]:
+        """The run's row of each row of the data set's labels that it has."""
+        return {int(row): own for own, row in enumerate(self.rows[:-1]) if row != UNKNOWN_LABEL}
+
+    def agreement(self, k: int) -> float:
+        """The share of the k best labels by exact search that the index returns among its first k, over all queries."""
+        pairs = zip(self.found.ids[:, :k], self.exact.ids[:, :k], strict=True)
+        return float(
+            np.mean([np.isin(best[best >= 0], found).mean() if (best >= 0).any() else 1.0 for found, best in pairs])
+        )
+
+    def exact_places(self, queries: Int64s, labels: Int64s, task: Task) -> Int64s:
+        """The place, from 1, of some pairs (query, label of the data set that the run has), among all labels by exact score.
+
+        int64 [pairs]. A label with the same score is not before it; filtered labels do not count.
+        """
+        own = np.array([self.own_rows[label] for label in labels.tolist()], np.int64)
+        asked, pair_queries = np.unique(queries, return_inverse=True)
+        embeddings, vectors = self.embeddings[asked], self.retriever.embeddings
+        targets = np.einsum("pd,pd->p", embeddings[pair_queries], vectors[own])
+        hidden = [
+            (place, self.own_rows[label])
+            for place, query in enumerate(asked.tolist())
+            for label in task.filter[task.filter[:, 0] == query, 1].tolist()
+            if label in self.own_rows
+        ]
+        hidden_queries, hidden_labels = np.array(hidden, np.int64).reshape(-1, 2).T
+        before = np.zeros(len(own), np.int64)
+        for first in range(0, len(vectors), LABELS_AT_ONCE):
+            scores = embeddings @ vectors[first : first + LABELS_AT_ONCE].T
+            inside = (hidden_labels >= first) & (hidden_labels < first + scores.shape[1])
+            scores[hidden_queries[inside], hidden_labels[inside] - first] = -np.inf
+            higher = scores[pair_queries] > targets[:, None]
+            here = np.flatnonzero((own >= first) & (own < first + scores.shape[1]))
+            higher[here, own[here] - first] = False  # a product may differ in its last bit from the one above
+            before += higher.sum(axis=1)
+        return before + 1
+
+
+def _metrics(ranking: Ranking, task: Task) -> Metrics:
+    recall_ks = range(1, max(ranking.labels.shape[1], PLACES) + 1)
+    return compare(
+        ranking.labels, ranking.scores, task.dataset, task.queries, task.training, task.filter, KS, recall_ks
+    )

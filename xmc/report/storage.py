@@ -1,0 +1,100 @@
+"""What a run takes on disk and in memory, and what its index was measured to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from xmc.errors import StoreError
+from xmc.indexes.designs import bytes_per_label
+from xmc.indexes.exact import ExactIndex
+from xmc.indexes.faiss import FaissIndex
+from xmc.indexes.tuning import OperatingPoint
+from xmc.report.run import ReportedRun
+from xmc.store import read_manifest
+
+__all__ = ["IndexFacts", "bytes_in_memory", "bytes_on_disk", "describe_index"]
+
+
+@dataclass(frozen=True)
+class IndexFacts:
+    """Of a run's index.
+
+    parameters: of its search, as "nprobe=8". bytes_per_label: by its design. chosen: the point that tuning took, None where the
+    index was not tuned; points: those that no other beats, of which an older index has the chosen one alone. goal_k: the k of
+    their recall, and goal, in words.
+    """
+
+    design: str
+    parameters: str
+    bytes_per_label: float
+    chosen: OperatingPoint | None
+    points: tuple[OperatingPoint, ...]
+    goal_k: int
+    goal: str
+
+
+def bytes_on_disk(directory: Path) -> dict[str, int]:
+    """Bytes of a run's files by what they hold, from the sizes in its manifests; StoreError where it has none."""
+    parts = dict.fromkeys(
+        ("encoder", "label vectors, temperature", "label embeddings", "index", "labels", "everything else"), 0
+    )
+    files = read_manifest(directory, "run", verify=False)["files"]
+    for name, entry in files.items():
+        parts[_part(name)] += int(entry["size"])
+    for name, entry in read_manifest(directory / "index", "index", verify=False)["files"].items():
+        parts[_part(f"index/{name}")] += int(entry["size"])
+    return parts
+
+
+def bytes_in_memory(run: ReportedRun) -> dict[str, int]:
+    """Bytes that a loaded run holds, by part; label embeddings are memory-mapped, and stay while there is room for them."""
+    model, labels = run.retriever.model, len(run.retriever)
+    vectors = 0 if model.label_vectors is None else model.label_vectors.nbytes
+    whole = sum(tensor.nbytes for tensor in [*model.parameters(), *model.buffers()])
+    index = run.retriever.index
+    return {
+        "encoder": whole - vectors,
+        "label vectors, temperature": vectors,
+        "label embeddings": 4 * model.dimension * labels,
+        "index": 0 if isinstance(index, ExactIndex) else round(describe_index(run).bytes_per_label * labels),
+        "labels": run.retriever.labels.table.nbytes,
+    }
+
+
+def describe_index(run: ReportedRun) -> IndexFacts:
+    """The design of a run's index, and what tuning measured; StoreError for measurements of another form."""
+    index, measured = run.retriever.index, run.retriever.index.measured
+    design = index.factory if isinstance(index, FaissIndex) else "exact"
+    settings = dict(index.parameters or {}) if isinstance(index, FaissIndex) else {}
+    if index.rescore:
+        settings["rescore"] = index.rescore
+    size = bytes_per_label(design, index.dimension, len(index))
+    written = " ".join(f"{name}={value:g}" for name, value in settings.items())
+    try:
+        chosen, goal = (_point(measured), measured["goal"]) if measured else (None, {})
+        points = tuple(_point(point) for point in measured.get("pareto", [measured] if measured else []))
+        sentence = f"recall@{goal['k']} {goal['recall']}, {goal['metric']}" if goal else ""
+        return IndexFacts(design, written, size, chosen, points, int(goal.get("k", 0)), sentence)
+    except (KeyError, TypeError, ValueError) as error:
+        raise StoreError(f"{run.directory / 'index'} does not say what tuning measured: {error!r}.") from error
+
+
+def _point(measured: Mapping[str, Any]) -> OperatingPoint:
+    return OperatingPoint(**{name: value for name, value in measured.items() if name not in ("goal", "pareto")})
+
+
+def _part(name: str) -> str:
+    first = name.split("/")[0]
+    if first in ("encoder", "query_encoder", "label_encoder"):
+        return "encoder"
+    named = {
+        "model.safetensors": "label vectors, temperature",
+        "index/embeddings.arrow": "label embeddings",
+        "index/index.faiss": "index",
+        "index/ids.arrow": "labels",
+        "labels.parquet": "labels",
+    }
+    return named.get(name, "everything else")
