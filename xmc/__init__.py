@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from xmc.classifier import XMCClassifier as XMCClassifier  # not in __all__: it needs scikit-learn
     from xmc.config import TrainConfig
     from xmc.data.dataset import Dataset
     from xmc.errors import XMCError
@@ -27,6 +28,7 @@ _HOME = {
     "Query": "xmc.queries",
     "Retriever": "xmc.retriever",
     "TrainConfig": "xmc.config",
+    "XMCClassifier": "xmc.classifier",
     "XMCError": "xmc.errors",
     "evaluate": "xmc.evaluation",
     "train": "xmc.training.trainer",

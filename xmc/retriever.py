@@ -19,8 +19,9 @@ import yaml
 from xmc.config import TrainConfig
 from xmc.data.embeddings import read_embeddings, write_embeddings
 from xmc.data.images import RaggedImages
-from xmc.encoders.base import Encoder
+from xmc.encoders.base import Encoder, Side
 from xmc.encoders.dual import DualEncoder, unit_rows
+from xmc.encoders.interoperability import from_sentence_transformers, to_sentence_transformers
 from xmc.errors import InputError, StoreError
 from xmc.filters import Condition, Uids, narrow
 from xmc.indexes.base import LabelIndex
@@ -51,6 +52,10 @@ Images = RaggedImages | Sequence[npt.ArrayLike | None]
 MODEL_PARTS = ("encoder", "query_encoder", "label_encoder", "model.safetensors")
 """Files and folders of a run that label embeddings are made from."""
 TUNING_QUERIES = "tuning-queries.arrow"
+EXPORTED = "sentence-transformers model"
+"""What a manifest calls an exported encoder."""
+CHECKED_TEXTS = 1000
+"""So many labels' texts show whether sentence-transformers cuts texts into the same tokens."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +116,36 @@ class Retriever:
             tuning_queries = np.zeros((0, embeddings.shape[1]), np.float32)
         built = _index(index or config.index, embeddings, labels.ids, tuning_queries, 0)
         return cls(model, labels, built, config, {}, tuning_queries)
+
+    @classmethod
+    def from_sentence_transformers(
+        cls,
+        directory: str | Path,
+        label_texts: Sequence[str],
+        label_uids: Sequence[str] | None = None,
+        columns: Columns | None = None,
+        *,
+        query_prompt: str | None = None,
+        label_prompt: str | None = None,
+        max_length: int | None = None,
+        index: str = "auto",
+    ) -> Retriever:
+        """Labels embedded by the model of a sentence-transformers directory and indexed: ready to predict, without training.
+
+        label_uids: by default a label's uid is its text. columns: as of `from_model`.
+        query_prompt, label_prompt: templates such as "query: {text}"; by default the directory's prompts "query" and
+            "document" (or "passage", "corpus"), where it has them, else its default prompt.
+        max_length, index: as in the configuration. The retriever's `config`, which `save` writes, trains the model further.
+        Raises ConfigError for a directory that cannot be used, InputError for a uid given twice.
+        """
+        if isinstance(label_texts, str):
+            raise InputError("label_texts must be a list of label texts; put a single text into a list.")
+        texts = list(label_texts)
+        uids = texts if label_uids is None else list(label_uids)
+        refuse_repeated(uids)
+        options = {"query_prompt": query_prompt, "label_prompt": label_prompt, "max_length": max_length}
+        model, config = from_sentence_transformers(directory, texts[:CHECKED_TEXTS], index, **options)
+        return cls.from_model(model, uids, texts, config, columns=columns)
 
     def __len__(self) -> int:
         """Number of labels."""
@@ -330,6 +365,22 @@ class Retriever:
                 write_embeddings([self.tuning_queries], self.model.dimension, temporary / TUNING_QUERIES)
                 index.save(temporary / "index", source=_fingerprint(_digests(temporary)))
 
+    def export_sentence_transformers(
+        self, directory: str | Path, tower: Side | None = None, overwrite: bool = False
+    ) -> None:
+        """Write the encoder alone as a directory that `SentenceTransformer(directory)` loads, for equal embeddings.
+
+        Those of queries, and those of labels without what was learned of each label itself (residual vectors, prototypes).
+        tower: "query" or "label", where they have an encoder each; its prompt is then the default one.
+        Raises ConfigError for what sentence-transformers cannot hold, InputError for a tower that must be named, StoreError as
+        `save`.
+        """
+        directory = Path(directory)
+        require_free(directory, overwrite, EXPORTED)
+        texts = [text or "" for text in self.labels.texts[:CHECKED_TEXTS].to_pylist()]
+        with atomic_directory(directory, EXPORTED) as temporary:
+            to_sentence_transformers(self.model, temporary, tower, texts)
+
     @classmethod
     def load(cls, directory: str | Path) -> Retriever:
         """Read a run directory, verifying every file against its checksum; StoreError names a file that does not fit."""
@@ -402,11 +453,11 @@ def _cut(embeddings: Embeddings, dimension: int, normalize: bool) -> Embeddings:
     return unit_rows(cut) if normalize else cut
 
 
-def require_free(directory: Path, overwrite: bool = False) -> None:
+def require_free(directory: Path, overwrite: bool = False, kind: str = "run") -> None:
     """Raise StoreError where `Retriever.save` would, before the work whose result is to be saved."""
-    refuse_foreign_directory(directory, "run")
+    refuse_foreign_directory(directory, kind)
     if not overwrite and (directory / MANIFEST).exists():
-        raise StoreError(f"{directory} already holds a run; name another directory, or overwrite it explicitly.")
+        raise StoreError(f"{directory} already holds a {kind}; name another directory, or overwrite it explicitly.")
 
 
 def _search(

@@ -1,20 +1,32 @@
-"""`xmc export`: a run that needs nothing outside of it."""
+"""`xmc export`: a run that needs nothing outside of it, or its encoder for sentence-transformers."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 
 def export(
     run: Annotated[Path, typer.Argument(help="Run directory.")],
-    out: Annotated[Path, typer.Argument(help="Run directory to write.")],
+    out: Annotated[Path, typer.Argument(help="Directory to write.")],
+    to: Annotated[str, typer.Option(help="run, or sentence-transformers for the encoder alone.")] = "run",
+    tower: Annotated[str | None, typer.Option(help="Whose encoder, query or label, where they have one each.")] = None,
 ) -> None:
-    """Merge a run's adapters into the backbone they were trained on, and save it whole."""
+    """Merge a run's adapters into the backbone they were trained on, and save it whole, or its encoder alone."""
+    from xmc.errors import InputError
     from xmc.retriever import Retriever, require_free
 
+    if to == "sentence-transformers":
+        side: Any = tower  # checked where it is used
+        Retriever.load(run).export_sentence_transformers(out, side)
+        typer.echo(f"encoder in {out}; SentenceTransformer({str(out)!r}) loads it")
+        return
+    if to != "run":
+        raise InputError(f"--to must be run or sentence-transformers, but is {to!r}.")
+    if tower is not None:
+        raise InputError("--tower chooses an encoder for --to sentence-transformers; a run holds both.")
     require_free(out)
     retriever = Retriever.load(run)
     retriever.model.merge()

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy.sparse import csr_matrix
 
+from xmc.data.huggingface import LabelTexts, read_huggingface
 from xmc.data.image_files import content_of, digest_of, dimension_of, read_images, write_images
 from xmc.data.images import RaggedImages
 from xmc.errors import DataError, InputError
@@ -191,18 +192,58 @@ class Dataset:
         for split, pairs in (filters or {}).items():
             array = np.asarray(pairs, np.int32).reshape(-1, 2)
             tables[f"filter-{split}"] = pa.table({"query": array[:, 0], "label": array[:, 1]}, schema=FILTER_SCHEMA)
+        return cls._of_tables(name, tables, list(splits), propensity, images)
+
+    @classmethod
+    def from_huggingface(
+        cls,
+        dataset: Any,
+        text: str = "text",
+        labels: str = "labels",
+        *,
+        uid: str | None = None,
+        label_texts: LabelTexts | None = None,
+        name: str = "huggingface",
+        propensity: tuple[float, float] = (0.55, 1.5),
+    ) -> Dataset:
+        """Build from a datasets.Dataset, which becomes the split "train", or from a DatasetDict with all its splits.
+
+        text, labels, uid: names of columns; without `uid`, a query's is its row number.
+        labels: one label or a list for each row: ClassLabel, strings or ints. A null, and a ClassLabel of -1, is no label.
+        label_texts: texts by label (of a ClassLabel by name), or a list in the order of label numbers. Without it, a label's
+            text is its uid, and labels other than ClassLabel are those that occur, sorted.
+        Raises DataError for columns that are not there or of another type, and labels that label_texts does not have,
+        InputError for a streamed data set, DependencyError without the package datasets.
+        """
+        label_table, queries = read_huggingface(dataset, text, labels, uid, label_texts)
+        tables = {"labels": label_table.cast(LABEL_SCHEMA)}
+        for split, table in queries.items():
+            whole = table.append_column("relevance", pa.nulls(len(table), pa.list_(pa.float32())))
+            tables[f"queries-{split}"] = whole.cast(QUERY_SCHEMA)
+        return cls._of_tables(name, tables, list(queries), propensity)
+
+    @classmethod
+    def _of_tables(
+        cls,
+        name: str,
+        tables: Mapping[str, pa.Table],
+        splits: Sequence[str],
+        propensity: tuple[float, float],
+        images: Mapping[str, RaggedImages] | None = None,
+    ) -> Dataset:
+        """From tables by file stem, checked."""
         properties = {
             "format": FORMAT,
             "name": name,
             "propensity": list(propensity),
-            "labels": len(label_texts),
-            "splits": {split: len(texts) for split, (texts, _) in splits.items()},
+            "labels": len(tables["labels"]),
+            "splits": {split: len(tables[f"queries-{split}"]) for split in splits},
         }
         dataset = cls(properties, None, tables, images)
         for split in splits:
             dataset.split(split)
-        for name in images or {}:
-            dataset.images(name)
+        for stem in images or {}:
+            dataset.images(stem)
         return dataset
 
     @property

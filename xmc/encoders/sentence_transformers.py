@@ -16,6 +16,9 @@ from xmc.errors import ConfigError
 
 __all__ = ["Dense", "Modules", "read_modules"]
 
+POOLED = "sentence_embedding"
+"""What a module takes that comes after the pooling."""
+
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
     "torch.nn.modules.linear.Identity": nn.Identity,
     "torch.nn.modules.activation.Tanh": nn.Tanh,
@@ -52,7 +55,11 @@ class Dense(nn.Module):
 
 @dataclass(frozen=True)
 class Modules:
-    """The parts of a model directory; None where it does not say."""
+    """The parts of a model directory; None where it does not say.
+
+    prompt: what stands before every text. prompts: all that the directory has, by name.
+    include_prompt: whether a prompt's tokens are pooled. similarity: how its embeddings are to be compared.
+    """
 
     backbone: Path
     pooling: str | None = None
@@ -61,6 +68,9 @@ class Modules:
     prompt: str = ""
     lower_case: bool = False
     dense: list[Dense] = field(default_factory=list)
+    prompts: dict[str, str] = field(default_factory=dict)
+    include_prompt: bool = True
+    similarity: str | None = None
 
 
 def read_modules(directory: Path) -> Modules:
@@ -71,8 +81,10 @@ def read_modules(directory: Path) -> Modules:
     if not (directory / "modules.json").is_file():
         return Modules(directory)
     modules_file = directory / "modules.json"
-    backbone, pooling, normalize = None, None, False
-    prompt = _prompt(directory)
+    backbone, pooling, normalize, include_prompt = None, None, False, True
+    described = _described(directory)
+    prompts = {str(name): str(text or "") for name, text in (described.get("prompts") or {}).items()}
+    prompt = prompts.get(str(described.get("default_prompt_name")), "")
     dense: list[Dense] = []
     try:
         modules = [(str(module["type"]), str(module["path"])) for module in _json(modules_file)]
@@ -83,7 +95,8 @@ def read_modules(directory: Path) -> Modules:
         if kind == "Transformer":
             backbone = folder
         elif kind == "Pooling":
-            pooling = _pooling(_object(folder / "config.json"), folder, prompt)
+            config = _object(folder / "config.json")
+            pooling, include_prompt = _pooling(config, folder, prompt), config.get("include_prompt") is not False
         elif kind == "Dense" and not normalize:
             dense.append(_dense(folder))
         elif kind == "Normalize":
@@ -99,7 +112,19 @@ def read_modules(directory: Path) -> Modules:
     settings = _object(files[0]) if files else {}
     length = settings.get("max_seq_length")
     lower_case = bool(settings.get("do_lower_case", False))
-    return Modules(backbone, pooling, int(length) if length else None, normalize, prompt, lower_case, dense)
+    similarity = described.get("similarity_fn_name")
+    return Modules(
+        backbone,
+        pooling,
+        int(length) if length else None,
+        normalize,
+        prompt,
+        lower_case,
+        dense,
+        prompts,
+        include_prompt,
+        None if similarity is None else str(similarity),
+    )
 
 
 def _pooling(config: dict[str, Any], folder: Path, prompt: str) -> str:
@@ -122,6 +147,11 @@ def _pooling(config: dict[str, Any], folder: Path, prompt: str) -> str:
 
 def _dense(folder: Path) -> Dense:
     config = _object(folder / "config.json")
+    if config.get("use_residual") or config.get("module_input_name", POOLED) != POOLED:
+        raise ConfigError(
+            f"{folder} is a Dense module with a residual connection or other inputs than the pooled embedding, which xmc "
+            f"does not have."
+        )
     weights = folder / "model.safetensors"
     if not weights.is_file():
         raise ConfigError(f"{folder} has no model.safetensors; pickled weights are not read.")
@@ -134,11 +164,13 @@ def _dense(folder: Path) -> Dense:
     return Dense.from_tensors(weight, tensors.get("linear.bias"), activation)
 
 
-def _prompt(directory: Path) -> str:
-    """The default prompt, if the directory names one."""
+def _described(directory: Path) -> dict[str, Any]:
+    """What config_sentence_transformers.json says, if there is one."""
     file = directory / "config_sentence_transformers.json"
     config = _object(file) if file.is_file() else {}
-    return str((config.get("prompts") or {}).get(config.get("default_prompt_name"), "") or "")
+    if not isinstance(config.get("prompts") or {}, dict):
+        raise ConfigError(f"The prompts of {file} are not a mapping of names to texts.")
+    return config
 
 
 def _json(file: Path) -> Any:
