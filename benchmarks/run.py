@@ -28,6 +28,7 @@ TABLES = (
     "live",
     "filters",
     "vixml",
+    "batch",
 )
 """Each is a module beside this one, with run(seed, methods) -> iterator over lists of measurements."""
 

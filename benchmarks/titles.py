@@ -27,7 +27,7 @@ from xmc.retriever import Retriever
 from xmc.store import atomic_directory, read_manifest
 from xmc.training.trainer import train
 
-__all__ = ["CACHE", "Vectors", "minilm_vectors", "static_vectors"]
+__all__ = ["CACHE", "Vectors", "minilm_vectors", "static_vectors", "titles"]
 
 CACHE = Path(os.environ.get("XMC_CACHE", Path.home() / ".cache" / "xmc")) / "benchmarks"
 DIMENSION = 256
@@ -63,11 +63,11 @@ def minilm_vectors() -> Vectors:
 def _cached(name: str, most: int | None, encoder: Callable[[], Encode]) -> Vectors:
     folder = CACHE / name
     if not folder.exists():
-        titles = _titles()
-        count = most or len(titles)
-        titles = [titles[row] for row in np.linspace(0, len(titles) - 1, count).astype(np.int64)]
+        every = titles()
+        count = most or len(every)
+        chosen = [every[row] for row in np.linspace(0, len(every) - 1, count).astype(np.int64)]
         drawn = np.random.default_rng(0).choice(count, 2 * HELD_OUT, replace=False)
-        summaries = [titles[row].partition(": ")[2] for row in drawn]
+        summaries = [chosen[row].partition(": ")[2] for row in drawn]
         encode = encoder()
         with atomic_directory(folder, "embeddings") as temporary:
             queries = encode(summaries)
@@ -76,19 +76,20 @@ def _cached(name: str, most: int | None, encoder: Callable[[], Encode]) -> Vecto
             shape = (count, queries.shape[1])
             labels = np.lib.format.open_memmap(temporary / "labels.npy", "w+", np.float32, shape)
             for first in track(range(0, count, AT_ONCE), f"encoding {name}", console=Console(stderr=True)):
-                labels[first : first + AT_ONCE] = encode(titles[first : first + AT_ONCE])
+                labels[first : first + AT_ONCE] = encode(chosen[first : first + AT_ONCE])
             labels.flush()
     read_manifest(folder, "embeddings")
     labels, tuning, queries = (np.load(folder / f"{part}.npy", "r") for part in ("labels", "tuning", "queries"))
     return Vectors(labels, np.array(tuning), np.array(queries))
 
 
-def _titles() -> list[str]:
+def titles() -> list[str]:
+    """All of them, with their summaries. DataError without the data."""
     file = Path(os.environ.get("XMC_DATA", "")) / "titles-1M" / "titles.parquet"
     if not os.environ.get("XMC_DATA") or not file.exists():
         raise DataError(f"{file} does not exist; XMC_DATA must name the directory that holds the folder titles-1M.")
-    titles: list[str] = pq.read_table(file)["text"].to_pylist()
-    return titles
+    found: list[str] = pq.read_table(file)["text"].to_pylist()
+    return found
 
 
 def _static() -> Encode:
