@@ -135,18 +135,18 @@ def keep_replacing(design: str, directory: str) -> None:
 def keep_loading(design: str, directory: str, log: str) -> None:
     """Load until a file "stop" lies beside the directory; what was seen goes to the log, a line a load."""
     contents = [(index.ids, index.embeddings) for index in two_contents(design)]
-    queries, seen = vectors(8, [9]), []
-    while not Path(directory).with_name("stop").exists():
-        try:
-            index = load_index(directory)
-            same = [np.array_equal(index.ids, ids) for ids, _ in contents]
-            rows = [np.array_equal(index.embeddings, embeddings) for _, embeddings in contents]
-            scores = index.search(queries, 5, rescore=4)[1] if same == rows and any(same) else None
-            whole = scores is not None and np.isfinite(scores).all()
-            seen.append(f"content {same.index(True)}" if whole else f"ids of {same}, embeddings of {rows}")
-        except Exception as error:  # whatever it is, the test shows it
-            seen.append(f"{type(error).__name__}: {error}")
-    Path(log).write_text("\n".join(seen))
+    queries = vectors(8, [9])
+    with Path(log).open("w", encoding="utf-8", buffering=1) as seen:
+        while not Path(directory).with_name("stop").exists():
+            try:
+                index = load_index(directory)
+                same = [np.array_equal(index.ids, ids) for ids, _ in contents]
+                rows = [np.array_equal(index.embeddings, embeddings) for _, embeddings in contents]
+                scores = index.search(queries, 5, rescore=4)[1] if same == rows and any(same) else None
+                whole = scores is not None and np.isfinite(scores).all()
+                print(f"content {same.index(True)}" if whole else f"ids of {same}, embeddings of {rows}", file=seen)
+            except Exception as error:  # whatever it is, the test shows it
+                print(f"{type(error).__name__}: {error}", file=seen)
 
 
 PROGRAMS: dict[str, Callable[..., None]] = {

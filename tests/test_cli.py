@@ -180,6 +180,7 @@ def test_mistakes_are_sentences(run: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.slow
 def test_quickstart_runs_and_prints_its_table(tmp_path: Path) -> None:
     """The main job, whole; what it reaches is in benchmarks/, here is a floor far below it."""
     start = time.monotonic()
