@@ -37,6 +37,7 @@ def one_process(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_runs_of_several_processes_equal_those_of_one(one_process: Path) -> None:
     """Two processes, the last run's root killed in step 8; three go on with it."""
     names = ["static-all", "static-sampled", "static-soft-topk", "static-prototypes", "static-margins", "bert-bank"]

@@ -38,10 +38,12 @@ __all__ = [
     "TENSORBOARD",
     "atomic_directory",
     "atomic_file",
+    "hold",
     "read_manifest",
     "read_unreplaced",
     "refuse_foreign_directory",
     "sha256_file",
+    "sync",
 ]
 
 FORMAT_VERSION = 4
@@ -76,9 +78,9 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:12]}.tmp"
     try:
         yield temporary
-        _sync(temporary)
+        sync(temporary)
         temporary.replace(path)
-        _sync(path.parent)
+        sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -106,7 +108,7 @@ def atomic_directory(path: str | Path, kind: str, **properties: Any) -> Iterator
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(path)
         temporary.mkdir()
-        held = _hold(temporary)
+        held = hold(temporary)
     except OSError as error:
         raise StoreError(f"{path} cannot be written: {error}. Name another directory.") from error
     try:
@@ -115,15 +117,15 @@ def atomic_directory(path: str | Path, kind: str, **properties: Any) -> Iterator
         if (path / LOG).is_file():
             shutil.copyfile(path / LOG, temporary / LOG)
         for file in sorted(temporary.rglob("*")):
-            _sync(file)
-        _sync(temporary)
+            sync(file)
+        sync(temporary)
         if path.is_dir() and any(path.iterdir()):
             _exchange(temporary, path)
             if (temporary / TENSORBOARD).is_dir():
                 (temporary / TENSORBOARD).replace(path / TENSORBOARD)
         else:
             temporary.replace(path)
-        _sync(path.parent)
+        sync(path.parent)
     except OSError as error:
         raise StoreError(f"{path} cannot be written: {error}. What was there before is as it was.") from error
     finally:
@@ -252,7 +254,8 @@ def _library_versions() -> dict[str, str]:
     return versions
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Wait until a file, or a folder's list of files, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -268,12 +271,19 @@ def _is_at(path: Path, descriptor: int) -> bool:
         return False
 
 
-def _hold(directory: Path) -> int | None:
-    """A lock by which other processes see that somebody writes this directory, until it is closed; None without locks."""
+def hold(directory: Path, wait: bool = True) -> int | None:
+    """A lock by which other processes see that somebody writes this directory, until it is closed; None without locks.
+
+    wait: False raises BlockingIOError where another process has it.
+    """
     if fcntl is None:
         return None
     descriptor = os.open(directory, os.O_RDONLY)
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise
     return descriptor
 
 

@@ -51,7 +51,7 @@ def embed_files(
     if destination.exists():
         raise StoreError(f"{destination} exists already; name another file, or remove it first.")
     parts = destination.with_suffix(".parts")
-    summary = run_job(Embedding(str(run), options.columns, side), str(source), str(parts), options)
+    summary = run_job(Embedding(str(Path(run).absolute()), options.columns, side), str(source), str(parts), options)
     written = summary.predicted + summary.null
     if destination.suffix == ".arrow":
         _to_arrow(parts, destination)

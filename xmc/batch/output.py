@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib
 import json
 import os
 import re
@@ -27,6 +26,7 @@ from xmc.batch.places import file_system
 from xmc.batch.plan import Part, Plan
 from xmc.batch.summary import Done, Summary
 from xmc.errors import StoreError
+from xmc.store import hold, sync
 
 __all__ = ["JOB", "SUCCESS", "Output", "PartFile"]
 
@@ -34,12 +34,6 @@ JOB, SUCCESS = "_job.json", "_SUCCESS"
 METADATA = b"xmc"
 _OWN = re.compile(rf"{JOB}|{SUCCESS}|part-\d+\.parquet|\.({JOB}|{SUCCESS}|part-\d+\.parquet)\.\w+\.tmp")
 _NAMES = {"run": "model", "parts": "division into parts", "where": "condition"}
-
-fcntl: Any  # absent on Windows
-try:
-    fcntl = importlib.import_module("fcntl")
-except ImportError:
-    fcntl = None
 
 
 class Output:
@@ -50,7 +44,7 @@ class Output:
         self._system, self._path = file_system(self.address)
         self._local = isinstance(self._system, pa_fs.LocalFileSystem)
         if self._local:
-            self._path = str(Path(self._path).absolute())
+            self.address = self._path
 
     def files(self) -> dict[str, pa_fs.FileInfo]:
         """What is in it, by name."""
@@ -72,19 +66,17 @@ class Output:
             self._system.create_dir(self._path, recursive=True)
         except (OSError, pa.ArrowException) as error:
             raise StoreError(f"{self.address} cannot be made: {error}. Name another folder.") from error
-        if not self._local or fcntl is None:
-            yield
-            return
-        folder = os.open(self._path, os.O_RDONLY)
         try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield
+            held = hold(Path(self._path), wait=False) if self._local else None
         except BlockingIOError as error:
             raise StoreError(
                 f"Another job is writing to {self.address}; wait for it, or name another folder."
             ) from error
+        try:
+            yield
         finally:
-            os.close(folder)
+            if held is not None:
+                os.close(held)
 
     def begin(self, plan: Plan, policy: str, resume: bool) -> dict[int, Done]:
         """Make the folder ready for a job; the parts that it has already, by number. Call it while the folder is held.
@@ -167,10 +159,10 @@ class Output:
     def publish(self, temporary: str, name: str) -> None:
         """Give a written file its name, in one step."""
         if self._local:
-            _sync(Path(temporary))
+            sync(Path(temporary))
         self._system.move(temporary, f"{self._path}/{name}")
         if self._local:
-            _sync(Path(self._path))
+            sync(Path(self._path))
 
     def discard(self, temporary: str) -> None:
         """Remove a file that is not going to be published."""
@@ -254,11 +246,3 @@ class PartFile:
 def _short(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 200 else text[:200] + "..."
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import fsspec
@@ -54,7 +55,7 @@ def file_system(address: str) -> tuple[pa_fs.FileSystem, str]:
     try:
         if protocol in (None, "file"):
             local = address if protocol is None else address.removeprefix("file://")
-            return pa_fs.LocalFileSystem(), str(local)
+            return pa_fs.LocalFileSystem(), str(Path(local).absolute())  # workers may be elsewhere
         try:
             system, path = pa_fs.FileSystem.from_uri(address)
         except pa.ArrowInvalid:

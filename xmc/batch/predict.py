@@ -46,7 +46,7 @@ def predict_files(
     if k < 1:
         raise InputError(f"k must be at least 1, but is {k}.")
     options = options or JobOptions()
-    prediction = Prediction(str(run), options.columns, k, where, label_texts)
+    prediction = Prediction(str(Path(run).absolute()), options.columns, k, where, label_texts)
     return run_job(prediction, str(source), str(destination), options)
 
 

@@ -41,7 +41,7 @@ class RayEngine:
         if self._ours:
             try:
                 ray.init(address=options.address, include_dashboard=False, logging_level=logging.ERROR)
-            except (ConnectionError, ValueError) as error:
+            except (ConnectionError, ValueError, RuntimeError) as error:
                 raise DependencyError(f"Ray at {options.address} cannot be reached: {error}") from error
 
     def __call__(
