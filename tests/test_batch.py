@@ -180,6 +180,7 @@ def test_a_condition_makes_lists_shorter(run: Path, tmp_path: Path) -> None:
     assert {uid for row in out["labels"].to_pylist() for uid in row} == {"RED", "PINK"}
     with pytest.raises(InputError, match=r"whose columns are"):
         predict_files(run, tmp_path / "in.parquet", tmp_path / "out2", where="colour == 1")
+    predict_files(run, tmp_path / "in.parquet", tmp_path / "out2", where='uid == "RED"')  # nothing stands in its way
 
 
 def test_an_empty_file_gives_an_empty_part(run: Path, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from xmc.errors import ConfigError
+from xmc.errors import ConfigError, require_package
 
 __all__ = ["POLICIES", "Columns", "JobOptions"]
 
@@ -44,7 +44,7 @@ class JobOptions:
         `address` (by default the one that Ray finds, else this machine). index_shards: actors among which the labels are
         split; 0 for an index in each worker.
 
-    Raises ConfigError for values that are none of these.
+    Raises ConfigError for values that are none of these, DependencyError for the engine ray where it is not installed.
     """
 
     columns: Columns = field(default_factory=Columns)
@@ -67,3 +67,5 @@ class JobOptions:
                 raise ConfigError(f"{name} must be at least {least}, but is {value}.")
         if self.engine == "local" and (self.workers or self.address or self.index_shards):
             raise ConfigError("workers, address and index_shards belong to the engine ray.")
+        if self.engine == "ray":
+            require_package("ray", "The engine is ray", "'ray[data]'")

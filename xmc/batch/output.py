@@ -81,8 +81,8 @@ class Output:
     def begin(self, plan: Plan, policy: str, resume: bool) -> dict[int, Done]:
         """Make the folder ready for a job; the parts that it has already, by number. Call it while the folder is held.
 
-        Raises StoreError where the folder is not empty and `resume` is not set, and where what is there belongs to another job:
-        of another model, input or other options, which the message names.
+        A job that ended before its first part leaves the folder free. Raises StoreError where it is not and `resume` is not
+        set, and where what is there belongs to another job: of another model, input or options, which the message names.
         """
         there = self.files()
         others = sorted(name for name in there if not _OWN.fullmatch(name))
@@ -90,7 +90,7 @@ class Output:
             others += sorted(name for name in there if name.startswith("part-"))
         if others:
             raise StoreError(f"{self.address} holds {others[0]}, which is no job's; name an empty or a new folder.")
-        if JOB not in there:
+        if JOB not in there or not any(name == SUCCESS or name.startswith("part-") for name in there):
             self.write_text(JOB, json.dumps(plan.description, indent=2) + "\n")
             return {}
         if not resume:

@@ -17,7 +17,7 @@ from xmc.batch.search import LabelShard
 from xmc.batch.summary import Done, Summary
 from xmc.batch.work import WorkSpecification
 from xmc.batch.worker import Worker
-from xmc.errors import DependencyError, XMCError, require_package
+from xmc.errors import DependencyError, XMCError
 
 __all__ = ["RayEngine"]
 
@@ -31,8 +31,7 @@ class RayEngine:
     """
 
     def __init__(self, work: WorkSpecification, plan: Plan, destination: str, options: JobOptions) -> None:
-        """Connect to the cluster, or start one on this machine. Raises DependencyError where Ray lacks."""
-        require_package("ray", "The engine is ray", "'ray[data]'")
+        """Connect to the cluster, or start one on this machine. Raises DependencyError where it cannot be reached."""
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         import ray
 
