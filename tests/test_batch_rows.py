@@ -149,6 +149,7 @@ def test_a_column_of_json_that_begins_with_nulls(run: Path, tmp_path: Path) -> N
         ("in.csv", b"uid,texts\na,red\n", r"in.csv has no column 'text', only uid, texts"),
         ("in.csv", b"uid,text,text\na,red,blue\n", r"the column 'text' more than once"),
         ("in.csv", b"", r"in.csv cannot be read.*Empty CSV file"),
+        ("in.csv", b"uid,text\na,red\n\x8a\xff\n", r"in.csv cannot be read.*Expected 2 columns, got 1"),
         ("in.jsonl", b'{"uid": 1.5, "text": "red"}\n', r"'uid' is of type double; uids are strings or whole"),
         ("in.jsonl", b'{"uid": 1, "text": 7}\n', r"'text' is of type int64; strings are needed"),
         ("in.jsonl", b'{"uid": 1, "text": "a"}\n{"uid": 2, "te', r"in.jsonl cannot be read"),

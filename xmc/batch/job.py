@@ -55,8 +55,9 @@ def run_job(work: WorkSpecification, source: str, destination: str, options: Job
             with _Bar(plan.rows, summary) as bar, closing(engine(missing, summary, bar.advance)) as made:
                 for done in made:
                     summary.add(done)
+                    finished[done.part] = done
         summary.duplicate_uids = count_duplicates(lambda: output.uids(plan), summary.rows)
-        output.finish(plan, summary)
+        output.finish(plan, summary, finished)
     summary.seconds = time.perf_counter() - started
     if missing:
         busy = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in summary.busy.items())

@@ -110,8 +110,8 @@ class Output:
             done_parts[done.part] = done
         return done_parts
 
-    def finish(self, plan: Plan, summary: Summary) -> None:
-        """Write the list of all parts."""
+    def finish(self, plan: Plan, summary: Summary, finished: dict[int, Done]) -> None:
+        """Write the list of all parts. finished: what was made of each, by number."""
         self._tidy()
         with_hashes = []
         for part in plan.parts:
@@ -119,8 +119,8 @@ class Output:
             with self._system.open_input_stream(f"{self._path}/{part.name}") as stream:
                 while block := stream.read(1 << 20):
                     digest.update(block)
-            metadata = self.metadata(part.name)
-            with_hashes.append({"name": part.name, "rows": metadata["done"]["written"], "sha256": digest.hexdigest()})
+            rows = finished[part.number].written
+            with_hashes.append({"name": part.name, "rows": rows, "sha256": digest.hexdigest()})
         content = {"job": plan.fingerprint, "run": plan.work["run"], **summary.to_dict(), "parts": with_hashes}
         self.write_text(SUCCESS, json.dumps(content, indent=2) + "\n")
 

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from xmc.batch.options import Columns
 from xmc.errors import DataError
 
-__all__ = ["LONGEST_TEXT", "Rows", "check_rows", "column_kinds"]
+__all__ = ["LONGEST_TEXT", "Rows", "check_rows", "column_kinds", "is_list"]
 
 LONGEST_TEXT = 1 << 20
 """Bytes of UTF-8; a longer text is cut to as many, at a character."""
@@ -51,7 +51,7 @@ def column_kinds(schema: pa.Schema, columns: Columns, address: str) -> tuple[str
         fits = _is_text(payload)
         wanted = "strings"
     else:
-        item = payload.value_type if _is_list(payload) else pa.null()
+        item = payload.value_type if is_list(payload) else pa.null()
         fits = pa.types.is_integer(item) or (columns.embedding is not None and pa.types.is_floating(item))
         wanted = f"lists of {expected}"
     if not (fits or pa.types.is_null(payload)):
@@ -133,7 +133,7 @@ def _check_embeddings(column: pa.Array, dimension: int, out: Callable[[str, Mask
 def _any_null_item(column: pa.Array) -> Mask:
     """Rows with a null among their items."""
     found = np.zeros(len(column), bool)
-    if _is_list(column.type) and column.flatten().null_count:
+    if is_list(column.type) and column.flatten().null_count:
         parents = pc.list_parent_indices(column).to_numpy()
         found[parents[_mask(pc.is_null(pc.list_flatten(column)))]] = True
     return found
@@ -175,5 +175,6 @@ def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
-def _is_list(kind: pa.DataType) -> bool:
+def is_list(kind: pa.DataType) -> bool:
+    """Whether values are lists, of any kind."""
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))

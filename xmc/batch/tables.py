@@ -141,13 +141,14 @@ class _CSV(_Text):
         return 0, iter(self._reader(options))
 
     def _reader(self, convert: pa_csv.ConvertOptions) -> pa_csv.CSVStreamingReader:
-        parse = pa_csv.ParseOptions(newlines_in_values=True, invalid_row_handler=self._invalid)
+        handler = None if self._strict else self._skip
+        parse = pa_csv.ParseOptions(newlines_in_values=True, invalid_row_handler=handler)
         read = pa_csv.ReadOptions(block_size=BYTES)
         return pa_csv.open_csv(self.file.stream(), read_options=read, parse_options=parse, convert_options=convert)
 
-    def _invalid(self, row: pa_csv.InvalidRow) -> str:
+    def _skip(self, row: pa_csv.InvalidRow) -> str:
         self._bad += 1
-        return "error" if self._strict else "skip"
+        return "skip"
 
 
 class _JSON(_Text):

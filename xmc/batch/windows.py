@@ -9,6 +9,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from xmc.batch.rows import is_list
+
 __all__ = ["windows"]
 
 
@@ -42,10 +44,7 @@ def _sizes(column: pa.Array) -> npt.NDArray[np.int64]:
         column = column.dictionary_decode()
     if pa.types.is_null(column.type):
         return np.zeros(len(column), np.int64)
-    try:
-        lengths = pc.binary_length(column)
-    except pa.ArrowNotImplementedError:
-        lengths = pc.multiply(pc.list_value_length(column), 4)
+    lengths = pc.multiply(pc.list_value_length(column), 4) if is_list(column.type) else pc.binary_length(column)
     return np.asarray(pc.fill_null(lengths, 0).to_numpy(zero_copy_only=False), np.int64)
 
 
