@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from xmc.config import TrainConfig
 from xmc.data.dataset import Dataset, Split
+from xmc.data.held_out import uses_of_queries
 from xmc.data.images import RaggedImages
 from xmc.data.token_cache import cached_tokens
 from xmc.data.tokens import RaggedTokens
@@ -40,21 +41,20 @@ class TrainingData:
 
 
 def prepare(dataset: Dataset, config: TrainConfig, model: DualEncoder) -> TrainingData:
-    """Split off the validation part, and tokenise; DataError where there is nothing to train on."""
+    """Keep validation and calibration queries aside, and tokenise; DataError where there is nothing to train on."""
     if "train" not in dataset.splits:
         raise DataError(
             f"The data set {dataset.name!r} has no split train, only {', '.join(dataset.splits) or 'none'}."
         )
-    training, validation = dataset.split("train"), None
-    filtered = dataset.filter("train")
-    if config.validation > 0:
-        shuffled = np.random.default_rng(config.seed).permutation(len(training))
-        held_out = max(1, round(len(training) * config.validation))
-        kept = np.sort(shuffled[held_out:])
-        validation = training.take(np.sort(shuffled[:held_out]))
-        training = training.take(kept)
-        filtered = filtered[np.isin(filtered[:, 0], kept)]
-        filtered = np.stack([np.searchsorted(kept, filtered[:, 0]), filtered[:, 1]], axis=1)
+    every, validation = dataset.split("train"), None
+    uses = uses_of_queries(len(every), config.validation, config.calibration, config.seed)
+    training, filtered = every, dataset.filter("train")
+    if len(uses.training) < len(every):
+        training = every.take(uses.training)
+        filtered = filtered[np.isin(filtered[:, 0], uses.training)]
+        filtered = np.stack([np.searchsorted(uses.training, filtered[:, 0]), filtered[:, 1]], axis=1)
+    if len(uses.validation):
+        validation = every.take(uses.validation)
     if not len(training) or not len(dataset.labels):
         raise DataError(f"The data set {dataset.name!r} has no training queries or no labels.")
 

@@ -11,6 +11,7 @@ from torch.utils.benchmark import Timer
 
 from xmc.config import TrainConfig
 from xmc.data.dataset import Dataset
+from xmc.data.held_out import uses_of_queries
 from xmc.encoders.dual import DualEncoder, build_encoder
 from xmc.encoders.transformer import TransformerEncoder
 from xmc.training.backbones import prepare_backbones
@@ -61,7 +62,8 @@ def estimate(dataset: Dataset, config: TrainConfig, processes: int = 1) -> Estim
     training, labels = dataset.split("train"), len(dataset.labels)
     model = build_encoder(config, 0, torch.Generator().manual_seed(config.seed))
     prepare_backbones(model, config)
-    batches = Batches(config, max(1, round(len(training) * (1 - config.validation))))
+    uses = uses_of_queries(len(training), config.validation, config.calibration, config.seed)
+    batches = Batches(config, max(1, len(uses.training)))
     mean = training.positives.nnz / max(len(training), 1)
     if config.positives_per_query is not None:
         mean = min(mean, config.positives_per_query)

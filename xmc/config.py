@@ -367,6 +367,7 @@ class TrainConfig:
     validation: share of the training queries held out and evaluated after each epoch, or every `validation_steps` steps;
         0 for none.
     validation_metric: which metric of the held-out queries is to be the best, such as P@1, nDCG@5 or PSP@5.
+    calibration: share of the training queries that are kept aside, for `xmc calibrate`; drawn by `seed`. 0 for none.
     patience: evaluations without a better one after which training stops; the best model is kept.
     relevance_weights: weight positives by the data set's relevance.
     token_cache: a directory where the texts' tokens are kept between runs, by content; by default they are not.
@@ -428,6 +429,7 @@ class TrainConfig:
     validation: float = 0.0
     validation_steps: int | None = None
     validation_metric: str = "P@1"
+    calibration: float = 0.0
     patience: int = 2
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     relevance_weights: bool = False
@@ -448,7 +450,14 @@ class TrainConfig:
             if getattr(self, name) is not None and not getattr(self, name) > 0:
                 key = name.removeprefix("encoder_")
                 raise ConfigError(f"{key} must be greater than 0, but is {getattr(self, name)}.")
-        for name in ("warmup", "token_dropout", "label_token_dropout", "label_vector_dropout", "validation"):
+        for name in (
+            "warmup",
+            "token_dropout",
+            "label_token_dropout",
+            "label_vector_dropout",
+            "validation",
+            "calibration",
+        ):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be a share in [0, 1), but is {getattr(self, name)}.")
         if len(self.positives_propensity) != 2 or min(self.positives_propensity) <= 0:

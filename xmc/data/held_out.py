@@ -1,0 +1,42 @@
+"""Which queries of the training split a run learns from, and which it keeps aside."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Uses", "uses_of_queries"]
+
+Rows = npt.NDArray[np.int64]
+CALIBRATION_STREAM = 1
+"""Drawn apart from the validation queries, which so are the same ones as without calibration."""
+
+
+@dataclass(frozen=True)
+class Uses:
+    """Rows of the training split by what they are for, ascending int64; each row is in one."""
+
+    training: Rows
+    validation: Rows
+    calibration: Rows
+
+
+def uses_of_queries(queries: int, validation: float, calibration: float, seed: int) -> Uses:
+    """Draw the shares of so many queries that are kept aside; a share above 0 has at least one query.
+
+    Calibration queries are drawn first, from all. The same numbers give the same rows on every machine.
+    """
+    calibrating = np.zeros(0, np.int64)
+    left = np.arange(queries)
+    if calibration > 0:
+        shuffled = np.random.default_rng([seed, CALIBRATION_STREAM]).permutation(queries)
+        calibrating = np.sort(shuffled[: max(1, round(queries * calibration))])
+        left = np.setdiff1d(left, calibrating, assume_unique=True)
+    validating = left[:0]
+    if validation > 0:
+        places = np.random.default_rng(seed).permutation(len(left))
+        validating = np.sort(left[places[: max(1, round(len(left) * validation))]])
+        left = np.setdiff1d(left, validating, assume_unique=True)
+    return Uses(left, validating, calibrating)
