@@ -6,6 +6,7 @@ from setuptools import setup
 PACKAGES = {
     "xmc": "xmc",
     "xmc.batch": "xmc/batch",
+    "xmc.calibration": "xmc/calibration",
     "xmc.cli": "xmc/cli",
     "xmc.data": "xmc/data",
     "xmc.data.readers": "xmc/data/readers",

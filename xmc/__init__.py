@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from xmc.calibration.fit import calibrate
     from xmc.classifier import XMCClassifier as XMCClassifier  # not in __all__: it needs scikit-learn
     from xmc.config import TrainConfig
     from xmc.data.dataset import Dataset
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from xmc.retriever import Retriever
     from xmc.training.trainer import train
 
-__all__ = ["Dataset", "Query", "Retriever", "TrainConfig", "XMCError", "evaluate", "train"]
+__all__ = ["Dataset", "Query", "Retriever", "TrainConfig", "XMCError", "calibrate", "evaluate", "train"]
 __version__ = "0.1.0"
 
 # An editable install serves xmc.kernels, a namespace package inside a regular one, through setuptools' own path entry;
@@ -30,6 +31,7 @@ _HOME = {
     "TrainConfig": "xmc.config",
     "XMCClassifier": "xmc.classifier",
     "XMCError": "xmc.errors",
+    "calibrate": "xmc.calibration.fit",
     "evaluate": "xmc.evaluation",
     "train": "xmc.training.trainer",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,9 +17,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import yaml
 
+from xmc.calibration.calibration import DIRECTORY as CALIBRATION
+from xmc.calibration.calibration import Calibration
+from xmc.calibration.search import CalibratedSearch
 from xmc.config import TrainConfig
 from xmc.data.embeddings import read_embeddings, write_embeddings
-from xmc.data.images import RaggedImages
+from xmc.data.images import Images, RaggedImages
 from xmc.encoders.base import Encoder, Side
 from xmc.encoders.dual import DualEncoder, unit_rows
 from xmc.encoders.interoperability import from_sentence_transformers, to_sentence_transformers
@@ -43,12 +47,11 @@ from xmc.store import (
 
 __all__ = ["Retriever", "require_free"]
 
+logger = logging.getLogger("xmc.retriever")
+
 Embeddings = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
 Found = tuple[npt.NDArray[np.object_], Embeddings]
-Images = RaggedImages | Sequence[npt.ArrayLike | None]
-"""Image embeddings of some texts: an array [m, I], or None, for each."""
-
 MODEL_PARTS = ("encoder", "query_encoder", "label_encoder", "model.safetensors")
 """Files and folders of a run that label embeddings are made from."""
 TUNING_QUERIES = "tuning-queries.arrow"
@@ -67,7 +70,7 @@ class _State:
     snapshot: Snapshot
 
 
-class Retriever:
+class Retriever(CalibratedSearch):
     """A trained model with its labels and their index: `predict` gives the best labels of each text.
 
     Label embeddings are the ones of training (with residual vectors); labels added later are encoded from their text.
@@ -89,6 +92,7 @@ class Retriever:
         self.config, self.metrics, self.tuning_queries = config, metrics, tuning_queries
         self._changing = threading.RLock()
         self._state = self._checked(labels, index)
+        self._fitting: tuple[Calibration, _State, bool] | None = None
 
     @classmethod
     def from_model(
@@ -218,6 +222,31 @@ class Retriever:
         return _search(
             state, self._embedded(state, queries, images), k, rescore=rescore, diversity=diversity, **filters
         )
+
+    @property
+    def labels_and_index(self) -> str:
+        """What names the labels, with their texts and order, and the index's design: it changes where any of these does."""
+        labels, index = self._state.labels, self._state.index
+        design = [index.kind, getattr(index, "factory", ""), getattr(index, "parameters", {}), index.rescore]
+        digest = sha256(json.dumps(design).encode() + labels.ids.tobytes())
+        for text in labels.texts.to_pylist():
+            digest.update((text or "").encode() + b"\0")
+        return digest.hexdigest()
+
+    def fits_calibration(self) -> bool:
+        """Whether labels and index are those that calibration is about; a warning is logged once where they are not.
+
+        Raises InputError for a retriever that is not calibrated.
+        """
+        calibration, state = self._calibration(), self._state
+        before = self._fitting
+        if before is not None and before[0] is calibration and (before[1] is state or not before[2]):
+            return before[2]  # changes are not taken back
+        fits = self.labels_and_index == calibration.source.labels
+        self._fitting = calibration, state, fits
+        if not fits:
+            logger.warning("labels or index were changed after calibration; what it guarantees is for those before")
+        return fits
 
     def similar_labels(self, uids: Sequence[str], k: int = 10, **options: Any) -> Found:
         """The k labels most like each of some labels, itself left out; options and result as of `predict`.
@@ -364,6 +393,8 @@ class Retriever:
                 labels.write(temporary / "labels.parquet")
                 write_embeddings([self.tuning_queries], self.model.dimension, temporary / TUNING_QUERIES)
                 index.save(temporary / "index", source=_fingerprint(_digests(temporary)))
+                if self.calibration is not None:
+                    self.calibration.save(temporary / CALIBRATION)
 
     def export_sentence_transformers(
         self, directory: str | Path, tower: Side | None = None, overwrite: bool = False
@@ -401,9 +432,12 @@ class Retriever:
         index = load_index(directory / "index", source)
         queries = np.concatenate(read_embeddings(directory / TUNING_QUERIES))
         try:
-            return cls(model, labels, index, config, metrics, queries)
+            run = cls(model, labels, index, config, metrics, queries)
         except InputError as error:
             raise StoreError(f"The run {directory} holds parts of several runs: {error}") from error
+        if (directory / CALIBRATION).is_dir():
+            run.calibration = Calibration.load(directory / CALIBRATION)
+        return run
 
     def _embedded(self, state: _State, queries: Any, images: Images | None) -> Embeddings:
         """Embeddings [n, D] of anything that `predict` takes."""
@@ -421,6 +455,11 @@ class Retriever:
             return state.snapshot.vectors(state.labels.ids[state.labels.known_rows(uids)])
 
         return embed(queries, self.model.embed_queries, vectors, self.model.dimension)
+
+    def _candidates(self, queries: Any, images: Images | None, count: int) -> tuple[LabelTable, Ids, Embeddings]:
+        """See CalibratedSearch."""
+        state = self._state
+        return state.labels, *_search(state, self._embedded(state, queries, images), count)
 
     def _checked(self, labels: LabelTable, index: LabelIndex) -> _State:
         """The state of these labels and what the index holds now; InputError where they are not the same labels."""

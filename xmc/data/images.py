@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,7 @@ import numpy.typing as npt
 from xmc.data.ragged import places_of
 from xmc.errors import InputError
 
-__all__ = ["RaggedImages"]
+__all__ = ["Images", "RaggedImages"]
 
 
 @dataclass(frozen=True)
@@ -81,3 +82,7 @@ def _numbers(one: npt.ArrayLike, row: int) -> npt.NDArray[np.float16]:
     if not np.isfinite(part).all():
         raise InputError(f"An image embedding of text {row} is not finite in float16.")
     return part
+
+
+Images: TypeAlias = RaggedImages | Sequence[npt.ArrayLike | None]
+"""Image embeddings of some texts: an array [m, I], or None, for each."""

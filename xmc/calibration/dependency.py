@@ -1,0 +1,52 @@
+"""Label dependency: how unlike a label set is to all those that were seen in training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import csc_matrix, csr_matrix
+
+__all__ = ["LabelSets"]
+
+
+class LabelSets:
+    """The label sets of training. distance(Y) = min over them of |Y Δ T|, the Hamming distance to the nearest.
+
+    A set of labels that were seen together costs nothing; each label too many or too few for that costs 1. As a penalty of
+    conformal prediction: Katsios & Papadopoulos, "Incorporating structural penalties in multi-label conformal prediction"
+    (2025).
+    """
+
+    def __init__(self, offsets: npt.NDArray[np.int64], ids: npt.NDArray[np.int64]) -> None:
+        """offsets [sets + 1] and label ids, of one set after the other; a set given twice is kept once."""
+        sets = {tuple(sorted(ids[first:end].tolist())) for first, end in pairwise(offsets.tolist())}
+        ordered = sorted(sets)
+        self.ids = np.array([label for one in ordered for label in one], np.int64)
+        self.offsets = np.cumsum([0, *map(len, ordered)]).astype(np.int64)
+
+    @cached_property
+    def _by_label(self) -> tuple[npt.NDArray[np.int64], csc_matrix]:
+        labels, columns = np.unique(self.ids, return_inverse=True)
+        shape = (len(self.offsets) - 1, len(labels))
+        return labels, csr_matrix((np.ones(len(columns), np.int64), columns, self.offsets), shape=shape).tocsc()
+
+    def distance(self, ids: Sequence[int]) -> int:
+        """Of a label set; its size where there are no others."""
+        sizes = np.diff(self.offsets)
+        if not len(sizes):
+            return len(ids)
+        labels, by_label = self._by_label
+        nearest = len(ids) + int(sizes.min())  # of a set that shares no label
+        known = np.array(sorted(set(ids)), np.int64)
+        places = np.minimum(np.searchsorted(labels, known), max(len(labels) - 1, 0))
+        known_places = places[labels[places] == known] if len(labels) else places[:0]
+        sharing = [by_label.indices[by_label.indptr[place] : by_label.indptr[place + 1]] for place in known_places]
+        if sharing:
+            sets, shared = np.unique(np.concatenate(sharing), return_counts=True)
+            if len(sets):
+                nearest = min(nearest, int((len(ids) + sizes[sets] - 2 * shared).min()))
+        return nearest

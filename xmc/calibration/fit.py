@@ -1,0 +1,152 @@
+"""`xmc.calibrate`: from a retriever and queries it was not trained on to all that is kept with the run."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from xmc.calibration.calibration import Calibration, Source
+from xmc.calibration.candidates import JudgedCandidates
+from xmc.calibration.decisions import histogram
+from xmc.calibration.dependency import LabelSets
+from xmc.calibration.fitting import choose_probabilities
+from xmc.calibration.gather import gather, groups_of_labels, true_ids
+from xmc.calibration.powerset import fit_powerset, require_nonconformity
+from xmc.calibration.queries import AsideQueries, queries_to_calibrate_on
+from xmc.calibration.reliability import reliability_by_group, reliability_by_rank
+from xmc.calibration.risk import RECALLS, false_positive_thresholds, miss_thresholds, set_sizes
+from xmc.data.dataset import Dataset
+from xmc.errors import DataError, InputError
+from xmc.indexes.checks import require_count
+from xmc.retriever import Retriever
+
+__all__ = ["FITTED_SHARE", "Halves", "calibrate", "halves"]
+
+logger = logging.getLogger("xmc.calibration")
+
+FITTED_SHARE = 0.5
+"""Of the queries, so many are for the probabilities, the others for what is guaranteed."""
+KEPT_SCORES = 10_000
+
+
+def calibrate(
+    retriever: Retriever,
+    dataset: Dataset,
+    split: str = "calibration",
+    *,
+    candidates: int = 200,
+    norm: float = 2.0,
+    label_dependency: float = 0.0,
+    seed: int = 0,
+) -> Calibration:
+    """Calibrate a retriever on queries that it was not trained on, and give it the result, which `save` writes with the run.
+
+    split: of the data set. "calibration" is its split of that name, or the training queries that training kept aside (see
+        TrainConfig.calibration).
+    candidates: labels that are looked at for each query; true labels beyond them count as missed.
+    norm, label_dependency: of the nonconformity of label sets, see xmc.calibration.powerset.Powerset.
+    seed: which half of the queries, by their uids, the probabilities are fitted on; thresholds come from the other half.
+
+    Sources of the parts: see xmc.calibration.probabilities, risk and powerset.
+
+    Raises
+    ------
+    DataError: a split that the run was trained on, fewer than 100 queries, or none with a true label.
+    InputError: options out of range. NotFiniteError: scores that are no numbers. DependencyError: no scikit-learn.
+    """
+    if require_count(candidates, "candidates") < 1:
+        raise InputError(f"candidates must be at least 1, but is {candidates}.")
+    require_nonconformity(norm, label_dependency)
+    aside = queries_to_calibrate_on(retriever, dataset, split)
+    seen = _seen_sets(retriever, dataset, aside) if label_dependency else None
+    groups = groups_of_labels(retriever, dataset, aside.training)
+    judged = gather(retriever, dataset, aside.queries, aside.filtered, candidates, groups, seed)
+    where = f"The split {split!r} of {dataset.name!r}"
+    if not judged.positives.any():
+        raise DataError(f"{where} has no query with a true label, so there is nothing to calibrate on.")
+    two = halves(judged)
+    temperature = retriever.config.temperature
+    choice = choose_probabilities(judged.take(two.fitted), temperature, aside.training is not None)
+    held_out = judged.take(two.held_out)
+    probabilities = choice.probabilities(held_out.candidates)
+    misses = miss_thresholds(probabilities, held_out)
+    sizes = {
+        f"recall={recall}": set_sizes(probabilities, held_out, threshold)
+        for recall in RECALLS
+        if not np.isnan(threshold := misses.values[round((1 - recall) * (len(misses.values) - 1))])
+    }
+    own_ids: list[list[int]] = [[]] * len(held_out)
+    if label_dependency:
+        every = true_ids(retriever, dataset, aside.queries, aside.filtered)
+        own_ids = [every[row] for row in two.held_out]
+    result = Calibration(
+        source=Source(
+            dataset=dataset.name,
+            fingerprint=dataset.fingerprint,
+            split=split,
+            queries=len(judged),
+            fitted=len(two.fitted),
+            without_positives=int((judged.positives == 0).sum()),
+            recall=float(judged.hits.sum() / judged.positives.sum()),
+            seed=seed,
+            labels=retriever.labels_and_index,
+        ),
+        candidates=candidates,
+        groups=groups,
+        probabilities=choice.probabilities,
+        brier=choice.brier,
+        reliability=tuple(reliability_by_rank(probabilities, held_out)),
+        by_frequency=tuple(reliability_by_group(probabilities, held_out)),
+        misses=misses,
+        false_positives=false_positive_thresholds(probabilities, held_out),
+        powerset=fit_powerset(
+            probabilities, held_out, own_ids, norm, label_dependency,
+            seen,
+        ),
+        histogram=histogram(probabilities, held_out),
+        scores=_thinned(held_out.candidates.scores[:, 0]),
+        sizes=sizes,
+    )  # fmt: skip
+    logger.info(
+        "calibrated on %d queries of %s, %d for probabilities, %d for guarantees",
+        len(judged),
+        where,
+        *map(len, (two.fitted, two.held_out)),
+    )
+    retriever.calibration = result
+    return result
+
+
+@dataclass(frozen=True)
+class Halves:
+    """Rows of queries, int64: those that probabilities are fitted on, and the others."""
+
+    fitted: npt.NDArray[np.int64]
+    held_out: npt.NDArray[np.int64]
+
+
+def halves(judged: JudgedCandidates) -> Halves:
+    """Each query is in one of two parts by its own draw, whatever the others are, as if by a coin."""
+    first = judged.draws < FITTED_SHARE
+    return Halves(np.flatnonzero(first), np.flatnonzero(~first))
+
+
+def _seen_sets(retriever: Retriever, dataset: Dataset, aside: AsideQueries) -> LabelSets:
+    if aside.training is None:
+        raise DataError(
+            f"Label dependency is learned from training queries, and {dataset.name!r} has no split 'train'; leave it at 0."
+        )
+    sets = true_ids(retriever, dataset, aside.training, np.zeros((0, 2), np.int64))
+    ids = np.array([label for own in sets for label in own], np.int64)
+    return LabelSets(np.cumsum([0, *map(len, sets)]).astype(np.int64), ids)
+
+
+def _thinned(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Scores in ascending order, evenly thinned to a number that is cheap to keep."""
+    ordered = np.sort(scores[np.isfinite(scores)])
+    if len(ordered) <= KEPT_SCORES:
+        return ordered
+    return ordered[np.linspace(0, len(ordered) - 1, KEPT_SCORES).round().astype(np.int64)]

@@ -1,0 +1,165 @@
+"""Fit models of probability on judged candidates, and choose between them by the Brier score of queries held out."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from xmc.calibration.candidates import FREQUENCY_GROUPS, Candidates, JudgedCandidates
+from xmc.calibration.probabilities import BANDS, Floats, Probabilities, bands, blocks, evidence, log_normaliser
+from xmc.errors import require_package
+
+__all__ = ["FOLDS", "Choice", "choose_probabilities", "fit_probabilities"]
+
+logger = logging.getLogger("xmc.calibration")
+
+FOLDS = 5
+MOST_ROWS = 400_000
+"""A band is fitted on the candidates of so many queries as have about so many."""
+CLIPPED = 1e-7
+"""No probability is nearer to 0 or 1: what an isotonic function says of scores that were never wrong."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A fitted model, and the Brier scores of all that were tried, by method: the mean over held-out queries of
+    Σ_j (p_j - y_j)² over their candidates."""
+
+    probabilities: Probabilities
+    brier: dict[str, float]
+
+
+def choose_probabilities(judged: JudgedCandidates, temperature: float, by_frequency: bool) -> Choice:
+    """Fit on all queries the method that has the lowest Brier score in cross-validation, over queries by their draws.
+
+    by_frequency: whether models that know frequency groups are tried too. DependencyError without scikit-learn.
+    """
+    require_package("sklearn", "Calibration fits by scikit-learn", "scikit-learn")
+    from threadpoolctl import threadpool_limits  # comes with scikit-learn
+
+    # Fits are of some 100,000 numbers, for which several libraries' threads wait for each other longer than they compute.
+    with threadpool_limits(1):
+        return _chosen(judged, temperature, by_frequency)
+
+
+def _chosen(judged: JudgedCandidates, temperature: float, by_frequency: bool) -> Choice:
+    order = np.lexsort((judged.candidates.scores[:, 0], judged.draws))
+    queries = _Queries.of(judged.take(order), temperature)  # in order, so that sums do not depend on that they come in
+    fold = (queries.judged.draws * FOLDS * 1_000).astype(np.int64) % FOLDS
+    grouped = (False, True) if by_frequency else (False,)
+    errors = dict.fromkeys(((isotonic, groups) for groups in grouped for isotonic in (False, True)), 0.0)
+    for number in range(FOLDS):
+        training, testing = queries.take(np.flatnonzero(fold != number)), queries.take(np.flatnonzero(fold == number))
+        if not len(testing.judged) or not training.judged.hits.any():
+            continue
+        for groups in grouped:
+            platt = _platt(training, temperature, groups)
+            for isotonic, model in enumerate((platt, _stepped(platt, training))):
+                errors[bool(isotonic), groups] += _squared_error(model, testing)
+    brier = {_name(*method): error / max(len(judged), 1) for method, error in errors.items()}
+    best = min(errors, key=lambda method: errors[method])
+    chosen = _platt(queries, temperature, best[1])
+    logger.info("probabilities by %s; held-out Brier scores %s", _name(*best), brier)
+    return Choice(_stepped(chosen, queries) if best[0] else chosen, brier)
+
+
+def fit_probabilities(judged: JudgedCandidates, temperature: float, by_frequency: bool) -> Probabilities:
+    """The logistic model, on the candidates of these queries."""
+    return _platt(_Queries.of(judged, temperature), temperature, by_frequency)
+
+
+def with_steps(platt: Probabilities, judged: JudgedCandidates) -> Probabilities:
+    """The same sums through an isotonic function of each band."""
+    return _stepped(platt, _Queries.of(judged, platt.temperature))
+
+
+@dataclass(frozen=True)
+class _Band:
+    """The candidates that a band is fitted on: those of some queries with ranks [first, end), hits and the queries' N."""
+
+    candidates: Candidates
+    hits: npt.NDArray[np.bool_]
+    normaliser: Floats
+
+    @property
+    def there(self) -> npt.NDArray[np.bool_]:
+        return np.isfinite(self.candidates.scores)
+
+
+@dataclass(frozen=True)
+class _Queries:
+    """Judged candidates with the N of each query, which takes all its candidates and is the same for every model."""
+
+    judged: JudgedCandidates
+    normaliser: Floats
+
+    @classmethod
+    def of(cls, judged: JudgedCandidates, temperature: float) -> _Queries:
+        return cls(judged, log_normaliser(judged.candidates, temperature))
+
+    def take(self, rows: npt.NDArray[np.integer]) -> _Queries:
+        return _Queries(self.judged.take(rows), self.normaliser[rows])
+
+    def band(self, first: int, end: int) -> _Band:
+        """Of so many queries, evenly, as have no more than MOST_ROWS candidates in it."""
+        step = max(-(-len(self.judged) * (end - first) // MOST_ROWS), 1)  # they are in the order of draws: at random
+        scores, groups = (
+            array[::step, first:end] for array in (self.judged.candidates.scores, self.judged.candidates.groups)
+        )
+        return _Band(Candidates(scores, groups), self.judged.hits[::step, first:end], self.normaliser[::step])
+
+
+def _platt(queries: _Queries, temperature: float, by_frequency: bool) -> Probabilities:
+    from sklearn.linear_model import LogisticRegression
+
+    intercepts, weights = np.zeros(len(BANDS)), np.zeros((len(BANDS), 3 + len(FREQUENCY_GROUPS)))
+    for band, (first, end) in enumerate(bands(queries.judged.hits.shape[1])):
+        sample = queries.band(first, end)
+        known = evidence(sample.candidates, sample.normaliser, temperature, first)[sample.there]
+        hits = sample.hits[sample.there]
+        if hits.all() or not hits.any():  # nothing to tell apart: the rule of succession
+            intercepts[band] = np.log((hits.sum() + 1) / ((~hits).sum() + 1))
+            continue
+        mean, scale = known.mean(axis=0), known.std(axis=0)
+        scale[scale < 1e-9] = np.inf  # a number that is always the same tells nothing
+        design = (known - mean) / scale
+        if by_frequency:
+            groups = np.eye(len(FREQUENCY_GROUPS))[sample.candidates.groups[sample.there]]
+            design = np.concatenate([design, groups], axis=1)
+        model = LogisticRegression(C=1.0, max_iter=1_000).fit(design, hits)
+        weights[band, : design.shape[1]] = model.coef_[0]
+        weights[band, :3] /= scale
+        intercepts[band] = model.intercept_[0] - mean @ weights[band, :3]
+    return Probabilities(temperature, intercepts, weights)
+
+
+def _stepped(platt: Probabilities, queries: _Queries) -> Probabilities:
+    from sklearn.isotonic import IsotonicRegression
+
+    knots = [np.array([[0.0], [CLIPPED]])] * len(BANDS)
+    for band, (first, end) in enumerate(bands(queries.judged.hits.shape[1])):
+        sample = queries.band(first, end)
+        if sample.there.any():
+            model = IsotonicRegression(y_min=CLIPPED, y_max=1 - CLIPPED, out_of_bounds="clip")
+            sums = platt.sums_of_band(band, sample.candidates, sample.normaliser)
+            model.fit(sums[sample.there], sample.hits[sample.there])
+            knots[band] = np.stack([model.X_thresholds_, model.y_thresholds_]).astype(np.float64)
+    return Probabilities(platt.temperature, platt.intercepts, platt.weights, tuple(knots))
+
+
+def _squared_error(model: Probabilities, queries: _Queries) -> float:
+    """Σ (p - y)² over all candidates."""
+    error = 0.0
+    for rows in blocks(*queries.judged.hits.shape):
+        part = queries.take(rows)
+        there = np.isfinite(part.judged.candidates.scores)
+        probabilities = model.of_sums(model.sums(part.judged.candidates, part.normaliser))
+        error += float(((probabilities - part.judged.hits)[there] ** 2).sum())
+    return error
+
+
+def _name(isotonic: bool, by_frequency: bool) -> str:
+    return ("isotonic" if isotonic else "platt") + (" by frequency" if by_frequency else "")

@@ -1,0 +1,120 @@
+"""From scores to probabilities: logistic (Platt) or isotonic, in bands of ranks, applied without anything but numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import expit
+
+from xmc.calibration.candidates import Candidates
+
+__all__ = ["BANDS", "Floats", "Probabilities", "bands", "blocks", "evidence", "log_normaliser"]
+
+Floats = npt.NDArray[np.float64]
+
+BANDS = (0, 1, 3, 10)
+"""Ranks from which another model holds, from 0: a first label of a query is another thing than its tenth, or hundredth."""
+CELLS_AT_ONCE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Probabilities:
+    """A model of the probability that a candidate is true.
+
+    With s the score over the temperature τ, N = log Σ_j exp(s_j) over the query's candidates, r the rank from 0, g the label's
+    frequency group, in each band of ranks
+
+        logit p = a + b s + c N + d log(1 + r) + e_g
+
+    fitted by logistic regression with an L2 penalty, which shrinks e_g to 0 for groups with few examples (Platt, "Probabilistic
+    outputs for support vector machines", 1999; with b = -c and d = e = 0, temperature scaling of a softmax, Guo et al., ICML
+    2017). "isotonic" sends the same sum through a monotone step function instead (Zadrozny & Elkan, KDD 2002).
+
+    temperature: τ. intercepts: float64 [bands]. weights: float64 [bands, 3 + groups], e_g all 0 without frequencies.
+    knots: for each band the steps of the isotonic function, float64 [2, m]; empty for logistic.
+    """
+
+    temperature: float
+    intercepts: Floats
+    weights: Floats
+    knots: tuple[Floats, ...] = ()
+
+    @property
+    def method(self) -> str:
+        """As it is called in reports."""
+        return ("isotonic" if self.knots else "platt") + (" by frequency" if self.weights[:, 3:].any() else "")
+
+    def __call__(self, candidates: Candidates) -> Floats:
+        """Probabilities float64 [n, K], 0 where there is no label. Of each query by itself, whatever the others are."""
+        found = np.zeros(candidates.scores.shape)
+        for rows in blocks(*found.shape):
+            part = candidates.take(rows)
+            found[rows] = np.where(np.isfinite(part.scores), self.of_sums(self.sums(part)), 0)
+        return found
+
+    def sums(self, candidates: Candidates, normaliser: Floats | None = None) -> Floats:
+        """logit p of the logistic model, which the isotonic function is of, float64 [n, K]; normaliser: N, where it is known."""
+        normaliser = log_normaliser(candidates, self.temperature) if normaliser is None else normaliser
+        found = np.zeros(candidates.scores.shape)
+        for band, (first, end) in enumerate(bands(found.shape[1])):
+            part = Candidates(candidates.scores[:, first:end], candidates.groups[:, first:end])
+            found[:, first:end] = self.sums_of_band(band, part, normaliser)
+        return found
+
+    def sums_of_band(self, band: int, candidates: Candidates, normaliser: Floats) -> Floats:
+        """`sums` of candidates [n, m] that have the ranks of a band.
+
+        Number by number: a matrix product rounds the same query otherwise in another block.
+        """
+        scores, ranks = _scores_and_ranks(candidates, self.temperature, BANDS[band])
+        score, normal, rank, groups = *self.weights[band, :3], self.weights[band, 3:]
+        known = (normal * normaliser + self.intercepts[band])[:, None] + rank * ranks
+        known += score * scores
+        known += groups[candidates.groups]
+        return known
+
+    def of_sums(self, sums: Floats) -> Floats:
+        """The probabilities of all K `sums` of queries, float64 [n, K]."""
+        found = np.zeros(sums.shape)
+        for band, (first, end) in enumerate(bands(sums.shape[1])):
+            part = sums[:, first:end]
+            found[:, first:end] = np.interp(part, *self.knots[band]) if self.knots else expit(part)
+        return found
+
+
+def bands(k: int) -> Iterator[tuple[int, int]]:
+    """Ranks [first, end) of each band that K candidates reach."""
+    ends = (*BANDS[1:], max(k, BANDS[-1]))
+    return ((first, min(end, k)) for first, end in zip(BANDS, ends, strict=True) if first < k)
+
+
+def blocks(queries: int, k: int) -> Iterator[npt.NDArray[np.int64]]:
+    """Rows of so many queries, in parts whose K candidates take a bounded memory."""
+    step = max(1, CELLS_AT_ONCE // max(k, 1))
+    return (np.arange(first, min(first + step, queries)) for first in range(0, queries, step))
+
+
+def log_normaliser(candidates: Candidates, temperature: float) -> Floats:
+    """log Σ_j exp(s_j) over each query's candidates, float64 [n]; 0 without any."""
+    found = np.zeros(len(candidates))
+    for rows in blocks(*candidates.scores.shape):
+        scores = candidates.scores[rows].astype(np.float64) / temperature
+        best = np.max(scores, axis=1, initial=-np.inf)
+        there = np.isfinite(best)
+        sums = np.exp(scores[there] - best[there, None]).sum(axis=1)
+        found[rows[there]] = best[there] + np.log(sums)
+    return found
+
+
+def evidence(candidates: Candidates, normaliser: Floats, temperature: float, first: int) -> Floats:
+    """s, N and log(1 + r) of candidates [n, m] with the ranks from `first` on, float64 [n, m, 3]; s is 0 without a label."""
+    scores, ranks = _scores_and_ranks(candidates, temperature, first)
+    return np.stack([scores, *np.broadcast_arrays(normaliser[:, None], ranks)], axis=-1)
+
+
+def _scores_and_ranks(candidates: Candidates, temperature: float, first: int) -> tuple[Floats, Floats]:
+    scores = np.where(np.isfinite(candidates.scores), candidates.scores, 0).astype(np.float64) / temperature
+    return scores, np.log1p(np.arange(first, first + scores.shape[1], dtype=np.float64))

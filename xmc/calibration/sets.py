@@ -1,0 +1,147 @@
+"""What calls to a calibrated retriever return: label sets by uid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+
+from xmc.calibration.calibration import Calibration
+from xmc.calibration.decisions import Decision, Policy
+from xmc.calibration.powerset import UNIT, Powerset
+from xmc.calibration.probabilities import Floats
+from xmc.calibration.risk import share
+from xmc.errors import InputError
+
+__all__ = ["LabelSet", "Region", "Scored", "Wanted"]
+
+Uids = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.object_]]
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """The labels of a query whose probability reaches a threshold, likeliest first; perhaps none.
+
+    probabilities: float32 [labels]. whole: all candidates are in it.
+    """
+
+    labels: list[str]
+    probabilities: npt.NDArray[np.float32]
+    whole: bool
+
+
+@dataclass(frozen=True)
+class Region:
+    """The label sets of a query that are not refused at a significance.
+
+    sets: uids of the first ones, the most conforming first; an empty list is the set of no labels. p_values: theirs.
+    count: how many sets of candidates the region has, listed or not; `at_most` is the same, except where label dependency left
+    sets unexplored. counts: how many stay in it with 0, 1, 2, ... further true labels that are no candidates.
+    confidence: 1 - the second highest p-value; credibility: the p-value of the most conforming set, even where that is refused.
+    """
+
+    sets: list[list[str]]
+    p_values: list[float]
+    count: int
+    at_most: int
+    counts: tuple[int, ...]
+    confidence: float
+    credibility: float
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What sets are to guarantee: one of a mean recall, a bound on the mean share of false positives, and a significance.
+
+    Raises InputError for none or several, and values that are not in (0, 1).
+    """
+
+    recall: float | None = None
+    false_positive_share: float | None = None
+    significance: float | None = None
+
+    def __post_init__(self) -> None:
+        given = [(name, value) for name, value in vars(self).items() if value is not None]
+        if len(given) != 1:
+            raise InputError("Name one of recall, false_positive_share and significance.")
+        share(given[0][1], given[0][0])
+
+    def threshold(self, calibration: Calibration) -> float:
+        """Of probabilities, for recall and false positives. InputError for what the candidates cannot give."""
+        if self.recall is not None:
+            threshold = calibration.misses.at(1 - share(self.recall, "recall"))
+            if np.isnan(threshold):
+                raise InputError(
+                    f"A recall of {self.recall:g} cannot be guaranteed by {calibration.candidates:,} candidates: the highest "
+                    f"is {1 - calibration.misses.lowest():.4g}, as others of the calibration queries' labels are not among "
+                    f"them. Ask for less, or calibrate with more candidates."
+                )
+            return threshold
+        assert self.false_positive_share is not None
+        threshold = calibration.false_positives.at(share(self.false_positive_share, "false_positive_share"))
+        if np.isnan(threshold):
+            raise InputError(
+                f"A false positive share of {self.false_positive_share:g} cannot be guaranteed with "
+                f"{calibration.false_positives.queries:,} calibration queries; ask for "
+                f"{calibration.false_positives.lowest():.4g} or more."
+            )
+        return threshold
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Candidates of some queries with their probabilities: ids int64 [n, K], -1 for none, float64 [n, K]."""
+
+    ids: npt.NDArray[np.int64]
+    probabilities: Floats
+
+    def sets(self, threshold: float, uids: Uids) -> list[LabelSet]:
+        """Of each query, the labels whose probability reaches a threshold."""
+        names, order = uids(self.ids), np.argsort(-self.probabilities, axis=1, kind="stable")
+        found = []
+        for row, (ids, probabilities) in enumerate(zip(self.ids, self.probabilities, strict=True)):
+            inside = (probabilities >= threshold) & (ids >= 0)
+            places = order[row][inside[order[row]]]
+            whole = bool((ids >= 0).sum() == len(places))
+            found.append(LabelSet(names[row][places].tolist(), probabilities[places].astype(np.float32), whole))
+        return found
+
+    def regions(self, calibration: Calibration, significance: Fraction, limit: int, uids: Uids) -> list[Region]:
+        """Of each query, the region of label sets; `limit` of its sets are listed at most."""
+        names, found = uids(self.ids), []
+        for row, (ids, probabilities) in enumerate(zip(self.ids, self.probabilities, strict=True)):
+            there = ids >= 0
+            own = names[row][there]
+            region = calibration.powerset.region(probabilities[there], ids[there], significance, limit)
+            found.append(
+                Region(
+                    sets=[own[list(places)].tolist() for places in region.sets],
+                    p_values=list(region.p_values),
+                    count=region.count,
+                    at_most=region.at_most,
+                    counts=region.counts,
+                    confidence=region.confidence,
+                    credibility=region.credibility,
+                )
+            )
+        return found
+
+    def decisions(self, policy: Policy, uids: Uids) -> list[Decision]:
+        """Of each query, what a policy does with its candidates."""
+        counts = ((self.probabilities >= policy.automatic) & (self.ids >= 0)).sum(axis=1).tolist()
+        sets = self.sets(policy.person, uids)
+        return [Decision(one.labels[:count], one.labels[count:]) for one, count in zip(sets, counts, strict=True)]
+
+    def p_values(self, powerset: Powerset, sets: Sequence[Sequence[int]]) -> Floats:
+        """Of one set of label ids for each query, which need not be candidates, float64 [n]."""
+        outside, inside = powerset.costs(self.probabilities)
+        found = []
+        for row, given in enumerate(sets):
+            own, there = sorted(set(given)), self.ids[row] >= 0
+            member = np.isin(self.ids[row], np.array(own, np.int64)) & there
+            cost = int(np.where(member, inside[row], outside[row])[there].sum()) + UNIT * (len(own) - int(member.sum()))
+            found.append(powerset.p_value(powerset.score(cost, own)))
+        return np.array(found, np.float64)
