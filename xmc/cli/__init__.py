@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from xmc import __version__
-from xmc.cli import data, embed, evaluate, export, index, predict, quickstart, report, search, train
+from xmc.cli import calibrate, data, embed, evaluate, export, index, predict, quickstart, report, search, train
 from xmc.errors import XMCError
 
 __all__ = ["app", "main"]
@@ -31,6 +31,7 @@ app.command("predict")(predict.predict)
 app.command("embed")(embed.embed)
 app.command("evaluate")(evaluate.evaluate)
 app.command("export")(export.export)
+app.command("calibrate")(calibrate.calibrate)
 app.command("report")(report.report)
 
 

@@ -90,6 +90,8 @@ def index(
     retriever.save(out or run, overwrite=in_place)
     _journal(run).unlink(missing_ok=True)
     _say(f"run with this index in {out or run}")
+    if retriever.calibration is not None:
+        _say(f"its calibration is for the index before: `xmc calibrate {out or run} DATA` again")
 
 
 def _build(retriever: Retriever, design: str, rescore: int) -> None:
@@ -115,7 +117,7 @@ def _tune(retriever: Retriever, run: Path, wanted: dict[str, Any], source: str |
     from xmc.indexes.tuning import Goal, tune
 
     goal = Goal(**wanted)
-    queries = retriever.tuning_queries if source is None else retriever.embed_queries(_texts(source, split))
+    queries = retriever.tuning_queries if source is None else retriever.embed_queries(texts_of(source, split))
     with tuning_progress(goal.budget) as report:
         tuned = tune(retriever.embeddings, retriever.index.ids, queries, goal, _journal(run), report)
     console.print(_table(tuned, goal, len(queries)))
@@ -131,7 +133,7 @@ def _journal(run: Path) -> Path:
     return run.with_name(f"{run.name}.tuning.jsonl")
 
 
-def _texts(source: str, split: str) -> list[str]:
+def texts_of(source: str, split: str) -> list[str]:
     """Query texts of a Parquet file, or of a data set's split."""
     import pyarrow as pa
     import pyarrow.parquet as pq

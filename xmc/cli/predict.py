@@ -42,6 +42,21 @@ def predict(
         str | None, typer.Option(help="Condition over the label columns, such as 'market == \"de\" and price < 10'.")
     ] = None,
     label_texts: Annotated[bool, typer.Option("--label-texts", help="Write the labels' texts too.")] = False,
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Calibrated run: write the probability of each label too.")
+    ] = False,
+    sets: Annotated[
+        str | None,
+        typer.Option(
+            help="Calibrated run: write label sets too that guarantee recall=0.9, false-positive-share=0.1 or significance=0.1."
+        ),
+    ] = None,
+    decide: Annotated[
+        str | None,
+        typer.Option(
+            help="Calibrated run: write what to do with each label too, by thresholds of probability: automatic=0.9,person=0.1."
+        ),
+    ] = None,
     resume: Resume = False,
     on_bad_row: OnBadRow = "error",
     uid_column: Uid = "uid",
@@ -59,7 +74,18 @@ def predict(
 
     columns = Columns(uid_column, text_column, tokens_column, embedding_column)
     options = JobOptions(columns, on_bad_row, rows_per_part, resume, engine, workers, address, index_shards)
-    summary = predict_files(run, source, output, k, where=where, label_texts=label_texts, options=options)
+    summary = predict_files(
+        run,
+        source,
+        output,
+        k,
+        where=where,
+        label_texts=label_texts,
+        probabilities=probabilities,
+        sets=sets,
+        decide=decide,
+        options=options,
+    )
     tell(summary, f"predicted {summary.predicted:,} of {summary.rows:,} rows into {output}")
 
 

@@ -1,0 +1,126 @@
+"""`xmc calibrate`: what a run's scores are worth, from queries it was not trained on; and whether that still holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from xmc.calibration.calibration import Calibration
+    from xmc.calibration.checking import Checked
+    from xmc.retriever import Retriever
+
+console = Console()
+
+
+def calibrate(
+    run: Annotated[Path, typer.Argument(help="Run directory.")],
+    dataset: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATA",
+            help="Name of a shipped data set, or its directory; with --check also a Parquet file of texts.",
+        ),
+    ],
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help='Split that the run was not trained on. By default "calibration": that split, or what training kept '
+            'aside; with --check "test".',
+            show_default=False,
+        ),
+    ] = None,
+    candidates: Annotated[int, typer.Option(min=1, help="Labels that are looked at for each query.")] = 200,
+    norm: Annotated[
+        float, typer.Option(min=1, help="Norm p of the distance between label sets and probabilities.")
+    ] = 2.0,
+    label_dependency: Annotated[
+        float,
+        typer.Option(min=0, help="What a label set costs for each label that sets it apart from those of training."),
+    ] = 0.0,
+    seed: Annotated[int, typer.Option(help="Which half of the queries probabilities are fitted on.")] = 0,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Test on these queries what the run was calibrated for; exit code 1 if it fails."),
+    ] = False,
+    json_output: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+) -> None:
+    """Calibrate a run: probabilities, label sets with a guarantee, and decisions, kept with the run."""
+    import json
+
+    from xmc.calibration.fit import calibrate as fit
+    from xmc.data.dataset import Dataset
+    from xmc.retriever import Retriever
+
+    retriever = Retriever.load(run)
+    if check:
+        checked = _checked(retriever, dataset, split or "test")
+        if json_output:
+            typer.echo(json.dumps(checked.to_dict(), indent=2))
+        else:
+            for sentence in checked.sentences():
+                _say(sentence)
+        raise typer.Exit(0 if checked.holds else 1)
+    options = {"candidates": candidates, "norm": norm, "label_dependency": label_dependency, "seed": seed}
+    result = fit(retriever, Dataset.load(dataset), split or "calibration", **options)  # type: ignore[arg-type]
+    retriever.save(run, overwrite=True)
+    if json_output:
+        typer.echo(json.dumps(result.to_dict(), indent=2))
+        return
+    _tell(result)
+    _say(f"next: xmc predict {run} --probabilities --sets recall=0.8 --input FILE --output FOLDER")
+
+
+def _checked(retriever: Retriever, source: str, split: str) -> Checked:
+    from xmc.calibration.checking import check, check_texts
+    from xmc.cli.index import texts_of
+    from xmc.data.dataset import Dataset
+
+    if Path(source).is_file():
+        return check_texts(retriever, texts_of(source, split))
+    return check(retriever, Dataset.load(source), split)
+
+
+def _tell(result: Calibration) -> None:
+    from xmc.calibration.decisions import Policy
+
+    source = result.source
+    _say(
+        f"{source.queries:,} queries of {source.dataset}, split {source.split}: {source.fitted:,} for probabilities, "
+        f"{source.queries - source.fitted:,} for what follows. {source.recall:.1%} of their true labels are among "
+        f"{result.candidates:,} candidates."
+    )
+    if source.without_positives:
+        _say(f"{source.without_positives:,} queries have no true label; what is said of recall is without them.")
+    tried = ", ".join(f"{name} {error:.4f}" for name, error in result.brier.items())
+    _say(f"probabilities: {result.probabilities.method}; Brier scores: {tried}")
+    table = Table(title="Expected calibration error, percent", box=SIMPLE_HEAD)
+    table.add_column("predictions")
+    for name in ("error", "of perfect ones"):
+        table.add_column(name, justify="right")
+    for one in (*result.reliability, *result.by_frequency):
+        if one.bins:
+            table.add_row(one.name, f"{100 * one.error:.2f}", f"{100 * one.floor:.2f}")
+    console.print(table)
+    table = Table(title="Label sets", box=SIMPLE_HEAD)
+    table.add_column("guarantee")
+    for name in ("mean size", "median", "largest", "empty, %"):
+        table.add_column(name, justify="right")
+    for name, sizes in result.sizes.items():
+        numbers = (f"{sizes.mean:.1f}", f"{sizes.median:.0f}", f"{sizes.largest:,}", f"{100 * sizes.empty:.1f}")
+        table.add_row(name, *numbers)
+    if result.sizes:
+        console.print(table)
+    _say(f"The highest recall that {result.candidates:,} candidates can guarantee is {1 - result.misses.lowest():.1%}.")
+    policy = Policy()
+    expected = result.histogram.expect(policy).sentence()
+    _say(f"Deciding at {policy.automatic:g} and {policy.person:g}: {expected}")
+
+
+def _say(text: str) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
