@@ -6,5 +6,6 @@ from xmc.batch.embed import embed_files
 from xmc.batch.options import Columns, JobOptions
 from xmc.batch.predict import predict_files
 from xmc.batch.summary import Summary
+from xmc.calibration.decisions import Policy
 
-__all__ = ["Columns", "JobOptions", "Summary", "embed_files", "predict_files"]
+__all__ = ["Columns", "JobOptions", "Policy", "Summary", "embed_files", "predict_files"]

@@ -33,7 +33,14 @@ __all__ = ["JOB", "SUCCESS", "Output", "PartFile"]
 JOB, SUCCESS = "_job.json", "_SUCCESS"
 METADATA = b"xmc"
 _OWN = re.compile(rf"{JOB}|{SUCCESS}|part-\d+\.parquet|\.({JOB}|{SUCCESS}|part-\d+\.parquet)\.\w+\.tmp")
-_NAMES = {"run": "model", "parts": "division into parts", "where": "condition"}
+_NAMES = {
+    "run": "model",
+    "parts": "division into parts",
+    "where": "condition",
+    "probabilities": "choice of probabilities",
+    "sets": "guarantee of sets",
+    "decide": "policy of decisions",
+}
 
 
 class Output:

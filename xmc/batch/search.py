@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
+from xmc.calibration.calibration import Calibration
 from xmc.encoders.dual import DualEncoder
 from xmc.encoders.static import StaticEncoder
 from xmc.errors import StoreError
@@ -36,19 +37,26 @@ FEW_QUERIES = 16
 
 @dataclass(frozen=True)
 class LabelSearch:
-    """A model, its labels, and the k best of these for some query embeddings: ids and scores [n, k], -1 for none."""
+    """A model, its labels, and the k best of these for some query embeddings: ids and scores [n, k], -1 for none.
+
+    calibration: of this search; None for a run without, and where it was not asked for.
+    """
 
     model: DualEncoder
     labels: LabelTable
     search: Callable[[Embeddings, int], tuple[Ids, Embeddings]]
+    calibration: Calibration | None
 
 
-def load_search(run: str, where: str | None, shards: tuple[Any, ...]) -> LabelSearch:
+def load_search(run: str, where: str | None, shards: tuple[Any, ...], calibrated: bool = False) -> LabelSearch:
     """The run's model, on the GPU where there is one, with its own index, or with the Ray actors that hold its labels.
 
+    calibrated: with what the run's calibration knows, which is of its own index over all labels. Logs a warning where labels
+        or index were changed after it.
     Raises StoreError for a run that cannot be read, InputError for a condition that does not fit the labels.
     """
     search: Callable[[Embeddings, int], tuple[Ids, Embeddings]]
+    calibration = None
     if shards:
         model, labels = load_model(Path(run))
         allowed = None if where is None else labels.ids[matching(labels, where)]
@@ -58,6 +66,9 @@ def load_search(run: str, where: str | None, shards: tuple[Any, ...]) -> LabelSe
         model, labels = retriever.model, retriever.labels
         search = partial(retriever.search, include=None if where is None else matching(labels, where))
         _place(model)
+        calibration = retriever.calibration if calibrated else None
+        if calibration is not None:
+            retriever.fits_calibration()
 
     def alike(queries: Embeddings, k: int) -> tuple[Ids, Embeddings]:
         if not 0 < len(queries) < FEW_QUERIES:
@@ -65,7 +76,7 @@ def load_search(run: str, where: str | None, shards: tuple[Any, ...]) -> LabelSe
         ids, scores = search(np.resize(queries, (FEW_QUERIES, queries.shape[1])), k)
         return ids[: len(queries)], scores[: len(queries)]
 
-    return LabelSearch(model, labels, alike)
+    return LabelSearch(model, labels, alike, calibration)
 
 
 def load_model(run: Path) -> tuple[DualEncoder, LabelTable]:
