@@ -14,9 +14,11 @@ from plotly.offline import get_plotlyjs
 from test_cli import xmc
 from worlds import COLOURS, colours, tiny_config
 
+from xmc.calibration.fit import calibrate
 from xmc.data.dataset import Dataset
 from xmc.report import write_report
 from xmc.report.page import embedded_json
+from xmc.retriever import Retriever
 from xmc.training.trainer import train
 
 SCRIPT = "<script>document.title = 'ran'</script>"
@@ -25,13 +27,16 @@ CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> tuple[Dataset, list[Path]]:
-    """Labels, and so queries, that are scripts, and a run called so."""
+    """Labels, and so queries, that are scripts, and a run called so, which is calibrated on these very queries."""
     names = [SCRIPT, "</script><!--", "&amp; {{ names }}", *COLOURS[3:]]
     data = colours(names)
     folder = tmp_path_factory.mktemp("hostile")
     runs = [folder / "<img src=x onerror=alert(1)>", folder / "plain"]
     for directory, epochs in zip(runs, (2, 1), strict=True):
         train(data, tiny_config(epochs=epochs), directory)
+    retriever = Retriever.load(runs[0])
+    calibrate(retriever, data, "test")
+    retriever.save(runs[0], overwrite=True)
     return data, runs
 
 
@@ -43,6 +48,7 @@ def test_text_is_shown_and_never_run(hostile: tuple[Dataset, list[Path]], tmp_pa
     assert "<!--" not in page
     assert "&lt;script&gt;document.title = &#39;ran&#39;&lt;/script&gt;" in page
     assert "{{ names }}" in page
+    assert "&lt;img src=x onerror=alert(1)&gt; was calibrated on these very queries" in page
 
 
 def test_embedded_json() -> None:
@@ -114,7 +120,7 @@ def test_the_page_in_a_browser(browser: Any, hostile: tuple[Dataset, list[Path]]
     urls = {one["request"]["url"] for one in sent if one["documentURL"] == page.as_uri()}  # and not the browser's own
     assert {url for url in urls if not url.startswith(("data:", "blob:"))} == {page.as_uri()}
     places = browser.find_elements(By.CSS_SELECTOR, "[data-figure]")
-    assert len(places) >= 10
+    assert len(places) >= 17
     assert all(place.find_elements(By.CSS_SELECTOR, "svg.main-svg") for place in places)
 
     # Sorting: by the first run's metric, both ways.

@@ -8,16 +8,34 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from xmc.calibration.drift import Check
+from xmc.calibration.reliability import Reliability
 from xmc.indexes.tuning import OperatingPoint
 from xmc.metrics import Metrics
 from xmc.report.curves import Bin, Points
 
-__all__ = ["bars_of_bytes", "calibration_plot", "decile_bars", "pareto_plot", "recall_curve", "steps_plot"]
+__all__ = [
+    "INK",
+    "Bar",
+    "bars_of_bytes",
+    "calibration_plot",
+    "coverage_plot",
+    "decile_bars",
+    "marked_bars",
+    "pareto_plot",
+    "recall_curve",
+    "reliability_plot",
+    "steps_plot",
+]
 
 Figure = dict[str, Any]
+Bar = tuple[str, float, float, str]
+"""Where a bar stands, how high it is, at what height its mark is, and what to say of it."""
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x")
 PATTERNS = ("", "/", "x", ".", "-", "+")
+INK = -1
+"""In place of a run: what is drawn in the colour of text."""
 NAME = "<extra>%{fullData.name}</extra>"
 HEIGHT = 300
 
@@ -72,21 +90,77 @@ def recall_curve(names: Sequence[str], metrics: Sequence[Metrics], exact: Sequen
 
 def calibration_plot(names: Sequence[str], bins: Sequence[Sequence[Bin]]) -> Figure:
     """Share of hits over the score."""
-    traces = [
-        go.Scatter(
-            x=[round(one.score, 5) for one in found],
-            y=[round(100 * one.hits, 4) for one in found],
-            customdata=[f"{one.predictions:,}" for one in found],
-            mode="lines+markers",
-            line={"dash": _of(DASHES, run)},
-            marker={"symbol": _of(SYMBOLS, run), "size": 7},
-            hovertemplate="score %{x:.3f}: %{y:.1f}% true, of %{customdata} predictions" + NAME,
-            **_run(name, run),
-        )
-        for run, (name, found) in enumerate(zip(names, bins, strict=True))
-    ]
-    figure = _figure(traces, "cosine similarity, mean of a bin", "true, percent")
+    points = [[(round(one.score, 5), one.hits, f"{one.predictions:,}") for one in found] for found in bins]
+    figure = _of_bins(names, points, "score %{x:.3f}", "cosine similarity, mean of a bin")
     figure.update_yaxes(range=[0, 102])
+    return _plain(figure)
+
+
+def reliability_plot(names: Sequence[str], found: Sequence[Reliability | None]) -> Figure:
+    """Share of hits over the probability, and the diagonal, on which they are equal; None for a run without."""
+    points = [
+        [(round(100 * one.probability, 4), one.true, f"{one.predictions:,}") for one in (own.bins if own else ())]
+        for own in found
+    ]
+    figure = _of_bins(names, points, "probability %{x:.1f}%", "probability, percent, mean of a bin")
+    return _plain(_with_diagonal(figure, 0, 100))
+
+
+def coverage_plot(names: Sequence[str], checks: Sequence[Sequence[Check]], x: str, y: str) -> Figure:
+    """What was found over what is guaranteed, with bounds, and the diagonal, at and above which a guarantee holds."""
+    traces = []
+    for run, (name, own) in enumerate(zip(names, checks, strict=True)):
+        if own:
+            traces.append(
+                go.Scatter(
+                    x=[round(100 * one.nominal, 4) for one in own],
+                    y=[round(100 * one.found, 4) for one in own],
+                    error_y={
+                        "array": [round(100 * (one.high - one.found), 4) for one in own],
+                        "arrayminus": [round(100 * (one.found - one.low), 4) for one in own],
+                        "width": 5,
+                        "thickness": 1.5,
+                    },
+                    customdata=[f"{one.low:.1%} to {one.high:.1%}" for one in own],
+                    mode="markers",
+                    marker={"symbol": _of(SYMBOLS, run), "size": 8},
+                    hovertemplate="%{x:g}% guaranteed: %{y:.1f}% found, %{customdata}" + NAME,
+                    **_run(name, run),
+                )
+            )
+    lowest = min(min(one.nominal, one.low) for own in checks for one in own)
+    return _plain(_with_diagonal(_figure(traces, x, y), 100 * lowest - 2, 100))
+
+
+def marked_bars(names: Sequence[str], bars: Sequence[Sequence[Bar]], x: str, y: str, mark: str) -> Figure:
+    """Bars of each run, and across each bar a mark, which is called `mark`, at a height that it is compared with."""
+    traces: list[Any] = []
+    for run, (name, own) in enumerate(zip(names, bars, strict=True)):
+        if own:
+            places, heights, marks, notes = zip(*own, strict=True)
+            group = {"x": places, "customdata": notes, "offsetgroup": str(run)}
+            traces.append(
+                go.Bar(
+                    y=[round(height, 4) for height in heights],
+                    hovertemplate="%{y:.2f}<br>%{customdata}" + NAME,
+                    marker={"pattern": {"shape": _of(PATTERNS, run), "size": 5, "solidity": 0.25}},
+                    **group,
+                    **_run(name, run),
+                )
+            )
+            traces.append(
+                go.Scatter(
+                    y=[round(height, 4) for height in marks],
+                    mode="markers",
+                    marker={"symbol": "line-ew-open", "size": 6 + 10 / len(bars), "line": {"width": 2.5}},
+                    hovertemplate=f"{mark} %{{y:.4g}}<br>%{{customdata}}" + NAME,
+                    **group,
+                    **(_run(name, run) | {"meta": INK}),
+                )
+            )
+    figure = _figure(traces, x, y)
+    figure.update_xaxes(type="category")
+    figure.update_layout(barmode="group", bargap=0.25, scattermode="group", scattergap=0.25)
     return _plain(figure)
 
 
@@ -163,6 +237,37 @@ def bars_of_bytes(names: Sequence[str], parts: Sequence[dict[str, int]], title: 
     figure = _figure(traces, title, "")
     figure.update_yaxes(autorange="reversed", showgrid=False)
     return _plain(figure)
+
+
+def _of_bins(
+    names: Sequence[str], points: Sequence[Sequence[tuple[float, float, str]]], hover: str, x: str
+) -> go.Figure:
+    """Lines through bins of predictions: where they stand, the share of them that is true, and how many there are."""
+    traces = []
+    for run, (name, own) in enumerate(zip(names, points, strict=True)):
+        if own:
+            places, hits, predictions = zip(*own, strict=True)
+            traces.append(
+                go.Scatter(
+                    x=places,
+                    y=[round(100 * share, 4) for share in hits],
+                    customdata=predictions,
+                    mode="lines+markers",
+                    line={"dash": _of(DASHES, run)},
+                    marker={"symbol": _of(SYMBOLS, run), "size": 7},
+                    hovertemplate=hover + ": %{y:.1f}% true, of %{customdata} predictions" + NAME,
+                    **_run(name, run),
+                )
+            )
+    return _figure(traces, x, "true, percent")
+
+
+def _with_diagonal(figure: go.Figure, low: float, high: float) -> go.Figure:
+    """The line on which both axes say the same."""
+    figure.add_shape(type="line", x0=low, y0=low, x1=high, y1=high, layer="below", line={"width": 1, "dash": "dot"})
+    figure.update_xaxes(range=[low - 2, high + 2])
+    figure.update_yaxes(range=[low - 2, high + 2])
+    return figure
 
 
 def _run(name: str, run: int) -> dict[str, Any]:

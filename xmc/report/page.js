@@ -14,17 +14,18 @@
       tickfont: { color: quiet, size: 11 }, title: { ...given.title, font: { color: quiet, size: 12 } },
     });
     const data = figure.data.map((trace) => {
-      const own = colour(`--run-${trace.meta % 6}`);
+      const own = trace.meta < 0 ? ink : colour(`--run-${trace.meta % 6}`);
       const marker = { ...trace.marker, color: own };
       if (trace.type === "bar") {
         marker.pattern = { ...marker.pattern, fillmode: "overlay", fgcolor: paper, fgopacity: 0.6 };
         marker.line = { width: 0 };
         return { ...trace, marker };
       }
-      return { ...trace, marker, line: { ...trace.line, color: own } };
+      return { ...trace, marker, line: { ...trace.line, color: own }, error_y: { ...trace.error_y, color: own } };
     });
+    const shapes = (figure.layout.shapes ?? []).map((shape) => ({ ...shape, line: { ...shape.line, color: quiet } }));
     const layout = {
-      ...figure.layout, dragmode: false, xaxis: axis(figure.layout.xaxis), yaxis: axis(figure.layout.yaxis),
+      ...figure.layout, shapes, dragmode: false, xaxis: axis(figure.layout.xaxis), yaxis: axis(figure.layout.yaxis),
       font: { family: getComputedStyle(document.body).fontFamily, color: ink, size: 12 },
       hoverlabel: { ...figure.layout.hoverlabel, bgcolor: colour("--raised"), bordercolor: colour("--line"), font: { color: ink } },
     };

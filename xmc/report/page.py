@@ -14,6 +14,15 @@ from plotly.offline import get_plotlyjs
 
 from xmc import __version__
 from xmc.report import figures
+from xmc.report.calibrated import (
+    COUNTED,
+    MOST_QUERIES,
+    POLICY,
+    Measured,
+    count_of_sets,
+    measure,
+    notices,
+)
 from xmc.report.curves import calibration, read_training_log
 from xmc.report.mistakes import CAUSES, MISSED_CAUSES, SEED, WRONG_CAUSES, Judge, choose_queries, count_causes, quality
 from xmc.report.run import PLACES, ReportedRun
@@ -35,11 +44,12 @@ def render(runs: Sequence[ReportedRun], task: Task, k: int, queries: int) -> str
     """The page, as text. `queries`: how many it shows."""
     indexes = [describe_index(run) for run in runs]
     disk, memory = [bytes_on_disk(run.directory) for run in runs], [bytes_in_memory(run) for run in runs]
-    plots = _plots(runs, task, indexes, disk, memory)
+    calibrated = [measure(run, task) for run in runs]
+    plots = _plots(runs, task, indexes, disk, memory) | _calibrated_plots([run.name for run in runs], calibrated)
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["cut"] = cut
+    environment.filters |= {"cut": cut, "count_of_sets": count_of_sets}
     return environment.get_template("template.html").render(
         css=Markup((HERE / "page.css").read_text(encoding="utf-8")),
         script=Markup((HERE / "page.js").read_text(encoding="utf-8")),
@@ -56,6 +66,11 @@ def render(runs: Sequence[ReportedRun], task: Task, k: int, queries: int) -> str
         metrics=metric_table(runs),
         deciles=decile_table(runs),
         decile_plots=[name for name in DECILE_PLOTS if f"decile {name}" in plots],
+        calibrated=[(run, own) for run, own in enumerate(calibrated) if own],
+        calibration_notices=notices(runs, calibrated, task),
+        measured_queries=min(len(task.queries), MOST_QUERIES),
+        counted_queries=min(len(task.queries), COUNTED),
+        policy=POLICY,
         validation=_validation_metric(runs),
         indexes=_index_rows(runs, indexes),
         points=[
@@ -121,6 +136,33 @@ def _plots(
         )
     plots["bytes on disk"] = figures.bars_of_bytes(names, disk, "on disk, MB")
     plots["bytes in memory"] = figures.bars_of_bytes(names, memory, "in memory, MB")
+    return plots
+
+
+def _calibrated_plots(names: Sequence[str], calibrated: Sequence[Measured | None]) -> dict[str, figures.Figure]:
+    """Figures of what calibrated runs promise and what was found; none without such runs."""
+    if not any(calibrated):
+        return {}
+    plots = {
+        "reliability 1": figures.reliability_plot(names, [one.first if one else None for one in calibrated]),
+        "reliability 5": figures.reliability_plot(names, [one.first_five if one else None for one in calibrated]),
+    }
+    for place, checks_of, x, y in (
+        ("guarantee recall", Measured.recall_checks, "guaranteed recall, percent", "recall found, percent"),
+        ("guarantee region", Measured.region_checks, "guaranteed share, percent", "true sets inside, percent"),
+    ):
+        checks = [checks_of(one) if one else [] for one in calibrated]
+        if any(checks):
+            plots[place] = figures.coverage_plot(names, checks, x, y)
+    error = "calibration error, percent"
+    for place, bars_of, x, y, mark in (
+        ("error by rank", Measured.errors_by_rank, "rank", error, "floor"),
+        ("error by frequency", Measured.errors_by_frequency, "training queries of the label", error, "floor"),
+        ("set sizes", Measured.mean_sizes, "guaranteed recall", "labels a set, mean", "fixed k"),
+    ):
+        bars = [bars_of(one) if one else [] for one in calibrated]
+        if any(bars):
+            plots[place] = figures.marked_bars(names, bars, x, y, mark)
     return plots
 
 

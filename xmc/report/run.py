@@ -92,15 +92,10 @@ class ReportedRun:
         rows = dataset_rows(retriever.labels, task.dataset)
         images = retriever.model.query_encoder.images_of(task.queries.images)
         embeddings = retriever.embed_queries(task.texts, images=images)
-        most_filtered = int(np.bincount(task.filter[:, 0]).max()) if len(task.filter) else 0
-
-        def search(searched: Retriever) -> Ranking:
-            ids, scores = searched.search(embeddings, k + most_filtered)
-            return Ranking.of(ids, rows[retriever.labels.rows_of_ids(ids)], scores, task, k)
-
         index = retriever.index
-        found = search(retriever)
-        exact = found if isinstance(index, ExactIndex) and not index.devices else search(retriever.exact())
+        found = _search(retriever, embeddings, rows, task, k)
+        is_exact = isinstance(index, ExactIndex) and not index.devices
+        exact = found if is_exact else _search(retriever.exact(), embeddings, rows, task, k)
         metrics = _metrics(found, task)
         exact_metrics = metrics if exact is found else _metrics(exact, task)
         return cls(name, directory, retriever, rows, embeddings, found, exact, metrics, exact_metrics)
@@ -114,6 +109,10 @@ class ReportedRun:
     def own_rows(self) -> dict[int, int]:
         """The run's row of each row of the data set's labels that it has."""
         return {int(row): own for own, row in enumerate(self.rows[:-1]) if row != UNKNOWN_LABEL}
+
+    def first_labels(self, part: Task, queries: Int64s, k: int) -> Ranking:
+        """The k best labels by the run's index of some queries, `part` the task of these alone."""
+        return _search(self.retriever, self.embeddings[queries], self.rows, part, k)
 
     def agreement(self, k: int) -> float:
         """The share of the k best labels by exact search that the index returns among its first k, over all queries."""
@@ -148,6 +147,12 @@ class ReportedRun:
             higher[here, own[here] - first] = False  # a product may differ in its last bit from the one above
             before += higher.sum(axis=1)
         return before + 1
+
+
+def _search(retriever: Retriever, embeddings: Float32s, rows: Int64s, task: Task, k: int) -> Ranking:
+    most_filtered = int(np.bincount(task.filter[:, 0]).max()) if len(task.filter) else 0
+    ids, scores = retriever.search(embeddings, k + most_filtered)
+    return Ranking.of(ids, rows[retriever.labels.rows_of_ids(ids)], scores, task, k)
 
 
 def _metrics(ranking: Ranking, task: Task) -> Metrics:

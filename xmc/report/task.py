@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -48,6 +48,12 @@ class Task:
         truth = csr_matrix((np.ones(kept.sum(), bool), (rows[kept], columns[kept])), shape=queries.positives.shape)
         truth.sort_indices()
         return cls(dataset, split, queries, training, pairs, truth)
+
+    def take(self, queries: Int64s) -> Task:
+        """Some of the queries, by their rows, ascending int64."""
+        pairs = self.filter[np.isin(self.filter[:, 0], queries)]
+        pairs = np.stack([np.searchsorted(queries, pairs[:, 0]), pairs[:, 1]], axis=1)
+        return replace(self, queries=self.queries.take(queries), filter=pairs, truth=self.truth[queries])
 
     @cached_property
     def texts(self) -> list[str]:
