@@ -8,7 +8,7 @@ from scipy.special import expit
 
 from xmc.calibration.candidates import FREQUENCY_GROUPS, Candidates, JudgedCandidates, draws, frequency_groups
 from xmc.calibration.fitting import choose_probabilities, fit_probabilities, with_steps
-from xmc.calibration.probabilities import BANDS, Probabilities, log_normaliser
+from xmc.calibration.probabilities import BANDS, GROUPS, Probabilities, log_normaliser
 from xmc.calibration.reliability import reliability, reliability_by_group, reliability_by_rank
 from xmc.errors import InputError, NotFiniteError
 
@@ -51,10 +51,14 @@ def test_frequency_groups_are_found_where_they_matter_and_shrunk_where_they_do_n
         assert set(choice.brier) == {"platt", "isotonic", "platt by frequency", "isotonic by frequency"}
         name = choice.probabilities.method
         assert choice.brier[name] == min(choice.brier.values())
-    few = judged.take(np.arange(100))
-    large, small = (fit_probabilities(one, TEMPERATURE, True).weights[-1, 3:] for one in (judged, few))
-    assert large[0] - large[1] == pytest.approx(2, abs=0.3)
-    assert (small[3:] == 0).all()  # groups without any label say nothing
+    every = np.arange(len(FREQUENCY_GROUPS), dtype=np.int8)
+    same = np.full((len(every), 12), 0.3, np.float32)  # one query for each group, of which its eleventh label is
+    groups = np.ones_like(same, dtype=np.int8)
+    groups[:, 10] = every
+    for given, tolerance in ((judged, 0.3), (judged.take(np.arange(150)), 1.5)):
+        sums = fit_probabilities(given, TEMPERATURE, True).sums(Candidates(same, groups))[:, 10]
+        assert sums[0] - sums[1] == pytest.approx(2, abs=tolerance)
+        assert np.abs(sums[3:] - sums[1]).max() < 2.5  # groups without any label to learn from
     assert "by frequency" not in str(choose_probabilities(judged, TEMPERATURE, by_frequency=False).brier)
 
 
@@ -156,4 +160,7 @@ def test_reliability_is_told_apart_by_rank_and_frequency() -> None:
         for group in range(3)
     ]
     assert all(one.error < 3 * one.floor for one in [*ranks, *groups])
-    assert Probabilities(1.0, np.zeros(len(BANDS)), np.zeros((len(BANDS), 3 + len(FREQUENCY_GROUPS)))).method == "platt"
+    assert (
+        Probabilities(1.0, np.zeros(len(BANDS)), np.zeros((len(BANDS), GROUPS + len(FREQUENCY_GROUPS)))).method
+        == "platt"
+    )

@@ -14,7 +14,7 @@ from plotly.offline import get_plotlyjs
 from test_cli import xmc
 from worlds import COLOURS, colours, tiny_config
 
-from xmc.calibration.fit import calibrate
+from xmc.calibration.calibrate import calibrate
 from xmc.data.dataset import Dataset
 from xmc.report import write_report
 from xmc.report.page import embedded_json

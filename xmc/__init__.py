@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from xmc.calibration.fit import calibrate
+    from xmc.calibration.calibrate import calibrate
     from xmc.classifier import XMCClassifier as XMCClassifier  # not in __all__: it needs scikit-learn
     from xmc.config import TrainConfig
     from xmc.data.dataset import Dataset
@@ -31,7 +31,7 @@ _HOME = {
     "TrainConfig": "xmc.config",
     "XMCClassifier": "xmc.classifier",
     "XMCError": "xmc.errors",
-    "calibrate": "xmc.calibration.fit",
+    "calibrate": "xmc.calibration.calibrate",
     "evaluate": "xmc.evaluation",
     "train": "xmc.training.trainer",
 }

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from xmc.calibration.candidates import FREQUENCY_GROUPS, Candidates, JudgedCandidates
-from xmc.calibration.probabilities import BANDS, Floats, Probabilities, bands, blocks, evidence, log_normaliser
+from xmc.calibration.candidates import FREQUENCY_GROUPS, JudgedCandidates
+from xmc.calibration.probabilities import (
+    BANDS,
+    FREQUENCIES,
+    GROUPS,
+    KNOWN,
+    Floats,
+    Probabilities,
+    bands,
+    blocks,
+    evidence,
+    log_normaliser,
+)
 from xmc.errors import require_package
 
 __all__ = ["FOLDS", "Choice", "choose_probabilities", "fit_probabilities"]
@@ -57,8 +69,8 @@ def _chosen(judged: JudgedCandidates, temperature: float, by_frequency: bool) ->
             continue
         for groups in grouped:
             platt = _platt(training, temperature, groups)
-            for isotonic, model in enumerate((platt, _stepped(platt, training))):
-                errors[bool(isotonic), groups] += _squared_error(model, testing)
+            for isotonic, error in enumerate(_squared_errors((platt, _stepped(platt, training)), testing)):
+                errors[bool(isotonic), groups] += error
     brier = {_name(*method): error / max(len(judged), 1) for method, error in errors.items()}
     best = min(errors, key=lambda method: errors[method])
     chosen = _platt(queries, temperature, best[1])
@@ -78,15 +90,16 @@ def with_steps(platt: Probabilities, judged: JudgedCandidates) -> Probabilities:
 
 @dataclass(frozen=True)
 class _Band:
-    """The candidates that a band is fitted on: those of some queries with ranks [first, end), hits and the queries' N."""
+    """What a band is fitted on: candidates of some queries with its ranks [n, m], and their queries' N [n]."""
 
-    candidates: Candidates
+    scores: npt.NDArray[np.float32]
+    groups: npt.NDArray[np.int8]
     hits: npt.NDArray[np.bool_]
     normaliser: Floats
 
     @property
     def there(self) -> npt.NDArray[np.bool_]:
-        return np.isfinite(self.candidates.scores)
+        return np.isfinite(self.scores)
 
 
 @dataclass(frozen=True)
@@ -106,19 +119,18 @@ class _Queries:
     def band(self, first: int, end: int) -> _Band:
         """Of so many queries, evenly, as have no more than MOST_ROWS candidates in it."""
         step = max(-(-len(self.judged) * (end - first) // MOST_ROWS), 1)  # they are in the order of draws: at random
-        scores, groups = (
-            array[::step, first:end] for array in (self.judged.candidates.scores, self.judged.candidates.groups)
-        )
-        return _Band(Candidates(scores, groups), self.judged.hits[::step, first:end], self.normaliser[::step])
+        rows, ranks, candidates = slice(None, None, step), slice(first, end), self.judged.candidates
+        hits = self.judged.hits[rows, ranks]
+        return _Band(candidates.scores[rows, ranks], candidates.groups[rows, ranks], hits, self.normaliser[rows])
 
 
 def _platt(queries: _Queries, temperature: float, by_frequency: bool) -> Probabilities:
     from sklearn.linear_model import LogisticRegression
 
-    intercepts, weights = np.zeros(len(BANDS)), np.zeros((len(BANDS), 3 + len(FREQUENCY_GROUPS)))
+    intercepts, weights = np.zeros(len(BANDS)), np.zeros((len(BANDS), GROUPS + len(FREQUENCY_GROUPS)))
     for band, (first, end) in enumerate(bands(queries.judged.hits.shape[1])):
         sample = queries.band(first, end)
-        known = evidence(sample.candidates, sample.normaliser, temperature, first)[sample.there]
+        known = evidence(sample.scores, sample.normaliser, temperature, first)[sample.there]
         hits = sample.hits[sample.there]
         if hits.all() or not hits.any():  # nothing to tell apart: the rule of succession
             intercepts[band] = np.log((hits.sum() + 1) / ((~hits).sum() + 1))
@@ -127,12 +139,15 @@ def _platt(queries: _Queries, temperature: float, by_frequency: bool) -> Probabi
         scale[scale < 1e-9] = np.inf  # a number that is always the same tells nothing
         design = (known - mean) / scale
         if by_frequency:
-            groups = np.eye(len(FREQUENCY_GROUPS))[sample.candidates.groups[sample.there]]
-            design = np.concatenate([design, groups], axis=1)
+            groups = sample.groups[sample.there]
+            slopes = FREQUENCIES[groups, None] * design[:, : GROUPS - KNOWN]
+            design = np.concatenate([design, slopes, np.eye(len(FREQUENCY_GROUPS))[groups]], axis=1)
         model = LogisticRegression(C=1.0, max_iter=1_000).fit(design, hits)
         weights[band, : design.shape[1]] = model.coef_[0]
-        weights[band, :3] /= scale
-        intercepts[band] = model.intercept_[0] - mean @ weights[band, :3]
+        weights[band, :KNOWN] /= scale
+        weights[band, KNOWN:GROUPS] /= scale[: GROUPS - KNOWN]
+        intercepts[band] = model.intercept_[0] - mean @ weights[band, :KNOWN]
+        weights[band, GROUPS:] -= FREQUENCIES * (mean[: GROUPS - KNOWN] @ weights[band, KNOWN:GROUPS])
     return Probabilities(temperature, intercepts, weights)
 
 
@@ -144,21 +159,24 @@ def _stepped(platt: Probabilities, queries: _Queries) -> Probabilities:
         sample = queries.band(first, end)
         if sample.there.any():
             model = IsotonicRegression(y_min=CLIPPED, y_max=1 - CLIPPED, out_of_bounds="clip")
-            sums = platt.sums_of_band(band, sample.candidates, sample.normaliser)
+            sums = platt.sums_of_band(band, sample.scores, sample.groups, sample.normaliser)
             model.fit(sums[sample.there], sample.hits[sample.there])
             knots[band] = np.stack([model.X_thresholds_, model.y_thresholds_]).astype(np.float64)
     return Probabilities(platt.temperature, platt.intercepts, platt.weights, tuple(knots))
 
 
-def _squared_error(model: Probabilities, queries: _Queries) -> float:
-    """Σ (p - y)² over all candidates."""
-    error = 0.0
+def _squared_errors(models: Sequence[Probabilities], queries: _Queries) -> list[float]:
+    """Σ (p - y)² over all candidates, by models that differ in their isotonic functions alone."""
+    errors = [0.0] * len(models)
     for rows in blocks(*queries.judged.hits.shape):
         part = queries.take(rows)
-        there = np.isfinite(part.judged.candidates.scores)
-        probabilities = model.of_sums(model.sums(part.judged.candidates, part.normaliser))
-        error += float(((probabilities - part.judged.hits)[there] ** 2).sum())
-    return error
+        missing = ~np.isfinite(part.judged.candidates.scores)
+        sums = models[0].sums(part.judged.candidates, part.normaliser)
+        for number, model in enumerate(models):
+            difference = model.of_sums(sums) - part.judged.hits
+            difference[missing] = 0
+            errors[number] += float((difference**2).sum())
+    return errors
 
 
 def _name(isotonic: bool, by_frequency: bool) -> str:

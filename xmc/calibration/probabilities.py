@@ -9,15 +9,29 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit
 
-from xmc.calibration.candidates import Candidates
+from xmc.calibration.candidates import FREQUENCY_GROUPS, Candidates
 
-__all__ = ["BANDS", "Floats", "Probabilities", "bands", "blocks", "evidence", "log_normaliser"]
+__all__ = [
+    "BANDS",
+    "FREQUENCIES",
+    "GROUPS",
+    "KNOWN",
+    "Floats",
+    "Probabilities",
+    "bands",
+    "blocks",
+    "evidence",
+    "log_normaliser",
+]
 
 Floats = npt.NDArray[np.float64]
 
 BANDS = (0, 1, 3, 10)
 """Ranks from which another model holds, from 0: a first label of a query is another thing than its tenth, or hundredth."""
-CELLS_AT_ONCE = 1 << 20
+CELLS_AT_ONCE = 1 << 17
+KNOWN, GROUPS = 3, 5
+"""Weights of what is known of a candidate, then of how that changes with frequency, then of each frequency group."""
+FREQUENCIES = np.linspace(-1, 1, len(FREQUENCY_GROUPS))
 
 
 @dataclass(frozen=True)
@@ -25,15 +39,16 @@ class Probabilities:
     """A model of the probability that a candidate is true.
 
     With s the score over the temperature τ, N = log Σ_j exp(s_j) over the query's candidates, r the rank from 0, g the label's
-    frequency group, in each band of ranks
+    frequency group and f its place among FREQUENCY_GROUPS, from -1 to 1, in each band of ranks
 
-        logit p = a + b s + c N + d log(1 + r) + e_g
+        logit p = a + (b + b' f) s + (c + c' f) N + d log(1 + r) + e_g
 
     fitted by logistic regression with an L2 penalty, which shrinks e_g to 0 for groups with few examples (Platt, "Probabilistic
-    outputs for support vector machines", 1999; with b = -c and d = e = 0, temperature scaling of a softmax, Guo et al., ICML
+    outputs for support vector machines", 1999; with b = -c and all else 0, temperature scaling of a softmax, Guo et al., ICML
     2017). "isotonic" sends the same sum through a monotone step function instead (Zadrozny & Elkan, KDD 2002).
 
-    temperature: τ. intercepts: float64 [bands]. weights: float64 [bands, 3 + groups], e_g all 0 without frequencies.
+    temperature: τ. intercepts: float64 [bands], a. weights: float64 [bands, 5 + groups], b, c, d, b', c', e; the last ones are
+        all 0 without frequencies.
     knots: for each band the steps of the isotonic function, float64 [2, m]; empty for logistic.
     """
 
@@ -45,36 +60,39 @@ class Probabilities:
     @property
     def method(self) -> str:
         """As it is called in reports."""
-        return ("isotonic" if self.knots else "platt") + (" by frequency" if self.weights[:, 3:].any() else "")
+        return ("isotonic" if self.knots else "platt") + (" by frequency" if self.weights[:, KNOWN:].any() else "")
 
     def __call__(self, candidates: Candidates) -> Floats:
         """Probabilities float64 [n, K], 0 where there is no label. Of each query by itself, whatever the others are."""
         found = np.zeros(candidates.scores.shape)
-        for rows in blocks(*found.shape):
+        for rows in blocks(*candidates.scores.shape):
             part = candidates.take(rows)
             found[rows] = np.where(np.isfinite(part.scores), self.of_sums(self.sums(part)), 0)
         return found
 
     def sums(self, candidates: Candidates, normaliser: Floats | None = None) -> Floats:
-        """logit p of the logistic model, which the isotonic function is of, float64 [n, K]; normaliser: N, where it is known."""
+        """logit p of the logistic model, which the isotonic function is of, float64 [n, K]; normaliser: N, where known."""
         normaliser = log_normaliser(candidates, self.temperature) if normaliser is None else normaliser
         found = np.zeros(candidates.scores.shape)
-        for band, (first, end) in enumerate(bands(found.shape[1])):
-            part = Candidates(candidates.scores[:, first:end], candidates.groups[:, first:end])
-            found[:, first:end] = self.sums_of_band(band, part, normaliser)
+        for band, (first, end) in enumerate(bands(candidates.scores.shape[1])):
+            scores, groups = candidates.scores[:, first:end], candidates.groups[:, first:end]
+            found[:, first:end] = self.sums_of_band(band, scores, groups, normaliser)
         return found
 
-    def sums_of_band(self, band: int, candidates: Candidates, normaliser: Floats) -> Floats:
-        """`sums` of candidates [n, m] that have the ranks of a band.
+    def sums_of_band(
+        self, band: int, scores: npt.NDArray[np.float32], groups: npt.NDArray[np.int8], normaliser: Floats
+    ) -> Floats:
+        """`sums` of the candidates [n, m] with the ranks of a band.
 
         Number by number: a matrix product rounds the same query otherwise in another block.
         """
-        scores, ranks = _scores_and_ranks(candidates, self.temperature, BANDS[band])
-        score, normal, rank, groups = *self.weights[band, :3], self.weights[band, 3:]
-        known = (normal * normaliser + self.intercepts[band])[:, None] + rank * ranks
-        known += score * scores
-        known += groups[candidates.groups]
-        return known
+        scaled, ranks = _scaled(scores, self.temperature, BANDS[band])
+        score, normal, rank, score_slope, normal_slope = self.weights[band, :GROUPS]
+        scaled *= (score + score_slope * FREQUENCIES)[groups]
+        scaled += normaliser[:, None] * (normal + normal_slope * FREQUENCIES)[groups]
+        scaled += (self.weights[band, GROUPS:] + self.intercepts[band])[groups]
+        scaled += rank * ranks
+        return scaled
 
     def of_sums(self, sums: Floats) -> Floats:
         """The probabilities of all K `sums` of queries, float64 [n, K]."""
@@ -109,12 +127,14 @@ def log_normaliser(candidates: Candidates, temperature: float) -> Floats:
     return found
 
 
-def evidence(candidates: Candidates, normaliser: Floats, temperature: float, first: int) -> Floats:
+def evidence(scores: npt.NDArray[np.float32], normaliser: Floats, temperature: float, first: int) -> Floats:
     """s, N and log(1 + r) of candidates [n, m] with the ranks from `first` on, float64 [n, m, 3]; s is 0 without a label."""
-    scores, ranks = _scores_and_ranks(candidates, temperature, first)
-    return np.stack([scores, *np.broadcast_arrays(normaliser[:, None], ranks)], axis=-1)
+    scaled, ranks = _scaled(scores, temperature, first)
+    return np.stack([scaled, *np.broadcast_arrays(normaliser[:, None], ranks)], axis=-1)
 
 
-def _scores_and_ranks(candidates: Candidates, temperature: float, first: int) -> tuple[Floats, Floats]:
-    scores = np.where(np.isfinite(candidates.scores), candidates.scores, 0).astype(np.float64) / temperature
-    return scores, np.log1p(np.arange(first, first + scores.shape[1], dtype=np.float64))
+def _scaled(scores: npt.NDArray[np.float32], temperature: float, first: int) -> tuple[Floats, Floats]:
+    """s float64 [n, m], and log(1 + r) float64 [m]."""
+    scaled = scores.astype(np.float64) / temperature
+    scaled[~np.isfinite(scaled)] = 0
+    return scaled, np.log1p(np.arange(first, first + scores.shape[1], dtype=np.float64))

@@ -53,7 +53,7 @@ def calibrate(
     """Calibrate a run: probabilities, label sets with a guarantee, and decisions, kept with the run."""
     import json
 
-    from xmc.calibration.fit import calibrate as fit
+    from xmc.calibration.calibrate import calibrate as fit
     from xmc.data.dataset import Dataset
     from xmc.retriever import Retriever
 

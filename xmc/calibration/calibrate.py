@@ -12,9 +12,10 @@ from xmc.calibration.calibration import Calibration, Source
 from xmc.calibration.candidates import JudgedCandidates
 from xmc.calibration.decisions import histogram
 from xmc.calibration.dependency import LabelSets
-from xmc.calibration.fitting import choose_probabilities
+from xmc.calibration.fitting import Choice, choose_probabilities
 from xmc.calibration.gather import gather, groups_of_labels, true_ids
 from xmc.calibration.powerset import fit_powerset, require_nonconformity
+from xmc.calibration.probabilities import Floats
 from xmc.calibration.queries import AsideQueries, queries_to_calibrate_on
 from xmc.calibration.reliability import reliability_by_group, reliability_by_rank
 from xmc.calibration.risk import RECALLS, false_positive_thresholds, miss_thresholds, set_sizes
@@ -23,7 +24,7 @@ from xmc.errors import DataError, InputError
 from xmc.indexes.checks import require_count
 from xmc.retriever import Retriever
 
-__all__ = ["FITTED_SHARE", "Halves", "calibrate", "halves"]
+__all__ = ["FITTED_SHARE", "Fitted", "calibrate", "fit_half"]
 
 logger = logging.getLogger("xmc.calibration")
 
@@ -67,11 +68,8 @@ def calibrate(
     where = f"The split {split!r} of {dataset.name!r}"
     if not judged.positives.any():
         raise DataError(f"{where} has no query with a true label, so there is nothing to calibrate on.")
-    two = halves(judged)
-    temperature = retriever.config.temperature
-    choice = choose_probabilities(judged.take(two.fitted), temperature, aside.training is not None)
-    held_out = judged.take(two.held_out)
-    probabilities = choice.probabilities(held_out.candidates)
+    fitted = fit_half(judged, retriever.config.temperature, aside.training is not None)
+    probabilities, held_out = fitted.probabilities, fitted.held_out
     misses = miss_thresholds(probabilities, held_out)
     sizes = {
         f"recall={recall}": set_sizes(probabilities, held_out, threshold)
@@ -81,14 +79,14 @@ def calibrate(
     own_ids: list[list[int]] = [[]] * len(held_out)
     if label_dependency:
         every = true_ids(retriever, dataset, aside.queries, aside.filtered)
-        own_ids = [every[row] for row in two.held_out]
+        own_ids = [every[row] for row in fitted.rows]
     result = Calibration(
         source=Source(
             dataset=dataset.name,
             fingerprint=dataset.fingerprint,
             split=split,
             queries=len(judged),
-            fitted=len(two.fitted),
+            fitted=len(judged) - len(held_out),
             without_positives=int((judged.positives == 0).sum()),
             recall=float(judged.hits.sum() / judged.positives.sum()),
             seed=seed,
@@ -96,42 +94,51 @@ def calibrate(
         ),
         candidates=candidates,
         groups=groups,
-        probabilities=choice.probabilities,
-        brier=choice.brier,
+        probabilities=fitted.choice.probabilities,
+        brier=fitted.choice.brier,
         reliability=tuple(reliability_by_rank(probabilities, held_out)),
         by_frequency=tuple(reliability_by_group(probabilities, held_out)),
         misses=misses,
         false_positives=false_positive_thresholds(probabilities, held_out),
-        powerset=fit_powerset(
-            probabilities, held_out, own_ids, norm, label_dependency,
-            seen,
-        ),
+        powerset=fit_powerset(probabilities, held_out, own_ids, norm, label_dependency, seen),
         histogram=histogram(probabilities, held_out),
         scores=_thinned(held_out.candidates.scores[:, 0]),
         sizes=sizes,
-    )  # fmt: skip
+    )
     logger.info(
         "calibrated on %d queries of %s, %d for probabilities, %d for guarantees",
         len(judged),
         where,
-        *map(len, (two.fitted, two.held_out)),
+        result.source.fitted,
+        len(held_out),
     )
     retriever.calibration = result
     return result
 
 
 @dataclass(frozen=True)
-class Halves:
-    """Rows of queries, int64: those that probabilities are fitted on, and the others."""
+class Fitted:
+    """Probabilities fitted on half of the queries, and the other half, from which comes all that is guaranteed.
 
-    fitted: npt.NDArray[np.int64]
-    held_out: npt.NDArray[np.int64]
+    rows: which of the queries the other half are, int64 [n]. held_out: these. probabilities: of theirs, float64 [n, K].
+    """
+
+    choice: Choice
+    rows: npt.NDArray[np.int64]
+    held_out: JudgedCandidates
+    probabilities: Floats
 
 
-def halves(judged: JudgedCandidates) -> Halves:
-    """Each query is in one of two parts by its own draw, whatever the others are, as if by a coin."""
+def fit_half(judged: JudgedCandidates, temperature: float, by_frequency: bool) -> Fitted:
+    """Each query is in one of the halves by its own draw, whatever the others are, as if by a coin.
+
+    temperature, by_frequency: see `choose_probabilities`.
+    """
     first = judged.draws < FITTED_SHARE
-    return Halves(np.flatnonzero(first), np.flatnonzero(~first))
+    rows = np.flatnonzero(~first)
+    choice = choose_probabilities(judged.take(np.flatnonzero(first)), temperature, by_frequency)
+    held_out = judged.take(rows)
+    return Fitted(choice, rows, held_out, choice.probabilities(held_out.candidates))
 
 
 def _seen_sets(retriever: Retriever, dataset: Dataset, aside: AsideQueries) -> LabelSets:
@@ -149,4 +156,4 @@ def _thinned(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     ordered = np.sort(scores[np.isfinite(scores)])
     if len(ordered) <= KEPT_SCORES:
         return ordered
-    return ordered[np.linspace(0, len(ordered) - 1, KEPT_SCORES).round().astype(np.int64)]
+    return np.asarray(ordered[np.linspace(0, len(ordered) - 1, KEPT_SCORES).round().astype(np.int64)], np.float32)
