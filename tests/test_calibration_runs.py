@@ -12,10 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 from worlds import colours, tiny_config, wordnet_part
 
 import xmc
+from xmc.calibration.calibration import Calibration
 from xmc.calibration.checking import check, check_texts
 from xmc.cli import app
 from xmc.data.dataset import Dataset
@@ -133,6 +135,12 @@ def test_a_saved_calibration_is_the_same(run: Path, retriever: xmc.Retriever, da
     shutil.copytree(run, broken)
     file = broken / "calibration" / "calibration.safetensors"
     file.write_bytes(file.read_bytes()[:-4])
+    other = tmp_path / "other"
+    shutil.copytree(run / "calibration", other)
+    arrays = load_file(other / "calibration.safetensors")
+    save_file({**arrays, "weights": arrays["weights"][:2]}, other / "calibration.safetensors")
+    with pytest.raises(StoreError, match=r"cannot be read as a calibration .* calibrate again"):
+        Calibration.load(other)
     with pytest.raises(StoreError, match=r"calibration\.safetensors has \d+ bytes where the manifest says"):
         xmc.Retriever.load(broken)
 

@@ -31,6 +31,8 @@ logger = logging.getLogger("xmc.calibration")
 FOLDS = 5
 MOST_ROWS = 400_000
 """A band is fitted on the candidates of so many queries as have about so many."""
+MOST_CELLS = 4_000_000
+"""A fold is judged by so many of its queries as have about so many candidates."""
 CLIPPED = 1e-7
 """No probability is nearer to 0 or 1: what an isotonic function says of scores that were never wrong."""
 
@@ -63,15 +65,19 @@ def _chosen(judged: JudgedCandidates, temperature: float, by_frequency: bool) ->
     fold = (queries.judged.draws * FOLDS * 1_000).astype(np.int64) % FOLDS
     grouped = (False, True) if by_frequency else (False,)
     errors = dict.fromkeys(((isotonic, groups) for groups in grouped for isotonic in (False, True)), 0.0)
+    tested = 0
     for number in range(FOLDS):
-        training, testing = queries.take(np.flatnonzero(fold != number)), queries.take(np.flatnonzero(fold == number))
+        rows = np.flatnonzero(fold == number)
+        step = max(-(-len(rows) * judged.hits.shape[1] // MOST_CELLS), 1)
+        training, testing = queries.take(np.flatnonzero(fold != number)), queries.take(rows[::step])
         if not len(testing.judged) or not training.judged.hits.any():
             continue
+        tested += len(testing.judged)
         for groups in grouped:
             platt = _platt(training, temperature, groups)
             for isotonic, error in enumerate(_squared_errors((platt, _stepped(platt, training)), testing)):
                 errors[bool(isotonic), groups] += error
-    brier = {_name(*method): error / max(len(judged), 1) for method, error in errors.items()}
+    brier = {_name(*method): error / max(tested, 1) for method, error in errors.items()}
     best = min(errors, key=lambda method: errors[method])
     chosen = _platt(queries, temperature, best[1])
     logger.info("probabilities by %s; held-out Brier scores %s", _name(*best), brier)

@@ -26,7 +26,7 @@ __all__ = [
 
 Floats = npt.NDArray[np.float64]
 
-BANDS = (0, 1, 3, 10)
+BANDS = (0, 1, 3, 10, 100, 1000)
 """Ranks from which another model holds, from 0: a first label of a query is another thing than its tenth, or hundredth."""
 CELLS_AT_ONCE = 1 << 17
 KNOWN, GROUPS = 3, 5
@@ -56,6 +56,11 @@ class Probabilities:
     intercepts: Floats
     weights: Floats
     knots: tuple[Floats, ...] = ()
+
+    def __post_init__(self) -> None:
+        shape = (len(BANDS), GROUPS + len(FREQUENCY_GROUPS))
+        if self.weights.shape != shape or self.intercepts.shape != shape[:1] or len(self.knots) not in (0, len(BANDS)):
+            raise ValueError(f"weights of a model of probability must have the shape {shape}, not {self.weights.shape}")
 
     @property
     def method(self) -> str:
