@@ -141,6 +141,12 @@ def test_a_saved_calibration_is_the_same(run: Path, retriever: xmc.Retriever, da
     save_file({**arrays, "weights": arrays["weights"][:2]}, other / "calibration.safetensors")
     with pytest.raises(StoreError, match=r"cannot be read as a calibration .* calibrate again"):
         Calibration.load(other)
+    outdated = xmc.Retriever.load(tmp_path / "copy")
+    assert outdated.calibration is not None
+    weights = np.zeros((2, 2))
+    object.__setattr__(outdated.calibration.probabilities, "weights", weights)
+    outdated.save(tmp_path / "copy", overwrite=True)
+    assert xmc.Retriever.load(tmp_path / "copy").calibration is None  # which can be calibrated again
     with pytest.raises(StoreError, match=r"calibration\.safetensors has \d+ bytes where the manifest says"):
         xmc.Retriever.load(broken)
 

@@ -436,7 +436,10 @@ class Retriever(CalibratedSearch):
         except InputError as error:
             raise StoreError(f"The run {directory} holds parts of several runs: {error}") from error
         if (directory / CALIBRATION).is_dir():
-            run.calibration = Calibration.load(directory / CALIBRATION)
+            try:
+                run.calibration = Calibration.load(directory / CALIBRATION)
+            except StoreError as error:  # whole, as the manifest says, but of another version: the run is good without
+                logger.warning("%s", error)
         return run
 
     def _embedded(self, state: _State, queries: Any, images: Images | None) -> Embeddings:
