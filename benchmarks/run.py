@@ -29,6 +29,7 @@ TABLES = (
     "filters",
     "vixml",
     "batch",
+    "calibration",
 )
 """Each is a module beside this one, with run(seed, methods) -> iterator over lists of measurements."""
 

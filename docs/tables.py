@@ -102,6 +102,12 @@ SEARCHES = (("k=100 B=256 L=1000000 D=128 fp32", "256 queries, 1,000,000 labels,
             ("k=100 B=1 L=1000000 D=128 fp32", "one query, 1,000,000 labels, D = 128, k = 100"))  # fmt: skip
 
 
+CALIBRATED = (
+    ("wordnet-8k, 4,000 candidates", "wordnet-8k, 4,000 candidates"),
+    ("LF-WordNet, 12,000 candidates", "LF-WordNet, 12,000 candidates"),
+)
+
+
 def _search_rows() -> Iterator[Row]:
     for problem, meaning in SEARCHES:
         yield Row(f"xmc, {meaning}", f"xmc torch, {problem}")
@@ -192,6 +198,21 @@ TABLES = {
             Column("encode and search alone, rows/s", "encode and search alone", ",.0f"),
             Column("overhead, %", "overhead of the job", ".1f"),
             Column("memory beyond model and index, MiB", "peak memory beyond model and index", ",.0f"),
+        ),
+    ),
+    "calibration": Table(
+        "mean of 50 random halves of the test queries",
+        "calibration",
+        tuple(
+            Row(f"{data}, recall {level}", method, level)
+            for data, method in CALIBRATED
+            for level in ("0.8", "0.9", "0.95")
+        ),
+        (
+            Column("recall found, %", "recall {}"),
+            Column("labels in a set, mean", "recall {}, mean set", ",.1f"),
+            Column("median", "recall {}, median set", ",.0f"),
+            Column("fixed k with the same recall", "recall {}, k of top-k for the same", ",.0f"),
         ),
     ),
     "step": Table(
