@@ -221,7 +221,7 @@ def test_what_cannot_be_given_is_refused_before_the_input_is_read(run: Path, tmp
 def test_runs_without_calibration_and_labels_elsewhere_are_refused(run: Path, plain: Path, tmp_path: Path) -> None:
     nothing = tmp_path / "no-such-input.parquet"
     for asked in ({"probabilities": True}, {"sets": "recall=0.2"}, {"decide": Policy()}):
-        with pytest.raises(InputError, match=r"plain is not calibrated, so it has no probabilities.*`xmc calibrate`"):
+        with pytest.raises(InputError, match=r"plain is not calibrated; `xmc calibrate`"):
             predict_files(plain, nothing, tmp_path / "out", **asked)  # type: ignore[arg-type]
     with pytest.raises(StoreError, match="nowhere"):
         predict_files(tmp_path / "nowhere", nothing, tmp_path / "out", probabilities=True)

@@ -22,12 +22,6 @@ def every_subset(items: int) -> list[tuple[int, ...]]:
     return list(chain.from_iterable(combinations(range(items), size) for size in range(items + 1)))
 
 
-def label_sets(sets: list[list[int]]) -> LabelSets:
-    return LabelSets(
-        np.cumsum([0, *map(len, sets)]).astype(np.int64), np.array([one for own in sets for one in own], np.int64)
-    )
-
-
 def reference_score(
     own: set[int],
     candidates: list[int],
@@ -82,7 +76,7 @@ def test_regions_equal_enumeration_of_all_label_sets(norm: float, dependency: fl
         rng.random(n + 6),
     )
     rows = np.arange(n)
-    model = fit_powerset(probabilities[:n], judged.take(rows), true[:n], norm, dependency, label_sets(seen))
+    model = fit_powerset(probabilities[:n], judged.take(rows), true[:n], norm, dependency, LabelSets.of(seen))
 
     def score(query: int, own: tuple[int, ...] | list[int]) -> float:
         return reference_score(set(own), candidates[query], probabilities[query], norm, dependency, seen)
@@ -97,8 +91,8 @@ def test_regions_equal_enumeration_of_all_label_sets(norm: float, dependency: fl
                 own = [candidates[query][place] for place in places]
                 p_values[places] = ((calibration >= score(query, own) - 1e-12).sum() + 1) / (n + 1)
             inside = {places: p for places, p in p_values.items() if p > significance}
-            assert dict(zip(region.sets, region.p_values, strict=True)) == pytest.approx(inside)
-            assert list(region.p_values) == sorted(region.p_values, reverse=True)
+            assert dict(zip(map(tuple, region.sets), region.p_values, strict=True)) == pytest.approx(inside)
+            assert region.p_values == sorted(region.p_values, reverse=True)
             assert region.count == region.at_most == region.counts[0] == len(inside)
             ordered = sorted(p_values.values(), reverse=True)
             assert region.credibility == pytest.approx(ordered[0])
@@ -129,10 +123,10 @@ def test_fifteen_labels_in_full() -> None:
         places: reference_score(set(places), list(range(15)), probabilities, 2.0, 0, []) for places in every_subset(15)
     }
     inside = {places for places, one in scores.items() if one <= model.threshold(Fraction(1, 10))}
-    assert set(region.sets) == inside
+    assert set(map(tuple, region.sets)) == inside
     assert region.count == len(inside) > 1_000
     assert model.region(probabilities, np.arange(15), Fraction(1, 10), 7).sets == region.sets[:7]
-    assert [scores[places] for places in region.sets] == sorted(scores[places] for places in region.sets)
+    assert (listed := [scores[tuple(places)] for places in region.sets]) == sorted(listed)
 
 
 def test_p_values_of_any_set_need_no_candidates() -> None:
@@ -180,7 +174,7 @@ def test_what_cannot_be_is_refused() -> None:
 def test_a_query_without_candidates() -> None:
     model = Powerset(2.0, np.sort(np.random.default_rng(0).random(99) * 4))
     region = model.region(np.zeros(0), np.zeros(0, np.int64), Fraction(1, 10), 5)
-    assert region.sets == ((),)
+    assert region.sets == [[]]
     assert region.count == 1
     assert region.counts[1] == 1  # one other label may be true
 
@@ -191,4 +185,4 @@ def test_a_query_without_candidates() -> None:
     st.lists(st.integers(0, 8), unique=True, max_size=5),
 )
 def test_distance_to_the_nearest_seen_set(seen: list[list[int]], own: list[int]) -> None:
-    assert label_sets(seen).distance(own) == min(len(set(own) ^ set(other)) for other in seen)
+    assert LabelSets.of(seen).distance(own) == min(len(set(own) ^ set(other)) for other in seen)

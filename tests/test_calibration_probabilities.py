@@ -7,7 +7,7 @@ import pytest
 from scipy.special import expit
 
 from xmc.calibration.candidates import FREQUENCY_GROUPS, Candidates, JudgedCandidates, draws, frequency_groups
-from xmc.calibration.fitting import choose_probabilities, fit_probabilities, with_steps
+from xmc.calibration.fitting import choose_probabilities, fit_probabilities
 from xmc.calibration.probabilities import BANDS, GROUPS, Probabilities, log_normaliser
 from xmc.calibration.reliability import reliability, reliability_by_group, reliability_by_rank
 from xmc.errors import InputError, NotFiniteError
@@ -31,12 +31,12 @@ def world(n: int = 3000, k: int = 15, offset: float = 0.0, seed: int = 0) -> tup
 
 def test_the_logistic_model_recovers_the_probabilities_that_made_the_data() -> None:
     truth, judged = world()
-    fitted = fit_probabilities(judged, TEMPERATURE, by_frequency=False)
+    fitted = fit_probabilities(judged, TEMPERATURE, isotonic=False, by_frequency=False)
     there = np.isfinite(judged.candidates.scores)
     assert np.abs(fitted(judged.candidates) - truth)[there].mean() < 0.01
     assert fitted.method == "platt"
     assert (fitted(judged.candidates)[~there] == 0).all()
-    stepped = with_steps(fitted, judged)
+    stepped = fit_probabilities(judged, TEMPERATURE, isotonic=True, by_frequency=False)
     assert np.abs(stepped(judged.candidates) - truth)[there].mean() < 0.03
     assert stepped.method == "isotonic"
     order = np.argsort(fitted.sums(judged.candidates)[:, 0])
@@ -56,7 +56,9 @@ def test_frequency_groups_are_found_where_they_matter_and_shrunk_where_they_do_n
     groups = np.ones_like(same, dtype=np.int8)
     groups[:, 10] = every
     for given, tolerance in ((judged, 0.3), (judged.take(np.arange(150)), 1.5)):
-        sums = fit_probabilities(given, TEMPERATURE, True).sums(Candidates(same, groups))[:, 10]
+        sums = fit_probabilities(given, TEMPERATURE, isotonic=False, by_frequency=True).sums(Candidates(same, groups))[
+            :, 10
+        ]
         assert sums[0] - sums[1] == pytest.approx(2, abs=tolerance)
         assert np.abs(sums[3:] - sums[1]).max() < 2.5  # groups without any label to learn from
     assert "by frequency" not in str(choose_probabilities(judged, TEMPERATURE, by_frequency=False).brier)
@@ -73,7 +75,7 @@ def test_the_order_of_queries_changes_nothing() -> None:
 
 def test_a_query_is_judged_by_itself() -> None:
     _, judged = world(2000)
-    model = with_steps(fit_probabilities(judged, TEMPERATURE, True), judged)
+    model = fit_probabilities(judged, TEMPERATURE, isotonic=True, by_frequency=True)
     whole = model(judged.candidates)
     for rows in (np.array([7]), np.arange(1990, 2000)):
         np.testing.assert_array_equal(model(judged.candidates.take(rows)), whole[rows])

@@ -145,16 +145,16 @@ def test_a_policy_expects_what_a_count_gives() -> None:
     assert expected.found_automatic + expected.found_person + expected.lost == pytest.approx(1)
     nothing = histogram(probabilities, judged).expect(Policy(1.0, 1.0))
     assert (nothing.automatic, nothing.automatic_error, nothing.lost) == (0, 0, 1)
-    for automatic, person in ((0.5, 0.6), (1.2, 0.1), (0.9, -0.1), (float("nan"), 0.1), (0.90005, 0.1)):
+    for automatic, person in ((0.5, 0.6), (1.2, 0.1), (0.9, -0.1), (float("nan"), 0.1), (0.90005, 0.1), ("x", 0.1)):
         with pytest.raises(InputError, match="threshold"):
             Policy(automatic, person)
 
 
 def test_shares_are_in_the_open_interval_and_exact() -> None:
     assert share(0.29, "recall") == Fraction(29, 100)
-    for value in (0.0, 1.0, -0.1, 1.1, float("nan"), float("inf")):
+    for value in (0.0, 1.0, -0.1, 1.1, float("nan"), float("inf"), "0.8", None):
         with pytest.raises(InputError, match="recall must be a share between 0 and 1, without them"):
-            share(value, "recall")
+            share(value, "recall")  # type: ignore[arg-type]
     for options in ({}, {"recall": 0.9, "significance": 0.1}):
         with pytest.raises(InputError, match="Name one of recall, false_positive_share and significance"):
             Wanted(**options)

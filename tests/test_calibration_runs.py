@@ -12,12 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
-from worlds import colours, tiny_config, wordnet_part
+from worlds import calibrated_run, colours, tiny_config, wordnet_part
 
 import xmc
-from xmc.calibration.calibration import Calibration
 from xmc.calibration.checking import check, check_texts
 from xmc.cli import app
 from xmc.data.dataset import Dataset
@@ -37,12 +35,7 @@ def data() -> Dataset:
 @pytest.fixture(scope="module")
 def run(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that kept 450 queries aside, calibrated on them."""
-    directory = tmp_path_factory.mktemp("calibration") / "run"
-    xmc.train(data, tiny_config(epochs=6, calibration=KEPT), directory)
-    retriever = xmc.Retriever.load(directory)
-    xmc.calibrate(retriever, data, candidates=60)
-    retriever.save(directory, overwrite=True)
-    return directory
+    return calibrated_run(data, tmp_path_factory.mktemp("calibration") / "run", 60)
 
 
 @pytest.fixture
@@ -116,7 +109,9 @@ def test_guarantees_hold_on_test_queries(retriever: xmc.Retriever, data: Dataset
     assert inside.mean() == pytest.approx(found, abs=0.03)  # without the data set's filter
 
 
-def test_a_saved_calibration_is_the_same(run: Path, retriever: xmc.Retriever, data: Dataset, tmp_path: Path) -> None:
+def test_a_saved_calibration_is_the_same(
+    run: Path, retriever: xmc.Retriever, data: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     texts = test_texts(data)[:50]
     again = xmc.Retriever.load(run)
     fresh = xmc.calibrate(again, data, candidates=60)
@@ -135,18 +130,19 @@ def test_a_saved_calibration_is_the_same(run: Path, retriever: xmc.Retriever, da
     shutil.copytree(run, broken)
     file = broken / "calibration" / "calibration.safetensors"
     file.write_bytes(file.read_bytes()[:-4])
-    other = tmp_path / "other"
-    shutil.copytree(run / "calibration", other)
-    arrays = load_file(other / "calibration.safetensors")
-    save_file({**arrays, "weights": arrays["weights"][:2]}, other / "calibration.safetensors")
-    with pytest.raises(StoreError, match=r"cannot be read as a calibration .* calibrate again"):
-        Calibration.load(other)
     outdated = xmc.Retriever.load(tmp_path / "copy")
     assert outdated.calibration is not None
     weights = np.zeros((2, 2))
     object.__setattr__(outdated.calibration.probabilities, "weights", weights)
     outdated.save(tmp_path / "copy", overwrite=True)
     assert xmc.Retriever.load(tmp_path / "copy").calibration is None  # which can be calibrated again
+    assert "is of another version of xmc" in caplog.text
+    planted = tmp_path / "planted"
+    shutil.copytree(run, planted)
+    manifest = json.loads((planted / "manifest.json").read_text())
+    manifest["files"] = {name: one for name, one in manifest["files"].items() if not name.startswith("calibration/")}
+    (planted / "manifest.json").write_text(json.dumps(manifest))
+    assert xmc.Retriever.load(planted).calibration is None  # nobody vouches for these files
     with pytest.raises(StoreError, match=r"calibration\.safetensors has \d+ bytes where the manifest says"):
         xmc.Retriever.load(broken)
 
@@ -284,6 +280,9 @@ def test_too_little_to_learn_from_is_refused(run: Path, data: Dataset) -> None:
         xmc.calibrate(retriever, made(99, [0]), "test")
     with pytest.raises(DataError, match="has no query with a true label, so there is nothing to calibrate on"):
         xmc.calibrate(retriever, made(150, []), "test")
+    for seed in (2**63, -(2**64)):
+        with pytest.raises(InputError, match=r"seed must be a number of 64 bits, but is -?\d+"):
+            xmc.calibrate(retriever, data, seed=seed)
     for option, value in (("norm", 0.5), ("norm", float("nan")), ("label_dependency", -1.0), ("candidates", 0)):
         with pytest.raises(InputError, match=f"{option.replace('_', ' ')} must be at least"):
             xmc.calibrate(retriever, data, **{option: value})
@@ -317,7 +316,7 @@ def test_calls_that_cannot_be_answered(run: Path, data: Dataset, tmp_path: Path)
         retriever.p_values(texts, [["x"]])
     with pytest.raises(InputError, match="no label 'x' in this retriever"):
         retriever.p_values(texts[:1], [["x"]])
-    with pytest.raises(InputError, match="not calibrated, so there is nothing to check"):
+    with pytest.raises(InputError, match="not calibrated; `xmc calibrate`"):
         check(retriever.exact(), data)
     assert retriever.predict_sets([], recall=0.5) == retriever.predict_sets([], significance=0.1) == []
 
@@ -342,8 +341,10 @@ def test_what_has_moved_is_said(run: Path, data: Dataset) -> None:
     same = check_texts(retriever, texts)
     assert same.holds
     assert "without labels no more can be said" in same.sentences()[0]
-    with pytest.raises(DataError, match="a check needs at least 100"):
+    with pytest.raises(DataError, match="There are 50 queries to check by; at least 100 are needed"):
         check(retriever, made(texts[:50], lists[:50]))
+    with pytest.raises(DataError, match="There are 2 queries to check by; at least 100 are needed"):
+        check_texts(retriever, texts[:2])
 
 
 def test_the_command(run: Path, data: Dataset, tmp_path: Path) -> None:

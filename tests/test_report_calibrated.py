@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from plotly.offline import get_plotlyjs
-from worlds import tiny_config, wordnet_part
+from worlds import calibrated_run, wordnet_part
 
 import xmc
 from xmc.calibration.checking import check
@@ -31,12 +31,7 @@ def data() -> Dataset:
 @pytest.fixture(scope="module")
 def directory(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that is calibrated on training queries that it kept aside."""
-    directory = tmp_path_factory.mktemp("calibrated") / "aside"
-    xmc.train(data, tiny_config(epochs=5, calibration=0.3), directory)
-    retriever = xmc.Retriever.load(directory)
-    xmc.calibrate(retriever, data, candidates=CANDIDATES)
-    retriever.save(directory, overwrite=True)
-    return directory
+    return calibrated_run(data, tmp_path_factory.mktemp("calibrated") / "aside", CANDIDATES)
 
 
 def measured(run: ReportedRun, task: Task) -> Measured:

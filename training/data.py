@@ -7,11 +7,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 
 from xmc.config import TrainConfig
-from xmc.data.dataset import Dataset, Split
+from xmc.data.dataset import Dataset, Split, pairs_of_rows
 from xmc.data.held_out import uses_of_queries
 from xmc.data.images import RaggedImages
 from xmc.data.token_cache import cached_tokens
@@ -51,8 +50,7 @@ def prepare(dataset: Dataset, config: TrainConfig, model: DualEncoder) -> Traini
     training, filtered = every, dataset.filter("train")
     if len(uses.training) < len(every):
         training = every.take(uses.training)
-        filtered = filtered[np.isin(filtered[:, 0], uses.training)]
-        filtered = np.stack([np.searchsorted(uses.training, filtered[:, 0]), filtered[:, 1]], axis=1)
+        filtered = pairs_of_rows(filtered, uses.training)
     if len(uses.validation):
         validation = every.take(uses.validation)
     if not len(training) or not len(dataset.labels):

@@ -15,6 +15,7 @@ from xmc.data.dataset import Dataset, Split
 from xmc.errors import DataError
 from xmc.labels import LabelTable
 from xmc.metrics import NO_PREDICTION, UNKNOWN_LABEL, Metrics, evaluate_predictions
+from xmc.ranking import most_filtered
 from xmc.retriever import Retriever
 
 __all__ = ["KS", "RECALL_KS", "Evaluation", "compare", "dataset_rows", "evaluate", "evaluate_split"]
@@ -74,14 +75,11 @@ def evaluate_split(
     filter_pairs: npt.NDArray[np.int64] | None = None,
 ) -> Evaluation:
     """As `evaluate`, for queries that are not a split of the data set by name (a held-out part of train)."""
-    most_filtered = 0
-    if filter_pairs is not None and len(filter_pairs):
-        most_filtered = int(np.bincount(filter_pairs[:, 0]).max())
     texts = pc.fill_null(split.texts, "").to_pylist()
     labels = retriever.labels
     images = retriever.model.query_encoder.images_of(split.images)
     start = time.perf_counter()
-    ids, scores = retriever.search(texts, max(*KS, *RECALL_KS) + most_filtered, images=images)
+    ids, scores = retriever.search(texts, max(*KS, *RECALL_KS) + most_filtered(filter_pairs), images=images)
     seconds = time.perf_counter() - start
     rows = dataset_rows(labels, dataset)[labels.rows_of_ids(ids)] if ids.size else ids
     metrics = compare(rows, scores, dataset, split, training, filter_pairs, KS, RECALL_KS)

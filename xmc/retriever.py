@@ -17,10 +17,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import yaml
 
-from xmc.calibration.calibration import DIRECTORY as CALIBRATION
-from xmc.calibration.calibration import Calibration
+from xmc.calibration.calibration import Calibration, require_calibration
 from xmc.calibration.search import CalibratedSearch
 from xmc.config import TrainConfig
+from xmc.data.dataset import ContentHash
 from xmc.data.embeddings import read_embeddings, write_embeddings
 from xmc.data.images import Images, RaggedImages
 from xmc.encoders.base import Encoder, Side
@@ -228,17 +228,16 @@ class Retriever(CalibratedSearch):
         """What names the labels, with their texts and order, and the index's design: it changes where any of these does."""
         labels, index = self._state.labels, self._state.index
         design = [index.kind, getattr(index, "factory", ""), getattr(index, "parameters", {}), index.rescore]
-        digest = sha256(json.dumps(design).encode() + labels.ids.tobytes())
-        for text in labels.texts.to_pylist():
-            digest.update((text or "").encode() + b"\0")
-        return digest.hexdigest()
+        content = ContentHash()
+        content.update(labels.table.select(["id", "text"]))
+        return sha256(json.dumps(design).encode() + content.hexdigest().encode()).hexdigest()
 
     def fits_calibration(self) -> bool:
         """Whether labels and index are those that calibration is about; a warning is logged once where they are not.
 
         Raises InputError for a retriever that is not calibrated.
         """
-        calibration, state = self._calibration(), self._state
+        calibration, state = require_calibration(self.calibration), self._state
         before = self._fitting
         if before is not None and before[0] is calibration and (before[1] is state or not before[2]):
             return before[2]  # changes are not taken back
@@ -394,7 +393,7 @@ class Retriever(CalibratedSearch):
                 write_embeddings([self.tuning_queries], self.model.dimension, temporary / TUNING_QUERIES)
                 index.save(temporary / "index", source=_fingerprint(_digests(temporary)))
                 if self.calibration is not None:
-                    self.calibration.save(temporary / CALIBRATION)
+                    self.calibration.save(temporary)
 
     def export_sentence_transformers(
         self, directory: str | Path, tower: Side | None = None, overwrite: bool = False
@@ -435,11 +434,7 @@ class Retriever(CalibratedSearch):
             run = cls(model, labels, index, config, metrics, queries)
         except InputError as error:
             raise StoreError(f"The run {directory} holds parts of several runs: {error}") from error
-        if (directory / CALIBRATION).is_dir():
-            try:
-                run.calibration = Calibration.load(directory / CALIBRATION)
-            except StoreError as error:  # whole, as the manifest says, but of another version: the run is good without
-                logger.warning("%s", error)
+        run.calibration = Calibration.load(directory, manifest)
         return run
 
     def _embedded(self, state: _State, queries: Any, images: Images | None) -> Embeddings:

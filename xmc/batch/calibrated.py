@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from xmc.batch.rows import Rows
-from xmc.calibration.calibration import DIRECTORY, Calibration
+from xmc.calibration.calibration import Calibration, require_calibration
 from xmc.calibration.decisions import Policy
 from xmc.calibration.risk import share
 from xmc.calibration.sets import Scored, Wanted
@@ -22,7 +22,7 @@ from xmc.errors import InputError
 from xmc.labels import LabelTable
 from xmc.store import read_manifest
 
-__all__ = ["LISTED_SETS", "CalibratedColumns", "read_calibration", "require_calibration"]
+__all__ = ["LISTED_SETS", "CalibratedColumns", "read_calibration"]
 
 LISTED_SETS = 20
 """Of a region of label sets no more are written; how many there are is written beside them."""
@@ -105,7 +105,7 @@ class CalibratedColumns:
         if self.decide is not None:
             columns.append(map(self.decide.decisions, probabilities))
         if self._significance is not None:
-            regions = scored.regions(calibration, self._significance, LISTED_SETS, labels.uids_of)
+            regions = scored.regions(calibration.powerset, self._significance, LISTED_SETS, labels.uids_of)
             columns += [[one.sets for one in regions], [one.p_values for one in regions]]
             columns += [[_float(one.count) for one in regions]]
             columns += [[one.confidence for one in regions], [one.credibility for one in regions]]
@@ -122,19 +122,8 @@ class CalibratedColumns:
 
 def read_calibration(run: str | Path) -> Calibration:
     """That of a run, without the rest of it. StoreError where there is no run, InputError for one that is not calibrated."""
-    read_manifest(Path(run), "run", verify=False)
-    directory = Path(run) / DIRECTORY
-    return require_calibration(Calibration.load(directory) if directory.is_dir() else None, run)
-
-
-def require_calibration(calibration: Calibration | None, run: str | Path) -> Calibration:
-    """The calibration. InputError where a run has none."""
-    if calibration is None:
-        raise InputError(
-            f"The run {run} is not calibrated, so it has no probabilities, sets or decisions; `xmc calibrate`, or "
-            f"xmc.calibrate, does it."
-        )
-    return calibration
+    calibration = Calibration.load(Path(run), read_manifest(Path(run), "run", verify=False))
+    return require_calibration(calibration, f"The run {run}")
 
 
 def _parsed(kind: type[T], option: str, text: str, form: str) -> T:

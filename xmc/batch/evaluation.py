@@ -18,6 +18,7 @@ from xmc.data.dataset import Dataset
 from xmc.errors import DataError, StoreError
 from xmc.evaluation import KS, RECALL_KS, compare
 from xmc.metrics import NO_PREDICTION, UNKNOWN_LABEL, Metrics
+from xmc.ranking import most_filtered
 
 __all__ = ["WrittenEvaluation", "evaluate_files", "is_predictions"]
 
@@ -87,7 +88,7 @@ def evaluate_files(predictions: str | Path, dataset: Dataset, split: str = "test
     rows[places] = pc.fill_null(labels.cast(pa.int64()), UNKNOWN_LABEL).to_numpy()
     scores[places] = pc.list_flatten(lists["scores"]).to_numpy()
     pairs = dataset.filter(split)
-    filtered = int(np.bincount(pairs[:, 0]).max()) if len(pairs) else 0
+    filtered = most_filtered(pairs)
     training = dataset.split("train") if "train" in dataset.splits else None
     ks = tuple(k for k in KS if k <= longest)
     recall_ks = tuple(k for k in RECALL_KS if k <= longest) or (longest,)

@@ -9,12 +9,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from xmc.batch.calibrated import CalibratedColumns, read_calibration, require_calibration
+from xmc.batch.calibrated import CalibratedColumns, read_calibration
 from xmc.batch.job import run_job
 from xmc.batch.options import JobOptions
 from xmc.batch.search import LabelSearch, load_search
 from xmc.batch.summary import Summary
 from xmc.batch.work import Chunk, Work, WorkSpecification, encode, run_fingerprint, spread, tokenise
+from xmc.calibration.calibration import require_calibration
 from xmc.calibration.decisions import Policy
 from xmc.calibration.sets import Wanted
 from xmc.errors import InputError
@@ -88,7 +89,9 @@ class Prediction(WorkSpecification):
 class _Predicting(Work):
     def __init__(self, search: LabelSearch, asked: Prediction) -> None:
         self._search, self._asked = search, asked
-        self._calibration = require_calibration(search.calibration, asked.run) if asked.calibrated else None
+        self._calibration = (
+            require_calibration(search.calibration, f"The run {asked.run}") if asked.calibrated else None
+        )
         model = search.model
         self.device, self.dimension = next(model.parameters()).device, model.dimension
         self._uids = search.labels.uids.combine_chunks()

@@ -18,9 +18,9 @@ from xmc.calibration.powerset import fit_powerset, require_nonconformity
 from xmc.calibration.probabilities import Floats
 from xmc.calibration.queries import AsideQueries, queries_to_calibrate_on
 from xmc.calibration.reliability import reliability_by_group, reliability_by_rank
-from xmc.calibration.risk import RECALLS, false_positive_thresholds, miss_thresholds, set_sizes
+from xmc.calibration.risk import RECALLS, false_positive_thresholds, miss_thresholds, set_sizes, share
 from xmc.data.dataset import Dataset
-from xmc.errors import DataError, InputError
+from xmc.errors import DataError, InputError, require_package
 from xmc.indexes.checks import require_count
 from xmc.retriever import Retriever
 
@@ -47,7 +47,7 @@ def calibrate(
 
     split: of the data set. "calibration" is its split of that name, or the training queries that training kept aside (see
         TrainConfig.calibration).
-    candidates: labels that are looked at for each query; true labels beyond them count as missed.
+    candidates: labels that are looked at for each query, at most all; true labels beyond them count as missed.
     norm, label_dependency: of the nonconformity of label sets, see xmc.calibration.powerset.Powerset.
     seed: which half of the queries, by their uids, the probabilities are fitted on; thresholds come from the other half.
 
@@ -60,7 +60,11 @@ def calibrate(
     """
     if require_count(candidates, "candidates") < 1:
         raise InputError(f"candidates must be at least 1, but is {candidates}.")
+    if not -(2**63) <= seed < 2**63:
+        raise InputError(f"seed must be a number of 64 bits, but is {seed}.")
     require_nonconformity(norm, label_dependency)
+    candidates = min(candidates, len(retriever))
+    require_package("sklearn", "Calibration fits models of probability", "scikit-learn")
     aside = queries_to_calibrate_on(retriever, dataset, split)
     seen = _seen_sets(retriever, dataset, aside) if label_dependency else None
     groups = groups_of_labels(retriever, dataset, aside.training)
@@ -74,7 +78,7 @@ def calibrate(
     sizes = {
         f"recall={recall}": set_sizes(probabilities, held_out, threshold)
         for recall in RECALLS
-        if not np.isnan(threshold := misses.values[round((1 - recall) * (len(misses.values) - 1))])
+        if not np.isnan(threshold := misses.at(1 - share(recall, "recall")))
     }
     own_ids: list[list[int]] = [[]] * len(held_out)
     if label_dependency:
@@ -146,9 +150,7 @@ def _seen_sets(retriever: Retriever, dataset: Dataset, aside: AsideQueries) -> L
         raise DataError(
             f"Label dependency is learned from training queries, and {dataset.name!r} has no split 'train'; leave it at 0."
         )
-    sets = true_ids(retriever, dataset, aside.training, np.zeros((0, 2), np.int64))
-    ids = np.array([label for own in sets for label in own], np.int64)
-    return LabelSets(np.cumsum([0, *map(len, sets)]).astype(np.int64), ids)
+    return LabelSets.of(true_ids(retriever, dataset, aside.training, np.zeros((0, 2), np.int64)))
 
 
 def _thinned(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

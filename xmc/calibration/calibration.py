@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,9 +21,11 @@ from xmc.calibration.powerset import Powerset
 from xmc.calibration.probabilities import Probabilities
 from xmc.calibration.reliability import Reliability
 from xmc.calibration.risk import SetSizes, Thresholds
-from xmc.errors import StoreError
+from xmc.errors import InputError
 
-__all__ = ["DIRECTORY", "Calibration", "Source"]
+__all__ = ["Calibration", "Source", "require_calibration"]
+
+logger = logging.getLogger("xmc.calibration")
 
 DIRECTORY = "calibration"
 VALUES, ARRAYS = "calibration.json", "calibration.safetensors"
@@ -92,8 +96,9 @@ class Calibration:
             "sizes": {level: asdict(sizes) for level, sizes in self.sizes.items()},
         }
 
-    def save(self, directory: Path) -> None:
-        """Write the files into a folder of a run that is being written, whose manifest then lists them."""
+    def save(self, run: Path) -> None:
+        """Write the files into a run that is being written, whose manifest then lists them."""
+        directory = run / DIRECTORY
         directory.mkdir()
         (directory / VALUES).write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
         arrays: dict[str, npt.NDArray[Any]] = {
@@ -113,34 +118,50 @@ class Calibration:
         save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, directory / ARRAYS)
 
     @classmethod
-    def load(cls, directory: Path) -> Calibration:
-        """What `save` wrote. StoreError where it is something else."""
+    def load(cls, run: Path, manifest: Mapping[str, Any]) -> Calibration | None:
+        """What `save` wrote into a run; None where its manifest lists no such files, which are then not looked at.
+
+        Nor where they are of another version, whose run is good without; a warning says so.
+        """
+        directory = run / DIRECTORY
+        if not all(f"{DIRECTORY}/{name}" in manifest["files"] for name in (VALUES, ARRAYS)):
+            return None
         try:
-            values = json.loads((directory / VALUES).read_text(encoding="utf-8"))
-            if values["format"] != FORMAT:
-                raise StoreError(f"{directory} is of format {values['format']}, not {FORMAT}; calibrate again.")
-            arrays = load_file(directory / ARRAYS)
-            knots = tuple(arrays[f"knots.{band}"] for band in range(sum(name.startswith("knots.") for name in arrays)))
-            sets = LabelSets(arrays["sets.offsets"], arrays["sets.ids"]) if "sets.ids" in arrays else None
-            queries = values["queries"]
-            return cls(
-                source=Source(**values["source"]),
-                candidates=int(values["candidates"]),
-                groups=arrays["groups"],
-                probabilities=Probabilities(
-                    float(values["temperature"]), arrays["intercepts"], arrays["weights"], knots
-                ),
-                brier=values["brier"],
-                reliability=tuple(Reliability.from_dict(one) for one in values["reliability"]),
-                by_frequency=tuple(Reliability.from_dict(one) for one in values["by_frequency"]),
-                misses=Thresholds(arrays["misses"], int(queries["misses"])),
-                false_positives=Thresholds(arrays["false_positives"], int(queries["false_positives"])),
-                powerset=Powerset(
-                    float(values["powerset"]["norm"]), arrays["powerset"], float(values["powerset"]["dependency"]), sets
-                ),
-                histogram=Histogram(arrays["histogram.candidates"], arrays["histogram.true"], **values["histogram"]),
-                scores=arrays["scores"],
-                sizes={level: SetSizes(**sizes) for level, sizes in values["sizes"].items()},
-            )
+            return cls._read(directory)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-            raise StoreError(f"{directory} cannot be read as a calibration ({error!r}); calibrate again.") from error
+            logger.warning("%s is of another version of xmc (%r); calibrate again", directory, error)
+            return None
+
+    @classmethod
+    def _read(cls, directory: Path) -> Calibration:
+        values = json.loads((directory / VALUES).read_text(encoding="utf-8"))
+        if values["format"] != FORMAT:
+            raise ValueError(f"format {values['format']}")
+        arrays = load_file(directory / ARRAYS)
+        knots = tuple(arrays[f"knots.{band}"] for band in range(sum(name.startswith("knots.") for name in arrays)))
+        sets = LabelSets(arrays["sets.offsets"], arrays["sets.ids"]) if "sets.ids" in arrays else None
+        queries = values["queries"]
+        return cls(
+            source=Source(**values["source"]),
+            candidates=int(values["candidates"]),
+            groups=arrays["groups"],
+            probabilities=Probabilities(float(values["temperature"]), arrays["intercepts"], arrays["weights"], knots),
+            brier=values["brier"],
+            reliability=tuple(Reliability.from_dict(one) for one in values["reliability"]),
+            by_frequency=tuple(Reliability.from_dict(one) for one in values["by_frequency"]),
+            misses=Thresholds(arrays["misses"], int(queries["misses"])),
+            false_positives=Thresholds(arrays["false_positives"], int(queries["false_positives"])),
+            powerset=Powerset(
+                float(values["powerset"]["norm"]), arrays["powerset"], float(values["powerset"]["dependency"]), sets
+            ),
+            histogram=Histogram(arrays["histogram.candidates"], arrays["histogram.true"], **values["histogram"]),
+            scores=arrays["scores"],
+            sizes={level: SetSizes(**sizes) for level, sizes in values["sizes"].items()},
+        )
+
+
+def require_calibration(calibration: Calibration | None, name: str = "This run") -> Calibration:
+    """The calibration. InputError, with the name of the run, where it has none."""
+    if calibration is None:
+        raise InputError(f"{name} is not calibrated; `xmc calibrate`, or xmc.calibrate, does it.")
+    return calibration

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from xmc.calibration.calibration import Calibration
+from xmc.calibration.calibration import require_calibration
 from xmc.calibration.drift import Check, Drift, check_coverage, check_recall, check_scores
 from xmc.calibration.gather import gather, true_ids
 from xmc.calibration.queries import LEAST_QUERIES
 from xmc.data.dataset import Dataset
-from xmc.errors import DataError, InputError
+from xmc.errors import DataError
 from xmc.retriever import Retriever
 
 __all__ = ["Checked", "check", "check_texts"]
@@ -62,12 +62,9 @@ def check(retriever: Retriever, dataset: Dataset, split: str = "test") -> Checke
 
     Raises InputError for a retriever that is not calibrated, DataError for fewer than 100 queries, or none with a true label.
     """
-    calibration = _calibration(retriever)
+    calibration = require_calibration(retriever.calibration)
     queries, filtered = dataset.split(split), dataset.filter(split)
-    if len(queries) < LEAST_QUERIES:
-        raise DataError(
-            f"The split {split!r} of {dataset.name!r} has {len(queries)} queries; a check needs at least {LEAST_QUERIES}."
-        )
+    _require_enough(len(queries))
     judged = gather(
         retriever, dataset, queries, filtered, calibration.candidates, calibration.groups, calibration.source.seed
     )
@@ -91,14 +88,14 @@ def check(retriever: Retriever, dataset: Dataset, split: str = "test") -> Checke
 def check_texts(retriever: Retriever, texts: Sequence[str]) -> Checked:
     """Test whether queries without labels have moved.
 
-    Raises InputError for a retriever that is not calibrated, DataError without texts.
+    Raises InputError for a retriever that is not calibrated, DataError for fewer than 100 texts.
     """
-    calibration = _calibration(retriever)
+    calibration = require_calibration(retriever.calibration)
+    _require_enough(len(texts))
     ids, scores = retriever.search(list(texts), 1)
     return Checked((), check_scores(calibration, calibration.candidates_of(ids, np.asarray(scores, np.float32))))
 
 
-def _calibration(retriever: Retriever) -> Calibration:
-    if retriever.calibration is None:
-        raise InputError("This run is not calibrated, so there is nothing to check; `xmc calibrate` it first.")
-    return retriever.calibration
+def _require_enough(queries: int) -> None:
+    if queries < LEAST_QUERIES:
+        raise DataError(f"There are {queries:,} queries to check by; at least {LEAST_QUERIES} are needed.")

@@ -29,8 +29,9 @@ class Policy:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if not (0 <= value <= 1 and abs(value * STEPS - round(value * STEPS)) < 1e-6):
-                raise InputError(f"The threshold {name} must be a whole thousandth between 0 and 1, but is {value}.")
+            number = isinstance(value, (int, float, np.number)) and 0 <= value <= 1
+            if not number or abs(value * STEPS - round(value * STEPS)) >= 1e-6:
+                raise InputError(f"The threshold {name} must be a whole thousandth between 0 and 1, but is {value!r}.")
         if self.person > self.automatic:
             raise InputError(f"The threshold person, {self.person}, must not be above automatic, {self.automatic}.")
 

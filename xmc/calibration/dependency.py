@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -13,20 +14,26 @@ from scipy.sparse import csc_matrix, csr_matrix
 __all__ = ["LabelSets"]
 
 
+@dataclass(frozen=True)
 class LabelSets:
-    """The label sets of training. distance(Y) = min over them of |Y Δ T|, the Hamming distance to the nearest.
+    """The label sets of training, each once. distance(Y) = min over them of |Y Δ T|, the Hamming distance to the nearest.
 
     A set of labels that were seen together costs nothing; each label too many or too few for that costs 1. As a penalty of
     conformal prediction: Katsios & Papadopoulos, "Incorporating structural penalties in multi-label conformal prediction"
     (2025).
+
+    offsets int64 [sets + 1], and ids int64 of the labels of one set after the other.
     """
 
-    def __init__(self, offsets: npt.NDArray[np.int64], ids: npt.NDArray[np.int64]) -> None:
-        """offsets [sets + 1] and label ids, of one set after the other; a set given twice is kept once."""
-        sets = {tuple(sorted(ids[first:end].tolist())) for first, end in pairwise(offsets.tolist())}
-        ordered = sorted(sets)
-        self.ids = np.array([label for one in ordered for label in one], np.int64)
-        self.offsets = np.cumsum([0, *map(len, ordered)]).astype(np.int64)
+    offsets: npt.NDArray[np.int64]
+    ids: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, sets: Iterable[Iterable[int]]) -> LabelSets:
+        """Of label ids."""
+        ordered = sorted({tuple(sorted(one)) for one in sets})
+        ids = np.fromiter(chain.from_iterable(ordered), np.int64)
+        return cls(np.cumsum([0, *map(len, ordered)]).astype(np.int64), ids)
 
     @cached_property
     def _by_label(self) -> tuple[npt.NDArray[np.int64], csc_matrix]:

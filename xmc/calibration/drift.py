@@ -135,10 +135,10 @@ def check_recall(calibration: Calibration, probabilities: Floats, judged: Judged
 
 def check_scores(calibration: Calibration, candidates: Candidates) -> Drift:
     """Whether queries, labelled or not, have moved. DataError without any candidates."""
-    best = candidates.scores[:, 0] if candidates.scores.shape[1] else np.zeros(0, np.float32)
+    best = candidates.scores[:, :1]
     best = best[np.isfinite(best)]
     if not len(best):
-        raise DataError("There are no queries with candidates to check.")
+        raise DataError("No label was found for any query, so there is nothing to check.")
     test = stats.ks_2samp(calibration.scores, best)
     before, now = float(np.median(calibration.scores)), float(np.median(best))
     return Drift(len(best), float(test.statistic), float(test.pvalue), before, now)

@@ -22,7 +22,6 @@ from xmc.calibration.probabilities import (
     evidence,
     log_normaliser,
 )
-from xmc.errors import require_package
 
 __all__ = ["FOLDS", "Choice", "choose_probabilities", "fit_probabilities"]
 
@@ -49,9 +48,8 @@ class Choice:
 def choose_probabilities(judged: JudgedCandidates, temperature: float, by_frequency: bool) -> Choice:
     """Fit on all queries the method that has the lowest Brier score in cross-validation, over queries by their draws.
 
-    by_frequency: whether models that know frequency groups are tried too. DependencyError without scikit-learn.
+    by_frequency: whether models that know frequency groups are tried too. Needs scikit-learn.
     """
-    require_package("sklearn", "Calibration fits by scikit-learn", "scikit-learn")
     from threadpoolctl import threadpool_limits  # comes with scikit-learn
 
     # Fits are of some 100,000 numbers, for which several libraries' threads wait for each other longer than they compute.
@@ -78,20 +76,18 @@ def _chosen(judged: JudgedCandidates, temperature: float, by_frequency: bool) ->
             for isotonic, error in enumerate(_squared_errors((platt, _stepped(platt, training)), testing)):
                 errors[bool(isotonic), groups] += error
     brier = {_name(*method): error / max(tested, 1) for method, error in errors.items()}
-    best = min(errors, key=lambda method: errors[method])
-    chosen = _platt(queries, temperature, best[1])
-    logger.info("probabilities by %s; held-out Brier scores %s", _name(*best), brier)
-    return Choice(_stepped(chosen, queries) if best[0] else chosen, brier)
+    isotonic, groups = min(errors, key=lambda method: errors[method])
+    logger.info("probabilities by %s; held-out Brier scores %s", _name(isotonic, groups), brier)
+    return Choice(fit_probabilities(queries.judged, temperature, isotonic, groups), brier)
 
 
-def fit_probabilities(judged: JudgedCandidates, temperature: float, by_frequency: bool) -> Probabilities:
-    """The logistic model, on the candidates of these queries."""
-    return _platt(_Queries.of(judged, temperature), temperature, by_frequency)
-
-
-def with_steps(platt: Probabilities, judged: JudgedCandidates) -> Probabilities:
-    """The same sums through an isotonic function of each band."""
-    return _stepped(platt, _Queries.of(judged, platt.temperature))
+def fit_probabilities(
+    judged: JudgedCandidates, temperature: float, isotonic: bool, by_frequency: bool
+) -> Probabilities:
+    """One model, on the candidates of these queries, in the order of their draws where they are too many for a band."""
+    queries = _Queries.of(judged, temperature)
+    platt = _platt(queries, temperature, by_frequency)
+    return _stepped(platt, queries) if isotonic else platt
 
 
 @dataclass(frozen=True)

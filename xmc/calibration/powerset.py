@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
+from typing import Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,32 +17,39 @@ from xmc.calibration.probabilities import Floats, blocks
 from xmc.calibration.subsets import count_subsets, subsets_by_cost
 from xmc.errors import InputError
 
-__all__ = ["UNIT", "PlaceRegion", "Powerset", "fit_powerset", "require_nonconformity", "true_costs"]
+__all__ = ["UNIT", "Powerset", "Region", "fit_powerset", "require_nonconformity", "true_costs"]
 
 UNIT = 1_024
 """Costs are whole numbers of so many to one, which is what lets regions be counted exactly."""
 EXPLORED = 2_000
 """With label dependency no more sets than so are looked at for one query."""
 Ids = Sequence[int]
+T = TypeVar("T")
+U = TypeVar("U")
 
 
 @dataclass(frozen=True)
-class PlaceRegion:
-    """A region of label sets, as places of candidates.
+class Region(Generic[T]):
+    """The label sets of a query that are not refused at a significance; of uids, where a retriever gives it.
 
-    sets: the first ones, the most conforming first, and scores: their nonconformities. count: of all sets of candidates in the
-    region; at_most: the same, but where label dependency left sets unexplored, a number that `count` is not above.
-    counts: of the sets of candidates that stay in the region with 0, 1, 2, ... true labels that are no candidates.
-    confidence, credibility: of the first set.
+    sets: the first ones, the most conforming first; an empty list is the set of no labels. p_values: theirs.
+    count: how many sets of candidates the region has, listed or not; `at_most` is the same, except where label dependency left
+    sets unexplored. counts: how many stay in it with 0, 1, 2, ... further true labels that are no candidates.
+    confidence: 1 - the second highest p-value; credibility: the p-value of the most conforming set, even where that is refused.
     """
 
-    sets: tuple[tuple[int, ...], ...]
-    p_values: tuple[float, ...]
+    sets: list[list[T]]
+    p_values: list[float]
     count: int
     at_most: int
     counts: tuple[int, ...]
     confidence: float
     credibility: float
+
+    def named(self: Region[int], names: Sequence[U]) -> Region[U]:
+        """The same, of sets of places, with the name of each place."""
+        values = {**vars(self), "sets": [[names[place] for place in places] for places in self.sets]}
+        return Region(**values)
 
 
 @dataclass(frozen=True)
@@ -97,8 +105,8 @@ class Powerset:
 
     def region(
         self, probabilities: Floats, ids: npt.NDArray[np.int64], significance: Fraction, limit: int
-    ) -> PlaceRegion:
-        """The region of a query with candidates `ids` [K] of such probabilities [K]; `limit` sets are listed at most."""
+    ) -> Region[int]:
+        """The region of a query with candidates `ids` [K] of such probabilities [K]: sets of their places, `limit` at most."""
         threshold = self.threshold(significance)
         outside, inside = self.costs(probabilities)
         likely = frozenset(np.flatnonzero(inside < outside).tolist())
@@ -116,9 +124,9 @@ class Powerset:
             at_most = counts[0] if complete else count_subsets(start.flips, [budget])[0]
             second = min([score for score, _ in found[1:2]], default=np.inf)
         listed = [one for one in found[:limit] if one[0] <= threshold]
-        return PlaceRegion(
-            sets=tuple(places for _, places in listed),
-            p_values=tuple(self.p_value(score) for score, _ in listed),
+        return Region(
+            sets=[list(places) for _, places in listed],
+            p_values=[self.p_value(score) for score, _ in listed],
             count=counts[0],
             at_most=at_most,
             counts=tuple(counts),

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from pyarrow import compute as pc
 
-from xmc.data.dataset import Dataset, Split
+from xmc.data.dataset import Dataset, Split, pairs_of_rows
 from xmc.data.held_out import uses_of_queries
 from xmc.errors import DataError
 from xmc.retriever import Retriever
@@ -52,9 +52,7 @@ def queries_to_calibrate_on(retriever: Retriever, dataset: Dataset, split: str) 
         if uses is None or training is None or not len(uses.calibration):
             raise DataError(_nothing_aside(dataset, same, config.calibration))
         queries = training.take(uses.calibration)
-        pairs = dataset.filter("train")
-        pairs = pairs[np.isin(pairs[:, 0], uses.calibration)]
-        filtered = np.stack([np.searchsorted(uses.calibration, pairs[:, 0]), pairs[:, 1]], axis=1)
+        filtered = pairs_of_rows(dataset.filter("train"), uses.calibration)
     else:
         if split == "train" and (same or trained.get("dataset") == dataset.name):
             raise DataError(

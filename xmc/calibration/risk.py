@@ -143,7 +143,6 @@ def set_sizes(probabilities: Floats, judged: JudgedCandidates, threshold: float)
 
 def share(value: float, name: str) -> Fraction:
     """A number in (0, 1), as it is written. InputError for another."""
-    number = Fraction(str(float(value))) if np.isfinite(value) else Fraction(2)
-    if not 0 < number < 1:
-        raise InputError(f"{name} must be a share between 0 and 1, without them, but is {value}.")
-    return number
+    if not isinstance(value, (int, float, np.number)) or not 0 < value < 1:
+        raise InputError(f"{name} must be a share between 0 and 1, without them, but is {value!r}.")
+    return Fraction(str(float(value)))

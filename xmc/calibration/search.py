@@ -9,10 +9,11 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from xmc.calibration.calibration import Calibration
+from xmc.calibration.calibration import Calibration, require_calibration
 from xmc.calibration.decisions import Decision, Policy
+from xmc.calibration.powerset import Region
 from xmc.calibration.risk import share
-from xmc.calibration.sets import LabelSet, Region, Scored, Wanted
+from xmc.calibration.sets import LabelSet, Scored, Wanted
 from xmc.data.images import Images
 from xmc.errors import InputError
 from xmc.indexes.checks import require_count
@@ -50,7 +51,7 @@ class CalibratedSearch(ABC):
         Raises InputError as `predict`, for a retriever that is not calibrated (see xmc.calibrate), and for more labels than
         calibration looked at.
         """
-        calibration = self._calibration()
+        calibration = require_calibration(self.calibration)
         if k > calibration.candidates:
             raise InputError(f"k must be at most the {calibration.candidates} candidates of calibration, but is {k}.")
         labels, scored = self._scored(queries, images)
@@ -65,7 +66,7 @@ class CalibratedSearch(ABC):
         significance: float,
         limit: int = 100,
         images: Images | None = None,
-    ) -> list[Region]: ...
+    ) -> list[Region[str]]: ...
 
     @overload
     def predict_sets(
@@ -86,7 +87,7 @@ class CalibratedSearch(ABC):
         significance: float | None = None,
         limit: int = 100,
         images: Images | None = None,
-    ) -> list[LabelSet] | list[Region]:
+    ) -> list[LabelSet] | list[Region[str]]:
         """Label sets with a guarantee, for queries that are exchangeable with those of calibration. Name one of:
 
         recall: a set of labels for each query that in the mean holds at least this share of a query's true labels, also of
@@ -98,14 +99,14 @@ class CalibratedSearch(ABC):
         See xmc.calibration.risk.Thresholds and xmc.calibration.powerset.Powerset. Raises InputError as `predict_proba`, for
         shares that are not in (0, 1), and for those that candidates or calibration queries are too few for.
         """
-        calibration = self._calibration()
+        calibration = require_calibration(self.calibration)
         wanted = Wanted(recall, false_positive_share, significance)
         threshold = None if significance is not None else wanted.threshold(calibration)
         labels, scored = self._scored(queries, images)
         if threshold is not None:
             return scored.sets(threshold, labels.uids_of)
         level = share(significance or 0.0, "significance")
-        return scored.regions(calibration, level, require_count(limit, "limit"), labels.uids_of)
+        return scored.regions(calibration.powerset, level, require_count(limit, "limit"), labels.uids_of)
 
     def decide(
         self,
@@ -135,7 +136,7 @@ class CalibratedSearch(ABC):
 
         Raises InputError as `predict_proba`, for uids that are not there, and for more or fewer sets than queries.
         """
-        calibration = self._calibration()
+        calibration = require_calibration(self.calibration)
         labels, scored = self._scored(queries, images)
         if len(label_sets) != len(scored.ids):
             raise InputError(
@@ -146,12 +147,7 @@ class CalibratedSearch(ABC):
 
     def _scored(self, queries: Sequence[str | Query] | Embeddings, images: Images | None) -> tuple[LabelTable, Scored]:
         """The candidates of queries, with their probabilities."""
-        calibration = self._calibration()
+        calibration = require_calibration(self.calibration)
         self.fits_calibration()
         labels, ids, scores = self._candidates(queries, images, calibration.candidates)
         return labels, Scored(ids, calibration.probabilities(calibration.candidates_of(ids, scores)))
-
-    def _calibration(self) -> Calibration:
-        if self.calibration is None:
-            raise InputError("This run is not calibrated; `xmc calibrate`, or xmc.calibrate, does it.")
-        return self.calibration

@@ -11,12 +11,12 @@ import numpy.typing as npt
 
 from xmc.calibration.calibration import Calibration
 from xmc.calibration.decisions import Decision, Policy
-from xmc.calibration.powerset import UNIT, Powerset
+from xmc.calibration.powerset import UNIT, Powerset, Region
 from xmc.calibration.probabilities import Floats
 from xmc.calibration.risk import share
 from xmc.errors import InputError
 
-__all__ = ["LabelSet", "Region", "Scored", "Wanted"]
+__all__ = ["LabelSet", "Scored", "Wanted"]
 
 Uids = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.object_]]
 
@@ -31,25 +31,6 @@ class LabelSet:
     labels: list[str]
     probabilities: npt.NDArray[np.float32]
     whole: bool
-
-
-@dataclass(frozen=True)
-class Region:
-    """The label sets of a query that are not refused at a significance.
-
-    sets: uids of the first ones, the most conforming first; an empty list is the set of no labels. p_values: theirs.
-    count: how many sets of candidates the region has, listed or not; `at_most` is the same, except where label dependency left
-    sets unexplored. counts: how many stay in it with 0, 1, 2, ... further true labels that are no candidates.
-    confidence: 1 - the second highest p-value; credibility: the p-value of the most conforming set, even where that is refused.
-    """
-
-    sets: list[list[str]]
-    p_values: list[float]
-    count: int
-    at_most: int
-    counts: tuple[int, ...]
-    confidence: float
-    credibility: float
 
 
 @dataclass(frozen=True)
@@ -109,24 +90,13 @@ class Scored:
             found.append(LabelSet(names[row][places].tolist(), probabilities[places].astype(np.float32), whole))
         return found
 
-    def regions(self, calibration: Calibration, significance: Fraction, limit: int, uids: Uids) -> list[Region]:
+    def regions(self, powerset: Powerset, significance: Fraction, limit: int, uids: Uids) -> list[Region[str]]:
         """Of each query, the region of label sets; `limit` of its sets are listed at most."""
         names, found = uids(self.ids), []
         for row, (ids, probabilities) in enumerate(zip(self.ids, self.probabilities, strict=True)):
             there = ids >= 0
-            own = names[row][there]
-            region = calibration.powerset.region(probabilities[there], ids[there], significance, limit)
-            found.append(
-                Region(
-                    sets=[own[list(places)].tolist() for places in region.sets],
-                    p_values=list(region.p_values),
-                    count=region.count,
-                    at_most=region.at_most,
-                    counts=region.counts,
-                    confidence=region.confidence,
-                    credibility=region.credibility,
-                )
-            )
+            region = powerset.region(probabilities[there], ids[there], significance, limit)
+            found.append(region.named(names[row][there].tolist()))
         return found
 
     def decisions(self, policy: Policy, uids: Uids) -> list[Decision]:

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
+
+from xmc.cli.console import console, say
+from xmc.cli.texts import texts_of
 
 if TYPE_CHECKING:
     from xmc.calibration.calibration import Calibration
     from xmc.calibration.checking import Checked
     from xmc.retriever import Retriever
-
-console = Console()
 
 
 def calibrate(
@@ -64,21 +64,27 @@ def calibrate(
             typer.echo(json.dumps(checked.to_dict(), indent=2))
         else:
             for sentence in checked.sentences():
-                _say(sentence)
+                say(sentence)
         raise typer.Exit(0 if checked.holds else 1)
-    options = {"candidates": candidates, "norm": norm, "label_dependency": label_dependency, "seed": seed}
-    result = fit(retriever, Dataset.load(dataset), split or "calibration", **options)  # type: ignore[arg-type]
+    result = fit(
+        retriever,
+        Dataset.load(dataset),
+        split or "calibration",
+        candidates=candidates,
+        norm=norm,
+        label_dependency=label_dependency,
+        seed=seed,
+    )
     retriever.save(run, overwrite=True)
     if json_output:
         typer.echo(json.dumps(result.to_dict(), indent=2))
         return
     _tell(result)
-    _say(f"next: xmc predict {run} --probabilities --sets recall=0.8 --input FILE --output FOLDER")
+    say(f"next: xmc predict {run} --probabilities --sets recall=0.8 --input FILE --output FOLDER")
 
 
 def _checked(retriever: Retriever, source: str, split: str) -> Checked:
     from xmc.calibration.checking import check, check_texts
-    from xmc.cli.index import texts_of
     from xmc.data.dataset import Dataset
 
     if Path(source).is_file():
@@ -90,15 +96,15 @@ def _tell(result: Calibration) -> None:
     from xmc.calibration.decisions import Policy
 
     source = result.source
-    _say(
+    say(
         f"{source.queries:,} queries of {source.dataset}, split {source.split}: {source.fitted:,} for probabilities, "
         f"{source.queries - source.fitted:,} for what follows. {source.recall:.1%} of their true labels are among "
         f"{result.candidates:,} candidates."
     )
     if source.without_positives:
-        _say(f"{source.without_positives:,} queries have no true label; what is said of recall is without them.")
+        say(f"{source.without_positives:,} queries have no true label; what is said of recall is without them.")
     tried = ", ".join(f"{name} {error:.4f}" for name, error in result.brier.items())
-    _say(f"probabilities: {result.probabilities.method}; Brier scores: {tried}")
+    say(f"probabilities: {result.probabilities.method}; Brier scores: {tried}")
     table = Table(title="Expected calibration error, percent", box=SIMPLE_HEAD)
     table.add_column("predictions")
     for name in ("error", "of perfect ones"):
@@ -116,11 +122,7 @@ def _tell(result: Calibration) -> None:
         table.add_row(name, *numbers)
     if result.sizes:
         console.print(table)
-    _say(f"The highest recall that {result.candidates:,} candidates can guarantee is {1 - result.misses.lowest():.1%}.")
+    say(f"The highest recall that {result.candidates:,} candidates can guarantee is {1 - result.misses.lowest():.1%}.")
     policy = Policy()
     expected = result.histogram.expect(policy).sentence()
-    _say(f"Deciding at {policy.automatic:g} and {policy.person:g}: {expected}")
-
-
-def _say(text: str) -> None:
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
+    say(f"Deciding at {policy.automatic:g} and {policy.person:g}: {expected}")

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
+
+from xmc.cli.console import console, say
 
 if TYPE_CHECKING:
     from xmc.batch.evaluation import WrittenEvaluation
@@ -46,9 +47,8 @@ def evaluate(
     if json_output:
         typer.echo(json.dumps(evaluation.to_dict(), indent=2))
         return
-    console = Console()
     title = f"{source} on {dataset}, split {split}: {evaluation.queries:,} queries"
-    console.print(title, markup=False, highlight=False, soft_wrap=True)
+    say(title)
     table = Table("metric")
     table.add_column("percent", justify="right")
     for name, value in evaluation.values.items():
@@ -57,7 +57,7 @@ def evaluate(
         table.add_row("queries/s", f"{evaluation.queries_per_second:,.0f}", style="dim")
     console.print(table)
     for note in notes:
-        console.print(note, markup=False, highlight=False, soft_wrap=True)
+        say(note)
 
 
 def _notes(evaluation: WrittenEvaluation) -> list[str]:

@@ -6,18 +6,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
+from xmc.cli.console import console, say
+from xmc.cli.texts import texts_of
 from xmc.cli.units import parse_bytes, parse_seconds
 
 if TYPE_CHECKING:
     from xmc.indexes.tuning import Goal, OperatingPoint, Tuned
     from xmc.retriever import Retriever
-
-console = Console()
 
 
 def index(
@@ -89,9 +88,9 @@ def index(
         _build(retriever, design, rescore)
     retriever.save(out or run, overwrite=in_place)
     _journal(run).unlink(missing_ok=True)
-    _say(f"run with this index in {out or run}")
+    say(f"run with this index in {out or run}")
     if retriever.calibration is not None:
-        _say(f"its calibration is for the index before: `xmc calibrate {out or run} DATA` again")
+        say(f"its calibration is for the index before: `xmc calibrate {out or run} DATA` again")
 
 
 def _build(retriever: Retriever, design: str, rescore: int) -> None:
@@ -103,12 +102,12 @@ def _build(retriever: Retriever, design: str, rescore: int) -> None:
     labels, named = len(retriever), design
     if design == "auto":
         named = "exact"
-        _say(f"{labels:,} labels are searched exactly; --recall tunes all the same")
+        say(f"{labels:,} labels are searched exactly; --recall tunes all the same")
     size = bytes_per_label(named, retriever.model.dimension, labels)
-    _say(f"{named}: {size:,.0f} bytes a label, {decimal(round(size * labels))} in all")
+    say(f"{named}: {size:,.0f} bytes a label, {decimal(round(size * labels))} in all")
     start = time.perf_counter()
     retriever.reindex(design, rescore)
-    _say(f"indexed {labels:,} labels in {time.perf_counter() - start:.1f} s")
+    say(f"indexed {labels:,} labels in {time.perf_counter() - start:.1f} s")
 
 
 def _tune(retriever: Retriever, run: Path, wanted: dict[str, Any], source: str | None, split: str) -> None:
@@ -124,31 +123,9 @@ def _tune(retriever: Retriever, run: Path, wanted: dict[str, Any], source: str |
     retriever.use_index(tuned.index)
 
 
-def _say(text: str) -> None:
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
-
-
 def _journal(run: Path) -> Path:
     run = run.resolve()
     return run.with_name(f"{run.name}.tuning.jsonl")
-
-
-def texts_of(source: str, split: str) -> list[str]:
-    """Query texts of a Parquet file, or of a data set's split."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    from xmc.data.dataset import Dataset
-    from xmc.errors import DataError
-
-    if not Path(source).is_file():
-        column = Dataset.load(source).split(split).texts
-    else:
-        try:
-            column = pq.read_table(source, columns=["text"])["text"].cast(pa.string())
-        except (OSError, KeyError, pa.ArrowException) as error:
-            raise DataError(f"{source} cannot be read as Parquet with a column text: {error}") from error
-    return [text or "" for text in column.to_pylist()]
 
 
 def _table(tuned: Tuned, goal: Goal, queries: int) -> Table:

@@ -22,7 +22,7 @@ from xmc.data.images import RaggedImages
 from xmc.errors import DataError, InputError
 from xmc.store import atomic_file
 
-__all__ = ["FORMAT", "LABEL_SCHEMA", "QUERY_SCHEMA", "ContentHash", "Dataset", "LabelTable", "Split"]
+__all__ = ["FORMAT", "LABEL_SCHEMA", "QUERY_SCHEMA", "ContentHash", "Dataset", "LabelTable", "Split", "pairs_of_rows"]
 
 FORMAT = 1
 SHIPPED = Path(__file__).parent / "shipped"
@@ -439,6 +439,12 @@ class Dataset:
             except (OSError, KeyError, pa.ArrowException) as error:
                 raise DataError(f"{file} cannot be read as {', '.join(schema.names)}: {error}") from error
         return self._tables[stem]
+
+
+def pairs_of_rows(pairs: npt.NDArray[np.int64], rows: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
+    """Filter pairs (query, label), int64 [m, 2], of some ascending query rows, which are numbered from 0 in the result."""
+    kept = pairs[np.isin(pairs[:, 0], rows)]
+    return np.stack([np.searchsorted(rows, kept[:, 0]), kept[:, 1]], axis=1)
 
 
 def combine_hashes(hashes: Mapping[str, str]) -> str:

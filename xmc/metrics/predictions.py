@@ -14,6 +14,7 @@ from xmc.errors import InputError
 from xmc.metrics.labelwise import Decile, decile_breakdown, macro_averages
 from xmc.metrics.propensity import propensities
 from xmc.metrics.ranking import UNKNOWN_LABEL, best_ranks, positive_ranks
+from xmc.metrics.truth import filter_rows, positives_of, without_filtered
 
 __all__ = ["Metrics", "evaluate_predictions"]
 
@@ -101,9 +102,9 @@ def evaluate_predictions(
     if (training_counts is None) != (training_queries is None):
         raise InputError("training_counts and training_queries belong together; give both or neither.")
     queries, label_count = truth.shape
-    truth_indptr, truth_labels = _positives(truth)
-    filter_indptr, filter_labels = _filter_rows(filter, queries, label_count)
-    truth_indptr, truth_labels = _without(truth_indptr, truth_labels, filter_indptr, filter_labels, label_count)
+    truth_indptr, truth_labels = positives_of(truth)
+    filter_indptr, filter_labels = filter_rows(filter, queries, label_count)
+    truth_indptr, truth_labels = without_filtered(truth_indptr, truth_labels, filter_indptr, filter_labels, label_count)
     ranks, ranking = positive_ranks(
         labels, scores, truth_indptr, truth_labels, filter_indptr, filter_labels, max(*ks, *recall_ks), max(ks)
     )
@@ -154,48 +155,6 @@ def _precision_and_ndcg(
         gains = weight[inside] * discounts[rank[inside]] / normalisers[np.minimum(k, row_positives[inside])]
         ndcg[f"{prefix}nDCG@{k}"] = float(100 * np.sum(gains) / queries)
     return precision | ndcg
-
-
-def _positives(truth: csr_matrix) -> tuple[Int64s, Int64s]:
-    """Rows and sorted columns of the entries greater than 0."""
-    positive = csr_matrix(truth > 0)
-    positive.sum_duplicates()
-    return positive.indptr.astype(np.int64), positive.indices.astype(np.int64)
-
-
-def _filter_rows(pairs: npt.NDArray[np.integer] | None, queries: int, labels: int) -> tuple[Int64s, Int64s]:
-    """Filter pairs as CSR rows, sorted and unique."""
-    array = np.zeros((0, 2), np.int64) if pairs is None else np.asarray(pairs)
-    if array.size == 0:
-        array = np.zeros((0, 2), np.int64)
-    if array.ndim != 2 or array.shape[1] != 2 or not np.issubdtype(array.dtype, np.integer):
-        raise InputError(f"A filter has pairs of integers [m, 2], not {array.dtype} {list(array.shape)}.")
-    outside = np.flatnonzero(((array < 0) | (array >= [queries, labels])).any(axis=1))
-    if len(outside):
-        query, label = array[outside[0]]
-        raise InputError(
-            f"Filter pair {outside[0]} is (query {query}, label {label}), outside of {queries} queries and {labels} "
-            f"labels; rows count from 0. Is it the filter of another split?"
-        )
-    keys = np.unique(array[:, 0].astype(np.int64) * labels + array[:, 1])
-    return _indptr(keys // max(labels, 1), queries), keys % max(labels, 1)
-
-
-def _without(
-    indptr: Int64s, indices: Int64s, filter_indptr: Int64s, filter_indices: Int64s, labels: int
-) -> tuple[Int64s, Int64s]:
-    """The CSR rows without the filtered pairs."""
-    if not len(filter_indices):
-        return indptr, indices
-    queries = len(indptr) - 1
-    rows = np.repeat(np.arange(queries), np.diff(indptr))
-    filtered = np.repeat(np.arange(queries), np.diff(filter_indptr)) * labels + filter_indices
-    kept = ~np.isin(rows * labels + indices, filtered, assume_unique=True)
-    return _indptr(rows[kept], queries), indices[kept]
-
-
-def _indptr(rows: Int64s, queries: int) -> Int64s:
-    return np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=queries))]).astype(np.int64)
 
 
 def _check_ks(ks: Sequence[int]) -> tuple[int, ...]:

@@ -157,7 +157,8 @@ def measure(run: ReportedRun, task: Task) -> Measured | None:
     part = task.take(rows)
     ranking = run.first_labels(part, rows, calibration.candidates)
     candidates = calibration.candidates_of(ranking.ids, ranking.scores)
-    found = judged(candidates, ranking.labels, part.queries, part.filter, calibration.source.seed)
+    hit = part.contains(ranking.labels)
+    found = judged(candidates, hit, part.truth, part.queries, calibration.source.seed)
     probabilities = calibration.probabilities(candidates)
     there = np.isfinite(candidates.scores)
     first, five = (

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,11 +12,12 @@ import numpy.typing as npt
 from xmc.errors import DataError
 from xmc.evaluation import KS, compare, dataset_rows
 from xmc.indexes.exact import ExactIndex
-from xmc.metrics import NO_PREDICTION, UNKNOWN_LABEL, Metrics
+from xmc.metrics import UNKNOWN_LABEL, Metrics
+from xmc.ranking import Ranking, most_filtered
 from xmc.report.task import Task
 from xmc.retriever import Retriever
 
-__all__ = ["PLACES", "Ranking", "ReportedRun"]
+__all__ = ["PLACES", "ReportedRun"]
 
 PLACES = 10
 """Places of a ranking that are shown and judged."""
@@ -25,40 +25,6 @@ LABELS_AT_ONCE = 8_192
 
 Int64s = npt.NDArray[np.int64]
 Float32s = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """The labels found for each query, best first, ties by the data set's row; filtered labels are left out.
-
-    ids: the run's own, int64 [n, k], -1 for none. labels: rows of the data set, UNKNOWN_LABEL for one that it does not have,
-    NO_PREDICTION for none. scores: float32 [n, k], -inf for none.
-    """
-
-    ids: Int64s
-    labels: Int64s
-    scores: Float32s
-
-    @classmethod
-    def of(cls, ids: Int64s, labels: Int64s, scores: Float32s, task: Task, k: int) -> Ranking:
-        """The k best of what a search returned, without filtered pairs."""
-        total = task.truth.shape[1]
-        keys = np.arange(len(labels))[:, None] * total + labels
-        filtered = np.isin(keys, task.filter[:, 0] * total + task.filter[:, 1]) & (labels >= 0)
-        none = filtered | (labels == NO_PREDICTION)
-        ids, labels = np.where(none, -1, ids), np.where(none, NO_PREDICTION, labels)
-        scores = np.where(none, -np.inf, scores).astype(np.float32)
-        order = np.lexsort((ids, labels, -scores), axis=1)[:, :k]
-
-        def ordered(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-            return np.take_along_axis(values, order, 1)
-
-        return cls(ordered(ids), ordered(labels), ordered(scores))
-
-    def place(self, query: int, label: int) -> int | None:
-        """Where a label of the data set stands in a query's ranking, from 1; None where it does not."""
-        found = np.flatnonzero(self.labels[query] == label)
-        return int(found[0]) + 1 if len(found) else None
 
 
 @dataclass(frozen=True)
@@ -150,9 +116,8 @@ class ReportedRun:
 
 
 def _search(retriever: Retriever, embeddings: Float32s, rows: Int64s, task: Task, k: int) -> Ranking:
-    most_filtered = int(np.bincount(task.filter[:, 0]).max()) if len(task.filter) else 0
-    ids, scores = retriever.search(embeddings, k + most_filtered)
-    return Ranking.of(ids, rows[retriever.labels.rows_of_ids(ids)], scores, task, k)
+    ids, scores = retriever.search(embeddings, k + most_filtered(task.filter))
+    return Ranking.of(ids, rows[retriever.labels.rows_of_ids(ids)], scores, task.filter, k)
 
 
 def _metrics(ranking: Ranking, task: Task) -> Metrics:

@@ -10,8 +10,9 @@ import numpy.typing as npt
 from pyarrow import compute as pc
 from scipy.sparse import csr_matrix
 
-from xmc.data.dataset import Dataset, Split
+from xmc.data.dataset import Dataset, Split, pairs_of_rows
 from xmc.errors import DataError
+from xmc.metrics.truth import hits, truth_without
 
 __all__ = ["Task"]
 
@@ -41,18 +42,12 @@ class Task:
         if not len(queries):
             raise DataError(f"The split {split!r} of the data set {dataset.name!r} has no queries to report on.")
         training = dataset.split("train") if "train" in dataset.splits else None
-        pairs, (_, labels) = dataset.filter(split), queries.positives.shape
-        positive = (queries.positives > 0).tocoo()
-        rows, columns = positive.row.astype(np.int64), positive.col.astype(np.int64)
-        kept = ~np.isin(rows * labels + columns, pairs[:, 0] * labels + pairs[:, 1])
-        truth = csr_matrix((np.ones(kept.sum(), bool), (rows[kept], columns[kept])), shape=queries.positives.shape)
-        truth.sort_indices()
-        return cls(dataset, split, queries, training, pairs, truth)
+        pairs = dataset.filter(split)
+        return cls(dataset, split, queries, training, pairs, truth_without(queries.positives, pairs))
 
     def take(self, queries: Int64s) -> Task:
         """Some of the queries, by their rows, ascending int64."""
-        pairs = self.filter[np.isin(self.filter[:, 0], queries)]
-        pairs = np.stack([np.searchsorted(queries, pairs[:, 0]), pairs[:, 1]], axis=1)
+        pairs = pairs_of_rows(self.filter, queries)
         return replace(self, queries=self.queries.take(queries), filter=pairs, truth=self.truth[queries])
 
     @cached_property
@@ -81,7 +76,4 @@ class Task:
 
     def contains(self, labels: Int64s) -> npt.NDArray[np.bool_]:
         """Which of some labels [n, k], rows of each query's predictions, are true."""
-        total = self.truth.shape[1]
-        queries = np.arange(len(labels))[:, None]
-        true = np.repeat(np.arange(len(self.positives)), self.positives) * total + self.truth.indices
-        return np.isin(queries * total + labels, true) & (labels >= 0)
+        return hits(labels, self.truth)

@@ -1,0 +1,14 @@
+"""Where commands print: lines as they are, whatever is in them."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+__all__ = ["console", "say"]
+
+console = Console()
+
+
+def say(text: str) -> None:
+    """Print a line; brackets in names are no markup, and a long one is not broken."""
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
