@@ -1,28 +1,30 @@
-"""Packaging: the top-level folders kernels/, indexes/ and training/ are the packages xmc.kernels, xmc.indexes and
-xmc.training. A bare top-level import name `kernels` would shadow another published package."""
+"""Packaging: every folder with Python files below xmc/, kernels/, indexes/ and training/ is a package.
+
+The top-level folders kernels/, indexes/ and training/ are the packages xmc.kernels, xmc.indexes and xmc.training: a bare
+top-level import name `kernels` would shadow another published package.
+"""
+
+from pathlib import Path
 
 from setuptools import setup
 
-PACKAGES = {
-    "xmc": "xmc",
-    "xmc.batch": "xmc/batch",
-    "xmc.calibration": "xmc/calibration",
-    "xmc.cli": "xmc/cli",
-    "xmc.data": "xmc/data",
-    "xmc.data.readers": "xmc/data/readers",
-    "xmc.encoders": "xmc/encoders",
-    "xmc.metrics": "xmc/metrics",
-    "xmc.report": "xmc/report",
-    "xmc.kernels": "kernels",
-    "xmc.kernels.losses": "kernels/losses",
-    "xmc.kernels.triton_tiles": "kernels/triton_tiles",
-    "xmc.indexes": "indexes",
-    "xmc.training": "training",
-}
+ROOT = Path(__file__).resolve().parent
+MAPPED = {"kernels": "xmc.kernels", "indexes": "xmc.indexes", "training": "xmc.training"}
+
+
+def packages() -> dict[str, str]:
+    """The folder of each package by the package's name, both relative to this file."""
+    found = {}
+    for top in ("xmc", *MAPPED):
+        for file in sorted((ROOT / top).rglob("*.py")):
+            folder = file.parent.relative_to(ROOT)
+            found[".".join([MAPPED.get(top, top), *folder.parts[1:]])] = folder.as_posix()
+    return found
+
 
 setup(
-    packages=list(PACKAGES),
-    package_dir=PACKAGES,
+    packages=list(packages()),
+    package_dir=packages(),
     package_data={
         "xmc": ["py.typed"],
         "xmc.data": ["shipped/*/*"],

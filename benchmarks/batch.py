@@ -25,7 +25,7 @@ from rich.console import Console
 from titles import titles
 
 from xmc.config import TrainConfig
-from xmc.retriever import Retriever
+from xmc.search.retriever import Retriever
 from xmc.training.trainer import train
 
 __all__ = ["run"]
@@ -40,7 +40,7 @@ ALONE = """
 import json, resource, sys, time
 import pyarrow.parquet as pq
 from xmc.batch.worker import WINDOW
-from xmc.retriever import Retriever
+from xmc.search.retriever import Retriever
 retriever = Retriever.load(sys.argv[1])
 loaded = int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
 texts = pq.read_table(sys.argv[2])["text"].to_pylist()

@@ -27,17 +27,17 @@ from retrieval import CACHE
 from rich.console import Console
 from rich.progress import track
 
-from xmc.calibration.calibrate import Fitted, calibrate, fit_half
 from xmc.calibration.candidates import Candidates, JudgedCandidates
-from xmc.calibration.gather import gather, groups_of_labels
 from xmc.calibration.powerset import UNIT, fit_powerset, true_costs
 from xmc.calibration.probabilities import Floats
-from xmc.calibration.queries import queries_to_calibrate_on
 from xmc.calibration.reliability import reliability
 from xmc.calibration.risk import Thresholds, false_positive_thresholds, miss_thresholds, set_sizes
 from xmc.config import TrainConfig
 from xmc.data.dataset import Dataset
-from xmc.retriever import Retriever
+from xmc.evaluation.calibrate import Fitted, calibrate, fit_half
+from xmc.evaluation.gather import gather, groups_of_labels
+from xmc.evaluation.held_aside import queries_to_calibrate_on
+from xmc.search.retriever import Retriever
 from xmc.training.trainer import train
 
 __all__ = ["run"]
@@ -59,7 +59,7 @@ console = Console()
 REGIONS = """
 import json, sys, time
 from xmc.data.dataset import Dataset
-from xmc.retriever import Retriever
+from xmc.search.retriever import Retriever
 
 def memory(name):
     lines = open("/proc/self/status").read().splitlines()

@@ -16,7 +16,7 @@ from rich.console import Console
 from xmc.config import TrainConfig
 from xmc.data.dataset import Dataset
 from xmc.metrics import evaluate_predictions
-from xmc.retriever import Retriever
+from xmc.search.retriever import Retriever
 from xmc.training.trainer import train
 
 __all__ = ["CACHE", "Xmc", "compare", "measure"]

@@ -21,10 +21,10 @@ from rich.progress import track
 
 from xmc.config import TrainConfig
 from xmc.encoders.dual import DualEncoder
-from xmc.encoders.transformer import TransformerEncoder
+from xmc.encoders.transformer.encoder import TransformerEncoder
 from xmc.errors import DataError
-from xmc.retriever import Retriever
-from xmc.store import atomic_directory, read_manifest
+from xmc.search.retriever import Retriever
+from xmc.storage.directories import atomic_directory, read_manifest
 from xmc.training.trainer import train
 
 __all__ = ["CACHE", "Vectors", "minilm_vectors", "static_vectors", "titles"]

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from xmc.config import TrainConfig
 from xmc.data.dataset import Dataset
-from xmc.store import LOG
+from xmc.storage.directories import LOG
 
 __all__ = ["run"]
 

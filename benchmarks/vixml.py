@@ -20,7 +20,7 @@ from retrieval import CACHE, Xmc, measure
 from xmc.config import TrainConfig
 from xmc.data.dataset import Dataset
 from xmc.encoders.dual import build_encoder
-from xmc.store import LOG
+from xmc.storage.directories import LOG
 from xmc.training.estimate import flops_per_token
 
 __all__ = ["run"]

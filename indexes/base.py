@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from xmc.data.embeddings import write_embeddings
 from xmc.errors import ConfigError, InputError, StoreError
 from xmc.indexes.blocks import EmbeddingBlocks, Embeddings
 from xmc.indexes.checks import require_count, require_matrix
@@ -21,7 +20,8 @@ from xmc.indexes.identifiers import Ids, RowLookup, as_ids, type_name
 from xmc.indexes.selection import Labels, PerQuery
 from xmc.indexes.snapshot import Engine, Snapshot
 from xmc.indexes.stored import read_labels
-from xmc.store import MANIFEST, atomic_directory, read_manifest
+from xmc.storage.arrow import write_embeddings
+from xmc.storage.directories import MANIFEST, atomic_directory, read_manifest
 
 __all__ = ["LabelIndex"]
 

@@ -9,7 +9,7 @@ from xmc.indexes.base import LabelIndex
 from xmc.indexes.designs import factory_of
 from xmc.indexes.exact import ExactIndex
 from xmc.indexes.faiss import FaissIndex
-from xmc.store import read_manifest, read_unreplaced
+from xmc.storage.directories import read_manifest, read_unreplaced
 
 __all__ = ["build_index", "load_index"]
 

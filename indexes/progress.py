@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from xmc.progress import progress_bar
 
 __all__ = ["tuning_progress"]
 
@@ -15,9 +16,8 @@ __all__ = ["tuning_progress"]
 @contextmanager
 def tuning_progress(budget: float) -> Iterator[Callable[[str], None]]:
     """A line with the design that is measured and the time used of a budget in seconds; quiet where nobody watches."""
-    console = Console(stderr=True)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+    with progress_bar(*columns, transient=True) as progress:
         task = progress.add_task("tuning", total=None)
 
         def report(stage: str) -> None:

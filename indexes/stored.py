@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from xmc.data.embeddings import read_embeddings
 from xmc.errors import StoreError
 from xmc.indexes.blocks import EmbeddingBlocks, Mask
 from xmc.indexes.identifiers import Ids
+from xmc.storage.arrow import read_embeddings
 
 __all__ = ["read_labels"]
 

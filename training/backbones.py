@@ -9,7 +9,7 @@ from torch import nn
 
 from xmc.config import TrainConfig
 from xmc.encoders.dual import DualEncoder
-from xmc.encoders.transformer import TransformerEncoder
+from xmc.encoders.transformer.encoder import TransformerEncoder
 from xmc.errors import ConfigError
 
 __all__ = ["layers_of", "prepare_backbones"]

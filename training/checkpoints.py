@@ -14,9 +14,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from xmc.config import CheckpointConfig
+from xmc.config.training import CheckpointConfig
 from xmc.errors import StoreError
-from xmc.store import MANIFEST, atomic_directory, read_manifest, refuse_foreign_directory
+from xmc.storage.directories import MANIFEST, atomic_directory, read_manifest, refuse_foreign_directory
 
 __all__ = ["Checkpoint", "Checkpoints", "is_free_to_differ", "may_write", "require_same", "require_space"]
 

@@ -9,10 +9,10 @@ import pyarrow.compute as pc
 from scipy.sparse import csr_matrix, vstack
 from scipy.special import softmax
 
-from xmc.config import DistillationConfig
+from xmc.config.training import DistillationConfig
 from xmc.data.dataset import LabelTable, Split
 from xmc.errors import ConfigError, StoreError
-from xmc.retriever import Retriever
+from xmc.search.retriever import Retriever
 
 __all__ = ["taught_labels"]
 

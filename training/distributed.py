@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.distributed.tensor import DTensor
 
-from xmc.encoders.feature_table import Bags
-from xmc.encoders.static import FeatureTable
+from xmc.encoders.static.encoder import FeatureTable
+from xmc.encoders.static.feature_table import Bags
 from xmc.kernels.shards import LabelShard
 
 __all__ = ["World", "distributed"]

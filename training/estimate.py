@@ -13,7 +13,7 @@ from xmc.config import TrainConfig
 from xmc.data.dataset import Dataset
 from xmc.data.held_out import uses_of_queries
 from xmc.encoders.dual import DualEncoder, build_encoder
-from xmc.encoders.transformer import TransformerEncoder
+from xmc.encoders.transformer.encoder import TransformerEncoder
 from xmc.training.backbones import prepare_backbones
 from xmc.training.batches import Batches
 

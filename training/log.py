@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from xmc.errors import DependencyError
-from xmc.store import LOG, TENSORBOARD
+from xmc.storage.directories import LOG, TENSORBOARD
 
 __all__ = ["TrainingLog"]
 

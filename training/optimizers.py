@@ -12,8 +12,8 @@ from torch.distributed.tensor import DTensor
 
 from xmc.config import TrainConfig
 from xmc.encoders.dual import DualEncoder
-from xmc.encoders.feature_table import transpose, weight_gradients
-from xmc.encoders.static import FeatureTable
+from xmc.encoders.static.encoder import FeatureTable
+from xmc.encoders.static.feature_table import transpose, weight_gradients
 from xmc.training.checkpoints import Checkpoint
 from xmc.training.moments import Moments
 from xmc.training.row_kernels import adam_factored_rows, adam_rows

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from types import TracebackType
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from xmc.progress import progress_bar
 
 __all__ = ["TrainingProgress"]
 
@@ -15,10 +16,9 @@ class TrainingProgress:
 
     def __init__(self, steps: int, batch_size: int, done: int = 0, shown: bool = True) -> None:
         """done: steps of an earlier session. shown: False in processes that are not the root."""
-        console = Console(stderr=True)
         self.batch_size = batch_size
         self.smoothed: float | None = None
-        self.progress = Progress(
+        self.progress = progress_bar(
             TextColumn("training, epoch {task.fields[epoch]}"),
             BarColumn(),
             MofNCompleteColumn(),
@@ -26,8 +26,7 @@ class TrainingProgress:
             TextColumn("{task.fields[speed]} queries/s"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            console=console,
-            disable=not (console.is_terminal and shown),
+            shown=shown,
         )
         self.task = self.progress.add_task(
             "training", total=steps, completed=done, epoch=1, loss=float("nan"), speed="-"

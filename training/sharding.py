@@ -12,7 +12,7 @@ from torch.distributed.tensor import DTensor
 
 from xmc.config import TrainConfig
 from xmc.encoders.dual import DualEncoder, build_encoder
-from xmc.encoders.transformer import TransformerEncoder
+from xmc.encoders.transformer.encoder import TransformerEncoder
 from xmc.training.backbones import layers_of
 from xmc.training.checkpoints import Checkpoint
 from xmc.training.distributed import World

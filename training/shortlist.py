@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from scipy.sparse import csr_matrix
 
-from xmc.config import ShortlistConfig
+from xmc.config.training import ShortlistConfig
 from xmc.data.tokens import RaggedTokens
 from xmc.encoders.dual import DualEncoder
 from xmc.indexes.factory import build_index

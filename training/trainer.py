@@ -22,9 +22,9 @@ from xmc.data.dataset import Dataset, Split
 from xmc.data.tokens import RaggedTokens
 from xmc.encoders.dual import DualEncoder, build_encoder
 from xmc.errors import ConfigError, NotFiniteError, TrainingError
-from xmc.evaluation import evaluate_split
+from xmc.evaluation.evaluate import evaluate_split
 from xmc.indexes.designs import is_exact
-from xmc.retriever import Retriever
+from xmc.search.retriever import Retriever
 from xmc.training.backbones import prepare_backbones
 from xmc.training.bank import LabelBank, QueryBank
 from xmc.training.batches import Batches

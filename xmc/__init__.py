@@ -7,14 +7,14 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from xmc.calibration.calibrate import calibrate
-    from xmc.classifier import XMCClassifier as XMCClassifier  # not in __all__: it needs scikit-learn
     from xmc.config import TrainConfig
     from xmc.data.dataset import Dataset
     from xmc.errors import XMCError
-    from xmc.evaluation import evaluate
-    from xmc.queries import Query
-    from xmc.retriever import Retriever
+    from xmc.evaluation.calibrate import calibrate
+    from xmc.evaluation.evaluate import evaluate
+    from xmc.interop.scikit_learn import XMCClassifier as XMCClassifier  # not in __all__: it needs scikit-learn
+    from xmc.search.queries import Query
+    from xmc.search.retriever import Retriever
     from xmc.training.trainer import train
 
 __all__ = ["Dataset", "Query", "Retriever", "TrainConfig", "XMCError", "calibrate", "evaluate", "train"]
@@ -26,13 +26,13 @@ __path__ += [entry for entry in sys.path if entry.startswith("__editable__.xmc-"
 
 _HOME = {
     "Dataset": "xmc.data.dataset",
-    "Query": "xmc.queries",
-    "Retriever": "xmc.retriever",
+    "Query": "xmc.search.queries",
+    "Retriever": "xmc.search.retriever",
     "TrainConfig": "xmc.config",
-    "XMCClassifier": "xmc.classifier",
+    "XMCClassifier": "xmc.interop.scikit_learn",
     "XMCError": "xmc.errors",
-    "calibrate": "xmc.calibration.calibrate",
-    "evaluate": "xmc.evaluation",
+    "calibrate": "xmc.evaluation.calibrate",
+    "evaluate": "xmc.evaluation.evaluate",
     "train": "xmc.training.trainer",
 }
 

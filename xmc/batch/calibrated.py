@@ -19,8 +19,8 @@ from xmc.calibration.decisions import Policy
 from xmc.calibration.risk import share
 from xmc.calibration.sets import Scored, Wanted
 from xmc.errors import InputError
-from xmc.labels import LabelTable
-from xmc.store import read_manifest
+from xmc.search.labels import LabelTable
+from xmc.storage.directories import read_manifest
 
 __all__ = ["LISTED_SETS", "CalibratedColumns", "read_calibration"]
 

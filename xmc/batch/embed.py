@@ -20,7 +20,7 @@ from xmc.batch.search import load_model
 from xmc.batch.summary import Summary
 from xmc.batch.work import Chunk, Work, WorkSpecification, encode, run_fingerprint, tokenise
 from xmc.errors import ConfigError, StoreError
-from xmc.store import atomic_file
+from xmc.storage.directories import atomic_file
 
 __all__ = ["Embedding", "embed_files"]
 

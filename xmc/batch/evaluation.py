@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +15,10 @@ import pyarrow.parquet as pq
 from xmc.batch.output import JOB, SUCCESS
 from xmc.data.dataset import Dataset
 from xmc.errors import DataError, StoreError
-from xmc.evaluation import KS, RECALL_KS, compare
+from xmc.evaluation.evaluate import KS, RECALL_KS, compare
+from xmc.evaluation.judging import most_filtered
 from xmc.metrics import NO_PREDICTION, UNKNOWN_LABEL, Metrics
-from xmc.ranking import most_filtered
+from xmc.storage.fingerprints import sha256_file
 
 __all__ = ["WrittenEvaluation", "evaluate_files", "is_predictions"]
 
@@ -107,7 +107,7 @@ def _read(path: Path) -> pa.Table:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StoreError(f"{path / SUCCESS} cannot be read: {error}") from error
         for file, digest in digests.items():
-            if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != digest:
+            if not file.is_file() or sha256_file(file) != digest:
                 raise StoreError(f"{file} is missing or not as the job wrote it; predict into another folder.")
         files = list(digests)
     try:

@@ -8,8 +8,7 @@ from collections.abc import Callable, Generator
 from contextlib import closing
 from typing import Protocol
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from xmc.batch.duplicates import count_duplicates
 from xmc.batch.options import JobOptions
@@ -18,6 +17,7 @@ from xmc.batch.plan import Part, Plan, make_plan
 from xmc.batch.summary import Done, Summary
 from xmc.batch.work import WorkSpecification
 from xmc.batch.worker import Worker
+from xmc.progress import progress_bar
 
 __all__ = ["run_job"]
 
@@ -91,9 +91,8 @@ class _Bar:
     """A context: rows done, rows a second, time left, and the stage that takes longest; silent off a terminal."""
 
     def __init__(self, rows: int, summary: Summary) -> None:
-        console = Console(stderr=True)
         self._summary = summary
-        self._progress = Progress(
+        self._progress = progress_bar(
             TextColumn("rows"),
             BarColumn(),
             MofNCompleteColumn(),
@@ -101,8 +100,6 @@ class _Bar:
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             TextColumn("{task.fields[slowest]}"),
-            console=console,
-            disable=not console.is_terminal,
         )
         self._task = self._progress.add_task("", total=rows, completed=summary.rows, speed="-", slowest="")
 

@@ -26,7 +26,7 @@ from xmc.batch.places import file_system
 from xmc.batch.plan import Part, Plan
 from xmc.batch.summary import Done, Summary
 from xmc.errors import StoreError
-from xmc.store import hold, sync
+from xmc.storage.directories import hold, sync
 
 __all__ = ["JOB", "SUCCESS", "Output", "PartFile"]
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,6 +11,7 @@ from xmc.batch.places import InputFile, list_files
 from xmc.batch.rows import column_kinds
 from xmc.batch.tables import open_table
 from xmc.errors import DataError
+from xmc.storage.fingerprints import fingerprint_of_json
 
 __all__ = ["Part", "Plan", "make_plan"]
 
@@ -66,7 +65,7 @@ class Plan:
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the description."""
-        return hashlib.sha256(json.dumps(self.description, sort_keys=True).encode()).hexdigest()
+        return fingerprint_of_json(self.description, sort_keys=True)
 
 
 def make_plan(source: str, columns: Columns, rows_per_part: int, work: dict[str, Any], strict: bool) -> Plan:

@@ -15,15 +15,15 @@ import torch
 
 from xmc.calibration.calibration import Calibration
 from xmc.encoders.dual import DualEncoder
-from xmc.encoders.static import StaticEncoder
+from xmc.encoders.static.encoder import StaticEncoder
 from xmc.errors import StoreError
-from xmc.filters import matching
 from xmc.indexes.exact import ExactIndex
 from xmc.indexes.sharding import merge_shards
 from xmc.indexes.stored import read_labels
-from xmc.labels import LabelTable
-from xmc.retriever import Retriever
-from xmc.store import read_manifest
+from xmc.search.filters import matching
+from xmc.search.labels import LabelTable
+from xmc.search.retriever import Retriever
+from xmc.storage.directories import read_manifest
 
 __all__ = ["Embeddings", "Ids", "LabelSearch", "LabelShard", "load_model", "load_search"]
 

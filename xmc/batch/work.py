@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +20,8 @@ from xmc.data.tokens import RaggedTokens
 from xmc.encoders.base import Encoder
 from xmc.encoders.dual import DualEncoder
 from xmc.errors import DataError, InputError
-from xmc.store import read_manifest
+from xmc.storage.directories import read_manifest
+from xmc.storage.fingerprints import fingerprint_of
 
 __all__ = ["Chunk", "Stage", "Work", "WorkSpecification", "encode", "run_fingerprint", "spread", "tokenise"]
 
@@ -73,8 +73,7 @@ class WorkSpecification(ABC):
 def run_fingerprint(run: str) -> str:
     """SHA-256 over the digests of all files of a run. Raises StoreError where there is none, without reading the files."""
     files = read_manifest(Path(run), "run", verify=False)["files"]
-    lines = [f"{name}:{files[name]['sha256']}\n" for name in sorted(files)]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    return fingerprint_of({name: entry["sha256"] for name, entry in files.items()})
 
 
 def tokenise(encoder: Encoder, columns: Columns, side: Literal["query", "label"]) -> Callable[[Chunk], Chunk]:

@@ -14,8 +14,8 @@ from xmc.cli.texts import texts_of
 
 if TYPE_CHECKING:
     from xmc.calibration.calibration import Calibration
-    from xmc.calibration.checking import Checked
-    from xmc.retriever import Retriever
+    from xmc.evaluation.check import Checked
+    from xmc.search.retriever import Retriever
 
 
 def calibrate(
@@ -53,9 +53,9 @@ def calibrate(
     """Calibrate a run: probabilities, label sets with a guarantee, and decisions, kept with the run."""
     import json
 
-    from xmc.calibration.calibrate import calibrate as fit
     from xmc.data.dataset import Dataset
-    from xmc.retriever import Retriever
+    from xmc.evaluation.calibrate import calibrate as fit
+    from xmc.search.retriever import Retriever
 
     retriever = Retriever.load(run)
     if check:
@@ -84,8 +84,8 @@ def calibrate(
 
 
 def _checked(retriever: Retriever, source: str, split: str) -> Checked:
-    from xmc.calibration.checking import check, check_texts
     from xmc.data.dataset import Dataset
+    from xmc.evaluation.check import check, check_texts
 
     if Path(source).is_file():
         return check_texts(retriever, texts_of(source, split))

@@ -122,7 +122,7 @@ def embed_images(
 
     require_package("PIL", "xmc data embed-images reads image files", "pillow")
     from xmc.data.dataset import Dataset
-    from xmc.data.embed_images import embed_images as run
+    from xmc.data.images.embed import embed_images as run
 
     data = Dataset.load(dataset)
     done = run(data, of, images, model, root=root, most=max_images, batch_size=batch_size, device=device)
@@ -144,7 +144,7 @@ def import_images(
 ) -> None:
     """Add the image embeddings of ViXML's data sets to a data set of the same rows."""
     from xmc.data.dataset import Dataset
-    from xmc.data.vixml_images import import_vixml_images
+    from xmc.data.images.vixml import import_vixml_images
 
     found = import_vixml_images(Dataset.load(dataset), source, read_object_arrays=read_object_arrays)
     for name, (images, texts) in found.items():

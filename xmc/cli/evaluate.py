@@ -12,7 +12,7 @@ from xmc.cli.console import console, say
 
 if TYPE_CHECKING:
     from xmc.batch.evaluation import WrittenEvaluation
-    from xmc.evaluation import Evaluation
+    from xmc.evaluation.evaluate import Evaluation
 
 
 def evaluate(
@@ -32,8 +32,8 @@ def evaluate(
     from xmc.batch.evaluation import evaluate_files, is_predictions
     from xmc.data.dataset import Dataset
     from xmc.errors import ConfigError
-    from xmc.evaluation import evaluate as measure
-    from xmc.retriever import Retriever
+    from xmc.evaluation.evaluate import evaluate as measure
+    from xmc.search.retriever import Retriever
 
     evaluation: Evaluation | WrittenEvaluation
     if is_predictions(source):

@@ -16,7 +16,7 @@ def export(
 ) -> None:
     """Merge a run's adapters into the backbone they were trained on, and save it whole, or its encoder alone."""
     from xmc.errors import InputError
-    from xmc.retriever import Retriever, require_free
+    from xmc.search.retriever import Retriever, require_free
 
     if to == "sentence-transformers":
         side: Any = tower  # checked where it is used

@@ -16,7 +16,7 @@ from xmc.cli.units import parse_bytes, parse_seconds
 
 if TYPE_CHECKING:
     from xmc.indexes.tuning import Goal, OperatingPoint, Tuned
-    from xmc.retriever import Retriever
+    from xmc.search.retriever import Retriever
 
 
 def index(
@@ -60,7 +60,7 @@ def index(
     """
     from xmc.errors import ConfigError
     from xmc.indexes.designs import is_exact
-    from xmc.retriever import Retriever, require_free
+    from xmc.search.retriever import Retriever, require_free
 
     goals = {
         "recall": recall,

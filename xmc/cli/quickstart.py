@@ -13,8 +13,8 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from xmc.data.dataset import Dataset
-    from xmc.evaluation import Evaluation
-    from xmc.retriever import Retriever
+    from xmc.evaluation.evaluate import Evaluation
+    from xmc.search.retriever import Retriever
 
 DATASET = "wordnet-8k"
 METRICS = ("P@1", "P@3", "P@5", "nDCG@5", "PSP@1", "PSP@5", "R@100")
@@ -30,8 +30,8 @@ def quickstart(
     """Train the default encoder on the shipped data set, index its labels, evaluate, and show some predictions."""
     from xmc.config import TrainConfig
     from xmc.data.dataset import Dataset
-    from xmc.evaluation import evaluate
-    from xmc.retriever import Retriever
+    from xmc.evaluation.evaluate import evaluate
+    from xmc.search.retriever import Retriever
     from xmc.training.trainer import train
 
     console = Console()

@@ -11,8 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from xmc.queries import Query
-    from xmc.retriever import Retriever
+    from xmc.search.queries import Query
+    from xmc.search.retriever import Retriever
 
 UNLIKE = -0.5
 """Weight of all negative examples together; the text weighs 1, and the labels named by --like weigh 1 together."""
@@ -35,7 +35,7 @@ def search(
     diversity: Annotated[float, typer.Option(help="From 0, the best labels, to 1, the least alike.")] = 0.0,
 ) -> None:
     """Show the best labels of a text with their scores."""
-    from xmc.retriever import Retriever
+    from xmc.search.retriever import Retriever
 
     retriever = Retriever.load(run)
     retriever.texts([*(include or ()), *(exclude or ())])  # a mistyped uid is an error here, not an empty answer
@@ -58,7 +58,7 @@ def search(
 
 def combined(text: str, like: list[str], unlike: list[str]) -> Query:
     """A query of a text, if it is not empty, of labels and of negative examples."""
-    from xmc.queries import Query
+    from xmc.search.queries import Query
 
     weights = {text: 1.0} if text else {}
     for example in unlike:

@@ -12,8 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from xmc.data.checks import checked_filter, checked_rows
 from xmc.data.dataset import (
@@ -21,16 +20,16 @@ from xmc.data.dataset import (
     FORMAT,
     LABEL_SCHEMA,
     QUERY_SCHEMA,
-    ContentHash,
     Dataset,
-    combine_hashes,
     write_properties,
 )
-from xmc.data.image_files import write_images
+from xmc.data.images.files import write_images
 from xmc.data.rows import Defect, Row, Source
 from xmc.errors import DataError
 from xmc.metrics import propensity_parameters
-from xmc.store import atomic_file
+from xmc.progress import progress_bar
+from xmc.storage.directories import atomic_file
+from xmc.storage.fingerprints import ContentHash, fingerprint_of
 
 __all__ = ["Conversion", "convert"]
 
@@ -94,7 +93,7 @@ def convert(
             "converted_from": source.format,
             **(provenance or {}),
             **({"images": job.images} if job.images else {}),
-            "fingerprint": combine_hashes(job.hashes),
+            "fingerprint": fingerprint_of(job.hashes),
         },
     )
     return Conversion(Dataset.load(directory), job.dropped, job.warnings)
@@ -107,13 +106,10 @@ class _Job:
         self.warnings: Counter[str] = Counter()
         self.hashes: dict[str, str] = {}
         self.images: dict[str, str] = {}
-        console = Console(stderr=True)
-        self.progress = Progress(
+        self.progress = progress_bar(
             SpinnerColumn(),
             TextColumn("{task.description}: {task.completed:,} rows"),
             TimeElapsedColumn(),
-            console=console,
-            disable=not console.is_terminal,
         )
 
     def write_table(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,10 +16,11 @@ import pyarrow.parquet as pq
 from scipy.sparse import csr_matrix
 
 from xmc.data.huggingface import LabelTexts, read_huggingface
-from xmc.data.image_files import content_of, digest_of, dimension_of, read_images, write_images
-from xmc.data.images import RaggedImages
+from xmc.data.images.files import content_of, digest_of, dimension_of, read_images, write_images
+from xmc.data.images.ragged import RaggedImages
 from xmc.errors import DataError, InputError
-from xmc.store import atomic_file
+from xmc.storage.directories import atomic_file
+from xmc.storage.fingerprints import ContentHash, fingerprint_of
 
 __all__ = ["FORMAT", "LABEL_SCHEMA", "QUERY_SCHEMA", "ContentHash", "Dataset", "LabelTable", "Split", "pairs_of_rows"]
 
@@ -73,43 +73,6 @@ class Split:
         places = pa.array(rows)
         images = None if self.images is None else self.images.take(rows)
         return Split(self.uids.take(places), self.texts.take(places), self.positives[rows], images)
-
-
-class ContentHash:
-    """SHA-256 over the content of a table, fed in batches; does not depend on batch sizes or compression."""
-
-    def __init__(self) -> None:
-        self._hashes: dict[str, Any] = {}
-
-    def update(self, table: pa.Table | pa.RecordBatch) -> None:
-        """Add rows."""
-        for name in table.schema.names:
-            column = table[name]
-            chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
-            for chunk in chunks:
-                self._add(name, chunk)
-
-    def hexdigest(self) -> str:
-        """The hash of all rows so far."""
-        whole = hashlib.sha256()
-        for name in sorted(self._hashes):
-            whole.update(name.encode() + self._hashes[name].digest())
-        return whole.hexdigest()
-
-    def _add(self, name: str, array: pa.Array) -> None:
-        if pa.types.is_list(array.type):
-            self._feed(name + "#", np.diff(array.offsets.to_numpy()).astype("<i4"))
-            self._add(name + "[]", array.flatten())
-        elif pa.types.is_string(array.type):
-            encoded = [(text or "").encode() for text in array.to_pylist()]
-            self._feed(name + "#", np.array([len(text) for text in encoded], "<i4"))
-            self._feed(name, b"".join(encoded))
-        else:
-            values = array.to_numpy(zero_copy_only=False)
-            self._feed(name, values.astype(values.dtype.newbyteorder("<")))
-
-    def _feed(self, name: str, data: bytes | npt.NDArray[Any]) -> None:
-        self._hashes.setdefault(name, hashlib.sha256()).update(data if isinstance(data, bytes) else data.tobytes())
 
 
 class Dataset:
@@ -354,7 +317,7 @@ class Dataset:
             content = ContentHash()
             content.update(self._table(stem, schema).select(schema.names))
             hashes[stem] = content.hexdigest()
-        return combine_hashes(hashes)
+        return fingerprint_of(hashes)
 
     def save(self, directory: str | Path) -> None:
         """Write the canonical directory; dataset.json comes last, so an interrupted save is never taken for whole."""
@@ -445,11 +408,6 @@ def pairs_of_rows(pairs: npt.NDArray[np.int64], rows: npt.NDArray[np.integer]) -
     """Filter pairs (query, label), int64 [m, 2], of some ascending query rows, which are numbered from 0 in the result."""
     kept = pairs[np.isin(pairs[:, 0], rows)]
     return np.stack([np.searchsorted(rows, kept[:, 0]), kept[:, 1]], axis=1)
-
-
-def combine_hashes(hashes: Mapping[str, str]) -> str:
-    """One hash from the content hashes of a data set's tables, by file stem."""
-    return hashlib.sha256("".join(f"{stem}:{hashes[stem]}\n" for stem in sorted(hashes)).encode()).hexdigest()
 
 
 def write_properties(directory: Path, properties: Mapping[str, Any]) -> None:

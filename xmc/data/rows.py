@@ -11,7 +11,7 @@ from typing import Literal
 
 import pyarrow as pa
 
-from xmc.data.images import RaggedImages
+from xmc.data.images.ragged import RaggedImages
 from xmc.errors import DataError
 
 __all__ = ["Defect", "Row", "Source", "find_file", "read_lines", "row_defects"]

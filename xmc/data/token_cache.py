@@ -10,12 +10,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from rich.console import Console
-from rich.progress import Progress
 
-from xmc.data.arrow_files import write_arrow_file
 from xmc.data.tokens import RaggedTokens
 from xmc.errors import StoreError
+from xmc.progress import progress_bar
+from xmc.storage.arrow import write_arrow_file
 
 __all__ = ["cached_tokens", "read_tokens", "write_tokens"]
 
@@ -91,11 +90,10 @@ def _chunks(texts: pa.ChunkedArray | Sequence[str]) -> Iterator[list[str]]:
 
 
 def _build(texts: pa.ChunkedArray | Sequence[str], featurize: Featurize, description: str) -> RaggedTokens:
-    console = Console(stderr=True)
     parts: list[RaggedTokens] = []
     # Tokenisers and hashing use all cores inside of one call. Several calls at once were no faster on two cores, and
     # abort the process under numba's "workqueue" layer, which is all that it has where OpenMP is missing.
-    with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
+    with progress_bar(transient=True) as progress:
         task = progress.add_task(f"tokenising {description}", total=len(texts))
         for chunk in _chunks(texts):
             parts.append(_narrow(featurize(chunk)))

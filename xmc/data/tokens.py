@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from xmc.data.images import RaggedImages
-from xmc.data.ragged import places_of
+from xmc.arrays import places_of
+from xmc.data.images.ragged import RaggedImages
 
 __all__ = ["RaggedTokens"]
 

@@ -17,12 +17,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from xmc.config import TrainConfig
-from xmc.data.images import RaggedImages
+from xmc.data.images.ragged import RaggedImages
 from xmc.data.tokens import RaggedTokens
 from xmc.encoders.base import Encoder, Side
 from xmc.encoders.prototypes import LabelPrototypes
-from xmc.encoders.static import StaticEncoder
-from xmc.encoders.transformer import TransformerEncoder
+from xmc.encoders.static.encoder import StaticEncoder
+from xmc.encoders.transformer.encoder import TransformerEncoder
 from xmc.errors import InputError, StoreError
 
 __all__ = ["DualEncoder", "build_encoder", "keep_vectors"]

@@ -13,12 +13,12 @@ from xmc.calibration.calibration import Calibration
 from xmc.calibration.candidates import JudgedCandidates
 from xmc.calibration.decisions import Expectation, Policy, histogram
 from xmc.calibration.drift import SIGNIFICANCES, Check, check_coverage, check_recall
-from xmc.calibration.gather import judged, true_ids
 from xmc.calibration.probabilities import Floats
 from xmc.calibration.reliability import Reliability, reliability, reliability_by_group, reliability_by_rank
 from xmc.calibration.risk import RECALLS, SetSizes, set_sizes
 from xmc.calibration.sets import Wanted
 from xmc.errors import InputError
+from xmc.evaluation.gather import judged, true_ids
 from xmc.report.figures import Bar
 from xmc.report.mistakes import SEED
 from xmc.report.run import Int64s, ReportedRun

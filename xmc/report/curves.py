@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from xmc.report.run import ReportedRun
 from xmc.report.task import Task
-from xmc.store import LOG
+from xmc.storage.directories import LOG
 
 __all__ = ["Bin", "TrainingCurves", "calibration", "read_training_log"]
 

@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from xmc.errors import DataError
-from xmc.evaluation import KS, compare, dataset_rows
+from xmc.evaluation.evaluate import KS, compare, dataset_rows
+from xmc.evaluation.judging import Ranking, most_filtered
 from xmc.indexes.exact import ExactIndex
 from xmc.metrics import UNKNOWN_LABEL, Metrics
-from xmc.ranking import Ranking, most_filtered
 from xmc.report.task import Task
-from xmc.retriever import Retriever
+from xmc.search.retriever import Retriever
 
 __all__ = ["PLACES", "ReportedRun"]
 

@@ -13,7 +13,7 @@ from xmc.indexes.exact import ExactIndex
 from xmc.indexes.faiss import FaissIndex
 from xmc.indexes.tuning import OperatingPoint
 from xmc.report.run import ReportedRun
-from xmc.store import read_manifest
+from xmc.storage.directories import read_manifest
 
 __all__ = ["IndexFacts", "bytes_in_memory", "bytes_on_disk", "describe_index"]
 

@@ -11,7 +11,7 @@ from xmc.errors import InputError, StoreError, require_package
 from xmc.indexes.checks import require_count
 from xmc.report.run import PLACES, ReportedRun
 from xmc.report.task import Task
-from xmc.store import atomic_file, read_manifest
+from xmc.storage.directories import atomic_file, read_manifest
 
 __all__ = ["write_report"]
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from xmc.data.dataset import LABEL_SCHEMA, QUERY_SCHEMA, Dataset
-from xmc.data.images import RaggedImages
+from xmc.data.images.ragged import RaggedImages
 from xmc.data.rows import Defect, Row, Source
 from xmc.errors import DataError
 

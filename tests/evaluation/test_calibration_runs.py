@@ -1,0 +1,371 @@
+"""Calibration of real runs: which queries it may use, what the retriever then gives, what does not change it, files, drift."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from typer.testing import CliRunner
+from worlds import calibrated_run, colours, tiny_config, wordnet_part
+
+import xmc
+from xmc.cli import app
+from xmc.data.dataset import Dataset
+from xmc.data.held_out import uses_of_queries
+from xmc.encoders.dual import build_encoder
+from xmc.errors import ConfigError, DataError, InputError, StoreError
+from xmc.evaluation.check import check, check_texts
+from xmc.training.data import prepare
+
+KEPT = 0.3
+
+
+@pytest.fixture(scope="module")
+def data() -> Dataset:
+    return wordnet_part(1500)
+
+
+@pytest.fixture(scope="module")
+def run(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that kept 450 queries aside, calibrated on them."""
+    return calibrated_run(data, tmp_path_factory.mktemp("calibration") / "run", 60)
+
+
+@pytest.fixture
+def retriever(run: Path) -> xmc.Retriever:
+    return xmc.Retriever.load(run)
+
+
+def test_texts(data: Dataset) -> list[str]:
+    return list(data.split("test").texts.to_pylist())
+
+
+test_texts.__test__ = False  # type: ignore[attr-defined]
+
+
+def test_training_does_not_see_what_it_keeps_aside(data: Dataset) -> None:
+    config = tiny_config(calibration=0.2, validation=0.1)
+    uses = uses_of_queries(1500, 0.1, 0.2, config.seed)
+    assert [len(uses.training), len(uses.validation), len(uses.calibration)] == [1080, 120, 300]
+    assert sorted(np.concatenate([uses.training, uses.validation, uses.calibration]).tolist()) == list(range(1500))
+    prepared = prepare(data, config, build_encoder(config, len(data.labels), torch.Generator()))
+    uids = data.split("train").uids
+    assert prepared.training.uids.to_pylist() == uids.take(uses.training).to_pylist()
+    assert prepared.validation is not None
+    assert prepared.validation.uids.to_pylist() == uids.take(uses.validation).to_pylist()
+    other = uses_of_queries(1500, 0.1, 0.2, 1)
+    assert not np.array_equal(other.calibration, uses.calibration)
+    with pytest.raises(ConfigError, match=r"calibration must be a share in \[0, 1\), but is 1"):
+        tiny_config(calibration=1.0)
+
+
+def test_probabilities_sets_and_decisions_belong_together(retriever: xmc.Retriever, data: Dataset) -> None:
+    texts = test_texts(data)
+    labels, _ = retriever.predict(texts, k=60)
+    found, probabilities = retriever.predict_proba(texts, k=60)
+    assert found.tolist() == labels.tolist()
+    assert probabilities.dtype == np.float32
+    assert ((probabilities > 0) & (probabilities < 1)).all()
+    assert retriever.predict_proba(texts, k=3)[1].tolist() == probabilities[:, :3].tolist()
+    calibration = retriever.calibration
+    assert calibration is not None
+    threshold = calibration.misses.at(Fraction(1, 2))
+    for query, own in enumerate(retriever.predict_sets(texts, recall=0.5)):
+        inside = probabilities[query] >= np.float32(threshold)
+        assert set(own.labels) == set(labels[query][inside])
+        assert (np.diff(own.probabilities) <= 0).all()
+        assert own.whole == inside.all()
+    decisions = retriever.decide(texts, automatic=0.6, person=0.2)
+    for query, decision in enumerate(decisions):
+        assert set(decision.automatic) == set(labels[query][probabilities[query] >= np.float32(0.6)])
+        assert set(decision.automatic + decision.person) == set(labels[query][probabilities[query] >= np.float32(0.2)])
+    regions = retriever.predict_sets(texts[:20], significance=0.2, limit=5)
+    for query, region in enumerate(regions):
+        assert len(region.sets) == min(5, region.count)
+        again = retriever.p_values([texts[query]] * len(region.sets), region.sets)
+        assert again.tolist() == pytest.approx(region.p_values)
+        assert region.credibility >= region.p_values[0] > 0.2
+    small, large = (retriever.predict_sets(texts, false_positive_share=share) for share in (0.3, 0.6))
+    assert all(set(one.labels) <= set(other.labels) for one, other in zip(small, large, strict=True))
+
+
+def test_guarantees_hold_on_test_queries(retriever: xmc.Retriever, data: Dataset) -> None:
+    checked = check(retriever, data)
+    assert checked.holds
+    assert "holds on these queries" in checked.sentences()[0]
+    names = [one.name for one in checked.checks]
+    assert "significance=0.1" in names
+    truth, uids = data.split("test").positives, np.array(data.labels.uids.to_pylist(), object)
+    sets = [uids[row.indices].tolist() for row in truth]
+    inside = retriever.p_values(test_texts(data), sets) > 0.2
+    found = next(one for one in checked.checks if one.name == "significance=0.2").found
+    assert inside.mean() == pytest.approx(found, abs=0.03)  # without the data set's filter
+
+
+def test_a_saved_calibration_is_the_same(
+    run: Path, retriever: xmc.Retriever, data: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    texts = test_texts(data)[:50]
+    again = xmc.Retriever.load(run)
+    fresh = xmc.calibrate(again, data, candidates=60)
+    kept = retriever.calibration
+    assert kept is not None
+    assert kept.to_dict() == fresh.to_dict()
+    assert retriever.predict_proba(texts)[1].tolist() == again.predict_proba(texts)[1].tolist()
+    retriever.save(tmp_path / "copy")
+    assert xmc.Retriever.load(tmp_path / "copy").predict_sets(texts, recall=0.5)[0].labels
+    described = json.loads((run / "calibration" / "calibration.json").read_text())
+    assert described["source"]["fingerprint"] == data.fingerprint
+    assert described["source"]["queries"] == 450
+    listed = json.loads((run / "manifest.json").read_text())["files"]
+    assert {"calibration/calibration.json", "calibration/calibration.safetensors"} <= set(listed)
+    broken = tmp_path / "broken"
+    shutil.copytree(run, broken)
+    file = broken / "calibration" / "calibration.safetensors"
+    file.write_bytes(file.read_bytes()[:-4])
+    outdated = xmc.Retriever.load(tmp_path / "copy")
+    assert outdated.calibration is not None
+    weights = np.zeros((2, 2))
+    object.__setattr__(outdated.calibration.probabilities, "weights", weights)
+    outdated.save(tmp_path / "copy", overwrite=True)
+    assert xmc.Retriever.load(tmp_path / "copy").calibration is None  # which can be calibrated again
+    assert "is of another version of xmc" in caplog.text
+    planted = tmp_path / "planted"
+    shutil.copytree(run, planted)
+    manifest = json.loads((planted / "manifest.json").read_text())
+    manifest["files"] = {name: one for name, one in manifest["files"].items() if not name.startswith("calibration/")}
+    (planted / "manifest.json").write_text(json.dumps(manifest))
+    assert xmc.Retriever.load(planted).calibration is None  # nobody vouches for these files
+    with pytest.raises(StoreError, match=r"calibration\.safetensors has \d+ bytes where the manifest says"):
+        xmc.Retriever.load(broken)
+
+
+def test_label_dependency_is_kept_and_changes_regions(run: Path, data: Dataset, tmp_path: Path) -> None:
+    retriever = xmc.Retriever.load(run)
+    xmc.calibrate(retriever, data, candidates=20, label_dependency=0.3)
+    retriever.save(tmp_path / "run")
+    again = xmc.Retriever.load(tmp_path / "run")
+    texts = test_texts(data)[:5]
+    one, other = (given.predict_sets(texts, significance=0.3, limit=3) for given in (retriever, again))
+    assert [region.sets for region in one] == [region.sets for region in other]
+    assert all(region.count <= region.at_most for region in one)
+    for region, text in zip(one, texts, strict=True):
+        assert again.p_values([text] * len(region.sets), region.sets).tolist() == pytest.approx(region.p_values)
+
+
+def test_permuting_labels_or_queries_changes_nothing(run: Path, data: Dataset) -> None:
+    retriever = xmc.Retriever.load(run)
+    uses = uses_of_queries(1500, 0, KEPT, 0)
+    learned, aside = (data.split("train").take(rows) for rows in (uses.training, uses.calibration))
+    names, texts = data.labels.uids.to_pylist(), test_texts(data)[:100]
+
+    def calibrated(label_order: np.ndarray, query_order: np.ndarray) -> xmc.Retriever:
+        place = np.argsort(label_order)
+        uids = [names[label] for label in label_order]
+        splits = {}
+        for split, queries in (("train", learned), ("aside", aside.take(query_order))):
+            lists = [sorted(place[row.indices].tolist()) for row in queries.positives]
+            splits[split] = (queries.texts.to_pylist(), lists)
+        query_uids = {"aside": [aside.uids[int(row)].as_py() for row in query_order]}
+        permuted = Dataset.from_lists("permuted", uids, splits, label_uids=uids, query_uids=query_uids)
+        own = xmc.Retriever.from_model(
+            retriever.model,
+            uids,
+            uids,
+            retriever.config,
+            "exact",
+            np.ascontiguousarray(retriever.embeddings[label_order]),
+        )
+        xmc.calibrate(own, permuted, "aside", candidates=60)
+        return own
+
+    plain, rng = (np.arange(len(names)), np.arange(len(aside))), np.random.default_rng(0)
+    one = calibrated(*plain)
+    other = calibrated(rng.permutation(len(names)), rng.permutation(len(aside)))
+    np.testing.assert_allclose(one.predict_proba(texts)[1], other.predict_proba(texts)[1], rtol=1e-3)
+    for recall in (0.4, 0.5):
+        pairs = zip(one.predict_sets(texts, recall=recall), other.predict_sets(texts, recall=recall), strict=True)
+        assert (
+            sum(set(a.labels) != set(b.labels) for a, b in pairs) <= 1
+        )  # a score on the threshold may round the other way
+    regions = zip(*(given.predict_sets(texts[:5], significance=0.2, limit=3) for given in (one, other)), strict=True)
+    for a, b in regions:
+        assert a.count == pytest.approx(b.count, rel=0.05)
+        assert a.credibility == pytest.approx(b.credibility, abs=0.01)
+
+
+def test_a_label_that_is_never_retrieved_changes_nothing(run: Path, data: Dataset) -> None:
+    texts = test_texts(data)[:50]
+    one, other = xmc.Retriever.load(run), xmc.Retriever.load(run)
+    far = -one.embed_queries([*texts, *data.split("train").texts.to_pylist()]).mean(axis=0, keepdims=True)
+    state = np.concatenate([other.embeddings, far / np.linalg.norm(far)]).astype(np.float32)
+    uids, label_texts = [*other.labels.uids.to_pylist(), "far"], [*other.labels.texts.to_pylist(), "far"]
+    other = xmc.Retriever.from_model(one.model, uids, label_texts, one.config, "exact", state)
+    other.metrics = one.metrics
+    assert "far" not in other.predict(texts, k=60)[0]
+    calibration = xmc.calibrate(other, data, candidates=60)
+    assert calibration.brier == one.calibration.brier  # type: ignore[union-attr]
+    assert one.predict_proba(texts)[1].tolist() == other.predict_proba(texts)[1].tolist()
+    assert [a.labels for a in one.predict_sets(texts, recall=0.5)] == [
+        b.labels for b in other.predict_sets(texts, recall=0.5)
+    ]
+    assert one.predict_sets(texts[:5], significance=0.2) == other.predict_sets(texts[:5], significance=0.2)
+
+
+def test_labels_added_after_calibration_are_noticed(run: Path, data: Dataset, caplog: pytest.LogCaptureFixture) -> None:
+    retriever, texts = xmc.Retriever.load(run), test_texts(data)[:3]
+    retriever.predict_proba(texts)
+    assert not caplog.records
+    retriever.add_labels(["a kind of thing that is new"])
+    for _ in range(2):
+        retriever.predict_proba(texts)
+    assert [record.getMessage() for record in caplog.records] == [
+        "labels or index were changed after calibration; what it guarantees is for those before"
+    ]
+    caplog.clear()
+    retriever = xmc.Retriever.load(run)
+    last = retriever.labels.uids[-1].as_py()
+    retriever.update_labels(["another text"], [last])
+    assert not retriever.fits_calibration()
+    assert len(caplog.records) == 1
+    caplog.clear()
+    retriever = xmc.Retriever.load(run)
+    assert retriever.fits_calibration()
+    retriever.reindex("HNSW16")
+    retriever.predict_sets(texts, recall=0.5)
+    assert len(caplog.records) == 1
+
+
+def test_only_queries_that_were_kept_aside(run: Path, data: Dataset, tmp_path: Path) -> None:
+    retriever = xmc.Retriever.load(run)
+    with pytest.raises(DataError, match="was trained on the split 'train' of 'wordnet-part'"):
+        xmc.calibrate(retriever, data, "train")
+    with pytest.raises(DataError, match="has no split 'other', only train, test"):
+        xmc.calibrate(retriever, data, "other")
+    with pytest.raises(DataError, match="the run was not trained on this data set"):
+        xmc.calibrate(retriever, colours())
+    whole = tmp_path / "whole"
+    xmc.train(data, tiny_config(epochs=1), whole)
+    with pytest.raises(DataError, match=r"trained on all of 'train'\. Train it with calibration=0\.1"):
+        xmc.calibrate(xmc.Retriever.load(whole), data)
+    train = data.split("train")
+    lists = [row.indices.tolist() for row in train.positives]
+    twice = Dataset.from_lists(
+        "twice",
+        data.labels.texts.to_pylist(),
+        {name: (train.texts.to_pylist(), lists) for name in ("train", "calibration")},
+        label_uids=data.labels.uids.to_pylist(),
+    )
+    with pytest.raises(
+        DataError, match="1,500 of the 1,500 queries of the split 'calibration' of 'twice' are training"
+    ):
+        xmc.calibrate(retriever, twice)
+
+
+def test_too_little_to_learn_from_is_refused(run: Path, data: Dataset) -> None:
+    retriever = xmc.Retriever.load(run)
+    uids, texts = data.labels.uids.to_pylist(), test_texts(data)
+
+    def made(count: int, labels: list[int]) -> Dataset:
+        return Dataset.from_lists("made", uids, {"test": (texts[:count], [labels] * count)}, label_uids=uids)
+
+    with pytest.raises(DataError, match="has 99 queries to calibrate on; at least 100 are needed"):
+        xmc.calibrate(retriever, made(99, [0]), "test")
+    with pytest.raises(DataError, match="has no query with a true label, so there is nothing to calibrate on"):
+        xmc.calibrate(retriever, made(150, []), "test")
+    for seed in (2**63, -(2**64)):
+        with pytest.raises(InputError, match=r"seed must be a number of 64 bits, but is -?\d+"):
+            xmc.calibrate(retriever, data, seed=seed)
+    for option, value in (("norm", 0.5), ("norm", float("nan")), ("label_dependency", -1.0), ("candidates", 0)):
+        with pytest.raises(InputError, match=f"{option.replace('_', ' ')} must be at least"):
+            xmc.calibrate(retriever, data, **{option: value})
+    with pytest.raises(DataError, match="has no split 'train'; leave it at 0"):
+        xmc.calibrate(retriever, made(150, [3]), "test", label_dependency=0.1)
+    without = xmc.calibrate(retriever, made(150, [3]), "test", candidates=9)  # no training split: no frequencies
+    assert "by frequency" not in without.probabilities.method
+
+
+def test_calls_that_cannot_be_answered(run: Path, data: Dataset, tmp_path: Path) -> None:
+    retriever, texts = xmc.Retriever.load(run), test_texts(data)[:2]
+    for call in (retriever.exact().predict_proba, retriever.exact().decide):
+        with pytest.raises(InputError, match="not calibrated; `xmc calibrate`"):
+            call(texts)
+    with pytest.raises(InputError, match="k must be at most the 60 candidates"):
+        retriever.predict_proba(texts, k=61)
+    for significance in (0.0, 1.0, -0.2, float("nan")):
+        with pytest.raises(InputError, match="significance must be a share between 0 and 1, without them"):
+            retriever.predict_sets(texts, significance=significance)
+    with pytest.raises(
+        InputError, match=r"recall of 0.99 cannot be guaranteed by 60 candidates: the highest is 0\.\d+"
+    ):
+        retriever.predict_sets(texts, recall=0.99)
+    with pytest.raises(InputError, match=r"significance of 0\.001 needs 999 calibration queries or more"):
+        retriever.predict_sets(texts, significance=0.001)
+    with pytest.raises(InputError, match=r"false positive share of 0\.001 cannot be guaranteed"):
+        retriever.predict_sets(texts, false_positive_share=0.001)
+    with pytest.raises(InputError, match="must not be above automatic"):
+        retriever.decide(texts, automatic=0.2, person=0.4)
+    with pytest.raises(InputError, match="There are 1 label sets for 2 queries"):
+        retriever.p_values(texts, [["x"]])
+    with pytest.raises(InputError, match="no label 'x' in this retriever"):
+        retriever.p_values(texts[:1], [["x"]])
+    with pytest.raises(InputError, match="not calibrated; `xmc calibrate`"):
+        check(retriever.exact(), data)
+    assert retriever.predict_sets([], recall=0.5) == retriever.predict_sets([], significance=0.1) == []
+
+
+def test_what_has_moved_is_said(run: Path, data: Dataset) -> None:
+    retriever, test = xmc.Retriever.load(run), data.split("test")
+    lists = [row.indices.tolist() for row in test.positives]
+    uids, texts = data.labels.uids.to_pylist(), test_texts(data)
+
+    def made(own: list[str], labels: list[list[int]]) -> Dataset:
+        return Dataset.from_lists("newer", uids, {"test": (own, labels)}, label_uids=uids)
+
+    # Labels that are somebody else's: the queries look the same, and guarantees fail.
+    wrong = check(retriever, made(texts, lists[1:] + lists[:1]))
+    assert not wrong.holds
+    assert not wrong.drift.moved
+    assert "no longer holds (recall=" in wrong.sentences()[0]
+    # Texts that say little: scores fall.
+    moved = check_texts(retriever, [f"{text[:3]} zzz" for text in texts])
+    assert moved.drift.moved
+    assert moved.sentences()[0].startswith("Queries have moved away")
+    same = check_texts(retriever, texts)
+    assert same.holds
+    assert "without labels no more can be said" in same.sentences()[0]
+    with pytest.raises(DataError, match="There are 50 queries to check by; at least 100 are needed"):
+        check(retriever, made(texts[:50], lists[:50]))
+    with pytest.raises(DataError, match="There are 2 queries to check by; at least 100 are needed"):
+        check_texts(retriever, texts[:2])
+
+
+def test_the_command(run: Path, data: Dataset, tmp_path: Path) -> None:
+    data.save(tmp_path / "data")
+    own = tmp_path / "run"
+    shutil.copytree(run, own)
+    done = CliRunner().invoke(app, ["calibrate", str(own), str(tmp_path / "data"), "--candidates", "40"])
+    assert done.exit_code == 0, done.output
+    for words in ("450 queries of wordnet-part, split calibration", "platt", "rank 1", "Deciding at 0.9 and 0.1"):
+        assert words in done.output
+    calibration = xmc.Retriever.load(own).calibration
+    assert calibration is not None
+    assert calibration.candidates == 40
+    done = CliRunner().invoke(app, ["calibrate", str(own), str(tmp_path / "data"), "--check", "--json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.output)["holds"] is True
+    done = CliRunner().invoke(app, ["index", str(own), "HNSW16"])
+    assert "its calibration is for the index before" in done.output
+    pq.write_table(pa.table({"text": ["zzz"] * 500}), tmp_path / "texts.parquet")
+    done = CliRunner().invoke(app, ["calibrate", str(own), str(tmp_path / "texts.parquet"), "--check"])
+    assert done.exit_code == 1
+    assert "Queries have moved away" in done.output
+    done = CliRunner().invoke(app, ["calibrate", str(own), str(tmp_path / "data"), "--split", "train"])
+    assert isinstance(done.exception, DataError)

@@ -1,0 +1,96 @@
+"""A process that has imported everything, and forks one that trains for each line it reads: NAME OUT. Prints its pid.
+
+So that a test can kill and resume many runs without waiting for imports.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from small_models import WORDS
+from worlds import TINY, colours
+
+import xmc
+import xmc.training.trainer  # xmc imports it when it is first used
+from xmc.encoders.transformer.encoder import TransformerEncoder
+
+CHECKPOINTS = {"checkpoint": {"steps": 4, "minutes": None}}
+
+
+def configurations(bert: str) -> dict[str, dict[str, Any]]:
+    """Everything that has a state between steps."""
+    transformer = {"directory": bert, "micro_batch_size": 16, "dropout": 0.2}
+    adapters = {**transformer, "lora": {"rank": 2, "dropout": 0.2}, "dropout": None}
+    return {
+        "clusters and a shortlist mined in the background": {
+            **TINY,
+            **CHECKPOINTS,
+            "negatives": "clusters+shortlist+sampled",
+            "sampled_negatives": 3,
+            "positives_per_query": 1,
+            "clusters": {"first_epoch": 2, "size": 4, "doubling_epochs": [3]},
+            "shortlist": {"size": 2, "window_end": 5, "refresh_steps": 5},
+            "label_vector_moments": "int8",
+            "epochs": 5,
+        },
+        "bank and dropout": {
+            **CHECKPOINTS,
+            "encoder": "transformer",
+            "transformer": transformer,
+            "negatives": "bank",
+            "bank": {"hard": 1, "refresh": 2, "positives": 0.5},
+            "learn_temperature": True,
+            "gradient_cache": True,
+            "learning_rate": 1e-3,
+            "batch_size": 40,
+            "epochs": 2,
+            "label_vector_dropout": 0.2,
+        },
+        "adapters": {
+            **CHECKPOINTS,
+            "encoder": "transformer",
+            "transformer": adapters,
+            "negatives": "in-batch",
+            "learning_rate": 1e-2,
+            "batch_size": 40,
+            "epochs": 2,
+        },
+        "prototypes of stale centroids": {
+            **TINY,
+            **CHECKPOINTS,
+            "label_vectors": "prototypes",
+            "prototypes": {"clusters": 5, "heads": 4, "feedforward": 32, "dropout": 0.2},
+            "loss": "triplet_margin",
+            "negatives": "clusters",
+            "clusters": {"first_epoch": 2, "size": 4},
+            "positives_per_query": 1,
+            "positives_drawn": "inverse_propensity",
+            "nested_dimensions": [8],
+            "epochs": 5,
+        },
+        "validation": {**TINY, **CHECKPOINTS, "validation": 0.2, "validation_steps": 3, "patience": 50, "epochs": 5},
+    }
+
+
+def main(bert: str) -> None:
+    data = colours(WORDS[3:15])
+    known = configurations(bert)
+    TransformerEncoder.from_pretrained(bert)  # transformers imports a model's code when it is first used
+    for line in sys.stdin:
+        name, out = line.rstrip("\n").split("\t")
+        pid = os.fork()
+        if pid == 0:
+            logging.basicConfig(filename=out + ".log")
+            xmc.train(data, xmc.TrainConfig.from_mapping(known[name]), Path(out), resume=True)
+            os._exit(0)
+        print(pid, flush=True)
+        status = os.waitpid(pid, 0)[1]
+        print(os.waitstatus_to_exitcode(status), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,98 @@
+"""`--dry-run`: every recipe passes it, it writes nothing, and what it counts is what a step then does."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from small_models import minilm_directory, write_bert, write_decoder
+from typer.testing import CliRunner
+from worlds import tiny_config, wordnet_part
+
+import xmc
+from xmc.cli import app
+from xmc.config import TrainConfig
+from xmc.storage.directories import LOG
+from xmc.training.estimate import estimate
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+NAMES = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_bert(tmp_path_factory.mktemp("bert"))
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_decoder(tmp_path_factory.mktemp("llama"))
+
+
+def test_there_are_recipes() -> None:
+    assert len(NAMES) >= 14
+    assert {name.split("-")[0] for name in NAMES} == {"dexml", "ngame", "minilm", "static", "prime", "vixml", "smollm2"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_recipe_can_be_estimated(name: str, bert: Path, llama: Path, tmp_path: Path) -> None:
+    """With a small model in place of the one that it names; such a model has 24 positions, three of them for images."""
+    arguments = ["train", str(CONFIGS / f"{name}.yaml"), "--dry-run", "--out", str(tmp_path / "run")]
+    text = (CONFIGS / f"{name}.yaml").read_text()
+    if "transformer" in text:
+        model = llama if "lora" in text else bert
+        arguments += ["--set", f"transformer.directory={model}", "--set", "transformer.max_length=21"]
+    result = CliRunner().invoke(app, arguments, env={"COLUMNS": "120"})
+    assert result.exit_code == 0, result.output
+    for part in ("encoder parameters", "embeddings of a step", "memory in all", "all steps at that rate"):
+        assert part in result.output
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"negatives": "bank", "bank": {"hard": 0, "refresh": 40}},
+        {"negatives": "sampled", "sampled_negatives": 500},
+        {"negatives": "in-batch", "positives_per_query": 1},
+    ],
+    ids=str,
+)
+def test_work_is_what_a_step_does(changes: dict[str, object], tmp_path: Path) -> None:
+    data, config = wordnet_part(640), tiny_config(epochs=1, **changes)
+    found = estimate(data, config)
+    xmc.train(data, config, tmp_path / "run")
+    lines = [json.loads(line) for line in (tmp_path / "run" / LOG).read_text().splitlines()]
+    texts = sum(line["texts"] for line in lines) / len(lines)
+    tokens = sum(line["tokens"] for line in lines) / len(lines)
+    assert found.work["steps"][0] == len(lines) == 10
+    expected = found.work["queries a step"][0] + found.work["labels encoded a step"][0]
+    # Queries share some of their positives, which the estimate counts once each.
+    assert 0.6 * expected <= texts <= 1.02 * expected
+    assert 0.6 * found.work["tokens encoded a step"][0] <= tokens <= 1.2 * found.work["tokens encoded a step"][0]
+
+
+def test_memory_of_parameters_and_vectors_is_exact_and_split_over_processes() -> None:
+    data, config = wordnet_part(100), tiny_config(label_vector_moments="bfloat16")
+    one, four = estimate(data, config), estimate(data, config, processes=4)
+    assert one.memory["encoder parameters"] == 4 * (4096 * 32 + 4096 + 1)
+    assert one.memory["label vectors"] == 4 * 7488 * 32
+    assert one.memory["label vectors' moments"] == 2 * 2 * 7488 * 32
+    assert four.memory["label vectors"] == one.memory["label vectors"] / 4
+    assert four.memory["encoder parameters"] == one.memory["encoder parameters"]
+    assert four.total < one.total
+
+
+def test_gradient_cache_bounds_the_activations() -> None:
+    data = wordnet_part(600)
+    settings = {"directory": str(minilm_directory()), "micro_batch_size": 16}
+    sizes = []
+    for cached in (False, True):
+        config = TrainConfig.from_mapping(
+            {"encoder": "transformer", "transformer": settings, "negatives": "in-batch", "gradient_cache": cached}
+        )
+        found = estimate(data, config)
+        sizes.append(found.memory["activations"])
+    assert sizes[1] < 0.05 * sizes[0]

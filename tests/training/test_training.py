@@ -1,0 +1,241 @@
+"""Training: it learns, repeats, stops, and always leaves a run that loads."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small_models import minilm_directory
+from worlds import colours, tiny_config, wordnet_part
+
+import xmc
+from xmc.data.dataset import Dataset
+from xmc.encoders.dual import unit
+from xmc.errors import DataError, StoreError, TrainingError
+from xmc.storage.directories import LOG
+from xmc.training.negatives import AllLabels, Batch, LabelSubset, Sampled
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"loss": "softmax"},
+        {"loss": "multi_label_cluster_discrimination", "negatives": "sampled", "sampled_negatives": 5},
+        {"loss": "soft_topk"},
+        {"loss": "binary_cross_entropy"},
+        {"negatives": "sampled", "sampled_negatives": 5},
+        {"negatives": "in-batch"},
+        {"negatives": "bank", "bank": {"hard": 1, "refresh": 2, "positives": 0.5}},
+        {"negatives": "bank", "loss": "soft_topk", "label_vectors": "none", "bank": {"hard": 0, "refresh": 6}},
+        {"negatives": "shortlist", "shortlist": {"size": 2, "window_start": 1, "window_end": 6, "refresh_steps": 10}},
+        {"negatives": "clusters+sampled", "sampled_negatives": 3, "clusters": {"size": 4, "doubling_epochs": [3, 5]}},
+        {"positives_per_query": 1, "label_vector_moments": "bfloat16"},
+        {"label_vector_moments": "int8"},
+        {"gradient_cache": True},
+        {"normalize": False, "temperature": 1.0, "learning_rate": 0.05},
+        {"label_vectors": "none"},
+        {"share_towers": False},
+        {"learn_temperature": True},
+        {"relevance_weights": True, "label_vector_dropout": 0.2},
+        {"index": "Flat"},
+    ],
+    ids=str,
+)
+def test_every_option_learns_an_easy_world(changes: dict[str, object], tmp_path: Path) -> None:
+    data = colours()
+    result = xmc.train(data, tiny_config(epochs=8, **changes), tmp_path / "run")
+    assert not result.interrupted
+    assert result.steps == 8 * (400 // 64)
+    retriever = xmc.Retriever.load(tmp_path / "run")
+    values = xmc.evaluate(retriever, data).values
+    assert values["P@1"] >= 95
+    assert values["R@10"] >= 99
+    assert retriever.predict(["something purple"], k=1)[0].tolist() == [["PURPLE"]]
+
+
+def test_real_data_beats_the_label_texts_by_far(tmp_path: Path) -> None:
+    """With 1,500 of 11,313 training queries; the most frequent labels alone reach P@1 of about 33."""
+    data = wordnet_part()
+    static = {"dimension": 64, "table_rows": 32_768, "weight_slots": 65_536}
+    xmc.train(data, tiny_config(static=static), tmp_path / "run")
+    values = xmc.evaluate(xmc.Retriever.load(tmp_path / "run"), data).values
+    assert values["P@1"] >= 50
+    assert values["R@100"] >= 60
+
+
+def test_same_seed_same_model_other_seed_another(tmp_path: Path) -> None:
+    data = colours()
+    embeddings = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        xmc.train(data, tiny_config(seed=seed, negatives="sampled", sampled_negatives=4), tmp_path / name)
+        embeddings.append(xmc.Retriever.load(tmp_path / name).embeddings)
+    np.testing.assert_array_equal(embeddings[0], embeddings[1])
+    assert np.abs(embeddings[0] - embeddings[2]).max() > 0.01
+
+
+def test_log_has_a_line_a_step(tmp_path: Path) -> None:
+    result = xmc.train(colours(), tiny_config(), tmp_path / "run")
+    lines = [json.loads(line) for line in (tmp_path / "run" / LOG).read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, result.steps + 1))
+    assert lines[-1]["loss"] == result.loss
+    assert lines[0]["loss"] > lines[-1]["loss"]
+
+
+def test_early_stopping_keeps_the_best_epoch(tmp_path: Path) -> None:
+    config = tiny_config(validation=0.25, patience=1, epochs=30)
+    result = xmc.train(colours(), config, tmp_path / "run")
+    batches = 300 // 64
+    assert result.steps < 30 * batches
+    lines = [json.loads(line) for line in (tmp_path / "run" / LOG).read_text().splitlines()]
+    scores = [line["validation"]["P@1"] for line in lines if "validation" in line]
+    assert len(scores) == result.steps // batches
+    kept = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert kept["validation"]["P@1"] == max(scores)
+    assert kept["training"]["steps"] == batches * (scores.index(max(scores)) + 1)
+
+
+INTERRUPTED = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from small_models import minilm_directory
+from worlds import tiny_config, wordnet_part
+import xmc
+result = xmc.train(wordnet_part(), tiny_config(epochs=500), Path(sys.argv[2]))
+print("interrupted" if result.interrupted else "finished", result.steps)
+"""
+
+
+def wait_for_steps(run: Path, steps: int) -> None:
+    end = time.monotonic() + 120
+    while time.monotonic() < end:
+        if (run / LOG).exists() and len((run / LOG).read_text().splitlines()) >= steps:
+            return
+        time.sleep(0.05)
+    raise TimeoutError("training did not start")
+
+
+def test_ctrl_c_leaves_a_loadable_run(tmp_path: Path) -> None:
+    arguments = [sys.executable, "-c", INTERRUPTED, str(Path(__file__).parents[1] / "helpers"), str(tmp_path / "run")]
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+    wait_for_steps(tmp_path / "run", 5)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    state, steps = output.split()
+    assert (process.returncode, state) == (0, "interrupted")
+    assert 5 <= int(steps) < 500 * 23
+    retriever = xmc.Retriever.load(tmp_path / "run")
+    assert retriever.metrics["training"]["interrupted"] is True
+    assert retriever.predict(["a boat"], k=3)[0].shape == (1, 3)
+
+
+def test_sigkill_leaves_the_old_run_whole(tmp_path: Path) -> None:
+    xmc.train(colours(), tiny_config(), tmp_path / "run")
+    before = xmc.Retriever.load(tmp_path / "run").predict(["red"], k=2)
+    code = INTERRUPTED.replace("Path(sys.argv[2]))", "Path(sys.argv[2]), overwrite=True)")
+    arguments = [sys.executable, "-c", code, str(Path(__file__).parents[1] / "helpers"), str(tmp_path / "run")]
+    process = subprocess.Popen(arguments)
+    time.sleep(0.5)
+    wait_for_steps(tmp_path / "run", 1)
+    process.kill()
+    process.wait()
+    after = xmc.Retriever.load(tmp_path / "run").predict(["red"], k=2)
+    assert before[0].tolist() == after[0].tolist()
+
+
+def test_an_existing_run_is_kept_unless_told(tmp_path: Path) -> None:
+    xmc.train(colours(), tiny_config(epochs=1), tmp_path / "run")
+    with pytest.raises(StoreError, match="already holds a run"):
+        xmc.train(colours(), tiny_config(epochs=1), tmp_path / "run")
+    xmc.train(colours(), tiny_config(epochs=1, seed=3), tmp_path / "run", overwrite=True)
+    assert xmc.Retriever.load(tmp_path / "run").config.seed == 3
+
+
+def test_data_that_cannot_be_trained_on(tmp_path: Path) -> None:
+    only_test = Dataset.from_lists("x", ["a"], {"test": (["q"], [[0]])})
+    with pytest.raises(DataError, match="no split train, only test"):
+        xmc.train(only_test, tiny_config(), tmp_path / "run")
+    with pytest.raises(DataError, match="no training queries or no labels"):
+        xmc.train(Dataset.from_lists("x", ["a"], {"train": ([], [])}), tiny_config(), tmp_path / "run")
+
+
+def test_divergence_is_an_error_and_leaves_the_old_run(tmp_path: Path) -> None:
+    data = colours()
+    xmc.train(data, tiny_config(epochs=1), tmp_path / "run")
+    with pytest.raises(TrainingError, match=r"loss of step \d+ is (nan|inf): training diverged"):
+        xmc.train(data, tiny_config(weight_learning_rate=1e6), tmp_path / "run", overwrite=True)
+    assert len(xmc.Retriever.load(tmp_path / "run")) == 12
+
+
+def test_fewer_queries_than_a_batch_and_queries_without_anything(tmp_path: Path) -> None:
+    data = Dataset.from_lists("x", ["a", "b", ""], {"train": (["red", "", "blue"], [[0], [1], []])})
+    result = xmc.train(data, tiny_config(epochs=2), tmp_path / "run")
+    assert result.steps == 2
+    assert np.isfinite(result.loss)
+    retriever = xmc.Retriever.load(tmp_path / "run")
+    assert np.isfinite(retriever.embeddings).all()
+
+
+def test_sampled_candidates() -> None:
+    positives = colours().split("train").positives
+    sampler = LabelSubset([Sampled(positives, 4, 64, seed=0)], weighted=False)
+    found = np.zeros(12)
+    rounds = 3000
+    rng = np.random.default_rng(0)
+    for step in range(rounds):
+        chosen = rng.choice(positives.shape[0], 2, replace=False)
+        batch = Batch(step, chosen, positives[chosen], positives[chosen])
+        candidates = sampler.candidates(batch)
+        rows = candidates.rows.numpy()
+        assert (np.diff(rows) > 0).all()
+        assert set(batch.positives.indices) <= set(rows)
+        assert rows[candidates.positives.indices.numpy()].tolist() == batch.positives.indices.tolist()
+        assert candidates.exclude is None
+        found[rows] += 1
+    # π for a batch of 2: the sampler was told 64, so compare with its formula for 2.
+    share = positives.getnnz(axis=0) / positives.shape[0]
+    expected = 1 - (1 - 4 / 12) * (1 - share) ** 2
+    np.testing.assert_allclose(found / rounds, expected, atol=0.03)
+    everything = AllLabels(12, weighted=False).candidates(batch)
+    assert everything.rows.tolist() == list(range(12))
+    assert everything.log_inclusion is None
+
+
+def test_unit_gradient() -> None:
+    vectors = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(unit, (vectors,))
+    torch.testing.assert_close(unit(vectors), torch.nn.functional.normalize(vectors, dim=1))
+    assert unit(torch.zeros(1, 3)).tolist() == [[0.0, 0.0, 0.0]]
+
+
+def test_a_transformer_learns_and_is_loaded(tmp_path: Path) -> None:
+    """The real MiniLM, separate towers and a learned temperature."""
+    data = colours()
+    config = xmc.TrainConfig.from_mapping(
+        {
+            "encoder": "transformer",
+            "transformer": {"directory": str(minilm_directory()), "projection": 64, "micro_batch_size": 64},
+            "share_towers": False,
+            "learn_temperature": True,
+            "label_vectors": "none",
+            "learning_rate": 2e-4,
+            "epochs": 2,
+            "batch_size": 32,
+            "device": "cpu",
+        }
+    )
+    result = xmc.train(data, config, tmp_path / "run")
+    assert result.steps == 24
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert np.mean(losses[-4:]) < 0.8 * np.mean(losses[:4])
+    retriever = xmc.Retriever.load(tmp_path / "run")
+    assert retriever.model.temperature.item() != pytest.approx(config.temperature)
+    assert xmc.evaluate(retriever, data).values["P@1"] > 80

@@ -1,0 +1,1 @@
+"""Image embeddings that come with texts."""

@@ -1,0 +1,203 @@
+"""Embeddings of image files by a pretrained vision model, for a data set's queries or labels, part by part."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pa_csv
+import pyarrow.json as pa_json
+import pyarrow.parquet as pq
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from xmc.data.dataset import Dataset
+from xmc.data.images.files import gather_blocks
+from xmc.data.images.ragged import RaggedImages
+from xmc.data.images.vision import VisionModel
+from xmc.errors import DataError
+from xmc.progress import progress_bar
+from xmc.storage.directories import atomic_file
+from xmc.storage.fingerprints import fingerprint_of, fingerprint_of_json, sha256_file
+
+__all__ = ["EmbeddedImages", "embed_images"]
+
+logger = logging.getLogger("xmc.data")
+CHUNK = 1024
+"""Images of a part, which is what an interruption can lose."""
+
+
+@dataclass(frozen=True)
+class EmbeddedImages:
+    """What was done.
+
+    images: embedded. texts: that have at least one. broken: (uid, path, reason) of files that were skipped. unknown_uids,
+    too_many: lines of the table whose uid the data set does not have, and those beyond a text's `most` images.
+    """
+
+    images: int
+    texts: int
+    broken: list[tuple[str, str, str]]
+    unknown_uids: int
+    too_many: int
+
+
+def embed_images(
+    dataset: Dataset,
+    of: str,
+    table: Path,
+    model: Path,
+    *,
+    root: Path | None = None,
+    most: int = 3,
+    batch_size: int = 32,
+    device: str = "auto",
+) -> EmbeddedImages:
+    """Embed the image files that a table names, and write them into the data set's directory.
+
+    of: a split, or "labels". table: Parquet, CSV or JSONL with columns uid and path, a line an image, in order; relative paths
+    start at `root`, by default the table's directory. model: a Hugging Face directory with a vision model (or one with a vision
+    part that has get_image_features) and its image processor; safetensors weights alone are read, and no code of its own.
+
+    Files that are missing, damaged or larger than Pillow allows are skipped, counted and listed in `images-<of>.broken.csv`.
+    What is done is kept in `images-<of>.parts` until all is; a later call goes on from there, to the same result, with the same
+    table, model, options and uids of the data set, on whichever device; with others it begins again.
+
+    Raises DataError for a table or a data set that cannot be used, ConfigError for such a model.
+    """
+    directory = dataset.writable_directory()
+    uids = dataset.labels.uids if of == "labels" else dataset.split(of).uids
+    jobs, unknown, too_many = _jobs(table, uids, most)
+    base = table.parent if root is None else root
+    vision = VisionModel(model, device)
+    dataset.check_images(of, len(uids), vision.dimension)  # before the work
+    parts = directory / f"images-{of}.parts"
+    options = [str(base.resolve()), most, batch_size, CHUNK]
+    _begin(parts, [sha256_file(table), _digest(jobs), _model_digest(model), *options])
+    starts = range(0, len(jobs), CHUNK)
+    missing = [start for start in starts if not _is_whole(parts / _name(start))]
+    if len(missing) < len(starts):
+        logger.info("going on after %d of %d parts in %s", len(starts) - len(missing), len(starts), parts)
+    with progress_bar() as progress:
+        task = progress.add_task(f"embedding images of {of}", total=len(jobs))
+        progress.advance(task, len(jobs) - sum(min(CHUNK, len(jobs) - start) for start in missing))
+        for start in missing:
+            paths = [base / path for _, path in jobs[start : start + CHUNK]]
+            embeddings, reasons = vision.embed(paths, batch_size, lambda count: progress.advance(task, count))
+            _write_part(parts / _name(start), embeddings, reasons)
+    files = [parts / _name(start) for start in starts]
+    reasons = [reason for file in files for reason in _reasons(file)]
+    broken = [(uids[row].as_py(), path, reason) for (row, path), reason in zip(jobs, reasons, strict=True) if reason]
+    _list_broken(directory / f"images-{of}.broken.csv", broken)
+    rows = np.array([row for (row, _), reason in zip(jobs, reasons, strict=True) if not reason], np.int64)
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(uids)))]).astype(np.int64)
+    images = RaggedImages(gather_blocks(_embeddings(files), vision.dimension, directory), offsets)
+    dataset.add_images(of, images)
+    shutil.rmtree(parts)
+    return EmbeddedImages(len(images.values), int((images.counts > 0).sum()), broken, unknown, too_many)
+
+
+def _jobs(table: Path, uids: pa.ChunkedArray, most: int) -> tuple[list[tuple[int, str]], int, int]:
+    """(row, path) of each image in order of rows, lines of unknown uids, and lines that are too many."""
+    lines = _lines(table)
+    for name in ("uid", "path"):
+        if name not in lines.column_names:
+            raise DataError(f"{table} has no column {name!r}, only {', '.join(lines.column_names)}.")
+    rows = pc.fill_null(pc.index_in(lines["uid"].cast(pa.string()), value_set=uids).cast("int64"), -1).to_numpy()
+    paths = [path or "" for path in lines["path"].cast(pa.string()).to_pylist()]
+    order = np.argsort(rows, kind="stable")
+    order = order[rows[order] >= 0]
+    counts = np.bincount(rows[order], minlength=1) if len(order) else np.zeros(1, np.int64)
+    firsts = np.concatenate([[0], np.cumsum(counts)])[:-1]
+    rank = np.arange(len(order)) - firsts[rows[order]]
+    kept = order[rank < most]
+    return [(int(rows[line]), paths[line]) for line in kept], int((rows < 0).sum()), len(order) - len(kept)
+
+
+def _lines(table: Path) -> pa.Table:
+    """The table of image files; uids of a CSV file as they are written."""
+    try:
+        if table.suffix == ".parquet":
+            return pq.read_table(table)
+        if table.suffix == ".jsonl":
+            return pa_json.read_json(table)
+        if table.suffix == ".csv":
+            strings = pa_csv.ConvertOptions(column_types={"uid": pa.string(), "path": pa.string()})
+            return pa_csv.read_csv(table, convert_options=strings)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{table} cannot be read: {error}") from error
+    raise DataError(f"{table} must be a .parquet, .csv or .jsonl file with the columns uid and path.")
+
+
+def _begin(parts: Path, identity: list[Any]) -> None:
+    """Make the folder of parts; one of another job is emptied."""
+    digest = fingerprint_of_json(identity)
+    file = parts / "job"
+    if parts.is_dir() and (not file.is_file() or file.read_text(encoding="utf-8") != digest):
+        logger.warning("%s is of another table, model or option; it is begun again", parts)
+        shutil.rmtree(parts)
+    parts.mkdir(exist_ok=True)
+    with atomic_file(file) as temporary:
+        temporary.write_text(digest, encoding="utf-8")
+
+
+def _model_digest(model: Path) -> str:
+    files = sorted(file for file in model.glob("*") if file.suffix in (".json", ".safetensors"))
+    return fingerprint_of((file.name, sha256_file(file)) for file in files)
+
+
+def _digest(jobs: list[tuple[int, str]]) -> str:
+    """Of the rows, too: a data set that was converted again may have its uids in another order."""
+    digest = hashlib.sha256()
+    for row, path in jobs:
+        digest.update(f"{row}:{path}\0".encode())
+    return digest.hexdigest()
+
+
+def _name(start: int) -> str:
+    return f"part-{start // CHUNK:06d}.safetensors"
+
+
+def _is_whole(file: Path) -> bool:
+    try:
+        with safe_open(file, "numpy") as part:
+            return "embeddings" in part.keys()  # noqa: SIM118
+    except (OSError, SafetensorError):
+        return False
+
+
+def _write_part(file: Path, embeddings: npt.NDArray[np.float16], reasons: list[str]) -> None:
+    with atomic_file(file) as temporary:
+        save_file({"embeddings": embeddings}, temporary, {"reasons": json.dumps(reasons)})
+
+
+def _reasons(file: Path) -> list[str]:
+    with safe_open(file, "numpy") as part:
+        return [str(reason) for reason in json.loads(part.metadata()["reasons"])]
+
+
+def _embeddings(parts: list[Path]) -> Iterator[npt.NDArray[np.float16]]:
+    """Those of the files that could be embedded, part by part."""
+    for file in parts:
+        with safe_open(file, "numpy") as part:
+            yield part.get_tensor("embeddings")[[not reason for reason in _reasons(file)]]
+
+
+def _list_broken(file: Path, broken: list[tuple[str, str, str]]) -> None:
+    """Write, or remove, the list of files that were skipped."""
+    if not broken:
+        file.unlink(missing_ok=True)
+        return
+    with atomic_file(file) as temporary, temporary.open("w", newline="", encoding="utf-8") as lines:
+        csv.writer(lines).writerows([("uid", "path", "reason"), *broken])

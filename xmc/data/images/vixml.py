@@ -1,0 +1,154 @@
+"""The image embeddings of ViXML's data sets: arrays of all images, and maps from queries or labels to their rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from xmc.data.dataset import Dataset
+from xmc.data.images.files import gather_blocks
+from xmc.data.images.object_arrays import NotNumbersError, read_number_lists
+from xmc.data.images.ragged import RaggedImages
+from xmc.errors import DataError
+
+__all__ = ["import_vixml_images"]
+
+KINDS = {"train": ("trn", "train"), "test": ("tst", "test"), "labels": ("lbl", "labels")}
+"""How file names begin: those of arrays with the first, those of maps with either."""
+BLOCK = 1 << 16
+
+
+def import_vixml_images(
+    dataset: Dataset, source: Path, *, read_object_arrays: bool = False
+) -> dict[str, tuple[int, int]]:
+    """Write the images in a folder of ViXML's layout into the data set's directory; rows are those of the data set.
+
+    `trn_embs_*.npy`, `tst_embs_*.npy` and `lbl_embs_*.npy` hold float16 or float32 [images, I]; `train_*map*.npy`,
+    `test_*map*.npy` and `labels_*map*.npy` (or with `ids` in their name) say for each query or label which rows are its images:
+    -1 for none, a row, rows padded with -1, or, in an array of Python objects, a list, or None for none.
+
+    read_object_arrays: read such arrays, which are pickles, by a reader that makes lists and numbers of them and nothing else.
+    Returns, for each of "train", "test" and "labels" that is there, how many images and how many texts with any.
+
+    Raises DataError for files that are not there, ambiguous, do not fit the data set, or hold objects without leave, before any
+    is imported, and for embeddings that are not finite in float16.
+    """
+    directory = dataset.writable_directory()
+    found = {}
+    for name, (short, long) in KINDS.items():
+        arrays = sorted(source.glob(f"{short}_embs_*.npy"))
+        if not arrays:
+            continue
+        maps = sorted({*source.glob(f"{short}_*.npy"), *source.glob(f"{long}_*.npy")} - set(arrays))
+        maps = [file for file in maps if "map" in file.name or "ids" in file.name]
+        rows = len(dataset.labels if name == "labels" else dataset.split(name))
+        array, entries = _only(arrays, source, f"{short}_embs_*.npy"), _only(maps, source, f"{long}_*map*.npy")
+        found[name] = _Images(array, entries, rows, read_object_arrays)
+        dataset.check_images(name, rows, found[name].dimension)
+    if not found:
+        raise DataError(f"{source} has no trn_embs_*.npy, tst_embs_*.npy or lbl_embs_*.npy.")
+    dimensions = {images.file.name: images.dimension for images in found.values()}
+    if len(set(dimensions.values())) > 1:
+        sizes = ", ".join(f"{file} of {dimension}" for file, dimension in dimensions.items())
+        raise DataError(
+            f"{source} has embeddings of different lengths, which cannot be of one data set: {sizes} numbers."
+        )
+    for name, images in found.items():
+        values = gather_blocks(images.blocks(), images.dimension, directory)
+        offsets = np.concatenate([[0], np.cumsum(images.counts)]).astype(np.int64)
+        dataset.add_images(name, RaggedImages(values, offsets))
+    return {name: (int(images.counts.sum()), int((images.counts > 0).sum())) for name, images in found.items()}
+
+
+class _Images:
+    """One array and its map, checked."""
+
+    def __init__(self, array: Path, entries: Path, rows: int, read_object_arrays: bool) -> None:
+        self.file = array
+        self.embeddings = _load(array)
+        if self.embeddings.ndim != 2 or self.embeddings.dtype not in (np.float16, np.float32):
+            raise DataError(f"{array} must be float16 or float32 [images, numbers], but is {_kind(self.embeddings)}.")
+        self.counts, self.places = _map(entries, read_object_arrays)
+        if len(self.counts) != rows:
+            raise DataError(f"{entries} has {len(self.counts)} entries, but the data set has {rows} rows.")
+        count = len(self.embeddings)
+        if len(self.places) and not 0 <= self.places.min() <= self.places.max() < count:
+            bad = int(self.places[(self.places < 0) | (self.places >= count)][0])
+            raise DataError(f"{entries} names the image {bad}, but {array} has {count}.")
+
+    @property
+    def dimension(self) -> int:
+        return int(self.embeddings.shape[1])
+
+    def blocks(self) -> Iterator[npt.NDArray[np.float16]]:
+        """The images of one text after another's, in float16, so many at once."""
+        for start in range(0, len(self.places), BLOCK):
+            places = self.places[start : start + BLOCK]
+            with np.errstate(over="ignore"):
+                block = self.embeddings[places].astype(np.float16)
+            finite = np.isfinite(block).all(1)
+            if not finite.all():
+                bad = int(places[~finite][0])
+                raise DataError(
+                    f"{self.file}, row {bad}: the embedding is not finite in float16; leave it out of the map."
+                )
+            yield block
+
+
+def _map(file: Path, read_object_arrays: bool) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """How many images each row has, and which, one row's after another's."""
+    lists = _object_lists(file, read_object_arrays)
+    if lists is not None:
+        lists = [one[one != -1] for one in lists]
+        return np.array([len(one) for one in lists], np.int64), np.concatenate([np.zeros(0, np.int64), *lists])
+    entries = _load(file)
+    if entries.dtype.kind not in "iu" or entries.ndim not in (1, 2):
+        raise DataError(f"{file} must hold whole numbers [rows] or [rows, images], or lists, but is {_kind(entries)}.")
+    matrix = np.asarray(entries, np.int64).reshape(len(entries), -1)
+    kept = matrix != -1
+    return kept.sum(1), matrix[kept]
+
+
+def _load(file: Path) -> npt.NDArray[Any]:
+    try:
+        array: npt.NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{file} cannot be read as an array: {error}") from error
+    return array
+
+
+def _object_lists(file: Path, read_object_arrays: bool) -> list[npt.NDArray[np.int64]] | None:
+    """The lists of an array of Python objects; None for any other array."""
+    try:
+        with file.open("rb") as stream:
+            version = np.lib.format.read_magic(stream)
+            header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, _, dtype = header(stream)
+            if not dtype.hasobject:
+                return None
+            if read_object_arrays:
+                return read_number_lists(stream, shape)
+    except NotNumbersError as error:
+        raise DataError(f"{file} cannot be read as lists of row numbers: {error}.") from error
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{file} cannot be read as an array: {error}") from error
+    raise DataError(
+        f"{file} holds Python objects, that is, a pickle, which can run any code when it is read. Give --read-object-arrays "
+        f"to read lists of numbers from it and nothing else, or convert it where you trust it into whole numbers "
+        f"[rows, images], padded with -1 (docs/formats.md has the three lines)."
+    )
+
+
+def _only(files: list[Path], source: Path, pattern: str) -> Path:
+    if len(files) != 1:
+        names = ", ".join(file.name for file in files) or "none"
+        raise DataError(f"{source} must have one file {pattern}, but has {names}; leave one of them there.")
+    return files[0]
+
+
+def _kind(array: npt.NDArray[Any]) -> str:
+    return f"{array.dtype} {list(array.shape)}"

@@ -1,0 +1,1 @@
+"""Directories of the library sentence-transformers, read and written."""

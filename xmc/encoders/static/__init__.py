@@ -1,0 +1,1 @@
+"""The static encoder: hashed features of a text, summed."""

@@ -1,0 +1,124 @@
+"""The static encoder: a weighted sum of hashed feature vectors. No vocabulary, no pretrained weights, no matrix product."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from xmc.config.mappings import dataclass_from_mapping
+from xmc.config.training import StaticConfig
+from xmc.data.tokens import RaggedTokens
+from xmc.encoders.base import Encoder, Side
+from xmc.encoders.static.feature_table import Bags, bag_sums, locate, weigh
+from xmc.encoders.static.hashing import KIND_BITS, KINDS, hash_features
+from xmc.encoders.static.threads import kernels_may_run
+from xmc.errors import ConfigError, StoreError
+
+__all__ = ["FeatureTable", "StaticEncoder"]
+
+
+class FeatureTable(nn.Module):
+    """The table and the feature weights, with gradients that are kept as factors instead of being built.
+
+    A backward pass appends (bags, gradient of the bags' sums) to `pending`; the gradient of the table is bagsᵀ · gradient.
+    The optimizer (xmc.training.optimizers) forms it one touched row at a time, in cache, so that a step costs what it
+    touches and no memory of the table's size. Lives on the CPU.
+    """
+
+    def __init__(self, config: StaticConfig, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        vectors = torch.randn(config.table_rows, config.dimension, generator=generator)
+        self.vectors = nn.Parameter(vectors.div_(config.dimension**0.5))
+        self.log_weights = nn.Parameter(torch.zeros(config.weight_slots))
+        self.pending: list[tuple[Bags, Tensor]] = []
+
+    def forward(self, bags: Bags) -> Tensor:
+        """Sums [n, D] of the bags."""
+        total: Tensor = _BagSums.apply(self.vectors, self, bags)  # type: ignore[no-untyped-call]
+        return total
+
+
+class _BagSums(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, vectors: Tensor, table: FeatureTable, bags: Bags) -> Tensor:
+        out = torch.empty(len(bags.offsets) - 1, vectors.shape[1])
+        with kernels_may_run():
+            bag_sums(vectors.numpy(), bags.rows, bags.coefficients, bags.offsets, out.numpy())
+        ctx.table, ctx.bags = table, bags
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, None, None]:
+        ctx.table.pending.append((ctx.bags, gradients[0].contiguous()))
+        return None, None, None
+
+
+class StaticEncoder(Encoder):
+    """e(text) = Σ_f scale(kind of f) · exp(w_f) · T[row of f], over the text's words, word bigrams and character n-grams.
+
+    All kinds of features share one table T, each probing it with its own hash, as in Coleman et al., Unified Embedding
+    (NeurIPS 2023); the weights w are learned (a learned inverse document frequency).
+    """
+
+    kind: ClassVar[str] = "static"
+
+    def __init__(self, config: StaticConfig, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.dimension = config.dimension
+        self.table = FeatureTable(config, generator)
+
+    def featurize(self, texts: Sequence[str], side: Side = "query") -> RaggedTokens:
+        """Hashed features of each text, uint32 (see xmc.encoders.static.hashing)."""
+        return hash_features(texts)
+
+    @property
+    def features_key(self) -> str:
+        """Features depend on the hashing code alone."""
+        return "static-1"
+
+    def forward(self, features: RaggedTokens) -> Tensor:
+        """Embeddings [n, D] float32 on the CPU; a text without features gives a zero row."""
+        total: Tensor = self.table(self.bags(features))
+        return total
+
+    def bags(self, features: RaggedTokens) -> Bags:
+        """Where the features lie in the table, and with what coefficient they enter the sum."""
+        rows, coefficients = np.empty(len(features.values), np.int32), np.empty(len(features.values), np.float32)
+        scales = np.zeros(1 << KIND_BITS, np.float32)
+        scales[: len(KINDS)] = self.config.kind_scales
+        weights = np.exp(self.table.log_weights.detach().numpy())
+        with kernels_may_run():
+            locate(features.values, self.config.table_rows, rows)
+            weigh(features.values, scales, weights, coefficients)
+        return Bags(features.values, rows, coefficients, features.offsets)
+
+    def save(self, directory: Path) -> None:
+        """Write encoder.json and encoder.safetensors."""
+        settings = {"kind": self.kind, "static": asdict(self.config)}
+        (directory / "encoder.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        save_file(
+            {name: value.contiguous() for name, value in self.state_dict().items()}, directory / "encoder.safetensors"
+        )
+
+    @classmethod
+    def load(cls, directory: Path) -> StaticEncoder:
+        """Read an encoder written by `save`; StoreError when the files do not fit together."""
+        try:
+            settings = json.loads((directory / "encoder.json").read_text(encoding="utf-8"))["static"]
+            encoder = cls(dataclass_from_mapping(StaticConfig, settings, str(directory / "encoder.json")))
+            encoder.load_state_dict(load_file(directory / "encoder.safetensors"))
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, ConfigError) as error:
+            raise StoreError(
+                f"{directory} does not hold a static encoder that this version can read: {error}"
+            ) from error
+        return encoder

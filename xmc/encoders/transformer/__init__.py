@@ -1,0 +1,1 @@
+"""Transformer encoders: pretrained encoders, and decoder-only language models."""

@@ -1,0 +1,146 @@
+"""Reading a backbone and its tokenizer, and what is to be known of one."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from xmc.errors import require_package
+from xmc.storage.fingerprints import fingerprint_of, sha256_file
+
+__all__ = [
+    "BROKEN",
+    "positions",
+    "quietly",
+    "read_backbone",
+    "read_tokenizer",
+    "see_everything",
+    "weights_digest",
+]
+
+BROKEN = (
+    OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, ImportError, ArithmeticError, AssertionError,
+    struct.error, SafetensorError,
+)  # fmt: skip
+"""What transformers and safetensors raise for files that are missing, cut short or do not fit together."""
+
+
+def read_backbone(directory: Path, dtype: str, quantization: str = "none") -> nn.Module:
+    """The model, without a head, from a directory in Hugging Face layout or a GGUF file.
+
+    Only safetensors and GGUF weights are read, and code in the directory is never run. ValueError where the weights do not
+    fill the model, DependencyError where a package is wanted.
+    """
+    from transformers import AutoModel
+
+    file, options = _gguf(directory), _options(directory)
+    if quantization == "4bit":
+        require_package("bitsandbytes", "transformer.quantization is 4bit", "bitsandbytes")
+        from transformers import BitsAndBytesConfig
+
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
+        )
+    # The bar of GGUF files heeds no setting.
+    bar = contextlib.nullcontext() if file is None else contextlib.redirect_stderr(io.StringIO())
+    with quietly(), bar:
+        backbone, loading = AutoModel.from_pretrained(
+            use_safetensors=file is None, dtype=getattr(torch, dtype), output_loading_info=True, **options
+        )
+    if backbone.config.is_encoder_decoder:
+        raise ValueError("it is an encoder with a decoder; xmc encodes with models that have one stack of layers.")
+    if not hasattr(backbone.config, "hidden_size"):
+        raise ValueError(f"a {type(backbone).__name__} is no model of text alone; name a directory of its text model.")
+    # Embeddings are pooled from the last layer; what a checkpoint holds or lacks of BERT's own pooler does not matter.
+    missing = sorted(name for name in loading["missing_keys"] if not name.startswith("pooler."))
+    if missing:
+        raise ValueError(f"its weights lack {missing[0]} and {len(missing) - 1} more.")
+    if file is not None:  # its weights are no longer quantised, and are saved as any others
+        backbone.hf_quantizer = None
+        del backbone.config.quantization_config
+    backbone.config.use_cache = False  # one forward pass a text: keys and values would be kept for nothing
+    whole: nn.Module = backbone
+    return whole
+
+
+def read_tokenizer(directory: Path) -> Any:
+    """The tokenizer in such a directory or file; code in it is never run."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(**_options(directory))
+
+
+def positions(backbone: Any) -> int | None:
+    """How many tokens the backbone has positions for; None where it does not say."""
+    table = getattr(getattr(backbone, "embeddings", None), "position_embeddings", None)
+    if isinstance(table, nn.Embedding):
+        # RoBERTa and its kin count positions from the padding token's id + 1.
+        return table.num_embeddings if table.padding_idx is None else table.num_embeddings - table.padding_idx - 1
+    if hasattr(backbone, "embeddings"):  # an encoder whose positions are relative
+        return None
+    known: int | None = getattr(backbone.config, "max_position_embeddings", None)
+    return known
+
+
+def see_everything(attention: Tensor, dtype: torch.dtype) -> Tensor:
+    """A mask [n, 1, T, T] to be added to attention scores, for `attention` bool [n, T]: each token sees all, not padding.
+
+    A backbone takes a mask of four dimensions as it is, in place of its causal one.
+    """
+    closed = torch.zeros(attention.shape, dtype=dtype, device=attention.device)
+    closed.masked_fill_(~attention, torch.finfo(dtype).min)
+    return closed[:, None, None, :].expand(-1, 1, attention.shape[1], -1)
+
+
+def weights_digest(directory: Path) -> str:
+    """What names the model in a directory, or a GGUF file: a SHA-256 over those of its weight files and its config.json."""
+    file = _gguf(directory)
+    files = [file] if file is not None else [directory / "config.json", *sorted(directory.glob("*.safetensors"))]
+    return fingerprint_of((one.name, sha256_file(one)) for one in files)
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Reading and writing weights takes a moment; transformers would draw bars, and list the head that is left out."""
+    from transformers.utils import logging
+
+    bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _options(directory: Path) -> dict[str, Any]:
+    """What transformers is to read, and how. DependencyError where it lacks a package for that."""
+    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    file = _gguf(directory)
+    if file is None:
+        return {"pretrained_model_name_or_path": directory, **options}
+    for name in ("gguf", "accelerate"):
+        require_package(name, f"{file} is a GGUF file", "gguf accelerate")
+    return {"pretrained_model_name_or_path": file.parent, "gguf_file": file.name, **options}
+
+
+def _gguf(directory: Path) -> Path | None:
+    """The GGUF file that a path names or holds; None where there are safetensors. ValueError for several."""
+    if directory.is_file():
+        return directory if directory.suffix == ".gguf" else None
+    found = sorted(directory.glob("*.gguf"))
+    if not found or any(directory.glob("*.safetensors")):
+        return None
+    if len(found) > 1:
+        raise ValueError(f"it holds several GGUF files, {', '.join(one.name for one in found)}; name one of them.")
+    return found[0]

@@ -1,0 +1,545 @@
+"""The library call: texts in, labels out."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import yaml
+
+from xmc.calibration.calibration import Calibration, require_calibration
+from xmc.config import TrainConfig
+from xmc.data.images.ragged import Images, RaggedImages
+from xmc.encoders.base import Encoder, Side
+from xmc.encoders.dual import DualEncoder, unit_rows
+from xmc.encoders.sentence_transformers.conversion import from_sentence_transformers, to_sentence_transformers
+from xmc.errors import InputError, StoreError
+from xmc.indexes.base import LabelIndex
+from xmc.indexes.checks import require_count
+from xmc.indexes.exact import ExactIndex
+from xmc.indexes.factory import build_index, load_index
+from xmc.indexes.snapshot import Snapshot
+from xmc.indexes.tuning import automatic_index
+from xmc.search.calibrated import CalibratedSearch
+from xmc.search.filters import Condition, Uids, narrow
+from xmc.search.labels import Columns, LabelTable, refuse_repeated
+from xmc.search.queries import Query, embed
+from xmc.storage.arrow import read_embeddings, write_embeddings
+from xmc.storage.directories import (
+    MANIFEST,
+    atomic_directory,
+    read_manifest,
+    read_unreplaced,
+    refuse_foreign_directory,
+)
+from xmc.storage.fingerprints import ContentHash, fingerprint_of, fingerprint_of_json, sha256_file
+
+__all__ = ["Retriever", "require_free"]
+
+logger = logging.getLogger("xmc.search.retriever")
+
+Embeddings = npt.NDArray[np.float32]
+Ids = npt.NDArray[np.int64]
+Found = tuple[npt.NDArray[np.object_], Embeddings]
+MODEL_PARTS = ("encoder", "query_encoder", "label_encoder", "model.safetensors")
+"""Files and folders of a run that label embeddings are made from."""
+TUNING_QUERIES = "tuning-queries.arrow"
+EXPORTED = "sentence-transformers model"
+"""What a manifest calls an exported encoder."""
+CHECKED_TEXTS = 1000
+"""So many labels' texts show whether sentence-transformers cuts texts into the same tokens."""
+
+
+@dataclass(frozen=True)
+class _State:
+    """The labels and what their index held at the same moment: a search that reads it sees all of a change or nothing."""
+
+    labels: LabelTable
+    index: LabelIndex
+    snapshot: Snapshot
+
+
+class Retriever(CalibratedSearch):
+    """A trained model with its labels and their index: `predict` gives the best labels of each text.
+
+    Label embeddings are the ones of training (with residual vectors); labels added later are encoded from their text.
+    Any number of threads may predict while one changes the labels: a prediction sees all of a change or nothing of it, and
+    never waits. Changes wait for each other.
+    """
+
+    def __init__(
+        self,
+        model: DualEncoder,
+        labels: LabelTable,
+        index: LabelIndex,
+        config: TrainConfig,
+        metrics: dict[str, Any],
+        tuning_queries: Embeddings,
+    ) -> None:
+        """Use `load` or `from_model`. Raises InputError for an index that does not fit the model and the labels."""
+        self.model = model.eval()
+        self.config, self.metrics, self.tuning_queries = config, metrics, tuning_queries
+        self._changing = threading.RLock()
+        self._state = self._checked(labels, index)
+        self._fitting: tuple[Calibration, _State, bool] | None = None
+
+    @classmethod
+    def from_model(
+        cls,
+        model: DualEncoder,
+        uids: Sequence[str],
+        texts: Sequence[str],
+        config: TrainConfig,
+        index: str = "",
+        embeddings: Embeddings | None = None,
+        columns: Columns | None = None,
+        tuning_queries: Embeddings | None = None,
+    ) -> Retriever:
+        """Index the labels of training, in their order; `index` overrides the configuration's.
+
+        embeddings: theirs, float32 [L, D], with residual vectors, where they are known already; else they are embedded.
+        tuning_queries: embeddings [n, D] of queries as those to come, with which an index may be tuned; kept with the run.
+        columns: further values of each label by name, for conditions; see `predict`.
+        """
+        model.eval()
+        if embeddings is None:
+            embeddings = model.embed_labels(texts, with_vectors=True)
+        labels = LabelTable.of(uids, texts, columns)
+        if tuning_queries is None:
+            tuning_queries = np.zeros((0, embeddings.shape[1]), np.float32)
+        built = _index(index or config.index, embeddings, labels.ids, tuning_queries, 0)
+        return cls(model, labels, built, config, {}, tuning_queries)
+
+    @classmethod
+    def from_sentence_transformers(
+        cls,
+        directory: str | Path,
+        label_texts: Sequence[str],
+        label_uids: Sequence[str] | None = None,
+        columns: Columns | None = None,
+        *,
+        query_prompt: str | None = None,
+        label_prompt: str | None = None,
+        max_length: int | None = None,
+        index: str = "auto",
+    ) -> Retriever:
+        """Labels embedded by the model of a sentence-transformers directory and indexed: ready to predict, without training.
+
+        label_uids: by default a label's uid is its text. columns: as of `from_model`.
+        query_prompt, label_prompt: templates such as "query: {text}"; by default the directory's prompts "query" and
+            "document" (or "passage", "corpus"), where it has them, else its default prompt.
+        max_length, index: as in the configuration. The retriever's `config`, which `save` writes, trains the model further.
+        Raises ConfigError for a directory that cannot be used, InputError for a uid given twice.
+        """
+        if isinstance(label_texts, str):
+            raise InputError("label_texts must be a list of label texts; put a single text into a list.")
+        texts = list(label_texts)
+        uids = texts if label_uids is None else list(label_uids)
+        refuse_repeated(uids)
+        options = {"query_prompt": query_prompt, "label_prompt": label_prompt, "max_length": max_length}
+        model, config = from_sentence_transformers(directory, texts[:CHECKED_TEXTS], index, **options)
+        return cls.from_model(model, uids, texts, config, columns=columns)
+
+    def __len__(self) -> int:
+        """Number of labels."""
+        return len(self._state.labels)
+
+    @property
+    def labels(self) -> LabelTable:
+        """The label table as it is now; later changes make another one."""
+        return self._state.labels
+
+    @property
+    def index(self) -> LabelIndex:
+        """The index of the labels, to be read: it is changed by the methods here."""
+        return self._state.index
+
+    @property
+    def embeddings(self) -> Embeddings:
+        """Label embeddings float32 [L, D], in the order of `labels`; the index holds them."""
+        return self._state.snapshot.embeddings
+
+    def predict(
+        self,
+        queries: Sequence[str | Query] | Embeddings,
+        k: int = 10,
+        *,
+        images: Images | None = None,
+        include: Uids | None = None,
+        exclude: Uids | None = None,
+        where: Condition | None = None,
+        rescore: int | None = None,
+        diversity: float = 0.0,
+    ) -> Found:
+        """The k best labels of each query.
+
+        queries: texts, or Query objects of several parts, or query embeddings [n, D] as from `embed_queries`.
+        images: of each text the embeddings of its images, [m, I] or None, for a model that was trained with such.
+        include, exclude: labels that alone, or never, may be returned: uids (a list, set or array), a mask bool [labels] in
+            the order of `labels`, or a list with one of these for each query. Uids that are not there are ignored.
+        where: a condition over the columns of `labels`, such as `market == "de" and price < 10` (see xmc.search.predicates), or
+            an expression of pyarrow.compute. Labels must satisfy it and be included and not excluded.
+        rescore, diversity: see xmc.indexes.base.LabelIndex.search.
+
+        Returns label uids [n, k'] (str) and scores [n, k'] (float32, cosine similarity), best first, k' = min(k, labels).
+        Where fewer labels are allowed, a row ends with uid None and score -inf.
+        Raises InputError for k < 0, one bare string, embeddings of another dimension, and filters or a condition that do
+        not fit, naming the columns that there are.
+        """
+        state = self._state
+        filters: dict[str, Any] = {"include": include, "exclude": exclude, "where": where}
+        ids, scores = _search(
+            state, self._embedded(state, queries, images), k, rescore=rescore, diversity=diversity, **filters
+        )
+        return state.labels.uids_of(ids), scores
+
+    def search(
+        self,
+        queries: Sequence[str | Query] | Embeddings,
+        k: int = 10,
+        *,
+        images: Images | None = None,
+        include: Uids | None = None,
+        exclude: Uids | None = None,
+        where: Condition | None = None,
+        rescore: int | None = None,
+        diversity: float = 0.0,
+    ) -> tuple[Ids, Embeddings]:
+        """As `predict`, with the labels' int64 ids, -1 for none: for the labels of training, their row in the data set."""
+        state = self._state
+        filters: dict[str, Any] = {"include": include, "exclude": exclude, "where": where}
+        return _search(
+            state, self._embedded(state, queries, images), k, rescore=rescore, diversity=diversity, **filters
+        )
+
+    @property
+    def labels_and_index(self) -> str:
+        """What names the labels, with their texts and order, and the index's design: it changes where any of these does."""
+        labels, index = self._state.labels, self._state.index
+        design = [index.kind, getattr(index, "factory", ""), getattr(index, "parameters", {}), index.rescore]
+        content = ContentHash()
+        content.update(labels.table.select(["id", "text"]))
+        return fingerprint_of_json([design, content.hexdigest()])
+
+    def fits_calibration(self) -> bool:
+        """Whether labels and index are those that calibration is about; a warning is logged once where they are not.
+
+        Raises InputError for a retriever that is not calibrated.
+        """
+        calibration, state = require_calibration(self.calibration), self._state
+        before = self._fitting
+        if before is not None and before[0] is calibration and (before[1] is state or not before[2]):
+            return before[2]  # changes are not taken back
+        fits = self.labels_and_index == calibration.source.labels
+        self._fitting = calibration, state, fits
+        if not fits:
+            logger.warning("labels or index were changed after calibration; what it guarantees is for those before")
+        return fits
+
+    def similar_labels(self, uids: Sequence[str], k: int = 10, **options: Any) -> Found:
+        """The k labels most like each of some labels, itself left out; options and result as of `predict`.
+
+        Raises InputError as `predict`, and for a uid that is not there.
+        """
+        state = self._state
+        own = state.labels.ids[state.labels.known_rows(uids)]
+        ids, scores = _search(state, state.snapshot.vectors(own), k, without=own, **options)
+        return state.labels.uids_of(ids), scores
+
+    def embed_queries(self, queries: Sequence[str | Query], images: Images | None = None) -> Embeddings:
+        """Embeddings [n, D] of queries: unit vectors for texts where the model normalises, weighted sums for a Query.
+
+        images: as in `predict`.
+        """
+        return self._embedded(self._state, queries, images)
+
+    def texts(self, uids: Sequence[str]) -> list[str]:
+        """The texts of labels; InputError names a uid that is not there."""
+        labels = self.labels
+        return labels.texts_of(labels.known_rows(uids))
+
+    def add_labels(
+        self,
+        texts: Sequence[str],
+        uids: Sequence[str] | None = None,
+        columns: Columns | None = None,
+        images: Images | None = None,
+    ) -> None:
+        """Add labels by their text; their uid is the text itself unless given.
+
+        columns: values by column name, one for each label; a column that is new is null for the labels before.
+        images: as in `predict`, of each label.
+        Raises InputError for a uid already there or given twice, and for columns that do not fit.
+        """
+        if isinstance(texts, str):
+            raise InputError("texts must be a list of label texts; put a single text into a list.")
+        texts = list(texts)
+        with self._changing:
+            state = self._state
+            labels = state.labels.append(texts if uids is None else list(uids), texts, columns)
+            given = _images(images, len(texts), self.model.label_encoder)
+            state.index.add(self.model.embed_labels(texts, given), labels.ids[len(state.labels) :])
+            self._state = self._checked(labels, state.index)
+
+    def remove_labels(self, uids: Sequence[str]) -> None:
+        """Remove labels; InputError names a uid that is not there."""
+        with self._changing:
+            state = self._state
+            kept = np.ones(len(state.labels), bool)
+            kept[state.labels.known_rows(uids)] = False
+            state.index.remove(state.labels.ids[~kept])
+            self._state = self._checked(state.labels.select(kept), state.index)
+
+    def update_labels(self, texts: Sequence[str], uids: Sequence[str], images: Images | None = None) -> None:
+        """Give labels other texts, from which (and their images, as in `predict`) alone they are encoded anew.
+
+        They come last in the order of `labels`.
+
+        Their ids and columns stay. InputError names a uid that is not there, or given twice.
+        """
+        if isinstance(texts, str):
+            raise InputError("texts must be a list of label texts; put a single text into a list.")
+        texts = list(texts)
+        with self._changing:
+            state = self._state
+            rows = state.labels.known_rows(uids)
+            refuse_repeated(uids)
+            if len(rows) != len(texts):
+                raise InputError(f"{len(rows)} uids were given for {len(texts)} label texts.")
+            labels = state.labels.replace(rows, texts)
+            given = _images(images, len(texts), self.model.label_encoder)
+            state.index.update(self.model.embed_labels(texts, given), state.labels.ids[rows])
+            self._state = self._checked(labels, state.index)
+
+    def set_columns(self, columns: Columns) -> None:
+        """Set columns of the label table, joined by its own column `uid`; other labels keep their values, or have null.
+
+        columns: a table, or values by name. InputError for one without `uid`, a uid that is not there or given twice,
+        another column called id, uid or text, and values of another type than those there.
+        """
+        given = columns if isinstance(columns, pa.Table) else dict(columns)
+        names = given.column_names if isinstance(given, pa.Table) else list(given)
+        if "uid" not in names:
+            raise InputError(f"set_columns needs a column uid beside {', '.join(map(str, names)) or 'the others'}.")
+        uids: Any = given["uid"]
+        uids = uids.to_pylist() if isinstance(uids, (pa.ChunkedArray, pa.Array)) else uids
+        refuse_repeated(uids)
+        with self._changing:
+            state = self._state
+            rows = state.labels.known_rows(uids)
+            labels = state.labels.with_columns(rows, {name: given[name] for name in names if name != "uid"})
+            self._state = replace(state, labels=labels)
+
+    def use_index(self, index: LabelIndex) -> None:
+        """Search by another index over the same labels; InputError, with both sizes, where it holds others."""
+        with self._changing:
+            self._state = self._checked(self._state.labels, index)
+
+    def reindex(self, design: str, rescore: int = 0) -> None:
+        """Search by a new index of a design over the same labels; see TrainConfig.index, and LabelIndex for `rescore`."""
+        with self._changing:
+            snapshot = self._state.snapshot
+            self.use_index(_index(design, snapshot.embeddings, snapshot.ids, self.tuning_queries, rescore))
+            self.config = replace(self.config, index=design)
+
+    def exact(self) -> Retriever:
+        """A retriever over the same model and labels that searches all of them exactly; changes of one do not show in it."""
+        state = self._state
+        index = ExactIndex(self.model.dimension)
+        index.adopt(state.snapshot)
+        config = replace(self.config, index="exact")
+        return Retriever(self.model, state.labels, index, config, self.metrics, self.tuning_queries)
+
+    def cut(self, dimension: int, index: str = "") -> Retriever:
+        """A retriever over the same labels with embeddings cut to their first numbers, by which all are indexed anew.
+
+        For a run trained with `nested_dimensions`; scores of others suffer. index: overrides the configuration's.
+        Changes of one do not show in the other. Raises InputError for more dimensions than there are.
+        """
+        state = self._state
+        model = self.model.cut(require_count(dimension, "dimension"))
+        labels = _cut(state.snapshot.embeddings, dimension, model.normalize)
+        queries = _cut(self.tuning_queries, dimension, model.normalize)
+        built = _index(index or self.config.index, labels, state.labels.ids, queries, 0)
+        return Retriever(model, state.labels, built, self.config, self.metrics, queries)
+
+    def save(self, directory: str | Path, overwrite: bool = False) -> None:
+        """Write the run directory: whole or not at all.
+
+        Raises StoreError when `directory` holds something that is not a run, or a run and `overwrite` is not set.
+        """
+        directory = Path(directory)
+        require_free(directory, overwrite)
+        with self._changing:
+            labels, index = self._state.labels, self._state.index
+            properties = {"labels": len(labels), "dimension": self.model.dimension, "seed": self.config.seed}
+            properties["next_label_id"] = labels.next_id
+            with atomic_directory(directory, "run", **properties) as temporary:
+                (temporary / "config.yaml").write_text(self.config.to_yaml(), encoding="utf-8")
+                (temporary / "metrics.json").write_text(json.dumps(self.metrics, indent=2) + "\n", encoding="utf-8")
+                self.model.save(temporary)
+                labels.write(temporary / "labels.parquet")
+                write_embeddings([self.tuning_queries], self.model.dimension, temporary / TUNING_QUERIES)
+                index.save(temporary / "index", source=_fingerprint(_digests(temporary)))
+                if self.calibration is not None:
+                    self.calibration.save(temporary)
+
+    def export_sentence_transformers(
+        self, directory: str | Path, tower: Side | None = None, overwrite: bool = False
+    ) -> None:
+        """Write the encoder alone as a directory that `SentenceTransformer(directory)` loads, for equal embeddings.
+
+        Those of queries, and those of labels without what was learned of each label itself (residual vectors, prototypes).
+        tower: "query" or "label", where they have an encoder each; its prompt is then the default one.
+        Raises ConfigError for what sentence-transformers cannot hold, InputError for a tower that must be named, StoreError as
+        `save`.
+        """
+        directory = Path(directory)
+        require_free(directory, overwrite, EXPORTED)
+        texts = [text or "" for text in self.labels.texts[:CHECKED_TEXTS].to_pylist()]
+        with atomic_directory(directory, EXPORTED) as temporary:
+            to_sentence_transformers(self.model, temporary, tower, texts)
+
+    @classmethod
+    def load(cls, directory: str | Path) -> Retriever:
+        """Read a run directory, verifying every file against its checksum; StoreError names a file that does not fit."""
+        return read_unreplaced(directory, lambda: cls._read(Path(directory)))
+
+    @classmethod
+    def _read(cls, directory: Path) -> Retriever:
+        manifest = read_manifest(directory, "run")
+        try:
+            values = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))
+            metrics = json.loads((directory / "metrics.json").read_text(encoding="utf-8"))
+            labels = LabelTable.read(directory / "labels.parquet", int(manifest["properties"]["next_label_id"]))
+        except (OSError, ValueError, KeyError, IndexError, yaml.YAMLError, pa.ArrowException) as error:
+            raise StoreError(f"The run {directory} cannot be read: {error}") from error
+        config = TrainConfig.from_mapping(values, source=str(directory / "config.yaml"))
+        model = DualEncoder.load(directory)
+        source = _fingerprint({name: entry["sha256"] for name, entry in manifest["files"].items()})
+        index = load_index(directory / "index", source)
+        queries = np.concatenate(read_embeddings(directory / TUNING_QUERIES))
+        try:
+            run = cls(model, labels, index, config, metrics, queries)
+        except InputError as error:
+            raise StoreError(f"The run {directory} holds parts of several runs: {error}") from error
+        run.calibration = Calibration.load(directory, manifest)
+        return run
+
+    def _embedded(self, state: _State, queries: Any, images: Images | None) -> Embeddings:
+        """Embeddings [n, D] of anything that `predict` takes."""
+        embedded = isinstance(queries, np.ndarray) and queries.dtype.kind not in "OU"
+        if images is not None:
+            if embedded or isinstance(queries, str) or not all(isinstance(query, str) for query in queries):
+                raise InputError("images go with a list of texts; Query objects and embeddings have none.")
+            texts = list(queries)
+            return self.model.embed_queries(texts, _images(images, len(texts), self.model.query_encoder))
+        if embedded:
+            own: Embeddings = queries
+            return own
+
+        def vectors(uids: Sequence[str]) -> Embeddings:
+            return state.snapshot.vectors(state.labels.ids[state.labels.known_rows(uids)])
+
+        return embed(queries, self.model.embed_queries, vectors, self.model.dimension)
+
+    def _candidates(self, queries: Any, images: Images | None, count: int) -> tuple[LabelTable, Ids, Embeddings]:
+        """See CalibratedSearch."""
+        state = self._state
+        return state.labels, *_search(state, self._embedded(state, queries, images), count)
+
+    def _checked(self, labels: LabelTable, index: LabelIndex) -> _State:
+        """The state of these labels and what the index holds now; InputError where they are not the same labels."""
+        snapshot = index.snapshot()
+        if index.dimension != self.model.dimension or not np.array_equal(snapshot.ids, labels.ids):
+            raise InputError(
+                f"The index does not belong to these labels: it holds {len(snapshot)} of dimension {index.dimension}, where "
+                f"there are {len(labels)} of dimension {self.model.dimension}, or others, or in another order."
+            )
+        return _State(labels, index, snapshot)
+
+
+def _images(images: Images | None, count: int, encoder: Encoder) -> RaggedImages | None:
+    """The images of so many texts; InputError where the encoder does not take them, or there are more or fewer."""
+    if images is None:
+        return None
+    if not encoder.image_dimension:
+        raise InputError("This model was trained without images; leave images out.")
+    if not isinstance(images, RaggedImages):
+        images = RaggedImages.of(list(images), encoder.image_dimension)
+    if len(images) != count:
+        raise InputError(
+            f"There are images for {len(images)} texts, but {count} texts; give None for one without images."
+        )
+    return encoder.images_of(images)
+
+
+def _cut(embeddings: Embeddings, dimension: int, normalize: bool) -> Embeddings:
+    cut = np.array(embeddings[:, :dimension])  # a copy: they may be a memory map
+    return unit_rows(cut) if normalize else cut
+
+
+def require_free(directory: Path, overwrite: bool = False, kind: str = "run") -> None:
+    """Raise StoreError where `Retriever.save` would, before the work whose result is to be saved."""
+    refuse_foreign_directory(directory, kind)
+    if not overwrite and (directory / MANIFEST).exists():
+        raise StoreError(f"{directory} already holds a {kind}; name another directory, or overwrite it explicitly.")
+
+
+def _search(
+    state: _State,
+    embeddings: Embeddings,
+    k: int,
+    *,
+    include: Uids | None = None,
+    exclude: Uids | None = None,
+    where: Condition | None = None,
+    rescore: int | None = None,
+    diversity: float = 0.0,
+    without: Ids | None = None,
+) -> tuple[Ids, Embeddings]:
+    """without: for each query a label that is not for it."""
+    allowed, excluded = narrow(state.labels, include, exclude, where)
+    if without is not None:
+        given = [without[:0]] * len(without) if excluded is None else excluded
+        if len(given) != len(without):
+            raise InputError(f"exclude has {len(given)} lists of uids for {len(without)} queries.")
+        excluded = [np.append(rest, own) for rest, own in zip(given, without, strict=True)]
+    ids, scores = state.snapshot.search(
+        embeddings, k, include=allowed, exclude=excluded, rescore=rescore, diversity=diversity
+    )
+    return np.asarray(ids, np.int64), scores
+
+
+def _index(
+    design: str, embeddings: Embeddings, ids: npt.NDArray[Any], tuning_queries: Embeddings, rescore: int
+) -> LabelIndex:
+    """The index that `TrainConfig.index` names, over these labels."""
+    if design == "auto":
+        return automatic_index(embeddings, ids, tuning_queries)
+    built = build_index(design, embeddings.shape[1], rescore)
+    built.build(embeddings, ids)
+    return built
+
+
+def _digests(run: Path) -> dict[str, str]:
+    """SHA-256 of the files of a run's model, by name."""
+    files = [file for part in MODEL_PARTS for file in [run / part, *(run / part).rglob("*")] if file.is_file()]
+    with ThreadPoolExecutor() as pool:
+        digests = list(pool.map(sha256_file, files))
+    return {file.relative_to(run).as_posix(): digest for file, digest in zip(files, digests, strict=True)}
+
+
+def _fingerprint(digests: Mapping[str, str]) -> str:
+    """What names the model of a run, given the SHA-256 of its files, by name: those of the model count."""
+    of_model = {name: digest for name, digest in digests.items() if name.split("/")[0] in MODEL_PARTS}
+    return f"model {fingerprint_of(of_model)}"

@@ -1,0 +1,1 @@
+"""Directories that are whole or absent, Arrow files, and fingerprints."""
