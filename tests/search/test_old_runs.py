@@ -1,0 +1,54 @@
+"""A run that an earlier version saved loads, and answers as it did then."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from worlds import colours
+
+import xmc
+
+OLD = Path(__file__).resolve().parents[1] / "data" / "old-runs"
+
+
+@pytest.fixture(scope="module")
+def expected() -> dict[str, Any]:
+    return dict(json.loads((OLD / "first.json").read_text(encoding="utf-8")))
+
+
+def test_it_predicts_the_same(expected: dict[str, Any]) -> None:
+    retriever = xmc.Retriever.load(OLD / "first")
+    uids, scores = retriever.predict(expected["texts"], k=5)
+    assert uids.tolist() == expected["uids"]
+    np.testing.assert_allclose(scores, np.array(expected["scores"]), atol=1e-6)
+    ids, _ = retriever.search(expected["texts"], k=3)
+    assert ids.tolist() == expected["ids"]
+    assert retriever.predict(expected["texts"], k=2, where='tone == "cold"')[0].tolist() == expected["cold"]
+
+
+def test_its_calibration_holds(expected: dict[str, Any]) -> None:
+    retriever = xmc.Retriever.load(OLD / "first")
+    _, probabilities = retriever.predict_proba(expected["texts"], k=5)
+    np.testing.assert_allclose(probabilities, np.array(expected["probabilities"]), atol=1e-6)
+    sets = retriever.predict_sets(expected["texts"], recall=0.8)
+    assert [list(labels.labels) for labels in sets] == expected["sets"]
+
+
+def test_it_is_evaluated_the_same(expected: dict[str, Any]) -> None:
+    values = xmc.evaluate(xmc.Retriever.load(OLD / "first"), colours()).values
+    assert values == pytest.approx(expected["metrics"], abs=1e-9)
+
+
+def test_it_can_be_saved_anew(expected: dict[str, Any], tmp_path: Path) -> None:
+    shutil.copytree(OLD / "first", tmp_path / "run")
+    retriever = xmc.Retriever.load(tmp_path / "run")
+    retriever.add_labels(["magenta"])
+    retriever.save(tmp_path / "run", overwrite=True)
+    again = xmc.Retriever.load(tmp_path / "run")
+    assert again.labels.uids.to_pylist()[-1] == "magenta"
+    assert again.predict(expected["texts"][:20], k=1)[0].tolist() == [row[:1] for row in expected["uids"][:20]]
