@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -183,10 +182,8 @@ def test_mistakes_are_sentences(run: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_quickstart_runs_and_prints_its_table(tmp_path: Path) -> None:
     """The main job, whole; what it reaches is in benchmarks/, here is a floor far below it."""
-    start = time.monotonic()
     done = xmc("quickstart", "--out", tmp_path / "quickstart")
     assert done.returncode == 0, done.stderr
-    assert time.monotonic() - start < 900
     assert "omikuji Bonsai *" in done.stdout
     assert "Quoted figures" in done.stdout
     row = next(line.split() for line in done.stdout.splitlines() if line.split()[:1] == ["xmc"])
