@@ -1,153 +1,129 @@
-"""The calls of a calibrated retriever: probabilities, label sets with a guarantee, decisions, p-values."""
+"""Answers of a calibrated run: probabilities, label sets with a guarantee, decisions, p-values."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+import logging
 from collections.abc import Sequence
-from typing import Any, overload
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from xmc.calibration.calibration import Calibration, require_calibration
+from xmc.arrays import Embeddings, Ids
+from xmc.calibration.calibration import Calibration
 from xmc.calibration.decisions import Decision, Policy
 from xmc.calibration.powerset import Region
 from xmc.calibration.risk import share
 from xmc.calibration.sets import LabelSet, Scored, Wanted
 from xmc.data.images.ragged import Images
 from xmc.errors import InputError
+from xmc.indexes.base import LabelIndex
 from xmc.indexes.checks import require_count
 from xmc.search.labels import LabelTable
-from xmc.search.queries import Query
+from xmc.storage.fingerprints import ContentHash, fingerprint_of_json
 
-__all__ = ["CalibratedSearch"]
+__all__ = ["CalibratedAnswers", "CalibrationFit", "CandidateSearch", "labels_and_index"]
 
-Embeddings = npt.NDArray[np.float32]
-Ids = npt.NDArray[np.int64]
+logger = logging.getLogger("xmc.search.calibrated")
 
 
-class CalibratedSearch(ABC):
-    """What a retriever can be asked once it is calibrated; a base of `Retriever`.
+class CandidateSearch(Protocol):
+    """What calibrated answers need of a retriever."""
 
-    calibration: None before `xmc.calibrate`.
-    """
-
-    calibration: Calibration | None = None
-
-    @abstractmethod
     def fits_calibration(self) -> bool:
-        """Whether labels and index are those that calibration is about; a warning is logged once where they are not."""
+        """Whether labels and index are those that the calibration was made for; a warning is logged once where not."""
 
-    @abstractmethod
-    def _candidates(self, queries: Any, images: Images | None, count: int) -> tuple[LabelTable, Ids, Embeddings]:
+    def candidates(self, queries: Any, images: Images | None, count: int) -> tuple[LabelTable, Ids, Embeddings]:
         """The labels as they are now, and the ids and scores [n, count] of the best ones of each query."""
 
-    def predict_proba(
-        self, queries: Sequence[str | Query] | Embeddings, k: int = 10, *, images: Images | None = None
-    ) -> tuple[npt.NDArray[np.object_], Embeddings]:
-        """As `predict`, with the probability that a label is true in place of its score, float32 [n, k'].
 
-        Labels come by score; probabilities also know how frequent a label is, and so may rise from left to right.
-        Raises InputError as `predict`, for a retriever that is not calibrated (see xmc.calibrate), and for more labels than
-        calibration looked at.
-        """
-        calibration = require_calibration(self.calibration)
-        if k > calibration.candidates:
-            raise InputError(f"k must be at most the {calibration.candidates} candidates of calibration, but is {k}.")
+@dataclass(frozen=True)
+class CalibratedAnswers:
+    """A calibration applied to what a search finds. `Retriever.predict_proba` and the methods beside it document the calls.
+
+    All methods raise InputError for queries that `Retriever.predict` refuses.
+    """
+
+    calibration: Calibration
+    search: CandidateSearch
+
+    def probabilities(
+        self, queries: Any, k: int, images: Images | None
+    ) -> tuple[npt.NDArray[np.object_], npt.NDArray[np.float32]]:
+        """Label uids [n, k'] by score, and probabilities float32 [n, k']. InputError for more labels than candidates."""
+        candidates = self.calibration.candidates
+        if k > candidates:
+            raise InputError(f"k must be at most the {candidates} candidates of calibration, but is {k}.")
         labels, scored = self._scored(queries, images)
         ids = scored.ids[:, : require_count(k, "k")]
         return labels.uids_of(ids), scored.probabilities[:, :k].astype(np.float32)
 
-    @overload
-    def predict_sets(
-        self,
-        queries: Sequence[str | Query] | Embeddings,
-        *,
-        significance: float,
-        limit: int = 100,
-        images: Images | None = None,
-    ) -> list[Region[str]]: ...
-
-    @overload
-    def predict_sets(
-        self,
-        queries: Sequence[str | Query] | Embeddings,
-        *,
-        recall: float | None = None,
-        false_positive_share: float | None = None,
-        images: Images | None = None,
-    ) -> list[LabelSet]: ...
-
-    def predict_sets(
-        self,
-        queries: Sequence[str | Query] | Embeddings,
-        *,
-        recall: float | None = None,
-        false_positive_share: float | None = None,
-        significance: float | None = None,
-        limit: int = 100,
-        images: Images | None = None,
+    def sets(
+        self, queries: Any, wanted: Wanted, limit: int, images: Images | None
     ) -> list[LabelSet] | list[Region[str]]:
-        """Label sets with a guarantee, for queries that are exchangeable with those of calibration. Name one of:
+        """Of each query a label set, or for a significance a region of which at most `limit` sets are listed.
 
-        recall: a set of labels for each query that in the mean holds at least this share of a query's true labels, also of
-            those that are not found at all. (1 - recall is the bound on the share of false negatives.)
-        false_positive_share: a set of which in the mean at most this share is not true; empty sets have none.
-        significance: all label sets that are not refused, of which one is the true set with a probability of at least
-            1 - significance; `limit` are listed.
-
-        See xmc.calibration.risk.Thresholds and xmc.calibration.powerset.Powerset. Raises InputError as `predict_proba`, for
-        shares that are not in (0, 1), and for those that candidates or calibration queries are too few for.
+        Raises InputError for what the candidates or the number of calibration queries cannot guarantee.
         """
-        calibration = require_calibration(self.calibration)
-        wanted = Wanted(recall, false_positive_share, significance)
-        threshold = None if significance is not None else wanted.threshold(calibration)
-        labels, scored = self._scored(queries, images)
-        if threshold is not None:
+        if wanted.significance is None:
+            threshold = wanted.threshold(self.calibration)
+            labels, scored = self._scored(queries, images)
             return scored.sets(threshold, labels.uids_of)
-        level = share(significance or 0.0, "significance")
-        return scored.regions(calibration.powerset, level, require_count(limit, "limit"), labels.uids_of)
+        labels, scored = self._scored(queries, images)
+        significance = share(wanted.significance, "significance")
+        return scored.regions(self.calibration.powerset, significance, require_count(limit, "limit"), labels.uids_of)
 
-    def decide(
-        self,
-        queries: Sequence[str | Query] | Embeddings,
-        automatic: float = 0.9,
-        person: float = 0.1,
-        *,
-        images: Images | None = None,
-    ) -> list[Decision]:
-        """Labels to be taken without asking, of probability p >= automatic, and to ask a person about, p >= person.
-
-        What to expect of it: `retriever.calibration.histogram.expect(Policy(automatic, person))`, with
-        xmc.calibration.decisions.Policy. Raises InputError as `predict_proba`, and for thresholds that do not fit.
-        """
-        policy = Policy(automatic, person)
+    def decisions(self, queries: Any, policy: Policy, images: Images | None) -> list[Decision]:
+        """Of each query the labels to take without asking, and those to ask a person about."""
         labels, scored = self._scored(queries, images)
         return scored.decisions(policy, labels.uids_of)
 
     def p_values(
-        self,
-        queries: Sequence[str | Query] | Embeddings,
-        label_sets: Sequence[Sequence[str]],
-        *,
-        images: Images | None = None,
+        self, queries: Any, label_sets: Sequence[Sequence[str]], images: Images | None
     ) -> npt.NDArray[np.float64]:
-        """The conformal p-value of one label set, given by uids, for each query, float64 [n]; see `predict_sets`.
+        """The conformal p-value of one label set for each query, float64 [n].
 
-        Raises InputError as `predict_proba`, for uids that are not there, and for more or fewer sets than queries.
+        Raises InputError for uids that are not there, and where the number of sets is not that of queries.
         """
-        calibration = require_calibration(self.calibration)
         labels, scored = self._scored(queries, images)
         if len(label_sets) != len(scored.ids):
             raise InputError(
                 f"There are {len(label_sets)} label sets for {len(scored.ids)} queries; give one for each."
             )
         ids = [labels.ids[labels.known_rows(uids)].tolist() for uids in label_sets]
-        return scored.p_values(calibration.powerset, ids)
+        return scored.p_values(self.calibration.powerset, ids)
 
-    def _scored(self, queries: Sequence[str | Query] | Embeddings, images: Images | None) -> tuple[LabelTable, Scored]:
+    def _scored(self, queries: Any, images: Images | None) -> tuple[LabelTable, Scored]:
         """The candidates of queries, with their probabilities."""
-        calibration = require_calibration(self.calibration)
-        self.fits_calibration()
-        labels, ids, scores = self._candidates(queries, images, calibration.candidates)
-        return labels, Scored(ids, calibration.probabilities(calibration.candidates_of(ids, scores)))
+        self.search.fits_calibration()
+        labels, ids, scores = self.search.candidates(queries, images, self.calibration.candidates)
+        return labels, Scored(ids, self.calibration.probabilities(self.calibration.candidates_of(ids, scores)))
+
+
+class CalibrationFit:
+    """Whether labels and index are those that a calibration was made for, remembered until they change."""
+
+    def __init__(self) -> None:
+        self._known: tuple[Calibration, LabelTable, LabelIndex] | None = None
+        self._fits = True
+
+    def check(self, calibration: Calibration, labels: LabelTable, index: LabelIndex) -> bool:
+        """Compare, and log a warning the first time that they differ."""
+        if self._known is not None and self._known[0] is calibration:
+            same = self._known[1] is labels and self._known[2] is index
+            if same or not self._fits:  # changes are not taken back
+                return self._fits
+        self._known = calibration, labels, index
+        self._fits = labels_and_index(labels, index) == calibration.source.labels
+        if not self._fits:
+            logger.warning("labels or index were changed after calibration; what it guarantees is for those before")
+        return self._fits
+
+
+def labels_and_index(labels: LabelTable, index: LabelIndex) -> str:
+    """A fingerprint of the labels, with their texts and order, and of the index's design."""
+    design = [index.kind, getattr(index, "factory", ""), getattr(index, "parameters", {}), index.rescore]
+    content = ContentHash()
+    content.update(labels.table.select(["id", "text"]))
+    return fingerprint_of_json([design, content.hexdigest()])

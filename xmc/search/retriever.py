@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import logging
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +16,9 @@ import pyarrow as pa
 import yaml
 
 from xmc.calibration.calibration import Calibration, require_calibration
+from xmc.calibration.decisions import Decision, Policy
+from xmc.calibration.powerset import Region
+from xmc.calibration.sets import LabelSet, Wanted
 from xmc.config import TrainConfig
 from xmc.data.images.ragged import Images, RaggedImages
 from xmc.encoders.base import Encoder, Side
@@ -29,7 +31,7 @@ from xmc.indexes.exact import ExactIndex
 from xmc.indexes.factory import build_index, load_index
 from xmc.indexes.snapshot import Snapshot
 from xmc.indexes.tuning import automatic_index
-from xmc.search.calibrated import CalibratedSearch
+from xmc.search.calibrated import CalibratedAnswers, CalibrationFit, labels_and_index
 from xmc.search.filters import Condition, Uids, narrow
 from xmc.search.labels import Columns, LabelTable, refuse_repeated
 from xmc.search.queries import Query, embed
@@ -41,11 +43,9 @@ from xmc.storage.directories import (
     read_unreplaced,
     refuse_foreign_directory,
 )
-from xmc.storage.fingerprints import ContentHash, fingerprint_of, fingerprint_of_json, sha256_file
+from xmc.storage.fingerprints import fingerprint_of, sha256_file
 
 __all__ = ["Retriever", "require_free"]
-
-logger = logging.getLogger("xmc.search.retriever")
 
 Embeddings = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
@@ -68,12 +68,14 @@ class _State:
     snapshot: Snapshot
 
 
-class Retriever(CalibratedSearch):
+class Retriever:
     """A trained model with its labels and their index: `predict` gives the best labels of each text.
 
     Label embeddings are the ones of training (with residual vectors); labels added later are encoded from their text.
     Any number of threads may predict while one changes the labels: a prediction sees all of a change or nothing of it, and
     never waits. Changes wait for each other.
+
+    calibration: None before `xmc.calibrate`.
     """
 
     def __init__(
@@ -90,7 +92,8 @@ class Retriever(CalibratedSearch):
         self.config, self.metrics, self.tuning_queries = config, metrics, tuning_queries
         self._changing = threading.RLock()
         self._state = self._checked(labels, index)
-        self._fitting: tuple[Calibration, _State, bool] | None = None
+        self.calibration: Calibration | None = None
+        self._fit = CalibrationFit()
 
     @classmethod
     def from_model(
@@ -221,29 +224,107 @@ class Retriever(CalibratedSearch):
             state, self._embedded(state, queries, images), k, rescore=rescore, diversity=diversity, **filters
         )
 
+    def predict_proba(
+        self, queries: Sequence[str | Query] | Embeddings, k: int = 10, *, images: Images | None = None
+    ) -> Found:
+        """As `predict`, with the probability that a label is true in place of its score, float32 [n, k'].
+
+        Labels come by score; probabilities also know how frequent a label is, and so may rise from left to right.
+        Raises InputError as `predict`, for a retriever that is not calibrated (see xmc.calibrate), and for more labels than
+        calibration looked at.
+        """
+        return self._calibrated().probabilities(queries, k, images)
+
+    @overload
+    def predict_sets(
+        self,
+        queries: Sequence[str | Query] | Embeddings,
+        *,
+        significance: float,
+        limit: int = 100,
+        images: Images | None = None,
+    ) -> list[Region[str]]: ...
+
+    @overload
+    def predict_sets(
+        self,
+        queries: Sequence[str | Query] | Embeddings,
+        *,
+        recall: float | None = None,
+        false_positive_share: float | None = None,
+        images: Images | None = None,
+    ) -> list[LabelSet]: ...
+
+    def predict_sets(
+        self,
+        queries: Sequence[str | Query] | Embeddings,
+        *,
+        recall: float | None = None,
+        false_positive_share: float | None = None,
+        significance: float | None = None,
+        limit: int = 100,
+        images: Images | None = None,
+    ) -> list[LabelSet] | list[Region[str]]:
+        """Label sets with a guarantee, for queries that are exchangeable with those of calibration. Name one of:
+
+        recall: a set of labels for each query that in the mean holds at least this share of a query's true labels, also of
+            those that are not found at all. (1 - recall is the bound on the share of false negatives.)
+        false_positive_share: a set of labels for each query, of whose members in the mean at most this share is not true;
+            empty sets have none.
+        significance: all label sets that are not refused: the true set is one of them with a probability of at least
+            1 - significance; `limit` are listed.
+
+        See xmc.calibration.risk.Thresholds and xmc.calibration.powerset.Powerset. Raises InputError as `predict_proba`, for
+        shares that are not in (0, 1), and for shares that need more candidates or more calibration queries than there are.
+        """
+        calibrated = self._calibrated()
+        return calibrated.sets(queries, Wanted(recall, false_positive_share, significance), limit, images)
+
+    def decide(
+        self,
+        queries: Sequence[str | Query] | Embeddings,
+        automatic: float = 0.9,
+        person: float = 0.1,
+        *,
+        images: Images | None = None,
+    ) -> list[Decision]:
+        """Labels to be taken without asking, of probability p >= automatic, and to ask a person about, p >= person.
+
+        What to expect of it: `retriever.calibration.histogram.expect(Policy(automatic, person))`, with
+        xmc.calibration.decisions.Policy. Raises InputError as `predict_proba`, and for thresholds that do not fit.
+        """
+        return self._calibrated().decisions(queries, Policy(automatic, person), images)
+
+    def p_values(
+        self,
+        queries: Sequence[str | Query] | Embeddings,
+        label_sets: Sequence[Sequence[str]],
+        *,
+        images: Images | None = None,
+    ) -> npt.NDArray[np.float64]:
+        """The conformal p-value of one label set, given by uids, for each query, float64 [n]; see `predict_sets`.
+
+        Raises InputError as `predict_proba`, for uids that are not there, and for more or fewer sets than queries.
+        """
+        return self._calibrated().p_values(queries, label_sets, images)
+
     @property
     def labels_and_index(self) -> str:
-        """What names the labels, with their texts and order, and the index's design: it changes where any of these does."""
-        labels, index = self._state.labels, self._state.index
-        design = [index.kind, getattr(index, "factory", ""), getattr(index, "parameters", {}), index.rescore]
-        content = ContentHash()
-        content.update(labels.table.select(["id", "text"]))
-        return fingerprint_of_json([design, content.hexdigest()])
+        """A fingerprint of the labels, with their texts and order, and of the index's design."""
+        return labels_and_index(self._state.labels, self._state.index)
 
     def fits_calibration(self) -> bool:
         """Whether labels and index are those that calibration is about; a warning is logged once where they are not.
 
         Raises InputError for a retriever that is not calibrated.
         """
-        calibration, state = require_calibration(self.calibration), self._state
-        before = self._fitting
-        if before is not None and before[0] is calibration and (before[1] is state or not before[2]):
-            return before[2]  # changes are not taken back
-        fits = self.labels_and_index == calibration.source.labels
-        self._fitting = calibration, state, fits
-        if not fits:
-            logger.warning("labels or index were changed after calibration; what it guarantees is for those before")
-        return fits
+        state = self._state
+        return self._fit.check(require_calibration(self.calibration), state.labels, state.index)
+
+    def candidates(self, queries: Any, images: Images | None, count: int) -> tuple[LabelTable, Ids, Embeddings]:
+        """The labels as they are now, and the ids and scores [n, count] of the best ones of each query."""
+        state = self._state
+        return state.labels, *_search(state, self._embedded(state, queries, images), count)
 
     def similar_labels(self, uids: Sequence[str], k: int = 10, **options: Any) -> Found:
         """The k labels most like each of some labels, itself left out; options and result as of `predict`.
@@ -452,10 +533,8 @@ class Retriever(CalibratedSearch):
 
         return embed(queries, self.model.embed_queries, vectors, self.model.dimension)
 
-    def _candidates(self, queries: Any, images: Images | None, count: int) -> tuple[LabelTable, Ids, Embeddings]:
-        """See CalibratedSearch."""
-        state = self._state
-        return state.labels, *_search(state, self._embedded(state, queries, images), count)
+    def _calibrated(self) -> CalibratedAnswers:
+        return CalibratedAnswers(require_calibration(self.calibration), self)
 
     def _checked(self, labels: LabelTable, index: LabelIndex) -> _State:
         """The state of these labels and what the index holds now; InputError where they are not the same labels."""
