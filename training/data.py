@@ -18,8 +18,8 @@ from xmc.data.tokens import RaggedTokens
 from xmc.encoders.base import Encoder, Side
 from xmc.encoders.dual import DualEncoder
 from xmc.errors import DataError
-from xmc.training.distillation import taught_labels
 from xmc.training.negatives import Known
+from xmc.training.supervision.teacher import taught_labels
 
 __all__ = ["TrainingData", "prepare"]
 

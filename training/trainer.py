@@ -31,6 +31,7 @@ from xmc.training.batches import Batches
 from xmc.training.checkpoints import Checkpoints, is_free_to_differ, may_write, require_same, require_space
 from xmc.training.data import TrainingData, prepare
 from xmc.training.distributed import World, distributed
+from xmc.training.distributed.sharding import is_split, load_tensor, split_backbones, whole_model
 from xmc.training.embedding import embed_labels, embed_queries, encode_labels
 from xmc.training.log import TrainingLog
 from xmc.training.negatives import AllLabels, BankedLabels, Batch, LabelSubset, Negatives, Sampled, Source
@@ -38,7 +39,6 @@ from xmc.training.optimizers import Optimizers
 from xmc.training.prefetch import Prefetcher
 from xmc.training.progress import TrainingProgress
 from xmc.training.prototypes import Centroids, add_prototypes
-from xmc.training.sharding import is_split, load_tensor, split_backbones, whole_model
 from xmc.training.shortlist import Shortlist
 from xmc.training.step import Step, StepReport, is_out_of_memory
 from xmc.training.stopping import StopRequest

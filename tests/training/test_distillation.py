@@ -15,7 +15,7 @@ import xmc
 from xmc.config.training import DistillationConfig
 from xmc.data.dataset import Dataset
 from xmc.errors import ConfigError, InputError
-from xmc.training.distillation import taught_labels
+from xmc.training.supervision.teacher import taught_labels
 
 
 @pytest.fixture(scope="module")

@@ -24,8 +24,8 @@ from xmc.errors import ConfigError
 from xmc.storage.directories import LOG, TENSORBOARD
 from xmc.training.backbones import prepare_backbones
 from xmc.training.estimate import estimate
-from xmc.training.moments import Moments
 from xmc.training.optimizers import RowAdam
+from xmc.training.optimizers.moments import Moments
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +196,7 @@ def test_small_moments_step_nearly_as_exact_ones(kind: str, per_row: int) -> Non
 
 def test_moments_survive_a_round_trip() -> None:
     for kind, error in (("float32", 0.0), ("bfloat16", 1 / 256), ("int8", 1 / 127)):
-        moments = Moments.of(kind, torch.zeros(4, 8))
+        moments = Moments.from_kind(kind, torch.zeros(4, 8))
         rows = torch.tensor([3, 1])
         first, second = torch.randn(2, 8), torch.rand(2, 8)
         moments.write(rows, first, second)

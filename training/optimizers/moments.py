@@ -19,7 +19,7 @@ class Moments(ABC):
     """What is stored, by name; each has a first dimension of R."""
 
     @staticmethod
-    def of(kind: str, parameter: Tensor) -> Moments:
+    def from_kind(kind: str, parameter: Tensor) -> Moments:
         """Zero moments for `parameter`, stored as `kind`: "float32", "bfloat16" or "int8"."""
         return {"float32": Float32Moments, "bfloat16": BFloat16Moments, "int8": Int8Moments}[kind](parameter)
 

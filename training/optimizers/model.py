@@ -1,11 +1,9 @@
-"""Optimizers that cost what a step touches: Adam on rows of tables, AdamW for whatever is dense."""
+"""Every parameter of a dual encoder with the optimizer that it needs: Adam on rows of tables, AdamW for whatever is dense."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
@@ -13,116 +11,12 @@ from torch.distributed.tensor import DTensor
 from xmc.config import TrainConfig
 from xmc.encoders.dual import DualEncoder
 from xmc.encoders.static.encoder import FeatureTable
-from xmc.encoders.static.feature_table import transpose, weight_gradients
 from xmc.training.checkpoints import Checkpoint
-from xmc.training.moments import Moments
-from xmc.training.row_kernels import adam_factored_rows, adam_rows
-from xmc.training.sharding import load_tensor
+from xmc.training.distributed.sharding import load_tensor
+from xmc.training.optimizers.rows import RowAdam
+from xmc.training.optimizers.tables import FeatureTableAdam
 
-__all__ = ["FeatureTableAdam", "Optimizers", "RowAdam"]
-
-BETAS = (0.9, 0.99)
-ROWS_AT_ONCE = 16_384
-
-
-class RowAdam:
-    """Adam (Kingma and Ba 2015) on the rows of a matrix [R, D] that have a gradient; other rows and moments stay still.
-
-    The bias corrections follow the number of steps, as in torch.optim.SparseAdam.
-    """
-
-    def __init__(self, parameter: Tensor, betas: tuple[float, float] = BETAS, moments: str = "float32") -> None:
-        """moments: how the two are stored, "float32", "bfloat16" or "int8" (see xmc.training.moments)."""
-        self.parameter = parameter.detach()
-        self.moments = Moments.of(moments, self.parameter)
-        self.betas = betas
-        self.steps = 0
-
-    def step(self, rows: Tensor, gradients: Tensor, learning_rate: float) -> None:
-        """Update the unique `rows` (int64 [n]) with `gradients` [n, D], all on the parameter's device."""
-        rate, root = self.advance(learning_rate)
-        if self.parameter.device.type == "cpu" and self.moments.kind == "float32":
-            adam_rows(*self.arrays(), rows.numpy(), gradients.numpy(), rate, *self.betas, root)
-            return
-        for part in range(0, len(rows), ROWS_AT_ONCE):
-            some = slice(part, part + ROWS_AT_ONCE)
-            self.update(rows[some], gradients[some], rate, root)
-
-    def update(self, rows: Tensor, gradients: Tensor, rate: float, root: float) -> None:
-        """What `adam_rows` does, in torch, for a parameter that is not on the CPU, or moments that are not float32."""
-        first, second = self.moments.read(rows)
-        first.lerp_(gradients, 1 - self.betas[0])
-        second.mul_(self.betas[1]).addcmul_(gradients, gradients, value=1 - self.betas[1])
-        self.moments.write(rows, first, second)
-        self.parameter[rows] -= rate * first / (second.sqrt() / root + 1e-8)
-
-    def advance(self, learning_rate: float) -> tuple[float, float]:
-        """Count a step; return the bias-corrected rate and the root of the second moment's correction."""
-        self.steps += 1
-        return learning_rate / (1 - self.betas[0] ** self.steps), (1 - self.betas[1] ** self.steps) ** 0.5
-
-    def state(self, prefix: str) -> dict[str, Tensor]:
-        """What a checkpoint holds."""
-        return {
-            f"{prefix}.steps": torch.tensor(self.steps),
-            **{f"{prefix}.{name}": tensor for name, tensor in self.moments.tensors.items()},
-        }
-
-    def load_state(self, checkpoint: Checkpoint, prefix: str, rows: slice | None = None) -> None:
-        """Take up what `state` gave, or some rows of it."""
-        self.steps = int(checkpoint.tensor(f"{prefix}.steps"))
-        for name, tensor in self.moments.tensors.items():
-            tensor.copy_(checkpoint.tensor(f"{prefix}.{name}", rows))
-
-    def arrays(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Parameter, first and second moment as numpy views, where the moments are float32."""
-        first, second = self.moments.tensors.values()
-        return self.parameter.numpy(), first.numpy(), second.numpy()
-
-
-class FeatureTableAdam:
-    """Adam on a feature table's touched rows and feature weights, from the factors its backward passes left."""
-
-    def __init__(self, table: FeatureTable) -> None:
-        self.table = table
-        self.vectors = RowAdam(table.vectors)
-        self.weights = RowAdam(table.log_weights[:, None])
-
-    def step(self, learning_rate: float, weight_learning_rate: float) -> None:
-        """Use up `table.pending`: the gradient of every touched row, over all backward passes since the last step."""
-        if not self.table.pending:
-            return
-        parts = [bags for bags, _ in self.table.pending]
-        gradients = tuple(gradient.numpy() for _, gradient in self.table.pending)
-        self.table.pending.clear()
-        entries = transpose(parts, len(self.table.vectors))
-        first_bags = np.cumsum([0, *(len(bags.offsets) - 1 for bags in parts)])
-        first_features = np.cumsum([0, *(len(bags.rows) for bags in parts)])
-        alignments = np.zeros(first_features[-1], np.float32)
-        rate, root = self.vectors.advance(learning_rate)
-        adam_factored_rows(
-            *self.vectors.arrays(),
-            entries.touched,
-            entries.starts,
-            entries.bags,
-            entries.features,
-            tuple(bags.coefficients for bags in parts),
-            gradients,
-            first_bags,
-            first_features,
-            alignments,
-            rate,
-            *self.vectors.betas,
-            root,
-        )
-        del entries, gradients
-        totals = np.zeros(len(self.table.log_weights))
-        for bags, first in zip(parts, first_features[:-1], strict=True):
-            weight_gradients(bags.values, bags.coefficients, alignments[first:], totals)
-        slots = np.flatnonzero(totals)
-        self.weights.step(
-            torch.from_numpy(slots), torch.from_numpy(totals[slots, None].astype(np.float32)), weight_learning_rate
-        )
+__all__ = ["Optimizers"]
 
 
 class Optimizers:

@@ -15,7 +15,7 @@ from xmc.encoders.dual import DualEncoder, build_encoder
 from xmc.encoders.transformer.encoder import TransformerEncoder
 from xmc.training.backbones import layers_of
 from xmc.training.checkpoints import Checkpoint
-from xmc.training.distributed import World
+from xmc.training.distributed.world import World
 
 __all__ = ["is_split", "load_tensor", "split_backbones", "whole_model"]
 

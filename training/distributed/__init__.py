@@ -1,0 +1,7 @@
+"""Several processes, one run: queries are data-parallel, labels are split by rank."""
+
+from __future__ import annotations
+
+from xmc.training.distributed.world import World, distributed
+
+__all__ = ["World", "distributed"]

@@ -1,0 +1,1 @@
+"""What training takes for true: known pairs, and what a teacher says."""
