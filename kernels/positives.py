@@ -89,6 +89,8 @@ class Positives:
     def from_lists(cls, rows: Sequence[Sequence[int]], weights: Sequence[Sequence[float]] | None = None) -> Positives:
         """Positives of each query as a list; lists are sorted, and of a label given twice the first weight stays.
 
+        Weights become float64, so that a loss of float64 embeddings sees the numbers that were given.
+
         >>> Positives.from_lists([[3, 1], [], [2]]).indices
         tensor([1, 3, 2])
         """
@@ -99,17 +101,24 @@ class Positives:
         flat = [(label, row[label]) for row in pairs for label in sorted(row)]
         indptr = torch.tensor([0, *(len(row) for row in pairs)], dtype=torch.int64).cumsum(0)
         indices = torch.tensor([label for label, _ in flat], dtype=torch.int64)
-        return cls(indptr, indices, None if weights is None else torch.tensor([weight for _, weight in flat]))
+        if weights is None:
+            return cls(indptr, indices)
+        return cls(indptr, indices, torch.tensor([weight for _, weight in flat], dtype=torch.float64))
 
     @classmethod
     def from_scipy(cls, matrix: csr_matrix, weighted: bool = False) -> Positives:
-        """Positives from a scipy CSR matrix [B, L]; with `weighted` its values become the relevance weights."""
+        """Positives from a scipy CSR matrix [B, L]: the pairs with a value > 0; a stored 0 is a pair that is not positive.
+
+        Values of entries stored twice are summed up first. With `weighted` the values become the relevance weights.
+        """
         matrix = matrix.copy()
         matrix.sum_duplicates()
+        positive = torch.from_numpy(matrix.data > 0)
+        positives_before = torch.nn.functional.pad(positive.cumsum(0), (1, 0))
         return cls(
-            torch.from_numpy(matrix.indptr).long(),
-            torch.from_numpy(matrix.indices),
-            torch.from_numpy(matrix.data) if weighted else None,
+            positives_before[torch.from_numpy(matrix.indptr).long()],
+            torch.from_numpy(matrix.indices)[positive],
+            torch.from_numpy(matrix.data)[positive] if weighted else None,
         )
 
 

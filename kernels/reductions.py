@@ -12,7 +12,8 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
+
+from xmc.kernels.softplus import softplus
 
 __all__ = ["LogSumExp", "Reduction", "Sigmoid", "Softplus", "Sums"]
 

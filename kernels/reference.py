@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
 
 from xmc.kernels.positives import Positives
 from xmc.kernels.reductions import LogSumExp, Reduction, Sigmoid
+from xmc.kernels.softplus import softplus
 
 __all__ = ["mask_of", "row_statistics", "topk_inner_product"]
 

@@ -108,7 +108,7 @@ def label_statistics(
     ----------
     queries: [B, D], labels: [L, D]; float16, bfloat16, float32 or float64, of one dtype and device.
     positives: B rows of label positions in [0, L).
-    temperature: τ > 0, a number or a tensor of one element (learned).
+    temperature: τ > 0, a number, used in the precision of the inputs, or a tensor of one element (learned).
     label_bias: optional [L], b, added to every score of that label, in whichever role.
     log_inclusion: optional [L], where `labels` is a random sample of the label set: log π_j, π_j the probability that
         label j is in the sample. A label's exp(s_ij) then counts 1/π_j times among the negatives, which makes their sum an
@@ -286,10 +286,12 @@ def row_statistics(
 
 def temperature_of(temperature: float | Tensor) -> float:
     """τ as a number; InputError unless it is one positive number."""
-    one = torch.as_tensor(temperature).detach()
-    if one.numel() != 1 or not 0 < float(one) < torch.inf:
-        raise InputError(f"temperature must be one positive number, but is {one.tolist()}.")
-    return float(one)
+    # A Python number has float64's precision, which torch's default dtype would round away.
+    dtype = temperature.dtype if isinstance(temperature, Tensor) else torch.float64
+    value = torch.as_tensor(temperature, dtype=dtype).detach()
+    if value.numel() != 1 or not 0 < float(value) < torch.inf:
+        raise InputError(f"temperature must be one positive number, but is {value.tolist()}.")
+    return float(value)
 
 
 def _no_positives(queries: Tensor) -> Positives:

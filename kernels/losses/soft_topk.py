@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 
 __all__ = ["soft_topk"]
 
+PRECISE_PASSES = 4
+"""Largest number of passes that a float64 threshold takes beyond those of a float32 one."""
+
+PRECISE_STEP = 1e-8
+"""A float64 threshold that moves by less, in units of 1/slope, is exact to rounding after one more step."""
+
 
 def soft_topk(
     queries: Tensor,
@@ -45,9 +51,10 @@ def soft_topk(
     threshold: optional float tensor [B], the solution of an earlier step for these queries, NaN where there is none; it is
         overwritten with this step's. A start near the solution saves passes over the scores.
 
-    The threshold costs at most four passes, the last of which is the forward pass proper: the best 16·k labels give a first
+    The threshold costs at most four passes, the last one the forward pass proper: the best 16·k labels give a first
     guess; each further pass measures the sum and its derivative at the guess, and the next guess solves for the sum over the
-    best labels, exactly, plus an exponential for all others that fits both measurements.
+    best labels, exactly, plus an exponential for all others that fits both measurements. Four passes are enough for float32;
+    in float64 up to four more take the threshold, and with it the gradient, to the rounding of float64.
 
     Raises InputError for k or slope out of range, and for a threshold of another shape.
     Source: Gupta et al., Dual-encoders for Extreme Multi-label Classification, ICLR 2024, section 4.3, whose code bisects in
@@ -82,7 +89,7 @@ def soft_topk(
 
 
 class _Search:
-    """Finds thresholds near enough for one last improvement in at most three passes over the scores."""
+    """Finds thresholds near enough for one last improvement, in at most three passes over scores of float32."""
 
     def __init__(
         self, queries: Tensor, labels: Tensor, temperature: float | Tensor, k: int, slope: float, options: Options
@@ -93,6 +100,17 @@ class _Search:
 
     def run(self, known: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Thresholds [B] and, where it took them, the best scores; from `known` thresholds if all are at hand and near."""
+        guess, best = self._approach(known)
+        if guess.dtype == torch.float64:
+            for _ in range(PRECISE_PASSES):
+                before, guess = guess, self.improve(guess, *self.measure(guess)[:2], best)
+                # The error after a step is of the order of the square of the step.
+                if not len(guess) or self.slope * float((guess - before).abs().max()) < PRECISE_STEP:
+                    break
+        return guess, best
+
+    def _approach(self, known: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """The same, as near as at most three passes bring it."""
         if known is None or bool(known.isnan().any()):
             best = self._best(16 * self.k)
             guess = self._solve(best)

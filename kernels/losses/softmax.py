@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from torch import Tensor
-from torch.nn.functional import softplus
 
 from xmc.kernels.losses.rows import Options, mean_over_rows, row_logsumexp
 from xmc.kernels.positives import Positives
+from xmc.kernels.softplus import softplus
 from xmc.kernels.statistics import label_statistics
 
 if TYPE_CHECKING:

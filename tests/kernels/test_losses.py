@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import torch
 from kernel_problems import CPU_ENGINES, random_positives
+from loss_formulas import dense_loss, solve_threshold
 from torch import Tensor, nn
-from torch.nn.functional import logsigmoid, normalize, softplus
+from torch.nn.functional import normalize, softplus
 
 from xmc.errors import InputError
 from xmc.kernels import losses
@@ -29,39 +30,6 @@ from xmc.kernels.losses import (
 Loss = Callable[..., Tensor]
 
 
-def solve_threshold(scores: Tensor, k: int, slope: float) -> Tensor:
-    """t with Σ σ(α (s + t)) = k, by bisection; then one Newton step that carries the implicit gradient."""
-    low, high = scores.detach().min() - scores.detach().max() - 60 / slope, 60 / slope - scores.detach().min()
-    for _ in range(200):
-        middle = (low + high) / 2
-        if torch.sigmoid(slope * (scores.detach() + middle)).sum() < k:
-            low = middle
-        else:
-            high = middle
-    sigmoids = torch.sigmoid(slope * (scores + low))
-    return low - (sigmoids.sum() - k) / (slope * sigmoids * (1 - sigmoids)).sum().detach()
-
-
-def row_loss(name: str, s: Tensor, positive: list[int], weights: list[float], counted: list[int]) -> Tensor:
-    """Loss of one query with scores s [L]: `counted` labels exist, those in `positive` are positive."""
-    negative = [j for j in counted if j not in positive]
-    total = sum(weights)
-    w = torch.tensor(weights, dtype=s.dtype)
-    sp = s[positive]
-    if name == "softmax":
-        return (w * (s[counted].logsumexp(0) - sp)).sum() / total
-    if name == "decoupled_softmax":
-        terms = [s[[*negative, p]].logsumexp(0) - s[p] for p in positive]
-        return (w * torch.stack(terms)).sum() / total
-    if name == "soft_topk":
-        t = solve_threshold(s[counted], 5, 2.0)
-        return -(w * logsigmoid(2.0 * (sp + t))).sum() / total
-    if name == "binary_cross_entropy":
-        return softplus(s[counted]).sum() - (w * sp).sum()
-    assert name == "multi_label_cluster_discrimination"
-    return torch.log(1 + s[negative].exp().sum()) + torch.log(1 + (w * (-sp).exp()).sum())
-
-
 STREAMED: dict[str, Loss] = {
     "softmax": softmax,
     "decoupled_softmax": decoupled_softmax,
@@ -69,23 +37,6 @@ STREAMED: dict[str, Loss] = {
     "binary_cross_entropy": binary_cross_entropy,
     "multi_label_cluster_discrimination": multi_label_cluster_discrimination,
 }
-
-
-def definition(name: str, scores: Tensor, positives: Positives, exclude: Positives | None = None) -> Tensor:
-    """The loss as printed: a loop over queries."""
-    rows = []
-    for row in range(len(positives)):
-        start, stop = int(positives.indptr[row]), int(positives.indptr[row + 1])
-        labels = positives.indices[start:stop].tolist()
-        weights = [1.0] * len(labels) if positives.weights is None else positives.weights[start:stop].tolist()
-        if sum(weights) == 0:
-            continue
-        out: list[int] = []
-        if exclude is not None:
-            out = exclude.indices[int(exclude.indptr[row]) : int(exclude.indptr[row + 1])].tolist()
-        counted = [j for j in range(scores.shape[1]) if j not in out or j in labels]
-        rows.append(row_loss(name, scores[row], labels, weights, counted))
-    return torch.stack(rows).mean()
 
 
 def world(seed: int = 0, weighted: bool = False) -> tuple[Tensor, Tensor, Tensor, Positives]:
@@ -108,7 +59,7 @@ def world(seed: int = 0, weighted: bool = False) -> tuple[Tensor, Tensor, Tensor
 def test_equals_definition(name: str, weighted: bool, excluding: bool, tile_bytes: int) -> None:
     q, z, bias, positives = world(weighted=weighted)
     exclude = random_positives(11, 67, seed=5, full=False) if excluding else None
-    expected = definition(name, q @ z.T / 0.5 + bias, positives, exclude)
+    expected = dense_loss(name, q @ z.T / 0.5 + bias, positives, exclude)
     options: dict[str, Any] = {"label_bias": bias, "exclude": exclude, "tile_bytes": tile_bytes}
     actual = STREAMED[name](q, z, positives, 0.5, **options)
     torch.testing.assert_close(actual, expected)
@@ -276,24 +227,6 @@ def test_threshold_is_exact_after_at_most_four_passes(family: str, k: int, monke
         assert error < 1e-4 * max(1.0, float(exact.abs().max())), f"{start}: {error}"
 
 
-def dense_triplet(s: Tensor, positives: Positives, k: int, margins: tuple[float, float], temperature: float) -> Tensor:
-    rows = []
-    for row in range(len(positives)):
-        labels = positives.indices[int(positives.indptr[row]) : int(positives.indptr[row + 1])].tolist()
-        if not labels:
-            continue
-        rest = s[row, [j for j in range(s.shape[1]) if j not in labels]]
-        hardest = rest.topk(min(k, len(rest))).values
-        terms = []
-        for label in labels:
-            margin = (s[row, label] - hardest).abs().detach().clamp(*margins)
-            violation = (hardest - s[row, label] + margin).clamp_min(0)
-            chosen = violation > 0
-            terms.append((violation[chosen] * (hardest[chosen] / temperature).softmax(0)).sum())
-        rows.append(torch.stack(terms).mean())
-    return torch.stack(rows).mean()
-
-
 @pytest.mark.parametrize("impl", [*CPU_ENGINES, "reference"])
 @pytest.mark.parametrize("margins", [(0.1, 0.3), (0.3, 0.3), (0.0, 0.0)])
 def test_triplet_margin(impl: str, margins: tuple[float, float]) -> None:
@@ -302,7 +235,7 @@ def test_triplet_margin(impl: str, margins: tuple[float, float]) -> None:
     q = normalize(torch.randn(9, 6, dtype=dtype), dim=1).requires_grad_()
     z = normalize(torch.randn(40, 6, dtype=dtype), dim=1).requires_grad_()
     positives = random_positives(9, 40, seed=3)
-    expected = dense_triplet(q @ z.T, positives, 4, margins, 0.1)
+    expected = dense_loss("triplet_margin", q @ z.T, positives, k=4, margins=margins)
     actual = triplet_margin(q, z, positives, k=4, margins=margins, impl=impl)
     torch.testing.assert_close(actual, expected)
     for left, right in zip(torch.autograd.grad(actual, [q, z]), torch.autograd.grad(expected, [q, z]), strict=True):

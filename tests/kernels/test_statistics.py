@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from kernel_problems import (
@@ -18,6 +19,7 @@ from kernel_problems import (
     needs_triton,
     problem,
 )
+from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from xmc.errors import ConfigError, InputError
@@ -370,3 +372,31 @@ def test_positives_from_lists_sorts_and_keeps_the_first_of_duplicates() -> None:
     assert positives.indices.tolist() == [2, 5, 0]
     assert positives.weights is not None
     assert positives.weights.tolist() == [1.0, 0.5, 2.0]
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_positives_from_scipy_are_the_pairs_of_a_value_above_zero(weighted: bool) -> None:
+    """A stored 0, a negative value, and duplicates that sum up to 0 are no positives; a row may be left with none."""
+    rows, columns = [0, 0, 0, 1, 2, 2, 2], [4, 1, 2, 3, 0, 0, 5]
+    values = np.array([0.5, 0.0, 2.0, -1.0, 1.0, -1.0, 0.25])
+    matrix = csr_matrix((values, (rows, columns)), shape=(4, 6))
+    before = matrix.copy()
+    positives = Positives.from_scipy(matrix, weighted=weighted)
+    assert positives.indptr.tolist() == [0, 2, 2, 3, 3]
+    assert positives.indices.tolist() == [2, 4, 5]
+    assert (positives.weights is not None) == weighted
+    if positives.weights is not None:
+        assert positives.weights.dtype == torch.float64
+        assert positives.weights.tolist() == [2.0, 0.5, 0.25]
+    assert matrix.nnz == before.nnz
+    assert not (matrix != before).nnz
+
+
+def test_positives_from_scipy_take_any_kind_of_value() -> None:
+    """Booleans, and matrices without entries or rows."""
+    marked = csr_matrix(np.array([[True, False], [False, True]]))
+    assert Positives.from_scipy(marked).indices.tolist() == [0, 1]
+    for shape in ((0, 5), (3, 0)):
+        positives = Positives.from_scipy(csr_matrix(shape, dtype=np.float32), weighted=True)
+        assert len(positives) == shape[0]
+        assert not len(positives.indices)
