@@ -13,17 +13,12 @@ from xmc.config import TrainConfig
 from xmc.data.dataset import Dataset
 from xmc.data.held_out import uses_of_queries
 from xmc.encoders.dual import DualEncoder, build_encoder
-from xmc.encoders.transformer.encoder import TransformerEncoder
-from xmc.training.backbones import prepare_backbones
 from xmc.training.batches import Batches
 
 __all__ = ["Estimate", "estimate", "flops_per_token"]
 
 MEASURED_TEXTS = 2048
 """Texts that are tokenised to know how long texts are."""
-ACTIVATIONS_PER_LAYER = 34
-"""Bytes for each token and hidden number that a layer of a transformer keeps for the backward pass, at two bytes a number
-(Korthikanti et al., Reducing Activation Recomputation in Large Transformer Models, MLSys 2023, section 4.1)."""
 MOMENT_BYTES = {"float32": 8.0, "bfloat16": 4.0, "int8": 2.0}
 
 
@@ -61,7 +56,7 @@ def estimate(dataset: Dataset, config: TrainConfig, processes: int = 1) -> Estim
     """
     training, labels = dataset.split("train"), len(dataset.labels)
     model = build_encoder(config, 0, torch.Generator().manual_seed(config.seed))
-    prepare_backbones(model, config)
+    model.prepare_for_training(config)
     uses = uses_of_queries(len(training), config.validation, config.calibration, config.seed)
     batches = Batches(config, max(1, len(uses.training)))
     mean = training.positives.nnz / max(len(training), 1)
@@ -82,8 +77,9 @@ def estimate(dataset: Dataset, config: TrainConfig, processes: int = 1) -> Estim
     row = 4.0 * model.dimension
     own = labels / processes
     memory = {"encoder parameters": parameters, "encoder moments": 2 * trained}
-    if config.encoder == "transformer":
-        memory["encoder gradients"] = trained
+    gradients = float(sum(encoder.gradient_bytes() for encoder in model.encoders))
+    if gradients:
+        memory["encoder gradients"] = gradients / processes if config.transformer.shard else gradients
     if config.label_vectors == "residual":
         vectors = own * row
         where = " (host)" if config.label_vector_memory == "host" else ""
@@ -141,29 +137,18 @@ def _mean_tokens(model: DualEncoder, texts: list[str], queries: bool) -> float:
 
 
 def flops_per_token(model: DualEncoder, twice: bool = False) -> float:
-    """Forward (`twice` with gradient caching) and backward: two for each weight that a token meets, and two in the backward
-    pass, four where it is learned. All of a transformer's weights but the table of tokens; a row of the static table.
+    """Floating point operations of a training step for each token: the forward pass, `twice` with gradient caching, and the
+    backward pass.
     """
-    encoder = model.query_encoder
-    forward = 2 if twice else 1
-    if not isinstance(encoder, TransformerEncoder):
-        return 2.0 * model.dimension * (forward + 2)
-    met = [p for name, p in encoder.named_parameters() if "embed" not in name]
-    return float(sum(2 * p.numel() * (forward + 1 + p.requires_grad) for p in met))
+    cost = model.query_encoder.token_cost()
+    return (2 if twice else 1) * cost.forward_flops + cost.backward_flops
 
 
 def _activations(model: DualEncoder, config: TrainConfig, tokens: float, texts: float) -> float:
     encoder = model.query_encoder
-    if not isinstance(encoder, TransformerEncoder):
-        return 12.0 * tokens  # a feature's number, row and coefficient
-    if config.gradient_cache:
-        tokens *= min(1.0, config.transformer.micro_batch_size / max(texts, 1.0))
-    backbone = encoder.backbone.config
-    bytes_per_token = ACTIVATIONS_PER_LAYER * backbone.hidden_size  # type: ignore[union-attr, operator]
-    if config.precision == "float32" and config.transformer.dtype == "float32":
-        bytes_per_token *= 2
-    layers = 1 if config.transformer.gradient_checkpointing else backbone.num_hidden_layers  # type: ignore[union-attr]
-    return float(tokens * bytes_per_token * layers)  # type: ignore[operator]
+    if config.gradient_cache and encoder.micro_batch_size is not None:
+        tokens *= min(1.0, encoder.micro_batch_size / max(texts, 1.0))
+    return tokens * encoder.token_cost(4 if config.precision == "float32" else 2).activation_bytes
 
 
 def _rate() -> float:

@@ -7,7 +7,6 @@ import logging
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -58,7 +57,7 @@ class Shortlist(Source):
         if coming is not None:
             self.lists, self.coming = coming, None
         work = (queries, labels, known, self.config, self.world)
-        if self.world.size == 1 and _threads_are_safe(model):
+        if self.world.size == 1 and all(encoder.is_thread_safe for encoder in model.encoders):
             self._thread = self._thread or ThreadPoolExecutor(1, thread_name_prefix="xmc-shortlist")
             self._future = self._thread.submit(mine, copy.deepcopy(model), *work)
         else:
@@ -125,13 +124,3 @@ def mine(
             # In order of labels, so that which of them a step draws does not hang on how nearly equal scores are rounded.
             lists[rows - own.start] = np.sort(np.asarray(found)[:, config.window_start :], axis=1)
     return torch.cat(world.parts(torch.from_numpy(lists))).numpy()
-
-
-def _threads_are_safe(model: DualEncoder) -> bool:
-    """numba's layer "workqueue" ends the process when two threads use it at once."""
-    if model.query_encoder.kind != "static":
-        return True
-    try:
-        return numba.threading_layer() in ("omp", "tbb")
-    except ValueError:  # nothing parallel has run yet
-        return False

@@ -21,11 +21,11 @@ from xmc.config import TrainConfig
 from xmc.data.dataset import Dataset, Split
 from xmc.data.tokens import RaggedTokens
 from xmc.encoders.dual import DualEncoder, build_encoder
+from xmc.encoders.registry import ENCODERS
 from xmc.errors import ConfigError, NotFiniteError, TrainingError
 from xmc.evaluation.evaluate import evaluate_split
 from xmc.indexes.designs import is_exact
 from xmc.search.retriever import Retriever
-from xmc.training.backbones import prepare_backbones
 from xmc.training.bank import LabelBank, QueryBank
 from xmc.training.batches import Batches
 from xmc.training.checkpoints import Checkpoints, is_free_to_differ, may_write, require_same, require_space
@@ -119,7 +119,7 @@ def _train(
     generator = torch.Generator().manual_seed(config.seed)
     own = world.own(len(dataset.labels))
     model = build_encoder(config, own.stop - own.start, generator)
-    prepare_backbones(model, config)
+    model.prepare_for_training(config)
     if config.label_vectors == "prototypes":
         model.prototypes = add_prototypes(model.dimension, len(dataset.labels), config)
     if config.transformer.shard and world.size > 1:
@@ -462,8 +462,7 @@ def _negatives(
 
 def _device(config: TrainConfig) -> torch.device:
     if config.device == "auto":
-        # The static encoder is memory traffic in numba, on the CPU.
-        on_gpu = config.encoder != "static" and torch.cuda.is_available()
+        on_gpu = ENCODERS[config.encoder].runs_on_gpu and torch.cuda.is_available()
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if on_gpu else torch.device("cpu")
     return torch.device(config.device)
 

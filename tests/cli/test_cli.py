@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,22 +9,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from commands import fail, xmc
 
 from xmc.cli.search import combined, search
 from xmc.errors import InputError
 from xmc.search.retriever import Retriever
-
-
-def xmc(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
-    return subprocess.run(
-        [sys.executable, "-m", "xmc", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env=environment,
-        **options,  # type: ignore[call-overload]
-    )
-
 
 SMALL = [
     "--set",
@@ -46,13 +34,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert done.returncode == 0, done.stderr
     assert f"next: xmc evaluate {directory} wordnet-8k" in done.stdout
     return directory
-
-
-def fail(done: subprocess.CompletedProcess[str], message: str) -> None:
-    """A user's mistake: exit code 2, one sentence on standard error, no traceback."""
-    assert done.returncode == 2, (done.stdout, done.stderr)
-    assert message in done.stderr.replace("\n", " ")
-    assert "Traceback" not in done.stderr
 
 
 def test_help_and_version_are_quick_and_load_nothing_heavy() -> None:

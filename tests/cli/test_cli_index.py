@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from commands import fail, xmc
 from rich.console import Console
-from test_cli import fail, xmc
 
 from xmc.cli.index import _table
 from xmc.cli.units import parse_bytes, parse_seconds

@@ -15,12 +15,12 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pytest
 import torch
+from commands import fail
+from commands import xmc as command
 from image_worlds import small
 from PIL import Image
 from processes import environment
 from safetensors.torch import save_file
-from test_cli import fail
-from test_cli import xmc as command
 
 from xmc.data.dataset import Dataset
 from xmc.data.images.embed import embed_images

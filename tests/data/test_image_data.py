@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from commands import xmc as command
 from image_worlds import NUMBERS, pictures, same, small
-from test_cli import xmc as command
 
 from xmc.data.convert import convert
 from xmc.data.dataset import Dataset

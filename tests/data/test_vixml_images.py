@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from commands import fail
+from commands import xmc as command
 from image_worlds import small
-from test_cli import fail
-from test_cli import xmc as command
 
 from xmc.data.dataset import Dataset
 from xmc.data.images.object_arrays import NotNumbersError, read_number_lists

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from commands import fail
+from commands import xmc as command
 from small_models import WORDS, write_bert, write_decoder
-from test_cli import fail
-from test_cli import xmc as command
 from worlds import colours
 
 import xmc
@@ -20,7 +20,6 @@ from xmc.config.training import LoRAConfig
 from xmc.encoders.dual import build_encoder
 from xmc.encoders.transformer.encoder import TransformerEncoder
 from xmc.errors import ConfigError, StoreError
-from xmc.training.backbones import prepare_backbones
 from xmc.training.estimate import estimate
 from xmc.training.optimizers import Optimizers
 
@@ -103,7 +102,7 @@ def test_adapters_and_projections_alone_are_trained(llama: Path) -> None:
     }  # fmt: skip
     config = xmc.TrainConfig.from_mapping({"encoder": "transformer", "transformer": values, "share_towers": False})
     model = build_encoder(config, 0, torch.Generator())
-    prepare_backbones(model, config)
+    model.prepare_for_training(config)
     for tower in (model.query_encoder, model.label_encoder):
         for name, parameter in tower.named_parameters():
             learned = "lora_" in name or "projection" in name

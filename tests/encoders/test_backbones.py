@@ -26,7 +26,6 @@ from xmc.data.tokens import RaggedTokens
 from xmc.encoders.dual import build_encoder
 from xmc.encoders.transformer.encoder import TransformerEncoder
 from xmc.errors import ConfigError, DependencyError, StoreError
-from xmc.training.backbones import prepare_backbones
 
 VOCABULARY = len(SPECIAL + WORDS)
 
@@ -35,7 +34,7 @@ def prepared(directory: Path, **transformer: Any) -> TransformerEncoder:
     values = {"directory": str(directory), **transformer}
     config = xmc.TrainConfig.from_mapping({"encoder": "transformer", "transformer": values})
     model = build_encoder(config, 0, torch.Generator())
-    prepare_backbones(model, config)
+    model.prepare_for_training(config)
     encoder = model.query_encoder.train()
     assert isinstance(encoder, TransformerEncoder)
     return encoder

@@ -16,9 +16,9 @@ from xmc.config.training import ImagesConfig, TrainConfig
 from xmc.data.images.ragged import RaggedImages
 from xmc.data.tokens import RaggedTokens
 from xmc.encoders.transformer.encoder import TransformerEncoder
+from xmc.encoders.transformer.layers import layers_of
 from xmc.encoders.transformer.prompts import Prompt
 from xmc.errors import ConfigError, InputError
-from xmc.training.backbones import layers_of, prepare_backbones
 
 TEXTS = ["a boat with two hulls", "the dog", "the cat sleeps in its house on the sea", "sails"]
 PROMPT = "the cat {text} and its house {images} on the sea [SEP]"
@@ -265,7 +265,7 @@ def test_training_options_of_decoders(family: str, models: dict[str, Path]) -> N
     values = {"directory": str(models[family]), "frozen_layers": 1, "gradient_checkpointing": True}
     config = TrainConfig.from_mapping({"encoder": "transformer", "transformer": values})
     model = build_encoder(config, 0, torch.Generator())
-    prepare_backbones(model, config)
+    model.prepare_for_training(config)
     backbone: Any = model.query_encoder.backbone
     assert len(layers_of(backbone)) == 2
     frozen = {name for name, p in backbone.named_parameters() if not p.requires_grad}

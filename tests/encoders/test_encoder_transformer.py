@@ -165,7 +165,7 @@ def test_features_key(bert: Path, tmp_path: Path) -> None:
     others.append(TransformerEncoder.from_pretrained(tmp_path / "copy", max_length=8).features_key)
     for number, changes in enumerate(({"lower_case": True}, {"prompt": "boat "})):
         changed = copy.deepcopy(encoder)
-        changed.settings = type(encoder.settings)(**(vars(encoder.settings) | changes))
+        changed.texts.settings = type(encoder.settings)(**(vars(encoder.settings) | changes))
         others.append(changed.features_key)
         assert number + 3 == len(others)
     assert len({key, *others}) == 5

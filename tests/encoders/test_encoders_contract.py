@@ -1,4 +1,7 @@
-"""What every encoder promises (xmc.encoders.base.Encoder), checked for each of them."""
+"""What every encoder promises (xmc.encoders.base.Encoder), checked for each of them.
+
+A new encoder gets a factory in FACTORIES.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import copy
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +24,7 @@ from xmc.data.token_cache import cached_tokens
 from xmc.data.tokens import RaggedTokens
 from xmc.encoders.base import Encoder
 from xmc.encoders.dual import DualEncoder
+from xmc.encoders.registry import ENCODERS
 from xmc.encoders.static.encoder import StaticEncoder
 from xmc.encoders.transformer.encoder import TransformerEncoder
 from xmc.errors import InputError
@@ -52,6 +57,12 @@ def decoder_with_prompts_and_images(directory: Path) -> Encoder:
 
 
 FACTORIES: list[Factory] = [static, transformer, transformer_projected_cls, decoder_with_prompts_and_images]
+
+
+def test_every_registered_encoder_is_checked_here(tmp_path: Path) -> None:
+    built = [factory(tmp_path / str(number)) for number, factory in enumerate(FACTORIES)]
+    assert {encoder.kind for encoder in built} == set(ENCODERS)
+    assert all(type(encoder) is ENCODERS[encoder.kind] for encoder in built)
 
 
 @pytest.fixture(scope="module", params=FACTORIES, ids=lambda factory: str(factory.__name__))
@@ -226,28 +237,26 @@ import sys
 from pathlib import Path
 import torch
 from safetensors.torch import save_file
-from xmc.encoders.{module} import {name}
+from xmc.encoders.registry import ENCODERS
 
 directory = Path(sys.argv[1])
 texts = (directory.parent / "texts.txt").read_text(encoding="utf-8").split("\\x1e")
-encoder = {name}.load(directory).eval()
+encoder = ENCODERS[sys.argv[2]].load(directory).eval()
 with torch.no_grad():
     embeddings = encoder(encoder.featurize(texts))
-save_file({{"embeddings": embeddings}}, directory.parent / "embeddings.safetensors")
+save_file({"embeddings": embeddings}, directory.parent / "embeddings.safetensors")
 print(encoder.kind, encoder.dimension, encoder.features_key)
 """
 
 
 def test_saved_and_loaded_in_another_process(encoder: Encoder, tmp_path: Path) -> None:
-    kind = type(encoder)
     (tmp_path / "written").mkdir()
     encoder.save(tmp_path / "written")
     (tmp_path / "written").rename(tmp_path / "moved")
     texts = [text.strip() for text in TEXTS]
     (tmp_path / "texts.txt").write_text("\x1e".join(texts), encoding="utf-8")
-    code = LOAD.format(module=kind.__module__.rpartition(".")[2], name=kind.__name__)
     done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "moved")],
+        [sys.executable, "-c", LOAD, str(tmp_path / "moved"), encoder.kind],
         capture_output=True,
         text=True,
         timeout=120,
@@ -266,3 +275,42 @@ def test_saved_files_are_safetensors_and_text_only(encoder: Encoder, tmp_path: P
     assert ".safetensors" in endings
     assert endings <= {".safetensors", ".json", ".txt", ".jinja", ".model"}
     assert type(encoder).load(tmp_path).state_dict().keys() == encoder.state_dict().keys()
+
+
+def test_micro_batches_hold_every_row_once(encoder: Encoder) -> None:
+    features = encoder.featurize(TEXTS)
+    assert sorted(np.concatenate(encoder.micro_batches(features)).tolist()) == list(range(len(TEXTS)))
+    assert encoder.micro_batches(encoder.featurize([])) == []
+    if encoder.micro_batch_size is not None:
+        assert max(map(len, encoder.micro_batches(features))) <= encoder.micro_batch_size
+
+
+def test_what_training_takes_is_told(encoder: Encoder) -> None:
+    cost = encoder.token_cost(4)
+    assert cost.forward_flops > 0
+    assert cost.backward_flops > cost.forward_flops  # something is learned
+    assert 0 < encoder.token_cost(2).activation_bytes <= cost.activation_bytes
+    assert encoder.default_learning_rate > 0
+    learned = sum(p.numel() * p.element_size() for p in encoder.parameters() if p.requires_grad)
+    assert encoder.gradient_bytes() <= learned
+    for parameter in encoder.parameters():
+        parameter.requires_grad_(False)
+    assert encoder.gradient_bytes() == 0
+
+
+def test_modules_to_split_are_of_the_encoder_and_follow_what_they_contain(encoder: Encoder) -> None:
+    modules = encoder.splittable_modules()
+    assert {id(module) for module in modules} <= {id(module) for module in encoder.modules()}
+    for number, module in enumerate(modules):
+        inside = {id(inner) for inner in module.modules()} - {id(module)}
+        assert not inside & {id(later) for later in modules[number + 1 :]}
+
+
+def test_threads_encode_alike_where_the_encoder_says_so(encoder: Encoder) -> None:
+    expected = embed(encoder, TEXTS)
+    if not encoder.is_thread_safe:
+        return
+    twins = [copy.deepcopy(encoder) for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        for embeddings in pool.map(lambda twin: embed(twin, TEXTS), twins):
+            torch.testing.assert_close(embeddings, expected, rtol=1e-6, atol=1e-6)

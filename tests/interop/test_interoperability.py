@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from commands import xmc
 from small_models import (
     HIDDEN,
     WORDS,
@@ -19,7 +20,6 @@ from small_models import (
     write_json,
     write_sentence_transformer,
 )
-from test_cli import xmc
 from worlds import colours, tiny_config
 
 from xmc.cli.export import export

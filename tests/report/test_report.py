@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from commands import fail, xmc
 from plotly.offline import get_plotlyjs
-from test_cli import fail, xmc
 from worlds import tiny_config, wordnet_part
 
 from xmc.data.dataset import Dataset

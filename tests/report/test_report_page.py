@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import xmc
 from plotly.offline import get_plotlyjs
-from test_cli import xmc
 from worlds import COLOURS, colours, tiny_config
 
 from xmc.data.dataset import Dataset

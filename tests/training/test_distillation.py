@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import xmc as command
 from scipy.special import softmax
-from test_cli import xmc as command
 from worlds import colours, tiny_config
 
 import xmc

@@ -22,7 +22,6 @@ from xmc.cli import app
 from xmc.encoders.dual import DualEncoder, build_encoder
 from xmc.errors import ConfigError
 from xmc.storage.directories import LOG, TENSORBOARD
-from xmc.training.backbones import prepare_backbones
 from xmc.training.estimate import estimate
 from xmc.training.optimizers import RowAdam
 from xmc.training.optimizers.moments import Moments
@@ -49,7 +48,7 @@ def config(bert: Path, transformer: dict[str, Any] | None = None, **changes: Any
 
 def built(options: xmc.TrainConfig) -> DualEncoder:
     model = build_encoder(options, 12, torch.Generator().manual_seed(0))
-    prepare_backbones(model, options)
+    model.prepare_for_training(options)
     return model.train()
 
 

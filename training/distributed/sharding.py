@@ -12,8 +12,6 @@ from torch.distributed.tensor import DTensor
 
 from xmc.config import TrainConfig
 from xmc.encoders.dual import DualEncoder, build_encoder
-from xmc.encoders.transformer.encoder import TransformerEncoder
-from xmc.training.backbones import layers_of
 from xmc.training.checkpoints import Checkpoint
 from xmc.training.distributed.world import World
 
@@ -28,12 +26,10 @@ def split_backbones(model: DualEncoder, world: World, device: torch.device) -> N
     micro-batches of one call.
     """
     mesh = init_device_mesh(device.type, (world.size,))
-    for encoder in {id(tower): tower for tower in (model.query_encoder, model.label_encoder)}.values():
-        if not isinstance(encoder, TransformerEncoder):
-            continue
+    for encoder in model.encoders:
         # The embeddings' module, too, gives up its parameters after the forward pass, which FSDP would keep by itself: an
         # optimizer's step would not reach what is kept, when no backward pass came between.
-        for module in (*layers_of(encoder.backbone), encoder.backbone):
+        for module in encoder.splittable_modules():
             part: Any = fully_shard(module, mesh=mesh, reshard_after_forward=True)
             part.set_gradient_divide_factor(1.0)
             part.set_force_sum_reduction_for_comms(True)

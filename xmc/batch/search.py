@@ -15,7 +15,6 @@ import torch
 
 from xmc.calibration.calibration import Calibration
 from xmc.encoders.dual import DualEncoder
-from xmc.encoders.static.encoder import StaticEncoder
 from xmc.errors import StoreError
 from xmc.indexes.exact import ExactIndex
 from xmc.indexes.sharding import merge_shards
@@ -125,5 +124,5 @@ def _search_shards(shards: tuple[Any, ...], ids: Ids | None, queries: Embeddings
 
 
 def _place(model: DualEncoder) -> None:
-    if torch.cuda.is_available() and not isinstance(model.query_encoder, StaticEncoder):
+    if torch.cuda.is_available() and model.query_encoder.runs_on_gpu:
         model.to("cuda")

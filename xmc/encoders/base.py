@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,31 +17,69 @@ from xmc.data.images.ragged import RaggedImages
 from xmc.data.tokens import RaggedTokens
 from xmc.errors import InputError
 
-__all__ = ["Encoder", "Side"]
+__all__ = ["Encoder", "Side", "TokenCost"]
 
 Side = Literal["query", "label"]
 """Whose text it is: a prompt may differ between the two."""
+
+
+@dataclass(frozen=True)
+class TokenCost:
+    """What training an encoder takes for each token.
+
+    forward_flops, backward_flops: floating point operations of one forward pass and of one backward pass.
+    activation_bytes: memory that a forward pass holds for the backward pass.
+    """
+
+    forward_flops: float
+    backward_flops: float
+    activation_bytes: float
 
 
 class Encoder(nn.Module, ABC):
     """Texts to embeddings in two stages, so that training tokenises every text once.
 
     `featurize` runs on the host, depends on no learned parameter and can be cached; `forward` is differentiable.
-    Embeddings are L2-normalised by whoever owns the encoder (the dual encoder), after residual vectors are added.
+    Embeddings are L2-normalised by the dual encoder that owns the encoder, after residual vectors are added.
+
+    A subclass implements `from_config`, `featurize`, `features_key`, `forward`, `save` and `load`, sets `kind` and
+    `dimension`, and is registered in `xmc.encoders.registry.ENCODERS` under its kind. Everything else has a default.
     """
 
     kind: ClassVar[str]
-    """The name used in configurations, e.g. "static"."""
+    """The name used in configurations and in encoder.json, e.g. "static"."""
+
+    default_learning_rate: ClassVar[float] = 1e-3
+    """Highest learning rate of the encoder's parameters where the configuration sets none."""
+
+    runs_on_gpu: ClassVar[bool] = True
+    """Whether the encoder computes on a GPU where there is one; False for an encoder that computes on the CPU only."""
 
     dimension: int
     """Length D of an embedding."""
 
     image_dimension: int = 0
-    """Numbers of an image embedding that it takes along with a text; 0 where it takes none."""
+    """Length of the image embeddings that the encoder takes along with a text; 0 where it takes none."""
+
+    micro_batch_size: int | None = None
+    """Number of texts that `forward` encodes together; None where it encodes all that it is given together."""
+
+    equal_calls: Callable[[int], int] | None = None
+    """Function from the number of micro-batches of this process to the largest number of any process. Training sets it
+    where the modules of `splittable_modules` are split: `micro_batches` must then return that number, of empty ones too."""
+
+    @classmethod
+    @abstractmethod
+    def from_config(cls, options: Any, generator: torch.Generator) -> Encoder:
+        """Build an encoder that is ready to be trained.
+
+        options: the configuration's section of this kind. generator: draws initial values.
+        Raises ConfigError for options that cannot be used.
+        """
 
     @abstractmethod
     def featurize(self, texts: Sequence[str], side: Side = "query") -> RaggedTokens:
-        """Token ids of each text; deterministic, independent of the other texts."""
+        """Token ids of each text, of an unsigned type; deterministic, independent of the other texts."""
 
     @property
     @abstractmethod
@@ -52,7 +91,7 @@ class Encoder(nn.Module, ABC):
         """Embeddings [n, D] of n feature sequences, not normalised; an empty sequence gives a zero or constant row."""
 
     def fixed_tokens(self, features: RaggedTokens, side: Side) -> npt.NDArray[np.bool_]:
-        """Which tokens `drop` never drops, bool [total]: those that are not the text's."""
+        """Which tokens `drop` never drops, bool [total]: those that do not come from the text itself."""
         return np.zeros(len(features.values), bool)
 
     def drop(
@@ -64,7 +103,7 @@ class Encoder(nn.Module, ABC):
     ) -> RaggedTokens:
         """The sequences without a random share of their tokens: each is left out with the probability `dropout` in [0, 1).
 
-        Drawn from `generator`. side: whose they are. Raises InputError for another probability.
+        generator: draws them. side: whose texts they are. Raises InputError for another probability.
         """
         if not 0 <= dropout < 1:
             raise InputError(f"Token dropout must be in [0, 1), but is {dropout}.")
@@ -89,16 +128,54 @@ class Encoder(nn.Module, ABC):
         return images
 
     def require_tokens(self, values: npt.NDArray[np.unsignedinteger]) -> None:
-        """Raise InputError for tokens that `featurize` would not give; any is one where features are hashes."""
+        """Raise InputError for values that `featurize` never gives. Encoders of hashed features accept every value."""
 
     def micro_batches(self, features: RaggedTokens) -> list[npt.NDArray[np.int64]]:
-        """Rows of the sequences that `forward` encodes together; their activations are what a graph of them holds."""
+        """Rows of the sequences that `forward` encodes together, int64 [n] for each micro-batch, every row in one of them."""
         return [np.arange(len(features))] if len(features) else []
 
-    def merged(self) -> Encoder:
-        """An encoder of the same embeddings that needs nothing outside of what it saves; itself where that is so already.
+    @property
+    def is_thread_safe(self) -> bool:
+        """Whether copies of the encoder may compute in several threads at once."""
+        return True
 
-        Raises ConfigError where that cannot be made.
+    def prepare_for_training(self, options: Any) -> None:
+        """Apply what the configuration's section of this kind asks of training alone, such as dropout or frozen layers.
+
+        Called once, before the first step. Raises ConfigError for options that cannot be used.
+        """
+
+    def learning_rates(self, options: Any) -> dict[str, float]:
+        """Highest learning rates of those parameters, by name, that the section gives a rate of their own."""
+        return {}
+
+    def splittable_modules(self) -> list[nn.Module]:
+        """Modules whose parameters can be split over processes (FSDP2), a module after those that it contains.
+
+        Raises ConfigError where they are not known. Empty where the encoder cannot be split; see `equal_calls`.
+        """
+        return []
+
+    def token_cost(self, number_bytes: int = 4) -> TokenCost:
+        """What training takes for each token, as an estimate.
+
+        By default every weight but those of embedding tables is multiplied with every token: two operations in the forward
+        pass, two in the backward pass, and two more where the weight is learned; two embeddings are kept for each token.
+        number_bytes: size of a number in the precision of training, 4 or 2.
+        """
+        tables = {id(module.weight) for module in self.modules() if isinstance(module, (nn.Embedding, nn.EmbeddingBag))}
+        return TokenCost(
+            *self._flops(lambda name, parameter: id(parameter) not in tables), 2.0 * number_bytes * self.dimension
+        )
+
+    def gradient_bytes(self) -> int:
+        """Memory of the gradients that a backward pass leaves: as much as all learned parameters."""
+        return sum(p.numel() * p.element_size() for p in self.parameters() if p.requires_grad)
+
+    def merged(self) -> Encoder:
+        """An encoder of the same embeddings whose saved files suffice to load it; itself where that is so already.
+
+        Raises ConfigError where that cannot be done.
         """
         return self
 
@@ -110,3 +187,9 @@ class Encoder(nn.Module, ABC):
     @abstractmethod
     def load(cls, directory: Path) -> Encoder:
         """Read an encoder written by `save`."""
+
+    def _flops(self, meets: Callable[[str, nn.Parameter], bool]) -> tuple[float, float]:
+        """Operations for each token of a forward and of a backward pass, if it is multiplied with the weights that it meets."""
+        met = [parameter for name, parameter in self.named_parameters() if meets(name, parameter)]
+        forward = sum(2 * parameter.numel() for parameter in met)
+        return float(forward), float(forward + sum(2 * p.numel() for p in met if p.requires_grad))

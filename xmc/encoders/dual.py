@@ -21,14 +21,12 @@ from xmc.data.images.ragged import RaggedImages
 from xmc.data.tokens import RaggedTokens
 from xmc.encoders.base import Encoder, Side
 from xmc.encoders.prototypes import LabelPrototypes
-from xmc.encoders.static.encoder import StaticEncoder
-from xmc.encoders.transformer.encoder import TransformerEncoder
-from xmc.errors import InputError, StoreError
+from xmc.encoders.registry import ENCODERS
+from xmc.errors import ConfigError, InputError, StoreError
 
 __all__ = ["DualEncoder", "build_encoder", "keep_vectors"]
 
 Encode = Callable[[Encoder, RaggedTokens], Tensor]
-_ENCODERS: dict[str, type[Encoder]] = {"static": StaticEncoder, "transformer": TransformerEncoder}
 
 
 class DualEncoder(nn.Module):
@@ -63,6 +61,11 @@ class DualEncoder(nn.Module):
         return self.query_encoder.dimension if self.served is None else self.served
 
     @property
+    def encoders(self) -> list[Encoder]:
+        """The encoders of both towers; one where the towers are shared."""
+        return list(self._towers().values())
+
+    @property
     def temperature(self) -> Tensor:
         """τ, differentiable where it is learned."""
         return self.log_temperature.exp()
@@ -95,6 +98,11 @@ class DualEncoder(nn.Module):
     def new_labels(self, embeddings: Tensor) -> Tensor:
         """Unit embeddings [n, D] of labels that were not trained on, given those of their texts."""
         return self._cut(embeddings if self.prototypes is None else self._unit(self.prototypes.of_new(embeddings)))
+
+    def prepare_for_training(self, config: TrainConfig) -> None:
+        """Apply to the encoders what the configuration asks of training alone; see `Encoder.prepare_for_training`."""
+        for encoder in self.encoders:
+            encoder.prepare_for_training(_options(config))
 
     def place(self, device: torch.device, vectors_on_host: bool = False) -> DualEncoder:
         """Move the model to a device, perhaps without its residual label vectors; returns it."""
@@ -215,11 +223,7 @@ class DualEncoder(nn.Module):
 
 def build_encoder(config: TrainConfig, labels: int, generator: torch.Generator) -> DualEncoder:
     """The untrained dual encoder that a configuration describes, for `labels` labels."""
-    query_encoder: Encoder
-    if config.encoder == "static":
-        query_encoder = StaticEncoder(config.static, generator)
-    else:
-        query_encoder = TransformerEncoder.from_config(config.transformer)
+    query_encoder = ENCODERS[config.encoder].from_config(_options(config), generator)
     label_encoder = query_encoder if config.share_towers else copy.deepcopy(query_encoder)
     vectors = labels if config.label_vectors == "residual" else 0
     return DualEncoder(
@@ -262,6 +266,11 @@ class _Unit(torch.autograd.Function):
         return gradient
 
 
+def _options(config: TrainConfig) -> Any:
+    """The section of the encoder that the configuration names."""
+    return getattr(config, config.encoder)
+
+
 def _featurized(
     encoder: Encoder, texts: Sequence[str], side: Side, images: RaggedImages | None, batch_size: int
 ) -> Iterator[tuple[int, RaggedTokens]]:
@@ -289,7 +298,13 @@ def _load_prototypes(tensors: dict[str, Tensor]) -> LabelPrototypes | None:
 def _load_encoder(directory: Path) -> Encoder:
     try:
         kind = json.loads((directory / "encoder.json").read_text(encoding="utf-8"))["kind"]
-        encoder = _ENCODERS[kind]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{directory / 'encoder.json'} does not name an encoder that this version knows.") from error
+        raise StoreError(f"{directory / 'encoder.json'} does not name an encoder.") from error
+    try:
+        encoder = ENCODERS[kind]
+    except ConfigError as error:
+        raise StoreError(
+            f"{directory / 'encoder.json'} cannot be loaded: {error} An encoder from outside of xmc is known once the "
+            f"module that registers it is imported."
+        ) from error
     return encoder.load(directory)

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from xmc.config.mappings import dataclass_from_mapping
 from xmc.config.training import StaticConfig
 from xmc.data.tokens import RaggedTokens
-from xmc.encoders.base import Encoder, Side
+from xmc.encoders.base import Encoder, Side, TokenCost
 from xmc.encoders.static.feature_table import Bags, bag_sums, locate, weigh
 from xmc.encoders.static.hashing import KIND_BITS, KINDS, hash_features
-from xmc.encoders.static.threads import kernels_may_run
+from xmc.encoders.static.threads import kernels_may_run, several_callers_may_run
 from xmc.errors import ConfigError, StoreError
 
 __all__ = ["FeatureTable", "StaticEncoder"]
@@ -70,12 +70,19 @@ class StaticEncoder(Encoder):
     """
 
     kind: ClassVar[str] = "static"
+    default_learning_rate: ClassVar[float] = 5e-3
+    runs_on_gpu: ClassVar[bool] = False
 
     def __init__(self, config: StaticConfig, generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.config = config
         self.dimension = config.dimension
         self.table = FeatureTable(config, generator)
+
+    @classmethod
+    def from_config(cls, options: StaticConfig, generator: torch.Generator) -> StaticEncoder:
+        """An encoder with random vectors, drawn by the generator, and feature weights of 1."""
+        return cls(options, generator)
 
     def featurize(self, texts: Sequence[str], side: Side = "query") -> RaggedTokens:
         """Hashed features of each text, uint32 (see xmc.encoders.static.hashing)."""
@@ -101,6 +108,19 @@ class StaticEncoder(Encoder):
             locate(features.values, self.config.table_rows, rows)
             weigh(features.values, scales, weights, coefficients)
         return Bags(features.values, rows, coefficients, features.offsets)
+
+    @property
+    def is_thread_safe(self) -> bool:
+        """Whether numba has a threading layer that takes several callers; False until that is known."""
+        return several_callers_may_run()
+
+    def token_cost(self, number_bytes: int = 4) -> TokenCost:
+        """A feature's row is read, and read and updated; its number, row and coefficient are kept, four bytes each."""
+        return TokenCost(2.0 * self.dimension, 4.0 * self.dimension, 12.0)
+
+    def gradient_bytes(self) -> int:
+        """None is left: gradients are kept as their factors."""
+        return 0
 
     def save(self, directory: Path) -> None:
         """Write encoder.json and encoder.safetensors."""

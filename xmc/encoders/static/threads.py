@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numba
 
-__all__ = ["kernels_may_run"]
+__all__ = ["kernels_may_run", "several_callers_may_run"]
 
 _turn = threading.Lock()
 
@@ -20,9 +20,13 @@ def kernels_may_run() -> Iterator[None]:
     TBB and OpenMP take any number. "workqueue", which numba falls back to where neither is installed, ends the process when
     two threads call it. Which it is shows once a kernel has run; until then callers take turns.
     """
-    try:
-        together = numba.threading_layer() != "workqueue"
-    except ValueError:  # none was needed yet
-        together = False
-    with contextlib.nullcontext() if together else _turn:
+    with contextlib.nullcontext() if several_callers_may_run() else _turn:
         yield
+
+
+def several_callers_may_run() -> bool:
+    """Whether numba's threading layer takes several callers at once; False until the first parallel kernel has run."""
+    try:
+        return str(numba.threading_layer()) != "workqueue"
+    except ValueError:
+        return False

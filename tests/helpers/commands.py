@@ -1,0 +1,26 @@
+"""The command line in a process of its own, as a user runs it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+
+def xmc(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
+    """Run `xmc` with the arguments and return what it printed. options: of subprocess.run."""
+    environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", "xmc", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        **options,  # type: ignore[call-overload]
+    )
+
+
+def fail(done: subprocess.CompletedProcess[str], message: str) -> None:
+    """A user's mistake: exit code 2, one sentence on standard error, no traceback."""
+    assert done.returncode == 2, (done.stdout, done.stderr)
+    assert message in done.stderr.replace("\n", " ")
+    assert "Traceback" not in done.stderr

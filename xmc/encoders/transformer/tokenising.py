@@ -1,0 +1,148 @@
+"""Texts to the tokens that a transformer is given: prompts and special tokens around them, cut to a length."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from xmc.data.tokens import RaggedTokens
+from xmc.encoders.base import Side
+from xmc.encoders.transformer.prompts import Prompt
+from xmc.encoders.transformer.settings import TransformerSettings
+from xmc.errors import ConfigError
+from xmc.storage.fingerprints import fingerprint_of_json
+
+__all__ = ["TextTokenizer"]
+
+TEXTS_AT_ONCE = 4096
+"""Number of texts that the tokenizer is given in one call."""
+
+
+class TextTokenizer:
+    """The tokens of texts on one side, with the side's prompt, the special tokens and the images' slot.
+
+    Each piece of a prompt is tokenised apart from the text, and only the text is cut. `slot` is a token id beyond the
+    vocabulary, which no text has: it stands once in each sequence, where the images go, if images are configured.
+    """
+
+    def __init__(self, tokenizer: Any, settings: TransformerSettings, vocabulary: int) -> None:
+        """tokenizer: of the package transformers. vocabulary: number of token ids that the backbone knows.
+
+        Raises ConfigError for prompts that leave a text no room, or a tokenizer that cannot be used.
+        """
+        self.tokenizer, self.settings = tokenizer, settings
+        self.slot = max(len(tokenizer), vocabulary)
+        self.has_images = settings.image_dimension > 0
+        self._special = sorted({*tokenizer.all_special_ids, self.slot})
+        self._backend = getattr(tokenizer, "backend_tokenizer", None)
+        # Set once: setting it at every call, as the tokenizer does, is not safe where threads share the encoder.
+        if self._backend is not None:
+            self._backend.no_padding()
+            self._backend.enable_truncation(settings.max_length, direction=tokenizer.truncation_side)
+        self._around = self._special_tokens_around()
+        self._prompts: dict[Side, tuple[list[int], str, list[int]]] = {
+            "query": self._tokenised(settings.query_prompt, "transformer.query_prompt"),
+            "label": self._tokenised(settings.label_prompt, "transformer.label_prompt"),
+        }
+
+    @property
+    def padding(self) -> int:
+        """The token id that sequences are padded with."""
+        padding: int | None = self.tokenizer.pad_token_id
+        return 0 if padding is None else padding
+
+    @property
+    def size(self) -> int:
+        """Number of token ids, the slot among them where there are images."""
+        return self.slot + int(self.has_images)
+
+    def tokens(self, texts: Sequence[str], side: Side) -> RaggedTokens:
+        """Token ids of n texts, uint32, at most max_length each, the slot apart."""
+        before, prefix, after = self._prompts[side]
+        room = self.settings.max_length - len(before) - len(after) + int(self.has_images)
+        keep = slice(-room, None) if self.tokenizer.truncation_side == "left" else slice(room)
+        ids: list[list[int]] = []
+        for start in range(0, len(texts), TEXTS_AT_ONCE):
+            prepared = [self._prepared(prefix, text) for text in texts[start : start + TEXTS_AT_ONCE]]
+            ids.extend([*before, *text_ids[keep], *after] for text_ids in self._token_ids(prepared))
+        offsets = np.cumsum([0, *map(len, ids)], dtype=np.int64)
+        values = np.fromiter(itertools.chain.from_iterable(ids), np.uint32, count=offsets[-1])
+        return RaggedTokens(values, offsets)
+
+    def fingerprint(self) -> str:
+        """A digest of everything that `tokens` depends on: the tokenizer's content, the settings and the prompts."""
+        if self._backend is not None:
+            content = json.loads(self._backend.to_str())
+            del content["truncation"], content["padding"]
+        else:
+            content = [type(self.tokenizer).__name__, self.tokenizer.get_vocab(), repr(self.tokenizer)]
+        settings = self.settings
+        others = [settings.prompt, settings.lower_case, settings.max_length, self.tokenizer.truncation_side]
+        return fingerprint_of_json([content, others, self._prompts], sort_keys=True)
+
+    def fixed(self, features: RaggedTokens, side: Side) -> npt.NDArray[np.bool_]:
+        """Whether a token is not the text's: [CLS], [SEP] and their kin, the side's prompt, the slot; bool [total]."""
+        before, _, after = self._prompts[side]
+        lengths = features.lengths
+        positions = np.arange(len(features.values)) - np.repeat(features.offsets[:-1], lengths)
+        of_prompt = (positions < len(before)) | (positions >= np.repeat(lengths, lengths) - len(after))
+        return np.asarray(of_prompt | np.isin(features.values, self._special), bool)
+
+    def _prepared(self, prefix: str, text: str) -> str:
+        text = prefix + (text or "")
+        return text.lower() if self.settings.lower_case else text
+
+    def _token_ids(self, texts: list[str]) -> list[list[int]]:
+        """Token ids of each text alone, without special tokens around it."""
+        if self._backend is not None:
+            return [encoding.ids for encoding in self._backend.encode_batch_fast(texts, add_special_tokens=False)]
+        encoded = self.tokenizer(texts, add_special_tokens=False, truncation=False, padding=False, verbose=False)
+        return list(encoded["input_ids"])
+
+    def _special_tokens_around(self) -> tuple[list[int], list[int]]:
+        """The special tokens that the tokenizer puts before and after a text."""
+        inner = self._token_ids(["a"])[0]
+        around = (
+            self.tokenizer("a", verbose=False)["input_ids"] if self._backend is None else self._backend.encode("a").ids
+        )
+        start = next((i for i in range(len(around) + 1) if around[i : i + len(inner)] == inner), None)
+        if start is None:
+            raise ConfigError(
+                "The tokenizer changes a text's tokens when it puts special ones around them; xmc does not."
+            )
+        return list(around[:start]), list(around[start + len(inner) :])
+
+    def _tokenised(self, template: str | None, key: str) -> tuple[list[int], str, list[int]]:
+        """Tokens before the text, what is tokenised with it (blanks, or the directory's prompt), and tokens after it.
+
+        With "eos" pooling at least the end-of-sequence token stands after the text.
+        """
+        prompt = Prompt.parse("{text}" if template is None else template, key, self.has_images)
+        first, last = self._around
+        before, after = (
+            [token for piece in pieces for token in ([self.slot] if piece is None else self._token_ids([piece])[0])]
+            for pieces in (prompt.before, prompt.after)
+        )
+        slot_first = before[:1] == [self.slot] and "{images}" not in (template or "")
+        before = [self.slot, *first, *before[1:]] if slot_first else [*first, *before]
+        after = [*after, *last]
+        if self.settings.pooling == "eos":
+            end = self.tokenizer.eos_token_id
+            if end is None:
+                raise ConfigError(
+                    "transformer.pooling is eos, but the tokenizer has no end-of-sequence token; use last."
+                )
+            if after[-1:] != [end]:
+                after.append(end)
+        taken = len(before) + len(after) - int(self.has_images)
+        if taken >= self.settings.max_length:
+            raise ConfigError(
+                f"{key} and special tokens take {taken} tokens, which leaves a text none of transformer.max_length "
+                f"{self.settings.max_length}; raise it."
+            )
+        return before, self.settings.prompt if template is None else prompt.blank, after
