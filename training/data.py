@@ -10,9 +10,11 @@ from pathlib import Path
 import pyarrow as pa
 
 from xmc.config import TrainConfig
-from xmc.data.dataset import Dataset, Split, pairs_of_rows
+from xmc.data.dataset import Dataset
 from xmc.data.held_out import uses_of_queries
 from xmc.data.images.ragged import RaggedImages
+from xmc.data.splits import Split
+from xmc.data.targets import pairs_of_rows
 from xmc.data.token_cache import cached_tokens
 from xmc.data.tokens import RaggedTokens
 from xmc.encoders.base import Encoder, Side

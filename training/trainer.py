@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from xmc.config import TrainConfig
-from xmc.data.dataset import Dataset, Split
+from xmc.data.dataset import Dataset
+from xmc.data.splits import Split
 from xmc.data.tokens import RaggedTokens
 from xmc.encoders.dual import DualEncoder, build_encoder
 from xmc.encoders.registry import ENCODERS

@@ -179,7 +179,7 @@ JOB = """
 import sys
 from pathlib import Path
 from xmc.data.dataset import Dataset
-from xmc.data import embed_images
+from xmc.data.images import embed as embed_images
 embed_images.CHUNK = 4
 root = Path(sys.argv[1])
 embed_images.embed_images(Dataset.load(root / "data"), "train", root / "images.csv", Path(sys.argv[2]), most=9, batch_size=2)

@@ -10,7 +10,7 @@ from scipy.sparse import csr_matrix, vstack
 from scipy.special import softmax
 
 from xmc.config.training import DistillationConfig
-from xmc.data.dataset import LabelTable, Split
+from xmc.data.splits import DataLabels, Split
 from xmc.errors import ConfigError, StoreError
 from xmc.search.retriever import Retriever
 
@@ -20,7 +20,7 @@ logger = logging.getLogger("xmc.training")
 QUERIES_AT_ONCE = 4096
 
 
-def taught_labels(config: DistillationConfig, queries: Split, labels: LabelTable) -> csr_matrix:
+def taught_labels(config: DistillationConfig, queries: Split, labels: DataLabels) -> csr_matrix:
     """CSR float32 [N, L]: for each training query the teacher's best labels, with the softmax of its scores as values.
 
     Labels are matched by uid; those that the data set does not have are left out before the softmax. The teacher's scores

@@ -15,21 +15,15 @@ import pyarrow.parquet as pq
 from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from xmc.data.checks import checked_filter, checked_rows
-from xmc.data.dataset import (
-    FILTER_SCHEMA,
-    FORMAT,
-    LABEL_SCHEMA,
-    QUERY_SCHEMA,
-    Dataset,
-    write_properties,
-)
+from xmc.data.dataset import Dataset
 from xmc.data.images.files import write_images
 from xmc.data.rows import Defect, Row, Source
+from xmc.data.tables import LABEL_SCHEMA, QUERY_SCHEMA, TableContent, filter_table, format_of, write_properties
 from xmc.errors import DataError
 from xmc.metrics import propensity_parameters
 from xmc.progress import progress_bar
 from xmc.storage.directories import atomic_file
-from xmc.storage.fingerprints import ContentHash, fingerprint_of
+from xmc.storage.fingerprints import fingerprint_of
 
 __all__ = ["Conversion", "convert"]
 
@@ -59,6 +53,9 @@ def convert(
 
     Further columns of a canonical source's labels are kept, and held in memory.
 
+    A label of relevance 0 was judged not relevant: it is written into the column `rejected`, with the labels that the
+    source rejects.
+
     on_bad_row: "error" refuses at the first unusable row; "drop" leaves such rows out and counts them by reason. A dropped
         label takes its positives along (counted as "positive of a dropped label"), later rows move up, and positives and
         filters are renumbered.
@@ -85,7 +82,7 @@ def convert(
     write_properties(
         directory,
         {
-            "format": FORMAT,
+            "format": format_of(job.rejected_labels),
             "name": name,
             "propensity": list(propensity or propensity_parameters(name)),
             "labels": int((label_rows >= 0).sum()),
@@ -105,6 +102,7 @@ class _Job:
         self.dropped: Counter[str] = Counter()
         self.warnings: Counter[str] = Counter()
         self.hashes: dict[str, str] = {}
+        self.rejected_labels = 0
         self.images: dict[str, str] = {}
         self.progress = progress_bar(
             SpinnerColumn(),
@@ -117,7 +115,7 @@ class _Job:
     ) -> npt.NDArray[np.int64]:
         """Write a table; returns, for each row of the source, its row in the table or -1."""
         task = self.progress.add_task(stem, total=None)
-        content, kept, batches = ContentHash(), 0, []
+        content, kept, batches = TableContent(stem), 0, []
         with atomic_file(self.directory / f"{stem}.parquet") as temporary, _writer(temporary, schema) as writer:
             for rows, defects in checked_rows(self.source, split, 0 if label_rows is None else len(label_rows)):
                 self._account(defects)
@@ -129,7 +127,8 @@ class _Job:
                 batches.append(np.where(usable, kept + np.cumsum(usable) - 1, -1))
                 kept += len(good)
                 self.progress.advance(task, len(rows))
-        self.hashes[stem] = content.hexdigest()
+        self.hashes.update(content.digests())
+        self.rejected_labels += content.rejected_labels
         return np.concatenate(batches) if batches else np.zeros(0, np.int64)
 
     def add_label_columns(self, label_rows: npt.NDArray[np.int64]) -> None:
@@ -161,13 +160,12 @@ class _Job:
         file.unlink(missing_ok=True)
         if not pairs:
             return
-        array = np.array(pairs, np.int32)
-        table = pa.table({"query": array[:, 0], "label": array[:, 1]}, schema=FILTER_SCHEMA)
+        table = filter_table(np.array(pairs, np.int32))
         with atomic_file(file) as temporary:
             pq.write_table(table, temporary, compression="zstd")
-        content = ContentHash()
+        content = TableContent(f"filter-{split}")
         content.update(table)
-        self.hashes[f"filter-{split}"] = content.hexdigest()
+        self.hashes.update(content.digests())
 
     def _filter_pairs(
         self, split: str, query_rows: npt.NDArray[np.int64], label_rows: npt.NDArray[np.int64]
@@ -181,19 +179,29 @@ class _Job:
     def _batch(self, rows: list[Row], schema: pa.Schema, label_rows: npt.NDArray[np.int64] | None) -> pa.RecordBatch:
         columns: dict[str, list[Any]] = {"uid": [row.uid for row in rows], "text": [row.text for row in rows]}
         if label_rows is not None:
-            pairs = [self._positives(row, label_rows) for row in rows]
-            columns["labels"] = [[label for label, _ in row] for row in pairs]
+            positives = [self._positives(row, label_rows) for row in rows]
+            columns["labels"] = [[label for label, _ in pairs] for pairs in positives]
             columns["relevance"] = [
-                None if all(value == 1.0 for _, value in row) else [value for _, value in row] for row in pairs
+                None if all(value == 1.0 for _, value in pairs) else [value for _, value in pairs]
+                for pairs in positives
             ]
-        return pa.record_batch([pa.array(columns[part.name], part.type) for part in schema], schema=schema)
+            columns["rejected"] = [self._rejected(row, label_rows) or None for row in rows]
+        return pa.record_batch([pa.array(columns[column.name], column.type) for column in schema], schema=schema)
 
     def _positives(self, row: Row, label_rows: npt.NDArray[np.int64]) -> list[tuple[int, float]]:
-        relevance = row.relevance or [1.0] * len(row.labels)
-        moved = [(int(label_rows[label]), value) for label, value in zip(row.labels, relevance, strict=True)]
+        """(label row, relevance) in the new rows, ascending, without those of dropped labels."""
+        moved = [(int(label_rows[label]), value) for label, value in row.positives]
         kept = sorted(pair for pair in moved if pair[0] >= 0)
         if len(kept) < len(moved):
             self.dropped["positive of a dropped label"] += len(moved) - len(kept)
+        return kept
+
+    def _rejected(self, row: Row, label_rows: npt.NDArray[np.int64]) -> list[int]:
+        """The rejected labels in the new rows, ascending, without dropped ones."""
+        moved = [int(label_rows[label]) for label in row.all_rejected]
+        kept = sorted(label for label in moved if label >= 0)
+        if len(kept) < len(moved):
+            self.dropped["rejection of a dropped label"] += len(moved) - len(kept)
         return kept
 
     def _account(self, defects: list[Defect]) -> None:

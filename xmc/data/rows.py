@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -37,7 +37,11 @@ class Defect:
 
 @dataclass(frozen=True)
 class Row:
-    """A query or a label of a source. Label tables leave `labels` empty; `relevance` is None where there is none."""
+    """A query or a label of a source.
+
+    labels: the rows of a query's judged labels, [] in label tables. relevance: one of each of these, None for all ones;
+    0 says that the label was judged not relevant. rejected: rows of further labels that were judged not relevant.
+    """
 
     file: Path
     line: int
@@ -45,6 +49,20 @@ class Row:
     text: str
     labels: list[int]
     relevance: list[float] | None = None
+    rejected: list[int] = field(default_factory=list)
+
+    @property
+    def positives(self) -> list[tuple[int, float]]:
+        """(label row, relevance) of each label of a relevance above 0, in the order of the source."""
+        relevance = self.relevance or [1.0] * len(self.labels)
+        return [(label, value) for label, value in zip(self.labels, relevance, strict=True) if value > 0]
+
+    @property
+    def all_rejected(self) -> list[int]:
+        """The rows of the labels that were judged not relevant, by a relevance of 0 or in `rejected`, ascending, each once."""
+        relevance = self.relevance or [1.0] * len(self.labels)
+        zeros = [label for label, value in zip(self.labels, relevance, strict=True) if value == 0]
+        return sorted({*zeros, *self.rejected})
 
 
 class Source:
@@ -106,27 +124,35 @@ def read_lines(path: Path) -> Iterator[tuple[int, str] | Defect]:
 
 def row_defects(row: Row, labels: int | None) -> list[Defect]:
     """What is wrong with a row; `labels` is the size of the label set, or None for a row of the label table."""
-    found: list[Defect] = []
+    defects: list[Defect] = []
 
     def add(severity: Literal["error", "warning"], reason: str, message: str) -> None:
-        found.append(Defect(severity, row.file, row.line, reason, message))
+        defects.append(Defect(severity, row.file, row.line, reason, message))
 
     if not row.text.strip():
         add("warning", "empty text", f"the text of {row.uid!r} is empty.")
     if labels is None:
-        return found
-    if not row.labels:
-        add("warning", "query without labels", f"the query {row.uid!r} has no labels.")
-    outside = [label for label in row.labels if not 0 <= label < labels]
-    if outside:
-        add("error", "label out of range", f"label {outside[0]} is outside of the {labels} labels (0-based).")
-    if len(set(row.labels)) < len(row.labels):
-        twice = next(label for label in row.labels if row.labels.count(label) > 1)
-        add("error", "duplicate label in a row", f"label {twice} stands twice in the query {row.uid!r}.")
+        return defects
+    for rows, what in ((row.labels, "label"), (row.rejected, "rejected label")):
+        outside = [label for label in rows if not 0 <= label < labels]
+        if outside:
+            add("error", f"{what} out of range", f"{what} {outside[0]} is outside of the {labels} labels (0-based).")
+        if len(set(rows)) < len(rows):
+            twice = next(label for label in rows if rows.count(label) > 1)
+            add("error", f"duplicate {what} in a row", f"{what} {twice} stands twice in the query {row.uid!r}.")
     if row.relevance is not None:
         if len(row.relevance) != len(row.labels):
             add("error", "relevance of another length", f"{len(row.labels)} labels, {len(row.relevance)} relevances.")
-        bad = [value for value in row.relevance if not math.isfinite(value) or value < 0]
-        if bad:
-            add("error", "bad relevance", f"relevance {bad[0]} is not a finite number >= 0.")
-    return found
+            return defects
+        unusable = [value for value in row.relevance if not math.isfinite(value) or value < 0]
+        if unusable:
+            add("error", "bad relevance", f"relevance {unusable[0]} is not a finite number >= 0.")
+            return defects
+    positives = {label for label, _ in row.positives}
+    if not positives:
+        add("warning", "query without labels", f"the query {row.uid!r} has no labels.")
+    contradictions = sorted(positives & set(row.rejected))
+    if contradictions:
+        message = f"label {contradictions[0]} is a label of the query {row.uid!r} and rejected for it; decide for one."
+        add("error", "label positive and rejected", message)
+    return defects

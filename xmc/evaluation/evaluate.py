@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from pyarrow import compute as pc
 
-from xmc.data.dataset import Dataset, Split
+from xmc.data.dataset import Dataset
+from xmc.data.splits import Split
 from xmc.errors import DataError
 from xmc.evaluation.judging import most_filtered
 from xmc.metrics import NO_PREDICTION, UNKNOWN_LABEL, Metrics, evaluate_predictions

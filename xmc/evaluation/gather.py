@@ -8,7 +8,9 @@ from pyarrow import compute as pc
 from scipy.sparse import csr_matrix
 
 from xmc.calibration.candidates import Candidates, JudgedCandidates, draws, frequency_groups
-from xmc.data.dataset import Dataset, Split, pairs_of_rows
+from xmc.data.dataset import Dataset
+from xmc.data.splits import Split
+from xmc.data.targets import pairs_of_rows
 from xmc.evaluation.evaluate import dataset_rows
 from xmc.evaluation.judging import Ranking, most_filtered
 from xmc.metrics import NO_PREDICTION, UNKNOWN_LABEL

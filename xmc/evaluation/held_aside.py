@@ -9,8 +9,10 @@ import numpy as np
 import numpy.typing as npt
 from pyarrow import compute as pc
 
-from xmc.data.dataset import Dataset, Split, pairs_of_rows
+from xmc.data.dataset import Dataset
 from xmc.data.held_out import uses_of_queries
+from xmc.data.splits import Split
+from xmc.data.targets import pairs_of_rows
 from xmc.errors import DataError
 from xmc.search.retriever import Retriever
 

@@ -10,7 +10,9 @@ import numpy.typing as npt
 from pyarrow import compute as pc
 from scipy.sparse import csr_matrix
 
-from xmc.data.dataset import Dataset, Split, pairs_of_rows
+from xmc.data.dataset import Dataset
+from xmc.data.splits import Split
+from xmc.data.targets import pairs_of_rows
 from xmc.errors import DataError
 from xmc.metrics.truth import hits, truth_without
 

@@ -9,9 +9,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from xmc.data.dataset import LABEL_SCHEMA, QUERY_SCHEMA, Dataset
+from xmc.data.dataset import Dataset
 from xmc.data.images.ragged import RaggedImages
 from xmc.data.rows import Defect, Row, Source
+from xmc.data.tables import LABEL_SCHEMA, OPTIONAL, QUERY_SCHEMA
 from xmc.errors import DataError
 
 __all__ = ["CanonicalSource"]
@@ -53,9 +54,9 @@ class CanonicalSource(Source):
         file = self.directory / f"queries-{split}.parquet"
         line = 0
         for line, values in enumerate(_records(file, QUERY_SCHEMA), 1):
-            yield Row(
-                file, line, str(values["uid"]), values["text"] or "", values["labels"] or [], values.get("relevance")
-            )
+            labels_of_query, relevance, rejected = (values.get(name) for name in ("labels", *OPTIONAL))
+            uid, text = str(values["uid"]), values["text"] or ""
+            yield Row(file, line, uid, text, labels_of_query or [], relevance, rejected or [])
         yield from self._count(f"queries-{split}", line, self.dataset.properties["splits"][split])
 
     def filter(self, split: str) -> Iterator[tuple[Path, int, int, int] | Defect]:
@@ -70,11 +71,11 @@ class CanonicalSource(Source):
 
 
 def _records(file: Path, schema: pa.Schema) -> Iterator[dict[str, Any]]:
-    """Rows with the columns of `schema`; relevance may be missing."""
+    """Rows with the columns of `schema`; those of OPTIONAL may be missing."""
     try:
         table = pq.ParquetFile(file)
         names = table.schema_arrow.names
-        if missing := [name for name in schema.names if name not in [*names, "relevance"]]:
+        if missing := [name for name in schema.names if name not in [*names, *OPTIONAL]]:
             raise DataError(f"{file} has no column {missing[0]!r}, only {', '.join(names)}.")
         wanted = pa.schema([field for field in schema if field.name in names])
         for batch in table.iter_batches(8192, columns=wanted.names):

@@ -1,0 +1,246 @@
+"""The tables of a canonical directory: their columns, reading, content, and the matrices that lists of labels stand for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from scipy.sparse import csr_matrix
+
+from xmc.data.targets import first_contradiction, split_relevance
+from xmc.errors import DataError, InputError
+from xmc.storage.directories import atomic_file
+from xmc.storage.fingerprints import ContentHash
+
+__all__ = [
+    "FILTER_SCHEMA",
+    "FORMATS",
+    "LABEL_SCHEMA",
+    "QUERY_SCHEMA",
+    "TableContent",
+    "filter_table",
+    "format_of",
+    "judged_pairs",
+    "label_table",
+    "number_of_rejected",
+    "query_table",
+    "read_properties",
+    "read_table",
+    "with_columns",
+    "write_properties",
+]
+
+Lists = Sequence[Sequence[int]]
+
+FORMATS = (1, 2)
+"""Versions of dataset.json that are read. Format 2 is format 1 with at least one label in a column `rejected`."""
+LABEL_SCHEMA = pa.schema([("uid", pa.string()), ("text", pa.string())])
+QUERY_SCHEMA = pa.schema(
+    [
+        ("uid", pa.string()),
+        ("text", pa.string()),
+        ("labels", pa.list_(pa.int32())),
+        ("relevance", pa.list_(pa.float32())),
+        ("rejected", pa.list_(pa.int32())),
+    ]
+)
+OPTIONAL = ("relevance", "rejected")
+"""Columns that a file may lack; they are null then."""
+FILTER_SCHEMA = pa.schema([("query", pa.int32()), ("label", pa.int32())])
+
+
+def format_of(rejected_labels: int) -> int:
+    """The format that dataset.json names: the lowest one whose readers understand everything that the directory says."""
+    return 2 if rejected_labels else 1
+
+
+class TableContent:
+    """The digests of a table's content, fed in batches, by the names under which a data set's fingerprint has them.
+
+    A column `rejected` has a digest of its own, and none where it holds no label: data sets without rejected pairs keep
+    the fingerprint that they had before there was such a column.
+    """
+
+    def __init__(self, stem: str) -> None:
+        """stem: the name of the table's file without its ending."""
+        self.stem = stem
+        self.rejected_labels = 0
+        self._content, self._rejected = ContentHash(), ContentHash()
+
+    def update(self, table: pa.Table | pa.RecordBatch) -> None:
+        """Add rows."""
+        names = [name for name in table.schema.names if name != "rejected"]
+        self._content.update(table.select(names))
+        if "rejected" in table.schema.names:
+            self.rejected_labels += number_of_rejected(table)
+            self._rejected.update(table.select(["rejected"]))
+
+    def digests(self) -> dict[str, str]:
+        """By name, such as "queries-train", and "queries-train/rejected" where there is a rejected pair."""
+        digests = {self.stem: self._content.hexdigest()}
+        if self.rejected_labels:
+            digests[f"{self.stem}/rejected"] = self._rejected.hexdigest()
+        return digests
+
+
+def number_of_rejected(table: pa.Table | pa.RecordBatch) -> int:
+    """Number of labels in the lists of the column `rejected`."""
+    column = table["rejected"]
+    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+    return sum(len(chunk.flatten()) for chunk in chunks)
+
+
+def read_table(file: Path, schema: pa.Schema, further: bool = False) -> pa.Table:
+    """The columns of `schema`, those of OPTIONAL null where the file lacks them; with `further` all other columns after
+    them.
+
+    Raises DataError for a file that cannot be read as such a table.
+    """
+    try:
+        return with_columns(pq.read_table(file, memory_map=True), schema, further)
+    except (OSError, KeyError, pa.ArrowException) as error:
+        raise DataError(f"{file} cannot be read as {', '.join(schema.names)}: {error}") from error
+
+
+def with_columns(table: pa.Table, schema: pa.Schema, further: bool = False) -> pa.Table:
+    """As `read_table`, of a table in memory; KeyError for a column that it lacks, pa.ArrowException for one of another type."""
+    for name in OPTIONAL:
+        if name in schema.names and name not in table.schema.names:
+            table = table.append_column(name, pa.nulls(len(table), schema.field(name).type))
+    others = [field for field in table.schema if field.name not in schema.names] if further else []
+    wanted = pa.schema([*schema, *others])
+    return table.select(wanted.names).cast(wanted)
+
+
+def label_table(texts: Sequence[str], uids: Sequence[str] | None) -> pa.Table:
+    """The table of labels of these texts; uids are row numbers unless given."""
+    numbers = [str(row) for row in range(len(texts))]
+    return pa.table({"uid": numbers if uids is None else list(uids), "text": list(texts)}, schema=LABEL_SCHEMA)
+
+
+def query_table(
+    split: str, texts: Sequence[str], labels: Lists, rejected: Lists | None, uids: Sequence[str] | None
+) -> pa.Table:
+    """The table of a split's queries, with sorted lists of label rows, each row once; uids are row numbers unless
+    given.
+
+    Raises InputError for lengths that do not match.
+    """
+    for lists, what in ((labels, "labels"), (rejected, "rejected labels")):
+        if lists is not None and len(lists) != len(texts):
+            raise InputError(f"The split {split!r} has {len(texts)} texts and {len(lists)} lists of {what}.")
+    columns = {
+        "uid": list(uids or [str(row) for row in range(len(texts))]),
+        "text": list(texts),
+        "labels": [sorted(set(rows)) for rows in labels],
+        "relevance": [None] * len(texts),
+        "rejected": [sorted(set(rows)) or None for rows in rejected or [[]] * len(texts)],
+    }
+    return pa.table(columns, schema=QUERY_SCHEMA)
+
+
+def filter_table(pairs: npt.NDArray[np.integer]) -> pa.Table:
+    """The table of filter pairs (query row, label row), int [m, 2]."""
+    array = np.asarray(pairs, np.int32).reshape(-1, 2)
+    return pa.table({"query": array[:, 0], "label": array[:, 1]}, schema=FILTER_SCHEMA)
+
+
+def read_properties(directory: Path) -> dict[str, Any] | None:
+    """What dataset.json says; None where there is no such file. Raises DataError for one that is not of a known format."""
+    file = directory / "dataset.json"
+    try:
+        properties = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file} cannot be read: {error}") from error
+    kinds = {"format": int, "name": str, "labels": int, "splits": dict}
+    known = isinstance(properties, dict) and all(isinstance(properties.get(key), kinds[key]) for key in kinds)
+    if not known or properties["format"] not in FORMATS:
+        raise DataError(
+            f"{file} is not of format {' or '.join(map(str, FORMATS))} with {', '.join(kinds)}; "
+            f"convert the data set again with `xmc data convert`."
+        )
+    return dict(properties)
+
+
+def write_properties(directory: Path, properties: Mapping[str, Any]) -> None:
+    """Write dataset.json."""
+    with atomic_file(directory / "dataset.json") as temporary:
+        temporary.write_text(json.dumps(properties, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def judged_pairs(table: pa.Table, labels: int, where: str) -> tuple[csr_matrix, csr_matrix]:
+    """The positives, CSR float32 [n, labels], and the rejected pairs, CSR bool, of a table of queries.
+
+    Raises DataError, which begins with `where`, for labels out of range, twice in a query, or positive and rejected,
+    and for relevances that do not fit or are negative or no numbers.
+    """
+    column = _one_array(table["labels"])
+    if column.null_count:
+        raise DataError(f"{where} has {column.null_count} rows whose labels are null; an empty list is meant.")
+    relevance = _matrix(column, labels, where, "label", _relevances(table, column, where))
+    try:
+        positives, rejected = split_relevance(relevance)
+    except InputError as error:
+        raise DataError(f"{where}: {error}") from error
+    listed = _one_array(table["rejected"])
+    if listed.null_count < len(listed):
+        pairs = _matrix(listed, labels, where, "rejected label", None)
+        rejected = pairs if not rejected.nnz else csr_matrix(rejected + pairs)
+        rejected.sum_duplicates()
+    contradiction = first_contradiction(positives, rejected)
+    if contradiction is not None:
+        row, label = contradiction
+        raise DataError(f"{where}, row {row}: label {label} is positive and rejected; take it out of one of the lists.")
+    return positives, rejected
+
+
+def _relevances(table: pa.Table, column: pa.Array, where: str) -> npt.NDArray[np.float32]:
+    """The relevance of each label of the lists, one after the other, float32 [nnz]."""
+    lengths = _lengths(column)
+    relevance = _one_array(table["relevance"])
+    values = np.ones(int(lengths.sum()), np.float32)
+    given = np.repeat(relevance.is_valid().to_numpy(zero_copy_only=False), lengths)  # a null row is all ones
+    flat = relevance.flatten().to_numpy()
+    if len(flat) != given.sum():
+        raise DataError(f"{where}: labels and relevance have lists of different lengths.")
+    values[given] = flat
+    return values
+
+
+def _matrix(column: pa.Array, labels: int, where: str, what: str, values: npt.NDArray[np.float32] | None) -> csr_matrix:
+    """Lists of label rows, null for none, as CSR [n, labels]; `values` None for a bool matrix."""
+    indptr = np.concatenate([[0], np.cumsum(_lengths(column))])
+    indices = column.flatten().to_numpy()
+    if len(indices) and not 0 <= indices.min() <= indices.max() < labels:
+        bad = int(np.flatnonzero((indices < 0) | (indices >= labels))[0])
+        row = int(np.searchsorted(indptr, bad, side="right")) - 1
+        raise DataError(f"{where}, row {row}: {what} {indices[bad]} is outside of the {labels} labels.")
+    data = np.ones(len(indices), bool) if values is None else values
+    matrix = csr_matrix((data, indices, indptr), shape=(len(column), labels))
+    if not matrix.has_sorted_indices:
+        matrix = matrix.sorted_indices()
+    if not matrix.has_canonical_format:
+        raise DataError(f"{where} has a query with the same {what} twice.")
+    return matrix
+
+
+def _lengths(column: pa.Array) -> npt.NDArray[np.int64]:
+    """Number of items of each list, int64 [n]; a null has none."""
+    return np.asarray(pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False), np.int64)
+
+
+def _one_array(column: pa.ChunkedArray) -> pa.Array:
+    """The column in one chunk."""
+    combined = column.combine_chunks()
+    if isinstance(combined, pa.ChunkedArray):
+        return combined.chunk(0) if combined.num_chunks else pa.array([], column.type)
+    return combined
