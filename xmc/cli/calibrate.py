@@ -109,9 +109,9 @@ def _tell(result: Calibration) -> None:
     table.add_column("predictions")
     for name in ("error", "of perfect ones"):
         table.add_column(name, justify="right")
-    for one in (*result.reliability, *result.by_frequency):
-        if one.bins:
-            table.add_row(one.name, f"{100 * one.error:.2f}", f"{100 * one.floor:.2f}")
+    for group in (*result.reliability, *result.by_frequency):
+        if group.bins:
+            table.add_row(group.name, f"{100 * group.error:.2f}", f"{100 * group.floor:.2f}")
     console.print(table)
     table = Table(title="Label sets", box=SIMPLE_HEAD)
     table.add_column("guarantee")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from xmc.cli.predict import Address, Engine, Input, OnBadRow, PartRows, Resume, Text, Tokens, Uid, Workers, tell
+from xmc.cli.job_options import Address, Engine, Input, OnBadRow, PartRows, Resume, Text, Tokens, Uid, Workers, tell
 
 
 def embed(

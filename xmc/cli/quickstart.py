@@ -64,8 +64,8 @@ def _results(evaluation: Evaluation, seconds: float, peers: dict[str, Any]) -> T
     table.add_column("method")
     for name in (*METRICS, "train s", "queries/s"):
         table.add_column(name, justify="right", no_wrap=True)
-    own = [f"{evaluation.values[name]:.2f}" for name in METRICS]
-    table.add_row("xmc", *own, f"{seconds:.1f}", f"{evaluation.queries_per_second:,.0f}", style="bold")
+    measured = [f"{evaluation.values[name]:.2f}" for name in METRICS]
+    table.add_row("xmc", *measured, f"{seconds:.1f}", f"{evaluation.queries_per_second:,.0f}", style="bold")
     for peer in peers["rows"]:
         quoted = [f"{peer[name]:.2f}" for name in METRICS]
         speed = (f"{peer['training_seconds']:.1f}", f"{peer['queries_per_second']:,.0f}")
@@ -83,11 +83,11 @@ def _examples(retriever: Retriever, data: Dataset) -> Table:
     table = Table(title="Five test queries and their best labels (✓: relevant)", show_lines=True)
     table.add_column("query", ratio=1)
     table.add_column("labels", ratio=1)
-    for row, text, found in zip(rows, texts, labels, strict=True):
+    for row, text, predicted in zip(rows, texts, labels, strict=True):
         relevant = {uids[label] for label in test.positives[row].indices}
         names = [
             f"[green]✓ {escape(name)}[/green]" if uid in relevant else f"  {escape(name)}"
-            for uid, name in zip(found, retriever.texts(list(found)), strict=True)
+            for uid, name in zip(predicted, retriever.texts(list(predicted)), strict=True)
         ]
         table.add_row(escape(text), "\n".join(names))
     return table

@@ -69,9 +69,9 @@ def combined(text: str, like: list[str], unlike: list[str]) -> Query:
 def answer(retriever: Retriever, query: Query, k: int, **options: Any) -> Table:
     """A table of the k best labels of one query; options as of Retriever.predict."""
     labels, scores = retriever.predict([query], k, **options)
-    found = [(uid, score) for uid, score in zip(labels[0], scores[0], strict=True) if uid is not None]
-    texts = retriever.texts([uid for uid, _ in found])
+    pairs = [(uid, score) for uid, score in zip(labels[0], scores[0], strict=True) if uid is not None]
+    texts = retriever.texts([uid for uid, _ in pairs])
     table = Table("score", "label", "uid", box=None)
-    for (uid, score), label in zip(found, texts, strict=True):
+    for (uid, score), label in zip(pairs, texts, strict=True):
         table.add_row(f"{score:.3f}", escape(label), escape(uid) if uid != label else "")
     return table

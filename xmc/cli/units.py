@@ -24,7 +24,7 @@ def parse_seconds(text: str, option: str) -> float:
 
 
 def _parse(text: str, option: str, units: dict[str, float] | dict[str, int], expected: str) -> float:
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
-    if found is None or found[2].lower() not in units or float(found[1]) == 0:
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
+    if match is None or match[2].lower() not in units or float(match[1]) == 0:
         raise ConfigError(f"{option} must be {expected}, but is {text!r}.")
-    return float(found[1]) * units[found[2].lower()]
+    return float(match[1]) * units[match[2].lower()]

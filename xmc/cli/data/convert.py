@@ -1,0 +1,45 @@
+"""`xmc data convert`: any known format in, the canonical directory out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xmc.cli.data.options import Format, Labels, Relevance, Separator, Source, Text, Uid, columns_of
+
+
+def convert(
+    source: Source,
+    destination: Annotated[Path, typer.Argument(help="Directory to write in the canonical format.")],
+    format: Format = None,
+    name: Annotated[str | None, typer.Option(help="Name of the data set; by default the directory's.")] = None,
+    on_bad_row: Annotated[str, typer.Option(help="error: refuse at the first; drop: leave out and count.")] = "error",
+    uid_column: Uid = "uid",
+    text_column: Text = "text",
+    labels_column: Labels = "labels",
+    relevance_column: Relevance = "relevance",
+    separator: Separator = ",",
+) -> None:
+    """Convert a data set into the canonical directory that all other commands read."""
+    from xmc.data.convert import convert as convert_dataset
+    from xmc.data.readers import open_source
+    from xmc.errors import ConfigError
+
+    if on_bad_row not in ("error", "drop"):
+        raise ConfigError(f"--on-bad-row must be error or drop, but is {on_bad_row!r}.")
+    columns = columns_of(uid_column, text_column, labels_column, relevance_column, separator)
+    done = convert_dataset(
+        open_source(source, format, columns),
+        destination,
+        name=name,
+        on_bad_row="drop" if on_bad_row == "drop" else "error",
+    )
+    data = done.dataset
+    sizes = ", ".join(f"{rows:,} {split}" for split, rows in data.properties["splits"].items())
+    typer.echo(f"{destination}: {data.properties['labels']:,} labels; queries: {sizes}")
+    for reason, count in sorted(done.dropped.items()):
+        typer.echo(f"dropped: {count:,} x {reason}")
+    for reason, count in sorted(done.warnings.items()):
+        typer.echo(f"warning: {count:,} x {reason}")

@@ -1,0 +1,57 @@
+"""`xmc data inspect`: what a data set holds, in numbers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from xmc.data.inspect import Inspection, Spread
+
+
+def inspect(
+    dataset: Annotated[str, typer.Argument(help="Name of a shipped data set, or a canonical directory.")],
+) -> None:
+    """Print counts, labels per query, queries per label, zero-shot labels and text lengths."""
+    from xmc.data.dataset import Dataset
+    from xmc.data.inspect import inspect as inspect_dataset
+
+    _print(inspect_dataset(Dataset.load(dataset)))
+
+
+def _print(inspection: Inspection) -> None:
+    console = Console()
+    console.print(
+        f"[bold]{escape(inspection.name)}[/bold]: {inspection.labels:,} labels, "
+        f"{inspection.zero_shot_labels:,} without a training query"
+    )
+    table = Table("queries", *inspection.queries)
+    cells = {
+        "count": [f"{count:,}" for count in inspection.queries.values()],
+        "without labels": [f"{count:,}" for count in inspection.queries_without_labels.values()],
+        "filter pairs": [f"{count:,}" for count in inspection.filter_pairs.values()],
+        "pairs of zero-shot labels": [f"{share:.1%}" for share in inspection.zero_shot_pairs.values()],
+        "labels per query": [_line(spread) for spread in inspection.labels_per_query.values()],
+        "characters": [_line(spread) for spread in inspection.query_characters.values()],
+    }
+    for title, values in cells.items():
+        table.add_row(title, *values)
+    console.print(table)
+    for name, (images, texts) in inspection.images.items():
+        console.print(f"images of {name}: {images:,}, of {texts:,} texts")
+    console.print(f"label characters: {_line(inspection.label_characters)}")
+    table = Table("decile", title="Training queries per label, labels in ten equal groups, rarest first")
+    for column in ("lowest", "mean", "highest"):
+        table.add_column(column, justify="right")
+    for decile, (lowest, mean, highest) in enumerate(inspection.queries_per_label_deciles, 1):
+        table.add_row(str(decile), str(lowest), f"{mean:.2f}", str(highest))
+    console.print(table)
+
+
+def _line(spread: Spread) -> str:
+    lowest, middle, _, _, highest = spread.quantiles
+    return f"mean {spread.mean:.1f}, min {lowest:g}, median {middle:g}, max {highest:g}"

@@ -1,0 +1,46 @@
+"""Options that batch jobs share, and what is printed when one is done."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from xmc.batch import Summary
+
+__all__ = ["Address", "Engine", "Input", "OnBadRow", "PartRows", "Resume", "Text", "Tokens", "Uid", "Workers", "tell"]
+
+Input = Annotated[
+    str,
+    typer.Option(
+        "--input",
+        help="Parquet, Arrow, CSV or JSONL file, folder, glob, or address such as s3://bucket/folder.",
+        show_default=False,
+    ),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with what another run of this job left.")]
+OnBadRow = Annotated[
+    str, typer.Option(help="error: stop at the first; null: write it without a result; drop: leave it out.")
+]
+Uid = Annotated[str, typer.Option(help="Column of uids.")]
+Text = Annotated[str, typer.Option(help="Column of texts.")]
+Tokens = Annotated[str | None, typer.Option(help="Column of token lists, in place of texts.")]
+PartRows = Annotated[int, typer.Option(min=1, help="Input rows of one part, which is what a kill can lose.")]
+Engine = Annotated[str, typer.Option(help="local, or ray.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Ray: actors that hold the model.")]
+Address = Annotated[str | None, typer.Option(help="Ray: address of a cluster; by default this machine.")]
+
+
+def tell(summary: Summary, sentence: str) -> None:
+    """Print what a job did, and what it left out or noticed."""
+    rate = f", {summary.rows / summary.seconds:,.0f} rows/s" if not summary.resumed and summary.seconds else ""
+    typer.echo(f"{sentence} ({summary.seconds:.1f} s{rate})")
+    if summary.resumed:
+        typer.echo(f"{summary.resumed:,} parts were there already")
+    for reason, count in sorted(summary.bad.items()):
+        typer.echo(f"bad: {count:,} x {reason}")
+    for remark, count in sorted(summary.remarks.items()):
+        typer.echo(f"noticed: {count:,} x {remark}")
+    if summary.duplicate_uids:
+        typer.echo(f"noticed: {summary.duplicate_uids:,} x uid that an earlier row has")
