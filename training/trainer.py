@@ -27,6 +27,7 @@ from xmc.errors import ConfigError, NotFiniteError, TrainingError
 from xmc.evaluation.evaluate import evaluate_split
 from xmc.indexes.designs import is_exact
 from xmc.search.retriever import Retriever
+from xmc.search.run_metrics import RunMetrics, TrainingRecord
 from xmc.training.bank import LabelBank, QueryBank
 from xmc.training.batches import Batches
 from xmc.training.checkpoints import Checkpoints, is_free_to_differ, may_write, require_same, require_space
@@ -384,18 +385,15 @@ class _Run:
             return
         if not len(retriever.tuning_queries):
             retriever.tuning_queries = self._tuning_queries(retriever.model)
-        retriever.metrics = {
-            "training": {
-                "dataset": self.data.dataset.name,
-                "dataset_fingerprint": self.data.dataset.fingerprint,
-                "steps": self.progress.steps,
-                "seconds": self.progress.seconds,
-                "loss": self.progress.loss,
-                "interrupted": interrupted,
-            }
-        }
-        if validation is not None:
-            retriever.metrics["validation"] = validation
+        record = TrainingRecord(
+            self.progress.steps,
+            self.progress.seconds,
+            self.progress.loss,
+            self.data.dataset.name,
+            self.data.dataset.fingerprint,
+            interrupted,
+        )
+        retriever.metrics = RunMetrics(record, validation)
         retriever.save(self.out, overwrite=True)
 
     def _checkpoint(self) -> None:

@@ -18,6 +18,7 @@ from small_models import minilm_directory
 
 from xmc.errors import ConfigError, InputError, StoreError
 from xmc.search.retriever import Retriever
+from xmc.search.run_metrics import RunMetrics
 
 pytest.importorskip("sklearn", reason="the package scikit-learn is not installed")
 from sklearn.base import clone
@@ -187,7 +188,7 @@ def test_saved_and_loaded(target: Any, tmp_path: Path) -> None:
     Retriever.load(tmp_path / "run").save(tmp_path / "again")
     XMCClassifier.load(tmp_path / "again").save(tmp_path / "run", overwrite=True)
     plain = Retriever.load(tmp_path / "run")
-    plain.metrics = {}
+    plain.metrics = RunMetrics()
     plain.save(tmp_path / "plain")
     with pytest.raises(StoreError, match=r"no XMCClassifier wrote; load it with xmc\.Retriever\.load"):
         XMCClassifier.load(tmp_path / "plain")

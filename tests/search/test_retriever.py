@@ -22,6 +22,7 @@ from xmc.data.dataset import Dataset
 from xmc.data.readers import open_source
 from xmc.errors import DataError, InputError, StoreError
 from xmc.indexes.factory import build_index
+from xmc.search.run_metrics import RunMetrics
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +195,9 @@ def exact_of(retriever: xmc.Retriever) -> xmc.Retriever:
     """The same labels in a new exact index, made without the retriever's help."""
     index = build_index("exact", 32)
     index.build(retriever.embeddings, retriever.index.ids)
-    return xmc.Retriever(retriever.model, retriever.labels, index, retriever.config, {}, retriever.tuning_queries)
+    return xmc.Retriever(
+        retriever.model, retriever.labels, index, retriever.config, RunMetrics(), retriever.tuning_queries
+    )
 
 
 def test_no_pickles_in_a_run(run: Path) -> None:

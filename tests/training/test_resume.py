@@ -246,7 +246,7 @@ def test_ctrl_c_keeps_a_checkpoint_to_go_on_from(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(config.to_yaml())
     arguments = [sys.executable, "-c", code, str(TESTS), "5", str(tmp_path / "config.yaml"), str(tmp_path / "run")]
     assert subprocess.run(["env", "--default-signal=INT", *arguments]).returncode == 0
-    assert xmc.Retriever.load(tmp_path / "run").metrics["training"]["interrupted"] is True
+    assert xmc.Retriever.load(tmp_path / "run").metrics.training.interrupted
     assert xmc.train(colours(), config, tmp_path / "run", resume=True).steps == 12
     whole = xmc.train(colours(), config, tmp_path / "whole")
     assert whole.steps == 12

@@ -133,7 +133,7 @@ def test_ctrl_c_leaves_a_loadable_run(tmp_path: Path) -> None:
     assert (process.returncode, state) == (0, "interrupted")
     assert 5 <= int(steps) < 500 * 23
     retriever = xmc.Retriever.load(tmp_path / "run")
-    assert retriever.metrics["training"]["interrupted"] is True
+    assert retriever.metrics.training.interrupted
     assert retriever.predict(["a boat"], k=3)[0].shape == (1, 3)
 
 

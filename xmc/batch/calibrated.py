@@ -20,7 +20,7 @@ from xmc.calibration.risk import share
 from xmc.calibration.sets import Scored, Wanted
 from xmc.errors import InputError
 from xmc.search.labels import LabelTable
-from xmc.storage.directories import read_manifest
+from xmc.search.run_directory import RunDirectory
 
 __all__ = ["LISTED_SETS", "CalibratedColumns", "read_calibration"]
 
@@ -122,8 +122,7 @@ class CalibratedColumns:
 
 def read_calibration(run: str | Path) -> Calibration:
     """That of a run, without the rest of it. StoreError where there is no run, InputError for one that is not calibrated."""
-    calibration = Calibration.load(Path(run), read_manifest(Path(run), "run", verify=False))
-    return require_calibration(calibration, f"The run {run}")
+    return require_calibration(RunDirectory(run).read_calibration(), f"The run {run}")
 
 
 def _parsed(kind: type[T], option: str, text: str, form: str) -> T:

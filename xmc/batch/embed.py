@@ -18,8 +18,9 @@ from xmc.batch.options import JobOptions
 from xmc.batch.output import SUCCESS
 from xmc.batch.search import load_model
 from xmc.batch.summary import Summary
-from xmc.batch.work import Chunk, Work, WorkSpecification, encode, run_fingerprint, tokenise
+from xmc.batch.work import Chunk, Work, WorkSpecification, encode, tokenise
 from xmc.errors import ConfigError, StoreError
+from xmc.search.run_directory import RunDirectory
 from xmc.storage.directories import atomic_file
 
 __all__ = ["Embedding", "embed_files"]
@@ -69,7 +70,7 @@ class Embedding(WorkSpecification):
 
     def describe(self) -> dict[str, Any]:
         """See WorkSpecification."""
-        return {"work": "embed", "run": run_fingerprint(self.run), "side": self.side}
+        return {"work": "embed", "run": RunDirectory(self.run).fingerprint, "side": self.side}
 
     def load(self, shards: tuple[Any, ...] = ()) -> Work:
         """See WorkSpecification."""

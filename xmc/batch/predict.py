@@ -14,11 +14,12 @@ from xmc.batch.job import run_job
 from xmc.batch.options import JobOptions
 from xmc.batch.search import LabelSearch, load_search
 from xmc.batch.summary import Summary
-from xmc.batch.work import Chunk, Work, WorkSpecification, encode, run_fingerprint, spread, tokenise
+from xmc.batch.work import Chunk, Work, WorkSpecification, encode, spread, tokenise
 from xmc.calibration.calibration import require_calibration
 from xmc.calibration.decisions import Policy
 from xmc.calibration.sets import Wanted
 from xmc.errors import InputError
+from xmc.search.run_directory import RunDirectory
 
 __all__ = ["Prediction", "predict_files"]
 
@@ -79,7 +80,7 @@ class Prediction(WorkSpecification):
     def describe(self) -> dict[str, Any]:
         """See WorkSpecification."""
         own = {"k": self.k, "where": self.where, "label_texts": self.label_texts, **self.calibrated.describe()}
-        return {"work": "predict", "run": run_fingerprint(self.run), **own}
+        return {"work": "predict", "run": RunDirectory(self.run).fingerprint, **own}
 
     def load(self, shards: tuple[Any, ...] = ()) -> Work:
         """See WorkSpecification."""

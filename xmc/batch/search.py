@@ -10,19 +10,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import torch
 
 from xmc.calibration.calibration import Calibration
 from xmc.encoders.dual import DualEncoder
-from xmc.errors import StoreError
 from xmc.indexes.exact import ExactIndex
 from xmc.indexes.sharding import merge_shards
-from xmc.indexes.stored import read_labels
 from xmc.search.filters import matching
 from xmc.search.labels import LabelTable
 from xmc.search.retriever import Retriever
-from xmc.storage.directories import read_manifest
+from xmc.search.run_directory import RunDirectory
 
 __all__ = ["Embeddings", "Ids", "LabelSearch", "LabelShard", "load_model", "load_search"]
 
@@ -80,13 +77,8 @@ def load_search(run: str, where: str | None, shards: tuple[Any, ...], calibrated
 
 def load_model(run: Path) -> tuple[DualEncoder, LabelTable]:
     """A run's model, on the GPU where there is one, and its labels, without an index. StoreError where it cannot be read."""
-    manifest = read_manifest(run, "run")
-    try:
-        labels = LabelTable.read(run / "labels.parquet", int(manifest["properties"]["next_label_id"]))
-    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
-        raise StoreError(f"The run {run} cannot be read: {error}") from error
-    model = DualEncoder.load(run).eval()
-    _place(model)
+    model, labels = RunDirectory(run).read_model_and_labels()
+    _place(model.eval())
     return model, labels
 
 
@@ -94,15 +86,13 @@ class LabelShard:
     """One of several parts of a run's labels, searched exactly. Their embeddings are memory-mapped, and no others."""
 
     def __init__(self, run: str, number: int, count: int) -> None:
-        directory = Path(run) / "index"
-        dimension = int(read_manifest(directory, "index")["properties"]["dimension"])
-        embeddings, ids, alive = read_labels(directory, dimension)
+        embeddings, ids, alive = RunDirectory(run).read_label_embeddings()
         tiles = -(-len(ids) // ALIGNED)
         rows = np.arange(tiles * number // count * ALIGNED, min(len(ids), tiles * (number + 1) // count * ALIGNED))
         rows = rows[alive[rows]]
         whole = len(rows) and len(rows) == rows[-1] + 1 - rows[0]
         own = embeddings.whole()[rows[0] : rows[-1] + 1] if whole else embeddings.take(rows)
-        self._index = ExactIndex(dimension)
+        self._index = ExactIndex(embeddings.dimension)
         self._index.build(own, ids[rows])
 
     def ready(self) -> int:

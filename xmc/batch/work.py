@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -20,10 +19,8 @@ from xmc.data.tokens import RaggedTokens
 from xmc.encoders.base import Encoder
 from xmc.encoders.dual import DualEncoder
 from xmc.errors import DataError, InputError
-from xmc.storage.directories import read_manifest
-from xmc.storage.fingerprints import fingerprint_of
 
-__all__ = ["Chunk", "Stage", "Work", "WorkSpecification", "encode", "run_fingerprint", "spread", "tokenise"]
+__all__ = ["Chunk", "Stage", "Work", "WorkSpecification", "encode", "spread", "tokenise"]
 
 Embeddings = npt.NDArray[np.float32]
 
@@ -68,12 +65,6 @@ class WorkSpecification(ABC):
 
         Raises StoreError for a run that cannot be read.
         """
-
-
-def run_fingerprint(run: str) -> str:
-    """SHA-256 over the digests of all files of a run. Raises StoreError where there is none, without reading the files."""
-    files = read_manifest(Path(run), "run", verify=False)["files"]
-    return fingerprint_of({name: entry["sha256"] for name, entry in files.items()})
 
 
 def tokenise(encoder: Encoder, columns: Columns, side: Literal["query", "label"]) -> Callable[[Chunk], Chunk]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,6 @@ __all__ = ["Calibration", "Source", "require_calibration"]
 
 logger = logging.getLogger("xmc.calibration")
 
-DIRECTORY = "calibration"
 VALUES, ARRAYS = "calibration.json", "calibration.safetensors"
 FORMAT = 1
 
@@ -96,9 +94,8 @@ class Calibration:
             "sizes": {level: asdict(sizes) for level, sizes in self.sizes.items()},
         }
 
-    def save(self, run: Path) -> None:
-        """Write the files into a run that is being written, whose manifest then lists them."""
-        directory = run / DIRECTORY
+    def save(self, directory: Path) -> None:
+        """Write the files into a new directory."""
         directory.mkdir()
         (directory / VALUES).write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
         arrays: dict[str, npt.NDArray[Any]] = {
@@ -118,14 +115,8 @@ class Calibration:
         save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, directory / ARRAYS)
 
     @classmethod
-    def load(cls, run: Path, manifest: Mapping[str, Any]) -> Calibration | None:
-        """What `save` wrote into a run; None where its manifest lists no such files, which are then not looked at.
-
-        Nor where they are of another version, whose run is good without; a warning says so.
-        """
-        directory = run / DIRECTORY
-        if not all(f"{DIRECTORY}/{name}" in manifest["files"] for name in (VALUES, ARRAYS)):
-            return None
+    def load(cls, directory: Path) -> Calibration | None:
+        """Read what `save` wrote; None, and a warning, where the files are of a version that this one does not read."""
         try:
             return cls._read(directory)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:

@@ -16,7 +16,8 @@ def export(
 ) -> None:
     """Merge a run's adapters into the backbone they were trained on, and save it whole, or its encoder alone."""
     from xmc.errors import InputError
-    from xmc.search.retriever import Retriever, require_free
+    from xmc.search.retriever import Retriever
+    from xmc.search.run_directory import RunDirectory
 
     if to == "sentence-transformers":
         side: Any = tower  # checked where it is used
@@ -27,7 +28,7 @@ def export(
         raise InputError(f"--to must be run or sentence-transformers, but is {to!r}.")
     if tower is not None:
         raise InputError("--tower chooses an encoder for --to sentence-transformers; a run holds both.")
-    require_free(out)
+    RunDirectory(out).require_free()
     retriever = Retriever.load(run)
     retriever.model.merge()
     retriever.save(out)

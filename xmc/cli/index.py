@@ -60,7 +60,8 @@ def index(
     """
     from xmc.errors import ConfigError
     from xmc.indexes.designs import is_exact
-    from xmc.search.retriever import Retriever, require_free
+    from xmc.search.retriever import Retriever
+    from xmc.search.run_directory import RunDirectory
 
     goals = {
         "recall": recall,
@@ -78,7 +79,7 @@ def index(
     in_place = out is None or out.resolve() == run.resolve()
     if dimension is not None and in_place:
         raise ConfigError("--dimension changes the model; name another directory with --out.")
-    require_free(out or run, overwrite=in_place)
+    RunDirectory(out or run).require_free(overwrite=in_place)
     retriever = Retriever.load(run)
     if dimension is not None:
         retriever = retriever.cut(dimension, "exact")

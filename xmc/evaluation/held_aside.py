@@ -42,8 +42,8 @@ def queries_to_calibrate_on(retriever: Retriever, dataset: Dataset, split: str) 
 
     Raises DataError where there is no such split, the run was trained on it, or it has fewer than 100 queries.
     """
-    trained = retriever.metrics.get("training", {})
-    same = trained.get("dataset_fingerprint") == dataset.fingerprint
+    trained = retriever.metrics.training
+    same = trained is not None and trained.dataset_fingerprint == dataset.fingerprint
     config = retriever.config
     training = dataset.split("train") if "train" in dataset.splits else None
     uses = None
@@ -56,7 +56,7 @@ def queries_to_calibrate_on(retriever: Retriever, dataset: Dataset, split: str) 
         queries = training.take(uses.calibration)
         filtered = pairs_of_rows(dataset.filter("train"), uses.calibration)
     else:
-        if split == "train" and (same or trained.get("dataset") == dataset.name):
+        if split == "train" and (same or (trained is not None and trained.dataset == dataset.name)):
             raise DataError(
                 f"The run was trained on the split 'train' of {dataset.name!r}: its scores there are better than on other "
                 f"queries, and nothing learned from them would hold. Train with calibration=0.1, which keeps queries aside, or "

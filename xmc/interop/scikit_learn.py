@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias
@@ -17,7 +18,8 @@ from xmc.data.dataset import Dataset
 from xmc.errors import DependencyError, InputError, StoreError
 from xmc.indexes.checks import require_count
 from xmc.interop.scikit_learn_targets import Target, read_texts
-from xmc.search.retriever import Retriever, require_free
+from xmc.search.retriever import Retriever
+from xmc.search.run_directory import RunDirectory
 from xmc.training.trainer import train
 
 try:
@@ -159,28 +161,30 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
     def save(self, directory: str | Path, overwrite: bool = False) -> None:
         """Write a run directory, which `Retriever.load` and the command line read too; StoreError as Retriever.save."""
         check_is_fitted(self, "retriever_")
-        require_free(Path(directory), overwrite)
+        RunDirectory(directory).require_free(overwrite)
         retriever = self.retriever_
         retriever.set_columns({"uid": retriever.labels.uids.to_pylist(), COLUMN: self.classes_.tolist()})
         own_texts = self.label_texts is not None
         seed = self.random_state if isinstance(self.random_state, int) else None
         parameters = {**self.get_params(), "label_texts": None, "random_state": seed}
-        retriever.metrics[SECTION] = {
+        section = {
             "parameters": {**parameters, "config": None if self.config is None else dict(self.config)},
             "own_texts": own_texts,
             "target": self.target_,
             "k": self.k_,
             "dtype": str(self.classes_.dtype),
         }
+        metrics = retriever.metrics
+        retriever.metrics = replace(metrics, sections={**metrics.sections, SECTION: section})
         retriever.save(directory, overwrite)
 
     @classmethod
     def load(cls, directory: str | Path) -> XMCClassifier:
         """Read a classifier that `save` wrote; StoreError for another run."""
         retriever = Retriever.load(directory)
-        if SECTION not in retriever.metrics:
+        if SECTION not in retriever.metrics.sections:
             raise StoreError(f"{directory} holds a run that no XMCClassifier wrote; load it with xmc.Retriever.load.")
-        stored = retriever.metrics[SECTION]
+        stored = retriever.metrics.sections[SECTION]
         classifier = cls(**stored["parameters"])
         classes = retriever.labels.table[COLUMN].to_pylist()
         if stored["own_texts"]:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from xmc.report.run import ReportedRun
 from xmc.report.task import Task
-from xmc.storage.directories import LOG
+from xmc.search.run_directory import RunDirectory
 
 __all__ = ["Bin", "TrainingCurves", "calibration", "read_training_log"]
 
@@ -47,7 +47,7 @@ def read_training_log(directory: Path) -> TrainingCurves:
     loss: Points = []
     rate: Points = []
     validation: dict[str, Points] = {}
-    file = directory / LOG
+    file = RunDirectory(directory).log
     lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
     for line in lines:
         try:

@@ -208,10 +208,10 @@ def _notices(runs: Sequence[ReportedRun], task: Task) -> list[str]:
     """What a reader must know before comparing: other data, labels that are not there."""
     notices = []
     for run in runs:
-        training = run.retriever.metrics.get("training", {})
-        if training.get("dataset_fingerprint", task.dataset.fingerprint) != task.dataset.fingerprint:
+        training = run.retriever.metrics.training
+        if training is not None and training.dataset_fingerprint not in ("", task.dataset.fingerprint):
             notices.append(
-                f"{run.name} was trained on {training.get('dataset')}, whose content is not that of this data set "
+                f"{run.name} was trained on {training.dataset}, whose content is not that of this data set "
                 f"({task.dataset.name}): label frequencies, and what is called unseen in training, are this data set's."
             )
         missing = len(task.dataset.labels) - len(run.own_rows)

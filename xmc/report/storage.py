@@ -13,7 +13,7 @@ from xmc.indexes.exact import ExactIndex
 from xmc.indexes.faiss import FaissIndex
 from xmc.indexes.tuning import OperatingPoint
 from xmc.report.run import ReportedRun
-from xmc.storage.directories import read_manifest
+from xmc.search.run_directory import RunDirectory
 
 __all__ = ["IndexFacts", "bytes_in_memory", "bytes_on_disk", "describe_index"]
 
@@ -38,15 +38,7 @@ class IndexFacts:
 
 def bytes_on_disk(directory: Path) -> dict[str, int]:
     """Bytes of a run's files by what they hold, from the sizes in its manifests; StoreError where it has none."""
-    parts = dict.fromkeys(
-        ("encoder", "label vectors, temperature", "label embeddings", "index", "labels", "everything else"), 0
-    )
-    files = read_manifest(directory, "run", verify=False)["files"]
-    for name, entry in files.items():
-        parts[_part(name)] += int(entry["size"])
-    for name, entry in read_manifest(directory / "index", "index", verify=False)["files"].items():
-        parts[_part(f"index/{name}")] += int(entry["size"])
-    return parts
+    return RunDirectory(directory).bytes_by_content()
 
 
 def bytes_in_memory(run: ReportedRun) -> dict[str, int]:
@@ -84,17 +76,3 @@ def describe_index(run: ReportedRun) -> IndexFacts:
 
 def _point(measured: Mapping[str, Any]) -> OperatingPoint:
     return OperatingPoint(**{name: value for name, value in measured.items() if name not in ("goal", "pareto")})
-
-
-def _part(name: str) -> str:
-    first = name.split("/")[0]
-    if first in ("encoder", "query_encoder", "label_encoder"):
-        return "encoder"
-    named = {
-        "model.safetensors": "label vectors, temperature",
-        "index/embeddings.arrow": "label embeddings",
-        "index/index.faiss": "index",
-        "index/ids.arrow": "labels",
-        "labels.parquet": "labels",
-    }
-    return named.get(name, "everything else")

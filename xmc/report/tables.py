@@ -76,9 +76,8 @@ def facts_table(runs: Sequence[ReportedRun], indexes: Sequence[IndexFacts]) -> l
     """What the runs are."""
 
     def row(run: ReportedRun, index: IndexFacts) -> dict[str, str]:
-        config, training = run.retriever.config, run.retriever.metrics.get("training", {})
+        config, training = run.retriever.config, run.retriever.metrics.training
         named = f", {config.transformer.directory}" if config.encoder == "transformer" else ""
-        steps, seconds = training.get("steps"), training.get("seconds")
         return {
             "directory": str(run.directory),
             "encoder": f"{config.encoder}{named}, {run.retriever.model.dimension} dimensions",
@@ -86,8 +85,8 @@ def facts_table(runs: Sequence[ReportedRun], indexes: Sequence[IndexFacts]) -> l
             "loss": config.loss,
             "negatives": config.negatives,
             "training": "not known"
-            if steps is None
-            else f"{steps:,} steps in {seconds:,.0f} s, batches of {config.batch_size:,}",
+            if training is None
+            else f"{training.steps:,} steps in {training.seconds:,.0f} s, batches of {config.batch_size:,}",
             "seed": str(config.seed),
             "labels": f"{len(run.retriever):,}",
             "index": index.design,

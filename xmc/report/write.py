@@ -11,7 +11,8 @@ from xmc.errors import InputError, StoreError, require_package
 from xmc.indexes.checks import require_count
 from xmc.report.run import PLACES, ReportedRun
 from xmc.report.task import Task
-from xmc.storage.directories import atomic_file, read_manifest
+from xmc.search.run_directory import RunDirectory
+from xmc.storage.directories import atomic_file
 
 __all__ = ["write_report"]
 
@@ -51,7 +52,7 @@ def write_report(
     if out.is_dir():
         raise StoreError(f"{out} is a directory; name a file such as {out / 'report.html'}.")
     for directory in directories:  # before the work
-        read_manifest(directory, "run", verify=False)
+        RunDirectory(directory).require()
     task = Task.of(dataset, split)
     page = render(
         [ReportedRun.measure(*named, task, k) for named in zip(names, directories, strict=True)], task, k, queries

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import threading
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, overload
@@ -13,7 +11,6 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import yaml
 
 from xmc.calibration.calibration import Calibration, require_calibration
 from xmc.calibration.decisions import Decision, Policy
@@ -28,31 +25,22 @@ from xmc.errors import InputError, StoreError
 from xmc.indexes.base import LabelIndex
 from xmc.indexes.checks import require_count
 from xmc.indexes.exact import ExactIndex
-from xmc.indexes.factory import build_index, load_index
+from xmc.indexes.factory import build_index
 from xmc.indexes.snapshot import Snapshot
 from xmc.indexes.tuning import automatic_index
 from xmc.search.calibrated import CalibratedAnswers, CalibrationFit, labels_and_index
 from xmc.search.filters import Condition, Uids, narrow
 from xmc.search.labels import Columns, LabelTable, refuse_repeated
 from xmc.search.queries import Query, embed
-from xmc.storage.arrow import read_embeddings, write_embeddings
-from xmc.storage.directories import (
-    MANIFEST,
-    atomic_directory,
-    read_manifest,
-    read_unreplaced,
-    refuse_foreign_directory,
-)
-from xmc.storage.fingerprints import fingerprint_of, sha256_file
+from xmc.search.run_directory import Run, RunDirectory
+from xmc.search.run_metrics import RunMetrics
+from xmc.storage.directories import atomic_directory, require_free
 
-__all__ = ["Retriever", "require_free"]
+__all__ = ["Retriever"]
 
 Embeddings = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
 Found = tuple[npt.NDArray[np.object_], Embeddings]
-MODEL_PARTS = ("encoder", "query_encoder", "label_encoder", "model.safetensors")
-"""Files and folders of a run that label embeddings are made from."""
-TUNING_QUERIES = "tuning-queries.arrow"
 EXPORTED = "sentence-transformers model"
 """What a manifest calls an exported encoder."""
 CHECKED_TEXTS = 1000
@@ -84,7 +72,7 @@ class Retriever:
         labels: LabelTable,
         index: LabelIndex,
         config: TrainConfig,
-        metrics: dict[str, Any],
+        metrics: RunMetrics,
         tuning_queries: Embeddings,
     ) -> None:
         """Use `load` or `from_model`. Raises InputError for an index that does not fit the model and the labels."""
@@ -120,7 +108,7 @@ class Retriever:
         if tuning_queries is None:
             tuning_queries = np.zeros((0, embeddings.shape[1]), np.float32)
         built = _index(index or config.index, embeddings, labels.ids, tuning_queries, 0)
-        return cls(model, labels, built, config, {}, tuning_queries)
+        return cls(model, labels, built, config, RunMetrics(), tuning_queries)
 
     @classmethod
     def from_sentence_transformers(
@@ -458,21 +446,18 @@ class Retriever:
 
         Raises StoreError when `directory` holds something that is not a run, or a run and `overwrite` is not set.
         """
-        directory = Path(directory)
-        require_free(directory, overwrite)
         with self._changing:
-            labels, index = self._state.labels, self._state.index
-            properties = {"labels": len(labels), "dimension": self.model.dimension, "seed": self.config.seed}
-            properties["next_label_id"] = labels.next_id
-            with atomic_directory(directory, "run", **properties) as temporary:
-                (temporary / "config.yaml").write_text(self.config.to_yaml(), encoding="utf-8")
-                (temporary / "metrics.json").write_text(json.dumps(self.metrics, indent=2) + "\n", encoding="utf-8")
-                self.model.save(temporary)
-                labels.write(temporary / "labels.parquet")
-                write_embeddings([self.tuning_queries], self.model.dimension, temporary / TUNING_QUERIES)
-                index.save(temporary / "index", source=_fingerprint(_digests(temporary)))
-                if self.calibration is not None:
-                    self.calibration.save(temporary)
+            state = self._state
+            run = Run(
+                self.model,
+                state.labels,
+                state.index,
+                self.config,
+                self.metrics,
+                self.tuning_queries,
+                self.calibration,
+            )
+            RunDirectory(directory).write(run, overwrite)
 
     def export_sentence_transformers(
         self, directory: str | Path, tower: Side | None = None, overwrite: bool = False
@@ -485,7 +470,7 @@ class Retriever:
         `save`.
         """
         directory = Path(directory)
-        require_free(directory, overwrite, EXPORTED)
+        require_free(directory, EXPORTED, overwrite)
         texts = [text or "" for text in self.labels.texts[:CHECKED_TEXTS].to_pylist()]
         with atomic_directory(directory, EXPORTED) as temporary:
             to_sentence_transformers(self.model, temporary, tower, texts)
@@ -493,28 +478,13 @@ class Retriever:
     @classmethod
     def load(cls, directory: str | Path) -> Retriever:
         """Read a run directory, verifying every file against its checksum; StoreError names a file that does not fit."""
-        return read_unreplaced(directory, lambda: cls._read(Path(directory)))
-
-    @classmethod
-    def _read(cls, directory: Path) -> Retriever:
-        manifest = read_manifest(directory, "run")
+        run = RunDirectory(directory).read()
         try:
-            values = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))
-            metrics = json.loads((directory / "metrics.json").read_text(encoding="utf-8"))
-            labels = LabelTable.read(directory / "labels.parquet", int(manifest["properties"]["next_label_id"]))
-        except (OSError, ValueError, KeyError, IndexError, yaml.YAMLError, pa.ArrowException) as error:
-            raise StoreError(f"The run {directory} cannot be read: {error}") from error
-        config = TrainConfig.from_mapping(values, source=str(directory / "config.yaml"))
-        model = DualEncoder.load(directory)
-        source = _fingerprint({name: entry["sha256"] for name, entry in manifest["files"].items()})
-        index = load_index(directory / "index", source)
-        queries = np.concatenate(read_embeddings(directory / TUNING_QUERIES))
-        try:
-            run = cls(model, labels, index, config, metrics, queries)
+            retriever = cls(run.model, run.labels, run.index, run.config, run.metrics, run.tuning_queries)
         except InputError as error:
             raise StoreError(f"The run {directory} holds parts of several runs: {error}") from error
-        run.calibration = Calibration.load(directory, manifest)
-        return run
+        retriever.calibration = run.calibration
+        return retriever
 
     def _embedded(self, state: _State, queries: Any, images: Images | None) -> Embeddings:
         """Embeddings [n, D] of anything that `predict` takes."""
@@ -567,13 +537,6 @@ def _cut(embeddings: Embeddings, dimension: int, normalize: bool) -> Embeddings:
     return unit_rows(cut) if normalize else cut
 
 
-def require_free(directory: Path, overwrite: bool = False, kind: str = "run") -> None:
-    """Raise StoreError where `Retriever.save` would, before the work whose result is to be saved."""
-    refuse_foreign_directory(directory, kind)
-    if not overwrite and (directory / MANIFEST).exists():
-        raise StoreError(f"{directory} already holds a {kind}; name another directory, or overwrite it explicitly.")
-
-
 def _search(
     state: _State,
     embeddings: Embeddings,
@@ -608,17 +571,3 @@ def _index(
     built = build_index(design, embeddings.shape[1], rescore)
     built.build(embeddings, ids)
     return built
-
-
-def _digests(run: Path) -> dict[str, str]:
-    """SHA-256 of the files of a run's model, by name."""
-    files = [file for part in MODEL_PARTS for file in [run / part, *(run / part).rglob("*")] if file.is_file()]
-    with ThreadPoolExecutor() as pool:
-        digests = list(pool.map(sha256_file, files))
-    return {file.relative_to(run).as_posix(): digest for file, digest in zip(files, digests, strict=True)}
-
-
-def _fingerprint(digests: Mapping[str, str]) -> str:
-    """What names the model of a run, given the SHA-256 of its files, by name: those of the model count."""
-    of_model = {name: digest for name, digest in digests.items() if name.split("/")[0] in MODEL_PARTS}
-    return f"model {fingerprint_of(of_model)}"

@@ -42,6 +42,7 @@ __all__ = [
     "read_manifest",
     "read_unreplaced",
     "refuse_foreign_directory",
+    "require_free",
     "sync",
 ]
 
@@ -162,6 +163,16 @@ def refuse_foreign_directory(path: Path, kind: str) -> None:
         found = None
     if found != kind:
         raise StoreError(f"{path} exists and is not an xmc {kind}; name another directory or remove it first.")
+
+
+def require_free(path: Path, kind: str, overwrite: bool = False) -> None:
+    """Raise StoreError where a directory of `kind` cannot be written to `path`, before the work whose result it is to hold.
+
+    That is where `path` holds something else, or a directory of that kind and `overwrite` is not set.
+    """
+    refuse_foreign_directory(path, kind)
+    if not overwrite and (path / MANIFEST).exists():
+        raise StoreError(f"{path} already holds a {kind}; name another directory, or overwrite it explicitly.")
 
 
 def read_manifest(path: str | Path, kind: str, verify: bool = True) -> dict[str, Any]:

@@ -1,0 +1,191 @@
+"""The one reader and writer of a run directory: which file holds what, in which form, and which files belong together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import yaml
+
+from xmc.arrays import Embeddings, Mask
+from xmc.calibration.calibration import Calibration
+from xmc.config import TrainConfig
+from xmc.encoders.dual import DualEncoder
+from xmc.errors import StoreError
+from xmc.indexes.base import LabelIndex
+from xmc.indexes.blocks import EmbeddingBlocks
+from xmc.indexes.factory import load_index
+from xmc.indexes.identifiers import Ids
+from xmc.indexes.stored import read_labels
+from xmc.search.labels import LabelTable
+from xmc.search.run_metrics import RunMetrics
+from xmc.storage.arrow import read_embeddings, write_embeddings
+from xmc.storage.directories import LOG, atomic_directory, read_manifest, read_unreplaced, require_free
+from xmc.storage.fingerprints import fingerprint_of, sha256_file
+
+__all__ = ["Run", "RunDirectory"]
+
+KIND = "run"
+CONFIG, METRICS, LABELS = "config.yaml", "metrics.json", "labels.parquet"
+TUNING_QUERIES, INDEX, CALIBRATION = "tuning-queries.arrow", "index", "calibration"
+ENCODERS, MODEL = ("encoder", "query_encoder", "label_encoder"), "model.safetensors"
+"""Folders and a file that label embeddings are made from."""
+_CONTENT = {
+    **dict.fromkeys(ENCODERS, "encoder"),
+    MODEL: "label vectors, temperature",
+    f"{INDEX}/embeddings.arrow": "label embeddings",
+    f"{INDEX}/index.faiss": "index",
+    f"{INDEX}/ids.arrow": "labels",
+    LABELS: "labels",
+}
+"""What a file or folder holds, in words."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """All that a run directory holds.
+
+    tuning_queries: embeddings float32 [n, D] of queries that an index is tuned with. calibration: None before `xmc.calibrate`.
+    """
+
+    model: DualEncoder
+    labels: LabelTable
+    index: LabelIndex
+    config: TrainConfig
+    metrics: RunMetrics
+    tuning_queries: Embeddings
+    calibration: Calibration | None = None
+
+
+class RunDirectory:
+    """A run on disk. Nothing is read before it is asked for; what is read stays as it was then.
+
+    All methods that read raise StoreError where there is no run, or where a file is not as it was written.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    @property
+    def log(self) -> Path:
+        """The file with a line for each training step, which may be missing."""
+        return self.path / LOG
+
+    def require_free(self, overwrite: bool = False) -> None:
+        """Raise StoreError where `write` would, before the work whose result is to be written."""
+        require_free(self.path, KIND, overwrite)
+
+    def require(self) -> None:
+        """Raise StoreError where there is no run; its files are not looked at."""
+        assert self._manifest
+
+    def read(self) -> Run:
+        """Read everything, verifying every file against its checksum. Files of two runs are never taken together."""
+        return read_unreplaced(self.path, RunDirectory(self.path)._read)
+
+    def read_model_and_labels(self) -> tuple[DualEncoder, LabelTable]:
+        """The model and the labels alone; every file of the run is verified."""
+        manifest = read_manifest(self.path, KIND)
+        return DualEncoder.load(self.path), self._labels(manifest)
+
+    def read_calibration(self) -> Calibration | None:
+        """The calibration alone; None where the run has none that this version reads."""
+        return self._calibration(self._manifest)
+
+    def read_label_embeddings(self) -> tuple[EmbeddingBlocks, Ids, Mask]:
+        """Embeddings [n, D] of the index's labels, memory-mapped, with their ids [n], and which were not removed, bool [n]."""
+        directory = self.path / INDEX
+        dimension = int(read_manifest(directory, "index")["properties"]["dimension"])
+        return read_labels(directory, dimension)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the checksums of all files, without reading the files."""
+        return fingerprint_of({name: entry["sha256"] for name, entry in self._manifest["files"].items()})
+
+    def bytes_by_content(self) -> dict[str, int]:
+        """Bytes of the files by what they hold, in words, from the sizes in the manifests."""
+        contents = dict.fromkeys([*_CONTENT.values(), "everything else"], 0)
+        index = read_manifest(self.path / INDEX, "index", verify=False)["files"]
+        for name, entry in {**self._manifest["files"], **{f"{INDEX}/{name}": index[name] for name in index}}.items():
+            content = _CONTENT.get(name, _CONTENT.get(name.split("/")[0], "everything else"))
+            contents[content] += int(entry["size"])
+        return contents
+
+    def write(self, run: Run, overwrite: bool = False) -> None:
+        """Write a run, whole or not at all.
+
+        Raises StoreError where the directory holds something that is not a run, or a run and `overwrite` is not set.
+        """
+        self.require_free(overwrite)
+        properties = {"labels": len(run.labels), "dimension": run.model.dimension, "seed": run.config.seed}
+        properties["next_label_id"] = run.labels.next_id
+        with atomic_directory(self.path, KIND, **properties) as temporary:
+            (temporary / CONFIG).write_text(run.config.to_yaml(), encoding="utf-8")
+            (temporary / METRICS).write_text(json.dumps(run.metrics.to_dict(), indent=2) + "\n", encoding="utf-8")
+            run.model.save(temporary)
+            run.labels.write(temporary / LABELS)
+            write_embeddings([run.tuning_queries], run.model.dimension, temporary / TUNING_QUERIES)
+            run.index.save(temporary / INDEX, source=_model_name(_digests(temporary)))
+            if run.calibration is not None:
+                run.calibration.save(temporary / CALIBRATION)
+
+    @cached_property
+    def _manifest(self) -> dict[str, Any]:
+        """The manifest; the files that it lists are not verified."""
+        return read_manifest(self.path, KIND, verify=False)
+
+    def _read(self) -> Run:
+        manifest = read_manifest(self.path, KIND)
+        config = self.path / CONFIG
+        values = self._parsed(CONFIG, yaml.safe_load)
+        metrics = self._parsed(METRICS, lambda text: RunMetrics.from_dict(json.loads(text)))
+        source = _model_name({name: entry["sha256"] for name, entry in manifest["files"].items()})
+        return Run(
+            model=DualEncoder.load(self.path),
+            labels=self._labels(manifest),
+            index=load_index(self.path / INDEX, source),
+            config=TrainConfig.from_mapping(values, source=str(config)),
+            metrics=metrics,
+            tuning_queries=np.concatenate(read_embeddings(self.path / TUNING_QUERIES)),
+            calibration=self._calibration(manifest),
+        )
+
+    def _parsed(self, name: str, parse: Callable[[str], Any]) -> Any:
+        """The content of a text file. StoreError where it is not of the expected form."""
+        try:
+            return parse((self.path / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
+            raise StoreError(f"The run {self.path} cannot be read: {name}: {error}") from error
+
+    def _labels(self, manifest: Mapping[str, Any]) -> LabelTable:
+        try:
+            return LabelTable.read(self.path / LABELS, int(manifest["properties"]["next_label_id"]))
+        except (OSError, ValueError, KeyError, IndexError, pa.ArrowException) as error:
+            raise StoreError(f"The run {self.path} cannot be read: {LABELS}: {error}") from error
+
+    def _calibration(self, manifest: Mapping[str, Any]) -> Calibration | None:
+        """None too where the manifest lists no calibration: nobody vouches for such files."""
+        listed = any(name.startswith(f"{CALIBRATION}/") for name in manifest["files"])
+        return Calibration.load(self.path / CALIBRATION) if listed else None
+
+
+def _digests(run: Path) -> dict[str, str]:
+    """SHA-256 of the files of a run's model, by name."""
+    paths = [path for part in (*ENCODERS, MODEL) for path in [run / part, *(run / part).rglob("*")] if path.is_file()]
+    with ThreadPoolExecutor() as pool:
+        digests = list(pool.map(sha256_file, paths))
+    return {path.relative_to(run).as_posix(): digest for path, digest in zip(paths, digests, strict=True)}
+
+
+def _model_name(digests: Mapping[str, str]) -> str:
+    """What names the model of a run, given the SHA-256 of files by name, of which those of the model count."""
+    of_model = {name: digest for name, digest in digests.items() if name.split("/")[0] in (*ENCODERS, MODEL)}
+    return f"model {fingerprint_of(of_model)}"
