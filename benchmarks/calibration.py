@@ -129,7 +129,7 @@ def _gathered(case: Case, count: int, seed: int) -> tuple[JudgedCandidates, floa
     retriever, data = Retriever.load(_trained(case, seed)), case.dataset()
     aside = queries_to_calibrate_on(retriever, data, "test")
     groups = groups_of_labels(retriever, data, aside.training)
-    judged = gather(retriever, data, aside.queries, aside.filtered, count, groups, seed)
+    judged = gather(retriever, data, aside.queries, aside.targets, count, groups, seed)
     return judged, retriever.config.temperature
 
 

@@ -227,7 +227,7 @@ def test_exact_places_are_those_of_all_scores(data: Dataset, runs: list[Path]) -
     scores = (run.embeddings @ run.retriever.embeddings.T)[queries]
     own = scores[np.arange(len(pairs)), labels]
     for row, query in enumerate(queries):
-        scores[row, task.filter[task.filter[:, 0] == query, 1]] = -np.inf
+        scores[row, task.targets.excluded[query].indices] = -np.inf
     scores[np.arange(len(pairs)), labels] = -np.inf
     np.testing.assert_array_equal(run.exact_places(queries, labels, task), 1 + (scores > own[:, None]).sum(axis=1))
 

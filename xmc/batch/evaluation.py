@@ -16,7 +16,7 @@ from xmc.batch.output import JOB, SUCCESS
 from xmc.data.dataset import Dataset
 from xmc.errors import DataError, StoreError
 from xmc.evaluation.evaluate import KS, RECALL_KS, compare
-from xmc.evaluation.judging import most_filtered
+from xmc.evaluation.judging import most_excluded
 from xmc.metrics import NO_PREDICTION, UNKNOWN_LABEL, Metrics
 from xmc.storage.fingerprints import sha256_file
 
@@ -87,13 +87,12 @@ def evaluate_files(predictions: str | Path, dataset: Dataset, split: str = "test
     places = np.arange(longest)[None, :] < lengths[:, None]
     rows[places] = pc.fill_null(labels.cast(pa.int64()), UNKNOWN_LABEL).to_numpy()
     scores[places] = pc.list_flatten(lists["scores"]).to_numpy()
-    pairs = dataset.filter(split)
-    filtered = most_filtered(pairs)
+    targets = dataset.targets(split)
     training = dataset.split("train") if "train" in dataset.splits else None
     ks = tuple(k for k in KS if k <= longest)
     recall_ks = tuple(k for k in RECALL_KS if k <= longest) or (longest,)
-    metrics = compare(rows, scores, dataset, own, training, pairs, ks, recall_ks)
-    return WrittenEvaluation(metrics, len(own), longest, missing, len(uids) - known, filtered)
+    metrics = compare(rows, scores, dataset, targets, training, ks, recall_ks)
+    return WrittenEvaluation(metrics, len(own), longest, missing, len(uids) - known, most_excluded(targets))
 
 
 def _read(path: Path) -> pa.Table:

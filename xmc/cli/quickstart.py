@@ -77,6 +77,7 @@ def _examples(retriever: Retriever, data: Dataset) -> Table:
     """Test queries spread evenly over the split, with their best labels; the right ones in green."""
     test = data.split("test")
     rows = [len(test) * example // EXAMPLES for example in range(EXAMPLES)]
+    truth = data.targets("test").truth
     texts = test.texts.take(rows).to_pylist()
     labels, _ = retriever.predict(texts, k=5)
     uids = data.labels.uids.to_pylist()
@@ -84,7 +85,7 @@ def _examples(retriever: Retriever, data: Dataset) -> Table:
     table.add_column("query", ratio=1)
     table.add_column("labels", ratio=1)
     for row, text, predicted in zip(rows, texts, labels, strict=True):
-        relevant = {uids[label] for label in test.positives[row].indices}
+        relevant = {uids[label] for label in truth[row].indices}
         names = [
             f"[green]✓ {escape(name)}[/green]" if uid in relevant else f"  {escape(name)}"
             for uid, name in zip(predicted, retriever.texts(list(predicted)), strict=True)

@@ -28,7 +28,8 @@ class Spread:
 class Inspection:
     """A description of a data set.
 
-    queries, queries_without_labels, labels_per_query, query_characters: by split. queries_per_label_deciles: of ten groups
+    queries, queries_without_labels, labels_per_query, query_characters: by split; labels are positives. rejected_per_query,
+    rejected_pairs: by split, labels that were judged not relevant. queries_per_label_deciles: of ten groups
     of labels of equal number, rarest first, (lowest, mean, highest) number of training queries. zero_shot_labels: labels
     without a training query; zero_shot_pairs: by split, the share of its positive pairs that are of such labels. images: by
     split, and of "labels", where there are any: their number, and that of the texts that have at least one.
@@ -39,6 +40,8 @@ class Inspection:
     queries: dict[str, int]
     queries_without_labels: dict[str, int]
     labels_per_query: dict[str, Spread]
+    rejected_per_query: dict[str, Spread]
+    rejected_pairs: dict[str, int]
     queries_per_label_deciles: list[tuple[int, float, int]]
     zero_shot_labels: int
     zero_shot_pairs: dict[str, float]
@@ -52,21 +55,24 @@ def inspect(dataset: Dataset) -> Inspection:
     """Describe a data set; the training split is "train"."""
     splits = {name: dataset.split(name) for name in dataset.splits}
     total = len(dataset.labels)
-    training = splits["train"].positives if "train" in splits else None
-    counts = np.zeros(total, np.int64) if training is None else np.asarray(training.getnnz(axis=0))
-    per_query = {name: np.diff(split.positives.indptr) for name, split in splits.items()}
+    targets = {name: dataset.targets(name) for name in dataset.splits}
+    counts = targets["train"].positive_counts if "train" in targets else np.zeros(total, np.int64)
+    positives = {name: np.diff(split.positives.indptr) for name, split in targets.items()}
+    rejected = {name: np.diff(split.rejected.indptr) for name, split in targets.items()}
     unseen = counts == 0
     return Inspection(
         name=dataset.name,
         labels=total,
         queries={name: len(split) for name, split in splits.items()},
-        queries_without_labels={name: int((found == 0).sum()) for name, found in per_query.items()},
-        labels_per_query={name: _spread(found) for name, found in per_query.items()},
+        queries_without_labels={name: int((numbers == 0).sum()) for name, numbers in positives.items()},
+        labels_per_query={name: _spread(numbers) for name, numbers in positives.items()},
+        rejected_per_query={name: _spread(numbers) for name, numbers in rejected.items()},
+        rejected_pairs={name: int(numbers.sum()) for name, numbers in rejected.items()},
         queries_per_label_deciles=_deciles(counts),
         zero_shot_labels=int(unseen.sum()),
         zero_shot_pairs={
             name: float(unseen[split.positives.indices].mean()) if split.positives.nnz else 0.0
-            for name, split in splits.items()
+            for name, split in targets.items()
         },
         query_characters={name: _spread(_lengths(split.texts)) for name, split in splits.items()},
         label_characters=_spread(_lengths(dataset.labels.texts)),
@@ -76,8 +82,12 @@ def inspect(dataset: Dataset) -> Inspection:
 
 
 def _images(dataset: Dataset) -> dict[str, tuple[int, int]]:
-    found = {name: dataset.images(name) for name in dataset.image_names}
-    return {name: (len(one.values), int((one.counts > 0).sum())) for name, one in found.items() if one is not None}
+    every = {name: dataset.images(name) for name in dataset.image_names}
+    return {
+        name: (len(images.values), int((images.counts > 0).sum()))
+        for name, images in every.items()
+        if images is not None
+    }
 
 
 def _lengths(texts: pa.ChunkedArray) -> npt.NDArray[np.int64]:

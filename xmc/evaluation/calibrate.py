@@ -68,7 +68,7 @@ def calibrate(
     aside = queries_to_calibrate_on(retriever, dataset, split)
     seen = _seen_sets(retriever, dataset, aside) if label_dependency else None
     groups = groups_of_labels(retriever, dataset, aside.training)
-    judged = gather(retriever, dataset, aside.queries, aside.filtered, candidates, groups, seed)
+    judged = gather(retriever, dataset, aside.queries, aside.targets, candidates, groups, seed)
     where = f"The split {split!r} of {dataset.name!r}"
     if not judged.positives.any():
         raise DataError(f"{where} has no query with a true label, so there is nothing to calibrate on.")
@@ -82,7 +82,7 @@ def calibrate(
     }
     own_ids: list[list[int]] = [[]] * len(held_out)
     if label_dependency:
-        every = true_ids(retriever, dataset, aside.queries, aside.filtered)
+        every = true_ids(retriever, dataset, aside.targets)
         own_ids = [every[row] for row in fitted.rows]
     result = Calibration(
         source=Source(
@@ -150,7 +150,7 @@ def _seen_sets(retriever: Retriever, dataset: Dataset, aside: AsideQueries) -> L
         raise DataError(
             f"Label dependency is learned from training queries, and {dataset.name!r} has no split 'train'; leave it at 0."
         )
-    return LabelSets.of(true_ids(retriever, dataset, aside.training, np.zeros((0, 2), np.int64)))
+    return LabelSets.of(true_ids(retriever, dataset, aside.training.targets()))
 
 
 def _thinned(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -63,10 +63,10 @@ def check(retriever: Retriever, dataset: Dataset, split: str = "test") -> Checke
     Raises InputError for a retriever that is not calibrated, DataError for fewer than 100 queries, or none with a true label.
     """
     calibration = require_calibration(retriever.calibration)
-    queries, filtered = dataset.split(split), dataset.filter(split)
+    queries, targets = dataset.split(split), dataset.targets(split)
     _require_enough(len(queries))
     judged = gather(
-        retriever, dataset, queries, filtered, calibration.candidates, calibration.groups, calibration.source.seed
+        retriever, dataset, queries, targets, calibration.candidates, calibration.groups, calibration.source.seed
     )
     if not judged.positives.any():
         raise DataError(
@@ -75,7 +75,7 @@ def check(retriever: Retriever, dataset: Dataset, split: str = "test") -> Checke
     probabilities = calibration.probabilities(judged.candidates)
     own_ids: list[list[int]] = [[]] * len(judged)
     if calibration.powerset.label_sets is not None:
-        own_ids = true_ids(retriever, dataset, queries, filtered)
+        own_ids = true_ids(retriever, dataset, targets)
     checks = [
         *check_recall(calibration, probabilities, judged),
         *check_coverage(calibration, probabilities, judged, own_ids),

@@ -13,8 +13,9 @@ from pyarrow import compute as pc
 
 from xmc.data.dataset import Dataset
 from xmc.data.splits import Split
+from xmc.data.targets import Targets
 from xmc.errors import DataError
-from xmc.evaluation.judging import most_filtered
+from xmc.evaluation.judging import excluded_predictions, most_excluded
 from xmc.metrics import NO_PREDICTION, UNKNOWN_LABEL, Metrics, evaluate_predictions
 from xmc.search.labels import LabelTable
 from xmc.search.retriever import Retriever
@@ -75,15 +76,19 @@ def evaluate_split(
     training: Split | None,
     filter_pairs: npt.NDArray[np.int64] | None = None,
 ) -> Evaluation:
-    """As `evaluate`, for queries that are not a split of the data set by name (a held-out part of train)."""
+    """As `evaluate`, for queries that are not a split of the data set by name, such as a held-out part of train.
+
+    filter_pairs: pairs (row of `split`, label), int64 [m, 2], that are excluded.
+    """
+    targets = split.targets(filter_pairs)
     texts = pc.fill_null(split.texts, "").to_pylist()
     labels = retriever.labels
     images = retriever.model.query_encoder.images_of(split.images)
     start = time.perf_counter()
-    ids, scores = retriever.search(texts, max(*KS, *RECALL_KS) + most_filtered(filter_pairs), images=images)
+    ids, scores = retriever.search(texts, max(*KS, *RECALL_KS) + most_excluded(targets), images=images)
     seconds = time.perf_counter() - start
     rows = dataset_rows(labels, dataset)[labels.rows_of_ids(ids)] if ids.size else ids
-    metrics = compare(rows, scores, dataset, split, training, filter_pairs, KS, RECALL_KS)
+    metrics = compare(rows, scores, dataset, targets, training, KS, RECALL_KS)
     return Evaluation(metrics, len(split), seconds)
 
 
@@ -91,22 +96,22 @@ def compare(
     rows: npt.NDArray[np.int64],
     scores: npt.NDArray[np.float32],
     dataset: Dataset,
-    split: Split,
+    targets: Targets,
     training: Split | None,
-    filter_pairs: npt.NDArray[np.int64] | None,
     ks: Sequence[int],
     recall_ks: Sequence[int],
 ) -> Metrics:
-    """`evaluate_predictions` of the labels `rows` [n, columns] of a data set for a split, with propensities from `training`."""
-    counts = None if training is None else np.asarray(training.positives.getnnz(axis=0))
+    """`evaluate_predictions` of the labels `rows` [n, columns] of a data set for the queries of `targets`.
+
+    Excluded predictions are taken out. Propensities come from `training`, and are left out without it.
+    """
     return evaluate_predictions(
-        rows,
+        np.where(excluded_predictions(rows, targets), NO_PREDICTION, rows),
         scores,
-        split.positives,
-        training_counts=counts,
+        targets.truth,
+        training_counts=None if training is None else training.targets().positive_counts,
         training_queries=None if training is None else len(training),
         propensity=dataset.propensity,
-        filter=filter_pairs,
         ks=ks,
         recall_ks=recall_ks,
     )

@@ -5,14 +5,12 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 from pyarrow import compute as pc
 
 from xmc.data.dataset import Dataset
 from xmc.data.held_out import uses_of_queries
 from xmc.data.splits import Split
-from xmc.data.targets import pairs_of_rows
+from xmc.data.targets import Targets
 from xmc.errors import DataError
 from xmc.search.retriever import Retriever
 
@@ -29,11 +27,14 @@ MOST_SEEN = 0.5
 
 @dataclass(frozen=True)
 class AsideQueries:
-    """queries: the n queries. filtered: pairs (query, label), int64 [m, 2], that are neither candidates nor true.
-    training: what the run was trained on, as far as the data set has it; None without a training split."""
+    """Queries to calibrate on.
+
+    queries: the n queries. targets: what is known of their pairs; excluded ones are neither candidates nor true. training:
+    what the run was trained on, as far as the data set has it; None without a training split.
+    """
 
     queries: Split
-    filtered: npt.NDArray[np.int64]
+    targets: Targets
     training: Split | None
 
 
@@ -54,7 +55,7 @@ def queries_to_calibrate_on(retriever: Retriever, dataset: Dataset, split: str) 
         if uses is None or training is None or not len(uses.calibration):
             raise DataError(_nothing_aside(dataset, same, config.calibration))
         queries = training.take(uses.calibration)
-        filtered = pairs_of_rows(dataset.filter("train"), uses.calibration)
+        targets = dataset.targets("train").take(uses.calibration)
     else:
         if split == "train" and (same or (trained is not None and trained.dataset == dataset.name)):
             raise DataError(
@@ -62,7 +63,7 @@ def queries_to_calibrate_on(retriever: Retriever, dataset: Dataset, split: str) 
                 f"queries, and nothing learned from them would hold. Train with calibration=0.1, which keeps queries aside, or "
                 f"name another split."
             )
-        queries, filtered = dataset.split(split), dataset.filter(split)
+        queries, targets = dataset.split(split), dataset.targets(split)
         if learned is not None and split != "train":
             _refuse_seen(queries, learned, split, dataset)
     if len(queries) < LEAST_QUERIES:
@@ -70,7 +71,7 @@ def queries_to_calibrate_on(retriever: Retriever, dataset: Dataset, split: str) 
             f"The split {split!r} of {dataset.name!r} has {len(queries)} queries to calibrate on; at least {LEAST_QUERIES} are "
             f"needed, and some thousands are better."
         )
-    return AsideQueries(queries, filtered, learned)
+    return AsideQueries(queries, targets, learned)
 
 
 def _nothing_aside(dataset: Dataset, same: bool, share: float) -> str:

@@ -158,7 +158,7 @@ def measure(run: ReportedRun, task: Task) -> Measured | None:
     ranking = run.first_labels(part, rows, calibration.candidates)
     candidates = calibration.candidates_of(ranking.ids, ranking.scores)
     hit = part.contains(ranking.labels)
-    found = judged(candidates, hit, part.truth, part.queries, calibration.source.seed)
+    found = judged(candidates, hit, part.targets, part.queries, calibration.source.seed)
     probabilities = calibration.probabilities(candidates)
     there = np.isfinite(candidates.scores)
     first, five = (
@@ -265,7 +265,7 @@ def _region_levels(
 ) -> list[RegionLevel]:
     own: list[list[int]] = [[]] * len(found)
     if calibration.powerset.label_sets is not None:
-        own = true_ids(run.retriever, part.dataset, part.queries, part.filter)
+        own = true_ids(run.retriever, part.dataset, part.targets)
     checks = {check.nominal: check for check in check_coverage(calibration, probabilities, found, own)}
     levels = []
     for significance in SIGNIFICANCES:

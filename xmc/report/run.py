@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from xmc.errors import DataError
 from xmc.evaluation.evaluate import KS, compare, dataset_rows
-from xmc.evaluation.judging import Ranking, most_filtered
+from xmc.evaluation.judging import Ranking, most_excluded
 from xmc.indexes.exact import ExactIndex
 from xmc.metrics import UNKNOWN_LABEL, Metrics
 from xmc.report.task import Task
@@ -99,7 +99,7 @@ class ReportedRun:
         hidden = [
             (place, self.own_rows[label])
             for place, query in enumerate(asked.tolist())
-            for label in task.filter[task.filter[:, 0] == query, 1].tolist()
+            for label in task.targets.excluded[query].indices.tolist()
             if label in self.own_rows
         ]
         hidden_queries, hidden_labels = np.array(hidden, np.int64).reshape(-1, 2).T
@@ -116,12 +116,10 @@ class ReportedRun:
 
 
 def _search(retriever: Retriever, embeddings: Float32s, rows: Int64s, task: Task, k: int) -> Ranking:
-    ids, scores = retriever.search(embeddings, k + most_filtered(task.filter))
-    return Ranking.of(ids, rows[retriever.labels.rows_of_ids(ids)], scores, task.filter, k)
+    ids, scores = retriever.search(embeddings, k + most_excluded(task.targets))
+    return Ranking.from_search(ids, rows[retriever.labels.rows_of_ids(ids)], scores, task.targets, k)
 
 
 def _metrics(ranking: Ranking, task: Task) -> Metrics:
     recall_ks = range(1, max(ranking.labels.shape[1], PLACES) + 1)
-    return compare(
-        ranking.labels, ranking.scores, task.dataset, task.queries, task.training, task.filter, KS, recall_ks
-    )
+    return compare(ranking.labels, ranking.scores, task.dataset, task.targets, task.training, KS, recall_ks)

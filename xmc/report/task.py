@@ -12,9 +12,9 @@ from scipy.sparse import csr_matrix
 
 from xmc.data.dataset import Dataset
 from xmc.data.splits import Split
-from xmc.data.targets import pairs_of_rows
+from xmc.data.targets import Targets
 from xmc.errors import DataError
-from xmc.metrics.truth import hits, truth_without
+from xmc.metrics.truth import hits
 
 __all__ = ["Task"]
 
@@ -26,16 +26,14 @@ class Task:
     """The queries of a split, filtered as for evaluation.
 
     queries: the n queries. training: the training split, None where the data set has none.
-    filter: pairs (query, label) int64 [m, 2] that are neither predictions nor true.
-    truth: bool [n, L], the true labels without filtered ones.
+    targets: what is known of their pairs; excluded ones are neither predictions nor true.
     """
 
     dataset: Dataset
     split: str
     queries: Split
     training: Split | None
-    filter: Int64s
-    truth: csr_matrix
+    targets: Targets
 
     @classmethod
     def of(cls, dataset: Dataset, split: str) -> Task:
@@ -44,13 +42,11 @@ class Task:
         if not len(queries):
             raise DataError(f"The split {split!r} of the data set {dataset.name!r} has no queries to report on.")
         training = dataset.split("train") if "train" in dataset.splits else None
-        pairs = dataset.filter(split)
-        return cls(dataset, split, queries, training, pairs, truth_without(queries.positives, pairs))
+        return cls(dataset, split, queries, training, dataset.targets(split))
 
     def take(self, queries: Int64s) -> Task:
         """Some of the queries, by their rows, ascending int64."""
-        pairs = pairs_of_rows(self.filter, queries)
-        return replace(self, queries=self.queries.take(queries), filter=pairs, truth=self.truth[queries])
+        return replace(self, queries=self.queries.take(queries), targets=self.targets.take(queries))
 
     @cached_property
     def texts(self) -> list[str]:
@@ -64,12 +60,17 @@ class Task:
 
     @cached_property
     def training_counts(self) -> Int64s | None:
-        """How many training queries each label has, int64 [L]; None without a training split."""
-        return None if self.training is None else np.asarray(self.training.positives.getnnz(axis=0), np.int64)
+        """Number of training queries of each label, int64 [L]; None without a training split."""
+        return None if self.training is None else self.training.targets().positive_counts
+
+    @property
+    def truth(self) -> csr_matrix:
+        """CSR bool [n, L], the true labels."""
+        return self.targets.truth
 
     @cached_property
     def positives(self) -> Int64s:
-        """How many true labels each query has, int64 [n]."""
+        """Number of true labels of each query, int64 [n]."""
         return np.diff(self.truth.indptr).astype(np.int64)
 
     def true_labels(self, query: int) -> Int64s:

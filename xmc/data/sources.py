@@ -1,0 +1,78 @@
+"""What a reader of data sets is: the contract of all layouts that `xmc data convert` and `xmc data validate` read."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import pyarrow as pa
+from typing_extensions import Self
+
+from xmc.data.images.ragged import RaggedImages
+from xmc.data.rows import Defect, Row
+
+__all__ = ["RowSource", "TabularColumns"]
+
+
+@dataclass(frozen=True)
+class TabularColumns:
+    """Names of columns, for layouts that have named columns.
+
+    uid: without this column a query's uid is its row number. labels, relevance, rejected: a list, or a string that `separator` cuts;
+    `rejected` has the labels that were judged not relevant, as `labels` has the relevant ones, and may be missing, as `relevance` may.
+    """
+
+    uid: str = "uid"
+    text: str = "text"
+    labels: str = "labels"
+    relevance: str = "relevance"
+    rejected: str = "rejected"
+    separator: str = ","
+
+
+class RowSource(ABC):
+    """A data set in some layout; each reader is a subclass, registered in xmc.data.readers.READERS. All iterators stream.
+
+    A layout that can say that a label is not relevant gives it the relevance 0, or lists it in Row.rejected.
+    """
+
+    format: ClassVar[str]
+    """The layout's name in READERS and in `--format`."""
+    has_uids: ClassVar[bool] = True
+    """Whether uids come from the source (and may be duplicate) or are line numbers."""
+    name: str
+    """The data set's name."""
+    splits: tuple[str, ...]
+
+    @classmethod
+    @abstractmethod
+    def fits(cls, path: Path) -> bool:
+        """Whether the path, a directory or a file, holds the files of this layout."""
+
+    @classmethod
+    @abstractmethod
+    def from_path(cls, path: Path, columns: TabularColumns) -> Self:
+        """The data set at a path that fits. columns: ignored by layouts without named columns."""
+
+    @abstractmethod
+    def labels(self) -> Iterator[Row | Defect]:
+        """The label table, in row order."""
+
+    @abstractmethod
+    def queries(self, split: str, labels: int) -> Iterator[Row | Defect]:
+        """The queries of a split, after `labels` has been read; `labels` is the number of labels, for headers to be checked against."""
+
+    def label_columns(self) -> pa.Table | None:
+        """Columns of the label table besides uid and text, by row; None in layouts that have none."""
+        return None
+
+    def images(self, name: str) -> RaggedImages | None:
+        """Images of a split's queries, or of "labels", by row; None in layouts that have none."""
+        return None
+
+    def filter(self, split: str) -> Iterator[tuple[Path, int, int, int] | Defect]:
+        """(file, line, query row, label row) of each pair that counts nowhere; none by default."""
+        return iter(())
