@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from xmc.errors import InputError
+from xmc.kernels.losses.loss import LOSSES, Loss
 from xmc.kernels.losses.rows import Options, label_count, mean_over_counted_rows, row_sum, weights_of
 from xmc.kernels.positives import Positives
 from xmc.kernels.reductions import Softplus
@@ -52,3 +53,6 @@ def binary_cross_entropy(
     if propensities is not None:
         targets = targets / propensities.to(targets)[positives.indices.long()]
     return mean_over_counted_rows(total - row_sum(targets * positive_scores, positives), positives)
+
+
+LOSSES.register("binary_cross_entropy", Loss(binary_cross_entropy, over_all_labels=True, ranks_queries=False))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from xmc.kernels.losses.loss import LOSSES, Loss
 from xmc.kernels.losses.rows import Options, mean_over_counted_rows, row_logsumexp, weights_of
 from xmc.kernels.positives import Positives
 from xmc.kernels.softplus import softplus
@@ -40,3 +41,6 @@ def multi_label_cluster_discrimination(
     pulled = weights_of(positives, positive_scores).log() - positive_scores
     values = softplus(negative_logsumexp) + softplus(row_logsumexp(pulled, positives))
     return mean_over_counted_rows(values, positives)
+
+
+LOSSES.register("multi_label_cluster_discrimination", Loss(multi_label_cluster_discrimination))

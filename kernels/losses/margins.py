@@ -7,6 +7,7 @@ from torch import Tensor
 
 from xmc.errors import InputError
 from xmc.kernels.entries import Entries
+from xmc.kernels.losses.loss import LOSSES, Loss
 from xmc.kernels.losses.rows import mean_over_rows
 from xmc.kernels.pairs import pair_scores
 from xmc.kernels.positives import Positives, require_positives
@@ -114,3 +115,6 @@ def _hardest(
 
 def _mean_of_nonzero(terms: Tensor) -> Tensor:
     return terms.sum() / (terms > 0).sum().clamp_min(1)
+
+
+LOSSES.register("triplet_margin", Loss(triplet_margin, takes_temperature=False, splits_labels=False))

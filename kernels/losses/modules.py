@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from inspect import signature
 from typing import Any, ClassVar
 
 import torch
@@ -13,8 +12,8 @@ from torch import Tensor, nn
 from xmc.errors import InputError
 from xmc.kernels.losses.binary_cross_entropy import binary_cross_entropy
 from xmc.kernels.losses.cluster_discrimination import multi_label_cluster_discrimination
+from xmc.kernels.losses.loss import argument_names
 from xmc.kernels.losses.margins import prototype_regularisation, triplet_margin
-from xmc.kernels.losses.rows import Options
 from xmc.kernels.losses.soft_topk import soft_topk
 from xmc.kernels.losses.softmax import decoupled_softmax, softmax
 from xmc.kernels.positives import Positives
@@ -41,11 +40,7 @@ class _Loss(nn.Module):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__()
-        known = [
-            name for name, one in signature(type(self).function).parameters.items() if one.kind is one.KEYWORD_ONLY
-        ]
-        if isinstance(self, _LossOverLabels):
-            known += Options.__annotations__
+        known = argument_names(type(self).function)
         unknown = sorted(set(settings) - set(known))
         if unknown:
             raise InputError(f"{type(self).__name__} has no setting {unknown[0]!r}; it has {', '.join(known)}.")

@@ -11,6 +11,7 @@ from torch.nn.functional import logsigmoid
 
 from xmc.errors import InputError
 from xmc.kernels.entries import Entries
+from xmc.kernels.losses.loss import LOSSES, Loss
 from xmc.kernels.losses.rows import Options, label_count, mean_over_rows
 from xmc.kernels.positives import Positives, require_positives
 from xmc.kernels.reductions import Sigmoid
@@ -202,3 +203,6 @@ class _Search:
             above = sigmoids + (rest * (rate * (middle - origin)).clamp_max(80).exp()).clamp_max(others) >= k
             low, high = torch.where(above, low, middle), torch.where(above, middle, high)
         return (low + high) / 2
+
+
+LOSSES.register("soft_topk", Loss(soft_topk, over_all_labels=True, ranks_queries=False))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from xmc.kernels.losses.loss import LOSSES, Loss
 from xmc.kernels.losses.rows import Options, mean_over_rows, row_logsumexp
 from xmc.kernels.positives import Positives
 from xmc.kernels.softplus import softplus
@@ -76,3 +77,7 @@ def decoupled_softmax(
         queries, labels, positives, temperature, log_inclusion=log_inclusion, **options
     )
     return mean_over_rows(softplus(negative_logsumexp[positives.rows] - positive_scores), positives)
+
+
+LOSSES.register("softmax", Loss(softmax))
+LOSSES.register("decoupled_softmax", Loss(decoupled_softmax))

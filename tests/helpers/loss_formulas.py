@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from kernel_problems import random_positives
 from torch import Tensor
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import logsigmoid, normalize
 
 from xmc.kernels.losses import Positives
 
@@ -106,3 +107,31 @@ def dense_loss(
         counted = [label for label in range(scores.shape[1]) if label not in excluded or label in labels]
         rows.append(FORMULAS[name](scores[row], labels, weights, counted, **settings))
     return torch.stack(rows).mean()
+
+
+def cosines(shape: tuple[int, int, int]) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries and labels of length 1, and the labels' bias; float64, with gradients."""
+    queries, labels, dimension = shape
+    generator = torch.Generator().manual_seed(labels)
+    sizes = ((queries, dimension), (labels, dimension), (labels,))
+    q, z, bias = (torch.randn(size, generator=generator, dtype=torch.float64) for size in sizes)
+    return normalize(q).requires_grad_(), normalize(z).requires_grad_(), bias.requires_grad_()
+
+
+def weighted_positives(queries: int, labels: int) -> Positives:
+    """Positives with weights that were given as Python numbers; the second row has weights of 0 only."""
+    positives = random_positives(queries, labels, seed=4, full=False)
+    if queries == 1:
+        return Positives.from_lists([[2, 5]], [[0.1, 0.7]])
+    lists = [row.tolist() for row in positives.indices.split(positives.counts.tolist())]
+    weights = [[0.0 if number == 1 else (0.1 + label % 7 / 10) for label in row] for number, row in enumerate(lists)]
+    return Positives.from_lists(lists, weights)
+
+
+def assert_agree(actual: Tensor, expected: Tensor, inputs: list[Tensor]) -> None:
+    """Values, and gradients in each of the inputs, differ by at most 1e-12 of the largest number of each tensor."""
+    gradients = [torch.autograd.grad(value, inputs, retain_graph=True) for value in (actual, expected)]
+    for left, right in zip((actual, *gradients[0]), (expected, *gradients[1]), strict=True):
+        assert left.dtype == torch.float64
+        largest = max(float(right.detach().abs().max()), 1e-3)
+        torch.testing.assert_close(left, right, rtol=0, atol=1e-12 * largest)

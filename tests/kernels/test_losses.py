@@ -81,40 +81,6 @@ def test_gradcheck_with_learned_temperature(name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("impl", CPU_ENGINES)
-@pytest.mark.parametrize("name", STREAMED)
-def test_engines_agree_with_the_reference_in_float32(name: str, impl: str) -> None:
-    torch.manual_seed(3)
-    q = normalize(torch.randn(33, 32), dim=1).requires_grad_()
-    z = normalize(torch.randn(601, 32), dim=1).requires_grad_()
-    positives = random_positives(33, 601, seed=5, full=False)
-    found = [STREAMED[name](q, z, positives, 0.05, impl=one, tile_bytes=2**15) for one in (impl, "reference")]
-    torch.testing.assert_close(found[0].double(), found[1].double(), rtol=1e-5, atol=1e-6)
-    gradients = [torch.autograd.grad(one, [q, z]) for one in found]
-    for left, right in zip(*gradients, strict=True):
-        torch.testing.assert_close(left, right, rtol=1e-3, atol=1e-5 * float(right.abs().max()))
-
-
-@pytest.mark.parametrize("name", [*STREAMED, "triplet_margin"])
-def test_batch_without_any_positive_is_zero(name: str) -> None:
-    q = torch.randn(3, 4, requires_grad=True)
-    loss = getattr(losses, name)(q, torch.randn(7, 4), Positives.from_lists([[], [], []]))
-    assert loss.item() == 0.0
-    loss.backward()
-    assert q.grad is not None
-    assert not q.grad.any()
-
-
-@pytest.mark.parametrize("name", [*STREAMED, "triplet_margin"])
-def test_rows_without_positives_change_nothing(name: str) -> None:
-    torch.manual_seed(5)
-    q, z = torch.randn(4, 6, dtype=torch.float64), torch.randn(30, 6, dtype=torch.float64)
-    function = getattr(losses, name)
-    some = function(q[:2], z, Positives.from_lists([[3], [7, 9]]))
-    more = function(q, z, Positives.from_lists([[3], [7, 9], [], []]))
-    torch.testing.assert_close(some, more)
-
-
 def test_hand_worked_examples() -> None:
     """Scores 2, 1, 0 with labels 0 and 1 positive: N = 0."""
     q, z = torch.tensor([[1.0]]), torch.tensor([[2.0], [1.0], [0.0]])
@@ -364,13 +330,3 @@ def test_refuses_what_does_not_fit() -> None:
         InputError, match="SoftTopKLoss has no setting 'slopes'; it has k, slope, threshold, label_bias"
     ):
         losses.SoftTopKLoss(0.1, slopes=2.0)
-
-
-@pytest.mark.parametrize("name", [*STREAMED, "triplet_margin"])
-def test_lists_are_refused_with_the_remedy(name: str) -> None:
-    q, z, one = torch.randn(2, 3), torch.randn(9, 3), Positives.from_lists([[0], [1]])
-    function: Any = getattr(losses, name)
-    with pytest.raises(InputError, match=r"positives must be Positives, not list; Positives\.from_lists"):
-        function(q, z, [[0], [1]])
-    with pytest.raises(InputError, match="exclude must be Positives, not list"):
-        function(q, z, one, exclude=[[2], [3]])

@@ -1,6 +1,6 @@
-"""Float64 embeddings: losses, statistics, searches and every gradient agree with dense formulas to 1e-12.
+"""Float64 embeddings: statistics, searches and every gradient agree with dense formulas to 1e-12, as losses do.
 
-Every number here is a Python number that float32 cannot hold.
+Every number here is a Python number that float32 cannot hold. `test_loss_contract.py` holds every loss to the same.
 """
 
 from __future__ import annotations
@@ -10,9 +10,7 @@ from typing import Any
 import pytest
 import torch
 from kernel_problems import random_positives
-from loss_formulas import FORMULAS, dense_loss
-from torch import Tensor
-from torch.nn.functional import normalize
+from loss_formulas import assert_agree, cosines, dense_loss
 
 from xmc.kernels import losses
 from xmc.kernels.losses import Positives
@@ -21,70 +19,6 @@ from xmc.kernels.topk import topk_inner_product
 
 SHAPES = [(1, 7, 3), (11, 67, 5), (23, 401, 17)]
 TEMPERATURE, SLOPE = 0.07, 1.3
-SETTINGS: dict[str, dict[str, Any]] = {
-    "soft_topk": {"k": 3, "slope": SLOPE},
-    "triplet_margin": {"k": 4, "margins": (0.1, 0.7), "temperature": 0.3},
-}
-
-
-def tensors(shape: tuple[int, int, int]) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries and labels of length 1, and the labels' bias; float64, with gradients."""
-    queries, labels, dimension = shape
-    generator = torch.Generator().manual_seed(labels)
-    sizes = ((queries, dimension), (labels, dimension), (labels,))
-    q, z, bias = (torch.randn(size, generator=generator, dtype=torch.float64) for size in sizes)
-    return normalize(q).requires_grad_(), normalize(z).requires_grad_(), bias.requires_grad_()
-
-
-def weighted(queries: int, labels: int) -> Positives:
-    """Positives with weights that were given as Python numbers; the second row has weights of 0 only."""
-    positives = random_positives(queries, labels, seed=4, full=False)
-    if queries == 1:
-        return Positives.from_lists([[2, 5]], [[0.1, 0.7]])
-    lists = [row.tolist() for row in positives.indices.split(positives.counts.tolist())]
-    weights = [[0.0 if number == 1 else (0.1 + label % 7 / 10) for label in row] for number, row in enumerate(lists)]
-    return Positives.from_lists(lists, weights)
-
-
-def assert_agree(actual: Tensor, expected: Tensor, inputs: list[Tensor]) -> None:
-    """Values, and gradients in each of the inputs, differ by at most 1e-12 of the largest number of each tensor."""
-    gradients = [torch.autograd.grad(value, inputs, retain_graph=True) for value in (actual, expected)]
-    for left, right in zip((actual, *gradients[0]), (expected, *gradients[1]), strict=True):
-        assert left.dtype == torch.float64
-        largest = max(float(right.detach().abs().max()), 1e-3)
-        torch.testing.assert_close(left, right, rtol=0, atol=1e-12 * largest)
-
-
-@pytest.mark.parametrize("impl", ["torch", "reference"])
-@pytest.mark.parametrize("tile_bytes", [520, 2**26])
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("name", FORMULAS)
-def test_losses(name: str, shape: tuple[int, int, int], tile_bytes: int, impl: str) -> None:
-    queries, labels, bias = tensors(shape)
-    positives = weighted(shape[0], shape[1])
-    exclude = random_positives(shape[0], shape[1], seed=5, full=False, most=3)
-    settings: dict[str, Any] = SETTINGS.get(name, {})
-    if name == "triplet_margin":
-        actual = losses.triplet_margin(queries, labels, positives, exclude=exclude, impl=impl, **settings)
-        expected = dense_loss(name, queries @ labels.T, positives, exclude, **settings)
-        assert_agree(actual, expected, [queries, labels])
-        return
-    actual = getattr(losses, name)(
-        queries, labels, positives, TEMPERATURE,
-        label_bias=bias, exclude=exclude, impl=impl, tile_bytes=tile_bytes, **settings,
-    )  # fmt: skip
-    expected = dense_loss(name, queries @ labels.T / TEMPERATURE + bias, positives, exclude, **settings)
-    assert_agree(actual, expected, [queries, labels, bias])
-
-
-@pytest.mark.parametrize("name", [name for name in FORMULAS if name != "triplet_margin"])
-def test_gradient_of_the_temperature(name: str) -> None:
-    queries, labels, bias = tensors((11, 67, 5))
-    positives, temperature = weighted(11, 67), torch.tensor(TEMPERATURE, dtype=torch.float64, requires_grad=True)
-    settings: dict[str, Any] = SETTINGS.get(name, {})
-    actual = getattr(losses, name)(queries, labels, positives, temperature, label_bias=bias, **settings)
-    expected = dense_loss(name, queries @ labels.T / temperature + bias, positives, **settings)
-    assert_agree(actual, expected, [queries, labels, bias, temperature])
 
 
 @pytest.mark.parametrize("start", ["nothing", "far"])
@@ -102,7 +36,7 @@ def test_soft_topk_of_many_equal_scores(start: str) -> None:
 
 def test_prototype_regularisation() -> None:
     torch.manual_seed(5)
-    queries, labels, _ = tensors((11, 67, 5))
+    queries, labels, _ = cosines((11, 67, 5))
     prototypes = (labels.detach() + 0.3 * torch.randn(67, 5, dtype=torch.float64)).requires_grad_()
     positives = random_positives(11, 67, seed=4, full=False)
     actual = losses.prototype_regularisation(queries, labels, prototypes, positives, margin=0.1, k=3)
@@ -121,7 +55,7 @@ def test_prototype_regularisation() -> None:
 @pytest.mark.parametrize("tile_bytes", [520, 2**26])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_statistics(shape: tuple[int, int, int], tile_bytes: int) -> None:
-    queries, labels, bias = tensors(shape)
+    queries, labels, bias = cosines(shape)
     positives = random_positives(shape[0], shape[1], seed=4, full=False)
     options: dict[str, Any] = {"label_bias": bias, "tile_bytes": tile_bytes}
     scores = queries @ labels.T / TEMPERATURE + bias
@@ -146,7 +80,7 @@ def test_statistics(shape: tuple[int, int, int], tile_bytes: int) -> None:
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_topk(shape: tuple[int, int, int]) -> None:
-    queries, labels, bias = (tensor.detach() for tensor in tensors(shape))
+    queries, labels, bias = (tensor.detach() for tensor in cosines(shape))
     scores, indices = topk_inner_product(queries, labels, 5, label_bias=bias, tile_bytes=4000)
     expected = (queries @ labels.T + bias).topk(5)
     torch.testing.assert_close(scores, expected.values, rtol=1e-12, atol=1e-12)
