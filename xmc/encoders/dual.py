@@ -35,7 +35,7 @@ class DualEncoder(nn.Module):
     e_Q and e_L are encoders (one and the same where towers are shared), unit is L2 normalisation (nothing, where `normalize`
     is False) and r the optional residual label vectors [L, D], which start at zero; a label that was not trained on has none.
     With `prototypes`, z is unit(c) of the label's prototype c instead, see there. With `served`, q and z are cut to their
-    first so many numbers, and made unit again.
+    first `served` numbers, and made unit again.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class DualEncoder(nn.Module):
         learn_temperature: bool = False,
         normalize: bool = True,
     ) -> None:
-        """`labels`: how many residual label vectors to hold; 0 for none."""
+        """labels: number of residual label vectors to hold; 0 for none."""
         super().__init__()
         self.query_encoder, self.label_encoder, self.normalize = query_encoder, label_encoder, normalize
         self.label_vectors = nn.Parameter(torch.zeros(labels, query_encoder.dimension)) if labels else None
@@ -115,13 +115,13 @@ class DualEncoder(nn.Module):
 
     def with_all_vectors(self, vectors: Tensor | None) -> DualEncoder:
         """A model with the same towers, temperature and prototypes, and these residual label vectors [L, D]."""
-        whole = DualEncoder(self.query_encoder, self.label_encoder, normalize=self.normalize)
-        whole.log_temperature, whole.prototypes, whole.served = self.log_temperature, self.prototypes, self.served
-        whole.label_vectors = None if vectors is None else nn.Parameter(vectors, requires_grad=False)
-        return whole
+        model = DualEncoder(self.query_encoder, self.label_encoder, normalize=self.normalize)
+        model.log_temperature, model.prototypes, model.served = self.log_temperature, self.prototypes, self.served
+        model.label_vectors = None if vectors is None else nn.Parameter(vectors, requires_grad=False)
+        return model
 
     def merge(self) -> None:
-        """Make the towers whole where adapters keep their backbone outside; ConfigError where that cannot be done."""
+        """Merge adapters into the towers, which then need no backbone outside; ConfigError where that cannot be done."""
         shared = self.label_encoder is self.query_encoder
         self.query_encoder = self.query_encoder.merged()
         self.label_encoder = self.query_encoder if shared else self.label_encoder.merged()
@@ -140,7 +140,7 @@ class DualEncoder(nn.Module):
     ) -> npt.NDArray[np.float32]:
         """Unit embeddings [n, D] float32 of query texts, with the images of each, for search.
 
-        Raises InputError for images that are not as many as texts, or that the encoder does not take.
+        Raises InputError for images of another number than the texts, or that the encoder does not take.
         """
         out = np.empty((len(texts), self.dimension), np.float32)
         for start, features in _featurized(self.query_encoder, texts, "query", images, batch_size):
@@ -161,13 +161,13 @@ class DualEncoder(nn.Module):
         """
         out = np.empty((len(texts), self.dimension), np.float32)
         for start, features in _featurized(self.label_encoder, texts, "label", images, batch_size):
-            own = self.label_texts(features)
+            text_embeddings = self.label_texts(features)
             if with_vectors and self.label_vectors is not None:
-                rows = torch.arange(start, start + len(own), device=own.device)
-                embeddings = self.labels(own, rows)
+                rows = torch.arange(start, start + len(features), device=text_embeddings.device)
+                embeddings = self.labels(text_embeddings, rows)
             else:
-                embeddings = self.new_labels(own)
-            out[start : start + len(own)] = embeddings.float().cpu().numpy()
+                embeddings = self.new_labels(text_embeddings)
+            out[start : start + len(features)] = embeddings.float().cpu().numpy()
         return out
 
     def save(self, directory: Path) -> None:
@@ -232,18 +232,21 @@ def build_encoder(config: TrainConfig, labels: int, generator: torch.Generator) 
 
 
 def keep_vectors(labels: int, dropout: float, generator: torch.Generator) -> Tensor | None:
-    """Which labels' residual vectors a step adds, bool [labels]: each is left out with the probability `dropout`."""
+    """Whether a step adds each label's residual vector, bool [labels]: it is left out with the probability `dropout`.
+
+    None where all are added.
+    """
     return torch.rand(labels, generator=generator) >= dropout if dropout > 0 else None
 
 
 def unit(vectors: Tensor) -> Tensor:
-    """Rows scaled to L2 norm one; a zero row stays zero."""
+    """Rows [n, D] scaled to L2 norm one; a zero row stays zero."""
     normalised: Tensor = _Unit.apply(vectors)  # type: ignore[no-untyped-call]
     return normalised
 
 
 def unit_rows(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """As `unit`, of an array."""
+    """Rows of an array [n, D] scaled to L2 norm one; a zero row stays zero."""
     return unit(torch.from_numpy(vectors)).numpy()
 
 
@@ -274,7 +277,7 @@ def _options(config: TrainConfig) -> Any:
 def _featurized(
     encoder: Encoder, texts: Sequence[str], side: Side, images: RaggedImages | None, batch_size: int
 ) -> Iterator[tuple[int, RaggedTokens]]:
-    """The features of some texts at a time, and the first one's row."""
+    """The features of `batch_size` texts at a time, after the row of their first text."""
     if images is not None and len(images) != len(texts):
         raise InputError(f"There are images for {len(images)} texts, but {len(texts)} texts.")
     for start in range(0, len(texts), batch_size):
@@ -285,13 +288,14 @@ def _featurized(
 
 
 def _load_prototypes(tensors: dict[str, Tensor]) -> LabelPrototypes | None:
-    own = {name.removeprefix("prototypes."): one for name, one in tensors.items() if name.startswith("prototypes.")}
-    if not own:
+    prefix = "prototypes."
+    stored = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    if not stored:
         return None
-    clusters, dimension = own["free_vectors"].shape
-    heads, feedforward = int(own.pop("heads")), len(own["combiner.linear1.bias"])
+    clusters, dimension = stored["free_vectors"].shape
+    heads, feedforward = int(stored.pop("heads")), len(stored["combiner.linear1.bias"])
     prototypes = LabelPrototypes(dimension, clusters, heads, feedforward)
-    prototypes.load_state_dict(own)
+    prototypes.load_state_dict(stored)
     return prototypes
 
 

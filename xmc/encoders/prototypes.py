@@ -28,7 +28,7 @@ class LabelPrototypes(nn.Module):
     def __init__(
         self, dimension: int, clusters: int, heads: int = 8, feedforward: int = 1024, dropout: float = 0.1
     ) -> None:
-        """clusters: how many free vectors there are. Raises ConfigError where the dimension has not that many equal heads."""
+        """clusters: number of free vectors. Raises ConfigError where the number of heads does not divide the dimension."""
         super().__init__()
         if dimension % heads:
             raise ConfigError(
@@ -67,7 +67,7 @@ class LabelPrototypes(nn.Module):
     def forward(self, texts: Tensor, rows: Tensor) -> Tensor:
         """Prototypes [n, D], not normalised, of the labels `rows` (int64 [n]) of this process, given their texts' [n, D]."""
         rows = rows.cpu()
-        members = (part[rows].to(texts.device) for part in (self.clusters, self.centroids, self.has_queries))
+        members = (values[rows].to(texts.device) for values in (self.clusters, self.centroids, self.has_queries))
         return self._combined(texts, *members)
 
     def of_new(self, texts: Tensor) -> Tensor:

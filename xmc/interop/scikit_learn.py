@@ -34,9 +34,9 @@ Labels: TypeAlias = npt.NDArray[Any]
 Scores: TypeAlias = npt.NDArray[np.float32]
 
 STEPS_AN_EPOCH = 8
-"""At least so many: few texts are trained on in smaller batches than the configuration's."""
+"""Least number of steps of an epoch: few texts are trained on in smaller batches than the configuration's."""
 TABLE_ROWS = (1 << 12, 1 << 18)
-"""The static encoder's table has at least, and at most so many rows."""
+"""Least and largest number of rows of the static encoder's table."""
 SECTION = "classifier"
 """Where metrics.json holds what a classifier is besides its run."""
 COLUMN = "class"
@@ -60,7 +60,7 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
     classes_: the labels, sorted; of an indicator matrix its column numbers.
     retriever_: the trained Retriever, whose label rows are those of `classes_`.
 
-    Training happens in a temporary directory, of which nothing is left; `save` writes the run.
+    Training happens in a temporary directory, which is removed; `save` writes the run.
 
     >>> classifier = XMCClassifier(random_state=0).fit(["a red boat", "a red house", "green tea"], ["red", "red", "green"])
     >>> classifier.predict(["a red door"]).tolist()
@@ -124,9 +124,9 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
         if self.target_ == "single":
             return self.classes_[rows[:, 0]]
         indptr = np.arange(len(rows) + 1) * rows.shape[1]
-        found = csr_matrix((np.ones(rows.size, np.int64), rows.ravel(), indptr), (len(rows), len(self.classes_)))
-        found.sort_indices()
-        return found if self.target_ == "sparse" else found.toarray()
+        indicator = csr_matrix((np.ones(rows.size, np.int64), rows.ravel(), indptr), (len(rows), len(self.classes_)))
+        indicator.sort_indices()
+        return indicator if self.target_ == "sparse" else indicator.toarray()
 
     def predict_topk(self, X: Any, k: int = 5) -> tuple[Labels, Scores]:
         """The k best labels [n, k'] of texts and their scores [n, k'], best first; k' = min(k, labels)."""
@@ -134,7 +134,7 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
         return self.classes_[rows], scores
 
     def decision_function(self, X: Any) -> Scores:
-        """The score of every label for each text, [n, L] in the order of `classes_`: a cosine, of which only order counts.
+        """The score of every label for each text, [n, L] in the order of `classes_`: a cosine, whose order alone has a meaning.
 
         Of two classes, one label each, the second's less the first's, [n]. All n · L scores are held in memory.
         """
@@ -156,7 +156,7 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
                 raise InputError(f"y has {len(target.classes)} columns for {len(self.classes_)} labels.")
             return float(np.mean(target.positives[np.arange(len(rows)), rows[:, 0]]))
         best = self.classes_[rows[:, 0]].tolist()
-        return float(np.mean([label in own for label, own in zip(best, target.labels(), strict=True)]))
+        return float(np.mean([label in labels for label, labels in zip(best, target.labels(), strict=True)]))
 
     def save(self, directory: str | Path, overwrite: bool = False) -> None:
         """Write a run directory, which `Retriever.load` and the command line read too; StoreError as Retriever.save."""

@@ -15,7 +15,7 @@ from xmc.errors import InputError
 __all__ = ["Target", "read_texts"]
 
 LISTS = (list, tuple, set, frozenset, np.ndarray)
-"""What several labels of one text may come in."""
+"""Types of a collection of one text's labels."""
 DENSE_UP_TO = 1_000
 """Predictions over more labels that were given as lists are a sparse matrix."""
 
@@ -95,7 +95,7 @@ def read_texts(X: Any) -> list[str]:
 
 
 def _array(y: Any) -> npt.NDArray[Any]:
-    """Of lists of labels a one-dimensional array of these, whatever their lengths; else an array as numpy makes it."""
+    """A one-dimensional array of lists, for lists of labels of any lengths; else an array as numpy makes it."""
     if not isinstance(y, (list, tuple)) or not y or not isinstance(y[0], LISTS) or _is_indicator(y):
         return np.asarray(y)
     for place, row in enumerate(y):

@@ -82,7 +82,6 @@ def to_sentence_transformers(model: DualEncoder, directory: Path, tower: Side | 
     is. Raises ConfigError for what sentence-transformers cannot hold, InputError for a tower that must be, or cannot be, named.
     """
     encoder = _exportable(model, tower).merged()
-    assert isinstance(encoder, TransformerEncoder)
     settings = encoder.settings
     prefixes = _prefixes(encoder)
     sides: list[Side] = ["query", "label"] if tower is None else [tower]
@@ -115,13 +114,13 @@ def to_sentence_transformers(model: DualEncoder, directory: Path, tower: Side | 
     for path, layer in zip(paths[2:], layers, strict=False):
         _write_dense(layer, directory / path)
     prompts = {PROMPT_NAMES[side][0]: prefixes[side] for side in sides}
-    one = len(set(prompts.values())) == 1 and any(prompts.values())
+    has_default = len(set(prompts.values())) == 1 and any(prompts.values())
     _write_json(
         directory / "config_sentence_transformers.json",
         {
             "model_type": "SentenceTransformer",
             "prompts": prompts,
-            "default_prompt_name": next(iter(prompts)) if one else None,
+            "default_prompt_name": next(iter(prompts)) if has_default else None,
             "similarity_fn_name": "cosine" if model.normalize else "dot",
         },
     )
@@ -151,8 +150,8 @@ def _exportable(model: DualEncoder, tower: Side | None) -> TransformerEncoder:
             "only a run with attention default can be exported."
         )
     if encoder.settings.pooling == "eos":
-        own = encoder.tokenizer("a", truncation=True, max_length=encoder.settings.max_length)["input_ids"]
-        if own[-1:] != [encoder.tokenizer.eos_token_id]:
+        tokens = encoder.tokenizer("a", truncation=True, max_length=encoder.settings.max_length)["input_ids"]
+        if tokens[-1:] != [encoder.tokenizer.eos_token_id]:
             raise ConfigError(
                 "transformer.pooling is eos, and the tokenizer does not put an end-of-sequence token itself, so that "
                 "sentence-transformers would pool another token. Only a run with another pooling can be exported."
@@ -168,15 +167,15 @@ def _exportable(model: DualEncoder, tower: Side | None) -> TransformerEncoder:
 
 def _prompts(described: Modules, root: Path) -> dict[str, str]:
     """Templates for queries and labels, where the directory has prompts that are named for one of them."""
-    found = {
+    prefixes = {
         side: next((described.prompts[name] for name in names if described.prompts.get(name)), "")
         for side, names in PROMPT_NAMES.items()
     }
-    if not any(found.values()):
+    if not any(prefixes.values()):
         return {}
     if not described.include_prompt:
         raise ConfigError(f"{root} leaves its prompts out of the pooling, which xmc does not have.")
-    return {f"{side}_prompt": prefix + TEXT for side, prefix in found.items()}
+    return {f"{side}_prompt": prefix + TEXT for side, prefix in prefixes.items()}
 
 
 def _is_cosine(similarity: str | None, root: Path) -> bool:
@@ -191,13 +190,13 @@ def _prefixes(encoder: TransformerEncoder) -> dict[Side, str | None]:
     """What stands before a text, by side; None where something stands after it."""
     settings = encoder.settings
     templates: dict[Side, str | None] = {"query": settings.query_prompt, "label": settings.label_prompt}
-    found: dict[Side, str | None] = {}
+    prefixes: dict[Side, str | None] = {}
     for side, template in templates.items():
         if template is None:
-            found[side] = settings.prompt
+            prefixes[side] = settings.prompt
         else:
-            found[side] = template.removesuffix(TEXT) if template.endswith(TEXT) else None
-    return found
+            prefixes[side] = template.removesuffix(TEXT) if template.endswith(TEXT) else None
+    return prefixes
 
 
 def _layers(encoder: TransformerEncoder, served: int | None) -> list[Layer]:
@@ -219,7 +218,9 @@ def _layers(encoder: TransformerEncoder, served: int | None) -> list[Layer]:
 def _write_dense(layer: Layer, directory: Path) -> None:
     weight, bias, activation = layer
     tensors = {"linear.weight": weight} | ({} if bias is None else {"linear.bias": bias})
-    save_file({name: one.detach().cpu().contiguous() for name, one in tensors.items()}, directory / "model.safetensors")
+    save_file(
+        {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, directory / "model.safetensors"
+    )
     outputs, inputs = weight.shape
     _write_json(
         directory / "config.json",
@@ -267,11 +268,11 @@ def _differing(
     joint = [prefix + text for text in some]
     if encoder.settings.lower_case:
         joint = [text.lower() for text in joint]
-    theirs = tokenizer(joint, truncation=True, max_length=encoder.settings.max_length, padding=False)["input_ids"]
-    ours = encoder.featurize(some, side)
-    ends = ours.offsets.tolist()
-    for place, text in enumerate(some):
-        if ours.values[ends[place] : ends[place + 1]].tolist() != theirs[place]:
+    expected = tokenizer(joint, truncation=True, max_length=encoder.settings.max_length, padding=False)["input_ids"]
+    features = encoder.featurize(some, side)
+    ends = features.offsets.tolist()
+    for number, text in enumerate(some):
+        if features.values[ends[number] : ends[number + 1]].tolist() != expected[number]:
             return text
     return None
 

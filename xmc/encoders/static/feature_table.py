@@ -115,26 +115,26 @@ def transpose(parts: Sequence[Bags], table_rows: int) -> Transposed:
 
     Bags and features are numbered through all parts.
     """
-    places = np.zeros(table_rows + 1, np.int64)
+    next_entry = np.zeros(table_rows + 1, np.int64)
     for bags in parts:
-        _count_rows(bags.rows, bags.coefficients, places)
-    np.cumsum(places, out=places)
-    touched = np.flatnonzero(np.diff(places)).astype(np.int32)
-    starts = np.append(places[touched], places[-1])
-    bag_of, feature_of = np.empty(places[-1], np.int32), np.empty(places[-1], np.int32)
+        _count_rows(bags.rows, bags.coefficients, next_entry)
+    np.cumsum(next_entry, out=next_entry)
+    touched = np.flatnonzero(np.diff(next_entry)).astype(np.int32)
+    starts = np.append(next_entry[touched], next_entry[-1])
+    bag_of, feature_of = np.empty(next_entry[-1], np.int32), np.empty(next_entry[-1], np.int32)
     first_bag = first_feature = 0
     for bags in parts:
-        _fill_rows(bags.rows, bags.coefficients, bags.offsets, places, bag_of, feature_of, first_bag, first_feature)
+        _fill_rows(bags.rows, bags.coefficients, bags.offsets, next_entry, bag_of, feature_of, first_bag, first_feature)
         first_bag, first_feature = first_bag + len(bags.offsets) - 1, first_feature + len(bags.rows)
     return Transposed(touched, starts, bag_of, feature_of)
 
 
 @numba.njit(cache=True)
-def _count_rows(rows: npt.NDArray[np.int32], coefficients: Floats, places: npt.NDArray[np.int64]) -> None:
-    """Add the number of entries of each row r to places[r + 1]."""
+def _count_rows(rows: npt.NDArray[np.int32], coefficients: Floats, next_entry: npt.NDArray[np.int64]) -> None:
+    """Add the number of entries of each row r to next_entry[r + 1]."""
     for feature in range(len(rows)):
         if coefficients[feature] != 0:
-            places[rows[feature] + 1] += 1
+            next_entry[rows[feature] + 1] += 1
 
 
 @numba.njit(cache=True)
@@ -142,17 +142,17 @@ def _fill_rows(
     rows: npt.NDArray[np.int32],
     coefficients: Floats,
     offsets: npt.NDArray[np.int64],
-    places: npt.NDArray[np.int64],
+    next_entry: npt.NDArray[np.int64],
     bag_of: npt.NDArray[np.int32],
     feature_of: npt.NDArray[np.int32],
     first_bag: int,
     first_feature: int,
 ) -> None:
-    """Write each row's entries; advances `places` by them."""
+    """Write the entries of each row r from next_entry[r] on, and advance it by their number."""
     for bag in range(len(offsets) - 1):
         for feature in range(offsets[bag], offsets[bag + 1]):
             if coefficients[feature] != 0:
-                place = places[rows[feature]]
-                places[rows[feature]] = place + 1
-                bag_of[place] = first_bag + bag
-                feature_of[place] = first_feature + feature
+                entry = next_entry[rows[feature]]
+                next_entry[rows[feature]] = entry + 1
+                bag_of[entry] = first_bag + bag
+                feature_of[entry] = first_feature + feature

@@ -1,6 +1,6 @@
 """Text features without a vocabulary: words, word bigrams and character n-grams as 32-bit hashes.
 
-A feature is a uint32 whose low 3 bits say of which kind it is and whose high 29 bits are a hash of its bytes. Texts are
+A feature is a uint32: its low 3 bits are its kind, its high 29 bits a hash of its bytes. Texts are
 normalised (Unicode NFKC, lower case) by Arrow; the byte loops run in numba, in parallel over texts.
 """
 
@@ -46,11 +46,11 @@ def hash_features(texts: Sequence[str] | pa.Array | pa.ChunkedArray) -> RaggedTo
     counts = np.zeros(len(array) + 1, np.int64)
     with kernels_may_run():
         _count(data, offsets, counts)
-    places = np.cumsum(counts)
-    values = np.empty(places[-1], np.uint32)
+    starts = np.cumsum(counts)
+    values = np.empty(starts[-1], np.uint32)
     with kernels_may_run():
-        _fill(data, offsets, places, values)
-    return RaggedTokens(values, places)
+        _fill(data, offsets, starts, values)
+    return RaggedTokens(values, starts)
 
 
 @numba.njit(cache=True, inline="always")
@@ -76,7 +76,7 @@ def _is_word(byte: int) -> bool:
 
 @numba.njit(cache=True)
 def _emit(data: npt.NDArray[np.uint8], start: int, stop: int, out: npt.NDArray[np.uint32]) -> int:
-    """Write the features of bytes [start, stop) to `out` where it has room; return how many there are."""
+    """Write the features of bytes [start, stop) to `out` as far as it has room; return their number."""
     prime, basis = np.uint64(0x100000001B3), np.uint64(0xCBF29CE484222325)
     written = 0
     previous = np.uint64(0)
@@ -137,8 +137,8 @@ def _count(data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64], counts: 
 def _fill(
     data: npt.NDArray[np.uint8],
     offsets: npt.NDArray[np.int64],
-    places: npt.NDArray[np.int64],
+    starts: npt.NDArray[np.int64],
     values: npt.NDArray[np.uint32],
 ) -> None:
     for text in numba.prange(len(offsets) - 1):
-        _emit(data, offsets[text], offsets[text + 1], values[places[text] : places[text + 1]])
+        _emit(data, offsets[text], offsets[text + 1], values[starts[text] : starts[text + 1]])

@@ -53,7 +53,7 @@ def load_adapters(backbone: Any, config: LoRAConfig, directory: Path) -> None:
 
     add_adapters(backbone, config)
     tensors = {
-        name.removeprefix(PREFIX): one for name, one in load_file(directory / "adapter_model.safetensors").items()
+        name.removeprefix(PREFIX): tensor for name, tensor in load_file(directory / "adapter_model.safetensors").items()
     }
     outcome = set_peft_model_state_dict(backbone, tensors)
     lacking = [name for name in outcome.missing_keys if "lora_" in name]
@@ -77,8 +77,8 @@ def merged_backbone(backbone: Any) -> nn.Module:
         del merged.peft_config
     for parameter in merged.parameters():
         parameter.requires_grad_(True)
-    whole: nn.Module = merged
-    return whole
+    backbone_without_adapters: nn.Module = merged
+    return backbone_without_adapters
 
 
 def _targets(backbone: Any, config: LoRAConfig) -> list[str]:

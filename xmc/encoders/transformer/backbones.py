@@ -1,4 +1,4 @@
-"""Reading a backbone and its tokenizer, and what is to be known of one."""
+"""Reading a backbone and its tokenizer, and facts about a backbone."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ def read_backbone(directory: Path, dtype: str, quantization: str = "none") -> nn
         backbone.hf_quantizer = None
         del backbone.config.quantization_config
     backbone.config.use_cache = False  # one forward pass a text: keys and values would be kept for nothing
-    whole: nn.Module = backbone
-    return whole
+    checked: nn.Module = backbone
+    return checked
 
 
 def read_tokenizer(directory: Path) -> Any:
@@ -79,7 +79,7 @@ def read_tokenizer(directory: Path) -> Any:
 
 
 def positions(backbone: Any) -> int | None:
-    """How many tokens the backbone has positions for; None where it does not say."""
+    """Number of tokens that the backbone has positions for; None where it does not say."""
     table = getattr(getattr(backbone, "embeddings", None), "position_embeddings", None)
     if isinstance(table, nn.Embedding):
         # RoBERTa and its kin count positions from the padding token's id + 1.
@@ -101,10 +101,10 @@ def see_everything(attention: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def weights_digest(directory: Path) -> str:
-    """What names the model in a directory, or a GGUF file: a SHA-256 over those of its weight files and its config.json."""
+    """A SHA-256 over those of the weight files and the config.json of a directory, or of a GGUF file."""
     file = _gguf(directory)
     files = [file] if file is not None else [directory / "config.json", *sorted(directory.glob("*.safetensors"))]
-    return fingerprint_of((one.name, sha256_file(one)) for one in files)
+    return fingerprint_of((weights.name, sha256_file(weights)) for weights in files)
 
 
 @contextlib.contextmanager
@@ -138,9 +138,9 @@ def _gguf(directory: Path) -> Path | None:
     """The GGUF file that a path names or holds; None where there are safetensors. ValueError for several."""
     if directory.is_file():
         return directory if directory.suffix == ".gguf" else None
-    found = sorted(directory.glob("*.gguf"))
-    if not found or any(directory.glob("*.safetensors")):
+    files = sorted(directory.glob("*.gguf"))
+    if not files or any(directory.glob("*.safetensors")):
         return None
-    if len(found) > 1:
-        raise ValueError(f"it holds several GGUF files, {', '.join(one.name for one in found)}; name one of them.")
-    return found[0]
+    if len(files) > 1:
+        raise ValueError(f"it holds several GGUF files, {', '.join(file.name for file in files)}; name one of them.")
+    return files[0]

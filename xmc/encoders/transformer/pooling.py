@@ -20,10 +20,10 @@ def pool(hidden: Tensor, mask: Tensor, images: Tensor | None, kind: str) -> Tens
     if kind == "mean":
         return (hidden * weights).sum(1) / weights.sum(1).clamp_min(1.0)
     if kind == "cls":
-        places = torch.zeros_like(mask[:, 0], dtype=torch.int64)
+        positions = torch.zeros_like(mask[:, 0], dtype=torch.int64)
         if images is not None:
-            places = (mask & ~images).int().argmax(1)
+            positions = (mask & ~images).int().argmax(1)
     else:
-        places = mask.sum(1).clamp_min(1) - 1
+        positions = mask.sum(1).clamp_min(1) - 1
     rows = torch.arange(len(hidden), device=hidden.device)
-    return hidden[rows, places] * weights[rows, places]
+    return hidden[rows, positions] * weights[rows, positions]

@@ -30,19 +30,19 @@ class Prompt:
 
         images: whether there are any. Raises ConfigError, which calls the template `key`, for other templates.
         """
-        parts = _SLOTS.split(template)
-        slots = parts[1::2]
+        texts_and_slots = _SLOTS.split(template)
+        slots = texts_and_slots[1::2]
         if slots.count("text") != 1 or slots.count("images") > 1:
             raise ConfigError(f"{key} must hold {{text}} once, and {{images}} once or not at all, but is {template!r}.")
         if "images" in slots and not images:
             raise ConfigError(f"{key} has {{images}}, but there are none: set transformer.images.dimension.")
         pieces: list[str | None] = [
-            None if place % 2 and part == "images" else part for place, part in enumerate(parts)
+            None if number % 2 and piece == "images" else piece for number, piece in enumerate(texts_and_slots)
         ]
-        place = parts[1::2].index("text") * 2 + 1
-        head = pieces[place - 1] or ""
-        before = [*pieces[: place - 1], head.rstrip(" ")]
-        after = pieces[place + 1 :]
+        text = slots.index("text") * 2 + 1
+        head = pieces[text - 1] or ""
+        before = [*pieces[: text - 1], head.rstrip(" ")]
+        after = pieces[text + 1 :]
         if images and "images" not in slots:
             before.insert(0, None)
         return cls(_filled(before), head[len(head.rstrip(" ")) :], _filled(after))
@@ -51,7 +51,7 @@ class Prompt:
 def _filled(pieces: list[str | None]) -> tuple[str | None, ...]:
     """The pieces that are not empty, without the blanks in front of images."""
     cut = [
-        piece.rstrip(" ") if piece is not None and pieces[place + 1 : place + 2] == [None] else piece
-        for place, piece in enumerate(pieces)
+        piece.rstrip(" ") if piece is not None and pieces[number + 1 : number + 2] == [None] else piece
+        for number, piece in enumerate(pieces)
     ]
     return tuple(piece for piece in cut if piece != "")
