@@ -17,9 +17,9 @@ from measurements import Measurement, from_samples
 from rich.console import Console
 from titles import Vectors, static_vectors
 
-from xmc.indexes.base import LabelIndex
-from xmc.indexes.exact import ExactIndex
-from xmc.indexes.faiss import FaissIndex
+from xmc.indexes.designs import design_of
+from xmc.indexes.engines.faiss import FaissDesign
+from xmc.indexes.label_index import LabelIndex
 
 __all__ = ["EQUAL", "K", "best_scores", "index_of", "measure", "quantile", "run", "true_scores"]
 
@@ -37,7 +37,7 @@ DESIGNS: dict[str, dict[str, Any]] = {
     "IVF8192,PQ128x4fs,Refine(SQ8)": {"parameters": {"nprobe": 235, "k_factor_rf": 8}, "rescore": 2},
     "HNSW32,SQ8": {"parameters": {"efSearch": 512}},
 }
-"""Designs, and settings of FaissIndex with which they find about 95% of the ten best labels where there is no filter."""
+"""Designs, and the settings with which they find about 95% of the ten best labels where there is no filter."""
 console = Console()
 
 
@@ -87,8 +87,10 @@ def measure(
 
 
 def index_of(design: str, dimension: int, options: dict[str, Any]) -> LabelIndex:
-    """An empty index of a design, with options of FaissIndex."""
-    return ExactIndex(dimension) if design == "exact" else FaissIndex(dimension, design, **options)
+    """An empty index of a design on the processor, with the parameters of FaissDesign, and rescore."""
+    if not options:
+        return LabelIndex(design_of(design, dimension))
+    return LabelIndex(FaissDesign(dimension, design, options.get("parameters")), options.get("rescore", 0))
 
 
 def best_scores(queries: Embeddings, labels: Embeddings, allowed: Mask, k: int) -> Embeddings:

@@ -30,9 +30,8 @@ from rich.progress import track
 from titles import CACHE, Vectors, static_vectors
 
 from xmc.errors import StoreError
-from xmc.indexes.base import LabelIndex
 from xmc.indexes.factory import load_index
-from xmc.indexes.snapshot import Snapshot
+from xmc.indexes.label_index import IndexSnapshot, LabelIndex
 
 __all__ = ["SIZES", "Sizes", "measure", "run"]
 
@@ -46,7 +45,7 @@ DESIGNS: dict[str, dict[str, Any]] = {
     "IVF4096,PQ128x4fs,Refine(SQ8)": {"parameters": {"nprobe": 181, "k_factor_rf": 8}, "rescore": 2},
     "HNSW32,SQ8": {"parameters": {"efSearch": 512}},
 }
-"""Designs, and settings of FaissIndex with which they find about 95% of the ten best of a million labels."""
+"""Designs, and settings of FaissDesign, and rescore, with which they find about 95% of the ten best of a million labels."""
 BATCH = 16
 """Queries of half of the searches; the others are of one."""
 console = Console()
@@ -197,7 +196,9 @@ class _Searches:
                 self._due = time.perf_counter() + self._plan.sizes.check_seconds
             return due
 
-    def _check(self, seen: _Seen, snapshot: Snapshot, queries: Embeddings, found: Rows, scores: Embeddings) -> None:
+    def _check(
+        self, seen: _Seen, snapshot: IndexSnapshot, queries: Embeddings, found: Rows, scores: Embeddings
+    ) -> None:
         ids = np.asarray(snapshot.ids, np.int64)
         seen.torn += not self._plan.is_between_changes(ids)
         labels = self._vectors.labels[: ids[-1] + 1]

@@ -1,41 +1,55 @@
-"""Label embeddings that grow: a chain of blocks, so that appending neither copies nor moves what is there."""
+"""Rows that grow and never change: embeddings in a chain of blocks, and columns, so that appending hardly copies."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["EmbeddingBlocks", "Embeddings", "Mask", "Rows"]
+from xmc.arrays import Embeddings, Rows
 
-Embeddings = npt.NDArray[np.float32]
-Rows = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
+__all__ = ["EmbeddingBlocks", "GrowingColumn"]
 
 LEAST_ROOM = 4096
 """Rows that a new block has room for, at least."""
 
 
 class _Room:
-    """Memory for a block, of which the first `taken` rows are in use."""
+    """Memory for rows; those that are in use come first. Any number of threads may try to extend it."""
 
-    def __init__(self, rows: int, dimension: int) -> None:
-        self.rows: Embeddings = np.empty((rows, dimension), np.float32)
-        self.taken = 0
+    def __init__(self, rows: int, like: npt.NDArray[Any]) -> None:
+        self._values = np.empty((rows, *like.shape[1:]), like.dtype)
+        self._taken, self._lock = 0, threading.Lock()
+
+    def extended(self, taken: int, values: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
+        """The first `taken` rows and `values` behind them; None where these are in use already, or the room is too small."""
+        with self._lock:
+            if self._taken != taken or taken + len(values) > len(self._values):
+                return None
+            self._values[taken : taken + len(values)] = values
+            self._taken += len(values)
+            return self._values[: self._taken]
 
 
 class EmbeddingBlocks:
     """Embeddings float32 [n, D] that never change, as a chain of blocks; `append` makes a longer chain.
 
     Both chains share memory: new rows go behind the last block where it has room that no other chain took, and into a
-    new block otherwise. Appends must come one at a time; any number of threads may read meanwhile.
+    new block otherwise. Any number of threads may read and append.
     """
 
     def __init__(self, blocks: Sequence[Embeddings], room: _Room | None = None) -> None:
         self._blocks = tuple(blocks)
         self._starts = np.cumsum([0, *map(len, self._blocks)])
         self._room = room
+
+    @classmethod
+    def empty(cls, dimension: int) -> EmbeddingBlocks:
+        """A chain without rows."""
+        return cls([np.zeros((0, dimension), np.float32)])
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -51,14 +65,13 @@ class EmbeddingBlocks:
 
     def append(self, rows: Embeddings) -> EmbeddingBlocks:
         """The chain with more rows, which are copied."""
-        room, blocks = self._room, self._blocks
-        if room is None or room.taken != len(blocks[-1]) or room.taken + len(rows) > len(room.rows):
-            room = _Room(max(len(rows), LEAST_ROOM, len(self) // 4), self.dimension)
-        else:
-            blocks = blocks[:-1]
-        room.rows[room.taken : room.taken + len(rows)] = rows
-        room.taken += len(rows)
-        return EmbeddingBlocks([*blocks, room.rows[: room.taken]], room)
+        grown = None if self._room is None else self._room.extended(len(self._blocks[-1]), rows)
+        if grown is not None:
+            return EmbeddingBlocks([*self._blocks[:-1], grown], self._room)
+        room = _Room(max(len(rows), LEAST_ROOM, len(self) // 4), self._blocks[0])
+        grown = room.extended(0, rows)
+        assert grown is not None
+        return EmbeddingBlocks([*(block for block in self._blocks if len(block)), grown], room)
 
     def take(self, rows: Rows) -> Embeddings:
         """A copy of some rows, in the order given."""
@@ -76,6 +89,30 @@ class EmbeddingBlocks:
         kept = [block[max(0, first - start) :] for start, block in self if start + len(block) > first]
         return EmbeddingBlocks(kept or [self._blocks[0][:0]])
 
-    def whole(self) -> Embeddings:
+    def joined(self) -> Embeddings:
         """All rows as one array: a copy only where there are several blocks."""
         return self._blocks[0] if len(self._blocks) == 1 else np.concatenate(self._blocks)
+
+
+class GrowingColumn:
+    """A value of each row, an array [n] that never changes; `append` makes a longer column, which shares its memory.
+
+    values: read it only. Any number of threads may read and append.
+    """
+
+    def __init__(self, values: npt.NDArray[Any], room: _Room | None = None) -> None:
+        self.values, self._room = values, room
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def append(self, values: npt.NDArray[Any]) -> GrowingColumn:
+        """The column with more values, of the same dtype."""
+        grown = None if self._room is None else self._room.extended(len(self), values)
+        room = self._room
+        if grown is None:
+            room = _Room(len(self) + max(len(values), LEAST_ROOM, len(self) // 4), self.values)
+            room.extended(0, self.values)
+            grown = room.extended(len(self), values)
+            assert grown is not None
+        return GrowingColumn(grown, room)

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from xmc.arrays import Embeddings
 from xmc.errors import InputError
-from xmc.indexes.blocks import Embeddings
 
 __all__ = ["require_count", "require_matrix"]
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from xmc.indexes.blocks import EmbeddingBlocks, Embeddings, Rows
+from xmc.arrays import Embeddings, Rows
+from xmc.indexes.blocks import EmbeddingBlocks
 
 __all__ = ["diversify"]
 

@@ -2,39 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from xmc.errors import StoreError
-from xmc.indexes.base import LabelIndex
-from xmc.indexes.designs import factory_of
-from xmc.indexes.exact import ExactIndex
-from xmc.indexes.faiss import FaissIndex
-from xmc.storage.directories import read_manifest, read_unreplaced
+from xmc.indexes.designs import design_of
+from xmc.indexes.label_index import LabelIndex
+from xmc.indexes.placement import devices_of
+from xmc.storage.directories import read_unreplaced
 
 __all__ = ["build_index", "load_index"]
 
-_KINDS: dict[str, type[LabelIndex]] = {ExactIndex.kind: ExactIndex, FaissIndex.kind: FaissIndex}
 
-
-def build_index(design: str, dimension: int, rescore: int = 0) -> LabelIndex:
-    """An empty index: "exact", a storage of xmc.indexes.designs ("int8"), or any FAISS factory string; call `build` on it.
+def build_index(design: str, dimension: int, rescore: int = 0, device: str | Sequence[str] = "auto") -> LabelIndex:
+    """An empty index: "exact", a storage ("int8"), a FAISS factory string, or a registered design; call `build` on it.
 
     rescore: see LabelIndex.search; exact search has nothing to score again.
+    device: where it runs, which is not stored with it: "auto" for the GPU, where there is one and the design can use it;
+        "cpu"; a device of torch's; or a list of devices, between which exact search splits the labels.
 
-    Raises ConfigError for a string that FAISS does not know, DependencyError where FAISS is not installed.
+    Raises ConfigError for a string that FAISS does not know and a device that is not there, DependencyError where FAISS is not
+    installed.
     """
-    if design == "exact":
-        return ExactIndex(dimension)
-    return FaissIndex(dimension, factory_of(design), rescore=rescore)
+    return LabelIndex(design_of(design, dimension), rescore, devices_of(device))
 
 
-def load_index(directory: str | Path, source: str | None = None) -> LabelIndex:
-    """Read an index saved by any kind; see LabelIndex.load. An index that is saved over it meanwhile is not mixed in."""
+def load_index(directory: str | Path, source: str | None = None, device: str | Sequence[str] = "auto") -> LabelIndex:
+    """Read a saved index of any design; embeddings stay on disk, memory-mapped, until they are needed.
 
-    def read() -> LabelIndex:
-        kind = read_manifest(directory, "index", verify=False)["properties"].get("index")
-        if kind not in _KINDS:
-            raise StoreError(f"{directory} holds an index of the unknown kind {kind!r}.")
-        return _KINDS[kind].load(directory, source)
+    source: the fingerprint that the index must have been saved with. device: as of `build_index`.
+    An index that is saved over it meanwhile is not mixed in.
 
-    return read_unreplaced(directory, read)
+    Raises StoreError, which names a file that is missing, truncated or changed, or both fingerprints; ConfigError for a device
+    that is not there.
+    """
+    devices = None if isinstance(device, str) and device == "auto" else devices_of(device)
+    return read_unreplaced(directory, lambda: LabelIndex.load(directory, source, devices))

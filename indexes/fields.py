@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from xmc.arrays import Embeddings
 from xmc.errors import InputError
-from xmc.indexes.blocks import Embeddings
 from xmc.indexes.checks import require_matrix
 
 __all__ = ["Fields"]

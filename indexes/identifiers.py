@@ -2,59 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from xmc.arrays import Rows
 from xmc.errors import InputError
-from xmc.indexes.blocks import Rows
 
-__all__ = ["Ids", "RowLookup", "as_ids", "type_name"]
+__all__ = ["LabelIds", "RowLookup", "as_ids", "type_name"]
 
-Ids = npt.NDArray[np.int64] | npt.NDArray[np.object_]
+LabelIds = npt.NDArray[np.int64] | npt.NDArray[np.object_]
+"""The ids of labels in an index that stands alone: int64 [n], or strings [n] (object)."""
 
 FOLD = 64
-"""The recent rows of a lookup join the others when they are more than one in so many, and more than 4,096."""
+"""The recent rows of a lookup join the others when their number is more than a FOLD-th of these, and more than 4,096."""
+
+
+class _Base:
+    """The rows of most keys; the dictionary is made when it is first asked for, and shared by later lookups."""
+
+    def __init__(self, keys: Callable[[], Iterable[Any]]) -> None:
+        self._keys = keys
+
+    @classmethod
+    def from_rows(cls, rows: dict[Any, int]) -> _Base:
+        """Over a dictionary that is there."""
+        base = cls(lambda: ())
+        base.rows = rows
+        return base
+
+    @cached_property
+    def rows(self) -> dict[Any, int]:
+        """The last row of each key."""
+        return {key: row for row, key in enumerate(self._keys())}
 
 
 class RowLookup:
-    """The latest row of each id, as of one moment; `with_rows` makes the lookup of a later one and leaves this as it is.
+    """The latest row of each key, as of one moment; `with_rows` makes the lookup of a later one and leaves this as it is.
 
     A removed label keeps its row here: whether a row is alive is for the caller to know.
     """
 
-    def __init__(self, ids: Ids, recent: dict[int | str, int] | None = None) -> None:
-        """ids: of the rows from 0 on, in their order; recent: of rows after them."""
-        self._ids, self._recent = ids, {} if recent is None else recent
-        self._rows: dict[int | str, int] | None = None  # of `_ids`, made when first asked for
+    def __init__(self, keys: Callable[[], Iterable[Any]]) -> None:
+        """keys: gives the key of each row from 0 on, in their order; called when a row is first looked for, or never."""
+        self._base, self._recent = _Base(keys), dict[Any, int]()
 
-    def with_rows(self, ids: Ids, all_ids: Ids) -> RowLookup:
-        """The lookup after `ids` were appended: they are the last of `all_ids`."""
-        first = len(all_ids) - len(ids)
-        recent = {**self._recent, **{label: first + place for place, label in enumerate(ids.tolist())}}
-        if len(recent) <= max(4096, len(self._ids) // FOLD):
-            later = RowLookup(self._ids, recent)
-            later._rows = self._rows
-            return later
-        later = RowLookup(all_ids)
-        if self._rows is not None:
-            later._rows = {**self._rows, **recent}
+    def with_rows(self, keys: Iterable[Any], first: int) -> RowLookup:
+        """The lookup after rows from `first` on came with these keys."""
+        later = RowLookup(lambda: ())
+        later._base = self._base
+        later._recent = {**self._recent, **{key: row for row, key in enumerate(keys, first)}}
+        if len(later._recent) > max(4096, len(self._base.rows) // FOLD):
+            later._base = _Base.from_rows({**self._base.rows, **later._recent})
+            later._recent = {}
         return later
 
-    def find(self, ids: Iterable[int | str] | Ids) -> Rows:
-        """The row of each id, -1 for one that never was."""
-        if self._rows is None:
-            self._rows = {label: row for row, label in enumerate(self._ids.tolist())}
-        rows, recent = self._rows, self._recent
-        values = ids.tolist() if isinstance(ids, np.ndarray) else ids
+    def find(self, keys: Iterable[Any]) -> Rows:
+        """The row of each key, int64 [n], -1 for one that never was. InputError for a key of a type that none can have."""
+        rows, recent = self._base.rows, self._recent
+        values = keys.tolist() if isinstance(keys, np.ndarray) else keys
         try:
-            return np.array([recent.get(label, rows.get(label, -1)) for label in values], np.int64)
-        except TypeError as error:  # what cannot be a key
+            return np.array([recent.get(key, rows.get(key, -1)) for key in values], np.int64)
+        except TypeError as error:
             raise InputError(f"Label ids must be int64 or strings: {error}.") from error
 
 
-def as_ids(ids: Sequence[int | str] | Ids) -> Ids:
+def as_ids(ids: Sequence[int | str] | LabelIds) -> LabelIds:
     """An array int64 [n], or of strings [n] (object). InputError for mixed or other types."""
     if isinstance(ids, np.ndarray) and ids.dtype == np.int64 and ids.ndim == 1:
         return np.array(ids, np.int64)
@@ -74,6 +90,6 @@ def as_ids(ids: Sequence[int | str] | Ids) -> Ids:
     raise InputError(f"Label ids must be all int64 or all strings, but are of type {', '.join(kinds)}.")
 
 
-def type_name(ids: Ids) -> str:
+def type_name(ids: LabelIds) -> str:
     """ "string" or "int64"."""
     return "string" if ids.dtype == object else "int64"

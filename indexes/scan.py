@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from xmc.indexes.blocks import EmbeddingBlocks, Embeddings, Mask, Rows
+from xmc.arrays import Embeddings, Mask, Rows
+from xmc.indexes.blocks import EmbeddingBlocks
 from xmc.indexes.library import faiss
 from xmc.indexes.threads import shared_threads
 from xmc.kernels.topk import topk_inner_product

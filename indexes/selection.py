@@ -1,96 +1,104 @@
-"""Which labels a search may return: include and exclude, for all queries of a call or for each."""
+"""Which labels a search may return: include and exclude, for all queries of a call or for each, as rows of an index."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from xmc.arrays import Mask, Rows
 from xmc.errors import InputError
-from xmc.indexes.blocks import Mask, Rows
-from xmc.indexes.identifiers import Ids, RowLookup
 
-__all__ = ["Labels", "PerQuery", "Selection", "select"]
+__all__ = ["Chosen", "ChosenPerQuery", "KeyedRows", "Selection", "select"]
 
-Labels = Sequence[int | str] | Set[int | str] | Ids | npt.NDArray[np.bool_]
-"""Some labels: ids (a list, set or array), or a mask over all labels, bool [L], in the order of the index's `ids`."""
-PerQuery = Sequence[Labels]
-"""As many of those as there are queries."""
+Chosen: TypeAlias = Sequence[int | str] | Set[int | str] | npt.NDArray[Any]
+"""Some labels: ids or uids (a list, set or array), or a mask over all labels, bool [L], in their order."""
+ChosenPerQuery: TypeAlias = Sequence[Chosen]
+"""Some labels for each query."""
+
+
+@dataclass(frozen=True)
+class KeyedRows:
+    """How the keys of labels are found among the rows of an index.
+
+    find: the living row of each key, -1 for one that is not there; InputError for keys of another type.
+    rows: the number of all rows. living: those that are not removed, ascending.
+    key: what a key is called in messages, "id" or "uid".
+    """
+
+    find: Callable[[Any], Rows]
+    rows: int
+    living: Rows
+    key: str
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Rows that a search may return.
+    """What a search may return, as IndexVersion.search takes it.
 
-    mask: bool [rows], for all queries; None where every row may be returned.
-    count: how many it lets pass.
-    include, exclude: for each query its sorted rows, or None without such a list.
+    allowed: bool [rows], for all queries; None where every row may be returned. include, exclude: the rows of each query.
     """
 
-    mask: Mask | None
-    count: int
+    allowed: Mask | None = None
     include: list[Rows] | None = None
     exclude: list[Rows] | None = None
 
 
 def select(
-    include: Labels | PerQuery | None,
-    exclude: Labels | PerQuery | None,
+    labels: KeyedRows,
     queries: int,
-    rows: int,
-    alive: Mask | None,
-    lookup: RowLookup,
+    include: Chosen | ChosenPerQuery | None,
+    exclude: Chosen | ChosenPerQuery | None,
+    allowed: Mask | None = None,
 ) -> Selection:
-    """What `include` and `exclude` leave of the living rows. Ids that are not there are ignored.
+    """What `include` and `exclude` leave of the rows that are `allowed`, bool [rows]. Keys that are not there are ignored.
 
-    Raises InputError for a mask that does not fit, or a list that is neither ids nor one entry a query.
+    Raises InputError for a mask that does not fit, or a list that is neither keys nor one entry for each query.
     """
-    living = rows if alive is None else int(alive.sum())
-
-    def found(labels: Labels, name: str) -> Rows:
-        if isinstance(labels, np.ndarray) and labels.dtype == bool:
-            if labels.shape != (living,):
-                raise InputError(f"{name} is a mask of shape {labels.shape}, but there are {living} labels.")
-            return np.flatnonzero(labels) if alive is None else np.flatnonzero(alive)[labels]
-        given: Any = labels
-        at = np.unique(lookup.find(given))
-        at = at[(at >= 0) & (at < rows)]
-        return at if alive is None else at[alive[at]]
-
-    mask, each = alive, {}
-    for name, labels in (("include", include), ("exclude", exclude)):
-        if labels is None:
+    each: dict[str, list[Rows]] = {}
+    for name, given in (("include", include), ("exclude", exclude)):
+        if given is None:
             continue
-        if _per_query(labels, queries, name):
-            each[name] = [found(part, name) for part in labels]  # type: ignore[arg-type]
+        entries = _per_query(given, queries, name, labels.key)
+        if entries is not None:
+            each[name] = [_rows(labels, entry, name) for entry in entries]
             continue
-        chosen = np.zeros(rows, bool)
-        chosen[found(labels, name)] = True  # type: ignore[arg-type]
+        chosen = np.zeros(labels.rows, bool)
+        chosen[_rows(labels, given, name)] = True
         if name == "exclude":
             chosen = ~chosen
-        mask = chosen if mask is None else mask & chosen
-    count = rows if mask is None else int(mask.sum())
-    return Selection(mask, count, each.get("include"), each.get("exclude"))
+        allowed = chosen if allowed is None else allowed & chosen
+    return Selection(allowed, each.get("include"), each.get("exclude"))
 
 
-def _per_query(labels: Labels | PerQuery, queries: int, name: str) -> bool:
-    """Whether there is a list for each query, rather than one for all."""
-    if isinstance(labels, str):
-        raise InputError(f"{name} must be a list of ids; put a single id into a list.")
-    if isinstance(labels, (Set, np.ndarray)):
-        return False
-    if not isinstance(labels, Sequence):
+def _rows(labels: KeyedRows, given: Any, name: str) -> Rows:
+    if isinstance(given, np.ndarray) and given.dtype == bool:
+        if given.shape != labels.living.shape:
+            raise InputError(f"{name} is a mask of shape {given.shape}, but there are {len(labels.living)} labels.")
+        return labels.living[given]
+    rows = np.unique(labels.find(given.tolist() if isinstance(given, np.ndarray) else list(given)))
+    return rows[rows >= 0]
+
+
+def _per_query(given: Any, queries: int, name: str, key: str) -> list[Any] | None:
+    """The entries of a list that has one for each query; None where it is for all of them."""
+    if isinstance(given, (str, bytes)):
+        raise InputError(f"{name} must be a list of {key}s; put a single {key} into a list.")
+    if isinstance(given, Set) or (isinstance(given, np.ndarray) and given.ndim == 1 and given.dtype != object):
+        return None
+    if not isinstance(given, (Sequence, np.ndarray)):
         raise InputError(
-            f"{name} must be a list, set or array of ids, or a mask, but is of type {type(labels).__name__}."
+            f"{name} must be a list, set or array of {key}s, or a mask, but is of type {type(given).__name__}."
         )
-    lists = sum(isinstance(part, (Sequence, Set, np.ndarray)) and not isinstance(part, str) for part in labels)
+    entries = list(given)
+    lists = sum(isinstance(entry, (Sequence, Set, np.ndarray)) and not isinstance(entry, str) for entry in entries)
     if not lists:
-        return False
-    if lists != len(labels):
-        raise InputError(f"{name} must be ids, or a list of ids for each query, but holds both.")
-    if len(labels) != queries:
-        raise InputError(f"{name} has {len(labels)} lists of ids for {queries} queries.")
-    return True
+        return None
+    if lists != len(entries):
+        raise InputError(f"{name} must be {key}s, or a list of {key}s for each query, but holds both.")
+    if len(entries) != queries:
+        raise InputError(f"{name} has {len(entries)} lists of {key}s for {queries} queries.")
+    return entries

@@ -8,35 +8,34 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from xmc.arrays import Embeddings
 from xmc.errors import InputError
-from xmc.indexes.base import LabelIndex
-from xmc.indexes.blocks import Embeddings
-from xmc.indexes.identifiers import Ids
-from xmc.indexes.snapshot import Snapshot
+from xmc.indexes.identifiers import LabelIds
+from xmc.indexes.label_index import IndexSnapshot, LabelIndex
 
 __all__ = ["merge_shards", "search_shards"]
 
 
-def merge_shards(results: list[tuple[Ids, Embeddings]], k: int) -> tuple[Ids, Embeddings]:
+def merge_shards(results: list[tuple[LabelIds, Embeddings]], k: int) -> tuple[LabelIds, Embeddings]:
     """The k best [n, k'] of the results (ids [n, k_s], scores [n, k_s]) of several shards, k' = min(k, sum of k_s).
 
     Among equal scores that of the earlier shard comes first. InputError for shards whose ids are of different types.
     """
     if len({ids.dtype for ids, _ in results}) > 1:
         raise InputError("The shards hold ids of different types; use int64, or strings, in all of them.")
-    ids = np.concatenate([part for part, _ in results], axis=1)
-    scores = np.concatenate([part for _, part in results], axis=1)
+    all_ids, all_scores = zip(*results, strict=True)
+    ids, scores = np.concatenate(all_ids, axis=1), np.concatenate(all_scores, axis=1)
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     return np.take_along_axis(ids, order, 1), np.take_along_axis(scores, order, 1)
 
 
 def search_shards(
-    index: LabelIndex | Snapshot,
+    index: LabelIndex | IndexSnapshot,
     queries: Embeddings,
     k: int,
     group: dist.ProcessGroup | None = None,
     **options: Any,
-) -> tuple[Ids, Embeddings]:
+) -> tuple[LabelIds, Embeddings]:
     """Search labels that are split between the processes of `group`: all of them call this with the same queries.
 
     index: of this process's labels, with int64 ids that no other process has. options: as of LabelIndex.search.

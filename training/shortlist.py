@@ -109,7 +109,7 @@ def mine(
     of the world embeds its own labels, and mines for its part of the queries.
     """
     embeddings = torch.cat(world.parts(embed_labels(model, labels, world))).numpy()
-    index = build_index(config.index, model.dimension)
+    index = build_index(config.index, model.dimension, device="cpu")
     index.build(embeddings, np.arange(len(labels)))
     own = world.own(len(queries))
     lists = np.full(

@@ -18,9 +18,8 @@ from xmc.cli.units import parse_bytes, parse_seconds
 from xmc.config import TrainConfig
 from xmc.data.dataset import Dataset
 from xmc.errors import ConfigError
-from xmc.indexes import tuning
-from xmc.indexes.exact import ExactIndex
-from xmc.indexes.faiss import FaissIndex
+from xmc.indexes import designs
+from xmc.indexes.factory import build_index
 from xmc.indexes.tuning import Goal, OperatingPoint, Tuned
 from xmc.search.retriever import Retriever
 from xmc.training.trainer import train
@@ -44,7 +43,7 @@ def test_tuned_for_a_goal(run: Path, tmp_path: Path) -> None:
     assert done.stderr == ""  # no bar where nobody watches
     assert not list(run.parent.glob("*.tuning.jsonl"))
     tuned, exact = Retriever.load(out), Retriever.load(run)
-    assert isinstance(tuned.index, FaissIndex)
+    assert tuned.index.design.kind == "faiss"
     assert tuned.index.measured["goal"] == {
         "recall": 0.9, "k": 5, "max_memory": 500_000, "metric": "throughput", "budget": 60.0
     }  # fmt: skip
@@ -72,9 +71,9 @@ def test_by_default_few_labels_are_searched_exactly(run: Path, tmp_path: Path) -
     done = xmc("index", tmp_path / "named")
     assert "7,488 labels are searched exactly" in done.stdout
     assert "exact: 128 bytes a label" in done.stdout
-    assert isinstance(Retriever.load(tmp_path / "named").index, ExactIndex)
+    assert Retriever.load(tmp_path / "named").index.design.kind == "exact"
     assert xmc("index", tmp_path / "named", "NSG16").returncode == 0
-    assert isinstance(Retriever.load(tmp_path / "named").index, FaissIndex)
+    assert Retriever.load(tmp_path / "named").index.design.kind == "faiss"
 
 
 def test_the_table_fits_a_terminal(run: Path, tmp_path: Path) -> None:
@@ -83,7 +82,7 @@ def test_the_table_fits_a_terminal(run: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     unmeasured = replace(point, recall=0.995, latency_p50=float("nan"), latency_p99=float("nan"))
     console = Console(width=80, file=io.StringIO())
-    console.print(_table(Tuned(ExactIndex(4), point, [point, unmeasured]), Goal(), 2000))
+    console.print(_table(Tuned(build_index("exact", 4), point, [point, unmeasured]), Goal(), 2000))
     text = console.file.getvalue()  # type: ignore[attr-defined]
     for words in ("▸ IVF65536,PQ512x4fs,Refine(SQ8)", "nprobe=65536", "k_factor_rf=32", "rescore=2", "1,000,000"):
         assert words in text
@@ -110,9 +109,9 @@ def test_mistakes_are_sentences_and_change_nothing(run: Path, tmp_path: Path) ->
 
 def test_many_labels_are_tuned_by_default(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = Retriever.load(run)
-    assert isinstance(loaded.index, ExactIndex)
+    assert loaded.index.design.kind == "exact"
     assert loaded.tuning_queries.shape == (2000, 32)
-    monkeypatch.setattr(tuning, "EXACT_BELOW", 5000)
+    monkeypatch.setattr(designs, "EXACT_BELOW", 5000)
     loaded.reindex("auto")
     assert loaded.index.measured["goal"] == asdict(Goal())
     assert loaded.index.measured["recall"] >= 0.99

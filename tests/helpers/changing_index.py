@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from xmc.errors import XMCError
-from xmc.indexes import base
-from xmc.indexes.base import LabelIndex
+from xmc.indexes import versions
 from xmc.indexes.factory import build_index, load_index
+from xmc.indexes.label_index import LabelIndex
 
 DIMENSION, FIRST, ADDED, REMOVED = 16, 2000, 120, 100
 SOURCE = "changes"
@@ -91,7 +91,7 @@ def one_change(index: LabelIndex) -> int:
 
 def keep_changing(directory: str, log: str) -> None:
     """Change, save and note the change, for ever: a line is in the log only after the save has returned."""
-    base.TAIL = 300  # the engine is extended at every third change; removed labels are forgotten after eight
+    versions.TAIL = 300  # the engine is extended at every third change; removed labels are forgotten after eight
     index = load_index(directory, SOURCE)
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     while True:

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from xmc.indexes import base, snapshot
+from xmc.indexes import versions
 from xmc.indexes.factory import build_index, load_index
 
 DIMENSION = 8
@@ -24,9 +24,9 @@ SEEDS = st.integers(0, 2**32 - 1)
 @pytest.fixture(autouse=True)
 def _small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     """A few hundred labels go through everything that a million do."""
-    monkeypatch.setattr(base, "TAIL", 24)
-    monkeypatch.setattr(snapshot, "SCANNED", 10)
-    monkeypatch.setattr(snapshot, "OVER_FETCHED", 6)
+    monkeypatch.setattr(versions, "TAIL", 24)
+    monkeypatch.setattr(versions, "SCANNED", 10)
+    monkeypatch.setattr(versions, "OVER_FETCHED", 6)
 
 
 def vectors(count: int, seed: int) -> Any:
@@ -180,7 +180,7 @@ def test_any_order_of_changes(design: str, named: bool) -> None:
 @pytest.mark.parametrize("design", ["exact", "IVF64,PQ16x4fs,Refine(SQ8)", "HNSW16"])
 def test_searches_while_labels_change(design: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each search of four threads is that of a moment: right for the labels that its snapshot holds, and for no others."""
-    monkeypatch.setattr(base, "TAIL", 500)
+    monkeypatch.setattr(versions, "TAIL", 500)
     start, labels, queries = 4000, spread(12_000, 0), spread(64, 1)
     index = build_index(design, 32)
     index.build(labels[:start], np.arange(start))

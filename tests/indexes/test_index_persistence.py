@@ -21,8 +21,8 @@ from changing_index import DIMENSION, SOURCE, changes_made, named, numbers_of, o
 from processes import environment
 
 from xmc.errors import StoreError
-from xmc.indexes.base import LabelIndex
 from xmc.indexes.factory import build_index, load_index
+from xmc.indexes.label_index import LabelIndex
 from xmc.storage.arrow import write_embeddings
 from xmc.storage.directories import MANIFEST
 from xmc.storage.fingerprints import sha256_file

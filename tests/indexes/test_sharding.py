@@ -12,8 +12,9 @@ import pytest
 from processes import TESTS, environment, run
 
 from xmc.errors import ConfigError, InputError
-from xmc.indexes.exact import ExactIndex
+from xmc.indexes.engines.exact import ExactDesign
 from xmc.indexes.factory import build_index, load_index
+from xmc.indexes.label_index import LabelIndex
 from xmc.indexes.sharding import merge_shards
 
 
@@ -29,7 +30,7 @@ def test_labels_split_over_processes(processes: int) -> None:
 @pytest.mark.parametrize("devices", [("cpu",), ("cpu", "cpu", "cpu")])
 def test_labels_split_over_devices(devices: tuple[str, ...], tmp_path: Path) -> None:
     labels, queries = vectors(700, 0), vectors(30, 1)
-    whole, split = build_index("exact", 24), ExactIndex(24, devices)
+    whole, split = build_index("exact", 24), build_index("exact", 24, device=devices)
     for index in (whole, split):
         index.build(labels[:500], np.arange(500))
         index.add(labels[500:], np.arange(500, 700))
@@ -45,17 +46,17 @@ def test_labels_split_over_devices(devices: tuple[str, ...], tmp_path: Path) -> 
     np.testing.assert_array_equal(split.search(queries, 12)[0], whole.search(queries, 12)[0])
 
 
-def _saved_and_loaded(index: ExactIndex, directory: Path) -> list[Any]:
+def _saved_and_loaded(index: LabelIndex, directory: Path) -> list[LabelIndex]:
+    """The index where it is opened: on the processor, and on other devices."""
     index.save(directory)
-    loaded = load_index(directory)
-    assert isinstance(loaded, ExactIndex)
-    assert (loaded.devices, loaded.dtype) == (index.devices, index.dtype)
-    return [loaded]
+    loaded = [load_index(directory, device="cpu"), load_index(directory, device=["cpu", "cpu"])]
+    assert [len(index.devices) for index in loaded] == [0, 2]
+    return loaded
 
 
 def test_half_precision_is_rescored_to_exact_scores() -> None:
     labels, queries = vectors(2000, 0), vectors(50, 1)
-    whole, half = build_index("exact", 24), ExactIndex(24, ["cpu"], "float16", rescore=4)
+    whole, half = build_index("exact", 24), build_index("exact:float16", 24, 4, ["cpu"])
     for index in (whole, half):
         index.build(labels, np.arange(2000))
     ids, scores = whole.search(queries, 10)
@@ -65,9 +66,9 @@ def test_half_precision_is_rescored_to_exact_scores() -> None:
     rounded = half.search(queries, 10, rescore=0)[1]
     assert 1e-5 < np.abs(rounded - scores).max() < 5e-2
     with pytest.raises(ConfigError, match="dtype must be one of float32, bfloat16, float16, but is 'int8'"):
-        ExactIndex(24, dtype="int8")
+        ExactDesign(24, "int8")
     with pytest.raises(ConfigError, match="no device 'cuda:77'"):
-        ExactIndex(24, ["cuda:77"])
+        build_index("exact", 24, device=["cuda:77"])
 
 
 def test_shards_of_different_ids_are_refused() -> None:

@@ -20,7 +20,8 @@ from xmc.data.dataset import Dataset
 from xmc.encoders.dual import build_encoder, unit_rows
 from xmc.errors import DataError, DependencyError, InputError, StoreError
 from xmc.evaluation.evaluate import evaluate
-from xmc.indexes.faiss import FaissIndex
+from xmc.indexes.engines.faiss import FaissDesign
+from xmc.indexes.label_index import LabelIndex
 from xmc.indexes.tuning import Goal, OperatingPoint
 from xmc.report import write_report
 from xmc.report.curves import MOST_POINTS, calibration, read_training_log
@@ -76,7 +77,7 @@ def constructed(world: Dataset, tmp_path_factory: pytest.TempPathFactory) -> dic
     retriever = Retriever.from_model(model, world.labels.uids.to_pylist(), LABELS, config, "exact", embeddings)
     folder = tmp_path_factory.mktemp("constructed")
     retriever.save(folder / "exact")
-    index = FaissIndex(retriever.model.dimension, "IVF4,Flat", {"nprobe": 1})
+    index = LabelIndex(FaissDesign(retriever.model.dimension, "IVF4,Flat", {"nprobe": 1}))
     index.build(embeddings, np.arange(len(LABELS)))
     retriever.use_index(index)
     retriever.save(folder / "quarter")

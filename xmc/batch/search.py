@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-
 from xmc.calibration.calibration import Calibration
 from xmc.encoders.dual import DualEncoder
-from xmc.indexes.exact import ExactIndex
+from xmc.indexes.factory import build_index
 from xmc.indexes.sharding import merge_shards
 from xmc.search.filters import matching
 from xmc.search.labels import LabelTable
+from xmc.search.placement import place_model
 from xmc.search.retriever import Retriever
 from xmc.search.run_directory import RunDirectory
 
@@ -61,7 +60,6 @@ def load_search(run: str, where: str | None, shards: tuple[Any, ...], calibrated
         retriever = Retriever.load(run)
         model, labels = retriever.model, retriever.labels
         search = partial(retriever.search, include=None if where is None else matching(labels, where))
-        _place(model)
         calibration = retriever.calibration if calibrated else None
         if calibration is not None:
             retriever.fits_calibration()
@@ -78,7 +76,7 @@ def load_search(run: str, where: str | None, shards: tuple[Any, ...], calibrated
 def load_model(run: Path) -> tuple[DualEncoder, LabelTable]:
     """A run's model, on the GPU where there is one, and its labels, without an index. StoreError where it cannot be read."""
     model, labels = RunDirectory(run).read_model_and_labels()
-    _place(model.eval())
+    place_model(model.eval())
     return model, labels
 
 
@@ -91,8 +89,8 @@ class LabelShard:
         rows = np.arange(tiles * number // count * ALIGNED, min(len(ids), tiles * (number + 1) // count * ALIGNED))
         rows = rows[alive[rows]]
         whole = len(rows) and len(rows) == rows[-1] + 1 - rows[0]
-        own = embeddings.whole()[rows[0] : rows[-1] + 1] if whole else embeddings.take(rows)
-        self._index = ExactIndex(embeddings.dimension)
+        own = embeddings.joined()[rows[0] : rows[-1] + 1] if whole else embeddings.take(rows)
+        self._index = build_index("exact", embeddings.dimension, device="cpu")
         self._index.build(own, ids[rows])
 
     def ready(self) -> int:
@@ -111,8 +109,3 @@ def _search_shards(shards: tuple[Any, ...], ids: Ids | None, queries: Embeddings
     given, allowed = ray.put(queries), ray.put(ids)
     found, scores = merge_shards(ray.get([shard.search.remote(given, k, allowed) for shard in shards]), k)
     return np.asarray(found, np.int64), scores
-
-
-def _place(model: DualEncoder) -> None:
-    if torch.cuda.is_available() and model.query_encoder.runs_on_gpu:
-        model.to("cuda")

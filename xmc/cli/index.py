@@ -113,8 +113,8 @@ def _build(retriever: Retriever, design: str, rescore: int) -> None:
 
 def _tune(retriever: Retriever, run: Path, wanted: dict[str, Any], source: str | None, split: str) -> None:
     """Index by the design that measures best."""
-    from xmc.indexes.progress import tuning_progress
     from xmc.indexes.tuning import Goal, tune
+    from xmc.indexes.tuning.progress import tuning_progress
 
     goal = Goal(**wanted)
     queries = retriever.tuning_queries if source is None else retriever.embed_queries(texts_of(source, split))

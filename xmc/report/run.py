@@ -12,7 +12,7 @@ import numpy.typing as npt
 from xmc.errors import DataError
 from xmc.evaluation.evaluate import KS, compare, dataset_rows
 from xmc.evaluation.judging import Ranking, most_excluded
-from xmc.indexes.exact import ExactIndex
+from xmc.indexes.designs import is_exact
 from xmc.metrics import UNKNOWN_LABEL, Metrics
 from xmc.report.task import Task
 from xmc.search.retriever import Retriever
@@ -60,8 +60,8 @@ class ReportedRun:
         embeddings = retriever.embed_queries(task.texts, images=images)
         index = retriever.index
         found = _search(retriever, embeddings, rows, task, k)
-        is_exact = isinstance(index, ExactIndex) and not index.devices
-        exact = found if is_exact else _search(retriever.exact(), embeddings, rows, task, k)
+        scores_all = is_exact(index.design.name, len(index)) and not index.devices
+        exact = found if scores_all else _search(retriever.exact(), embeddings, rows, task, k)
         metrics = _metrics(found, task)
         exact_metrics = metrics if exact is found else _metrics(exact, task)
         return cls(name, directory, retriever, rows, embeddings, found, exact, metrics, exact_metrics)

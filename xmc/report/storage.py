@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from xmc.errors import StoreError
-from xmc.indexes.designs import bytes_per_label
-from xmc.indexes.exact import ExactIndex
-from xmc.indexes.faiss import FaissIndex
+from xmc.indexes.designs import is_exact
 from xmc.indexes.tuning import OperatingPoint
 from xmc.report.run import ReportedRun
 from xmc.search.run_directory import RunDirectory
@@ -51,7 +49,7 @@ def bytes_in_memory(run: ReportedRun) -> dict[str, int]:
         "encoder": whole - vectors,
         "label vectors, temperature": vectors,
         "label embeddings": 4 * model.dimension * labels,
-        "index": 0 if isinstance(index, ExactIndex) else round(describe_index(run).bytes_per_label * labels),
+        "index": 0 if is_exact(index.design.name, labels) else round(describe_index(run).bytes_per_label * labels),
         "labels": run.retriever.labels.table.nbytes,
     }
 
@@ -59,17 +57,16 @@ def bytes_in_memory(run: ReportedRun) -> dict[str, int]:
 def describe_index(run: ReportedRun) -> IndexFacts:
     """The design of a run's index, and what tuning measured; StoreError for measurements of another form."""
     index, measured = run.retriever.index, run.retriever.index.measured
-    design = index.factory if isinstance(index, FaissIndex) else "exact"
-    settings = dict(index.parameters or {}) if isinstance(index, FaissIndex) else {}
+    design, settings = index.design, dict(index.design.parameters or {})
     if index.rescore:
         settings["rescore"] = index.rescore
-    size = bytes_per_label(design, index.dimension, len(index))
+    size = design.bytes_per_label(len(index))
     written = " ".join(f"{name}={value:g}" for name, value in settings.items())
     try:
         chosen, goal = (_point(measured), measured["goal"]) if measured else (None, {})
         points = tuple(_point(point) for point in measured.get("pareto", [measured] if measured else []))
         sentence = f"recall@{goal['k']} {goal['recall']}, {goal['metric']}" if goal else ""
-        return IndexFacts(design, written, size, chosen, points, int(goal.get("k", 0)), sentence)
+        return IndexFacts(design.name, written, size, chosen, points, int(goal.get("k", 0)), sentence)
     except (KeyError, TypeError, ValueError) as error:
         raise StoreError(f"{run.directory / 'index'} does not say what tuning measured: {error!r}.") from error
 

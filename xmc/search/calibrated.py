@@ -18,8 +18,8 @@ from xmc.calibration.risk import share
 from xmc.calibration.sets import LabelSet, Scored, Wanted
 from xmc.data.images.ragged import Images
 from xmc.errors import InputError
-from xmc.indexes.base import LabelIndex
 from xmc.indexes.checks import require_count
+from xmc.indexes.label_index import LabelIndex
 from xmc.search.labels import LabelTable
 from xmc.storage.fingerprints import ContentHash, fingerprint_of_json
 
@@ -123,7 +123,8 @@ class CalibrationFit:
 
 def labels_and_index(labels: LabelTable, index: LabelIndex) -> str:
     """A fingerprint of the labels, with their texts and order, and of the index's design."""
-    design = [index.kind, getattr(index, "factory", ""), getattr(index, "parameters", {}), index.rescore]
+    design = index.design
+    named = [design.kind, "" if design.name == design.kind else design.name, design.parameters, index.rescore]
     content = ContentHash()
     content.update(labels.table.select(["id", "text"]))
-    return fingerprint_of_json([design, content.hexdigest()])
+    return fingerprint_of_json([named, content.hexdigest()])

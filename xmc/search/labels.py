@@ -232,7 +232,7 @@ class LabelTable:
     def _finder(self) -> tuple[RowLookup, npt.NDArray[np.object_]]:
         if self._lookup is None:
             uids = self._everything["uid"].to_numpy(zero_copy_only=False)
-            self._lookup = RowLookup(uids), uids
+            self._lookup = RowLookup(uids.tolist), uids
         return self._lookup
 
     def _extended(self, added: pa.Table, alive: Mask | None, next_id: int) -> LabelTable:
@@ -245,7 +245,7 @@ class LabelTable:
             lookup, uids = self._finder()
             new = added["uid"].to_numpy(zero_copy_only=False)
             together = np.concatenate([uids, new])
-            later._lookup = lookup.with_rows(new, together), together
+            later._lookup = lookup.with_rows(new.tolist(), len(uids)), together
         return later
 
     def _compacted(self, table: pa.Table, alive: Mask | None, next_id: int) -> LabelTable:

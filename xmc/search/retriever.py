@@ -22,12 +22,13 @@ from xmc.encoders.base import Encoder, Side
 from xmc.encoders.dual import DualEncoder, unit_rows
 from xmc.encoders.sentence_transformers.conversion import from_sentence_transformers, to_sentence_transformers
 from xmc.errors import InputError, StoreError
-from xmc.indexes.base import LabelIndex
-from xmc.indexes.checks import require_count
-from xmc.indexes.exact import ExactIndex
-from xmc.indexes.factory import build_index
-from xmc.indexes.snapshot import Snapshot
-from xmc.indexes.tuning import automatic_index
+from xmc.indexes.blocks import EmbeddingBlocks
+from xmc.indexes.checks import require_count, require_matrix
+from xmc.indexes.contract import Devices
+from xmc.indexes.designs import design_of
+from xmc.indexes.label_index import IndexSnapshot, LabelIndex
+from xmc.indexes.tuning import automatic_version
+from xmc.indexes.versions import IndexVersion
 from xmc.search.calibrated import CalibratedAnswers, CalibrationFit, labels_and_index
 from xmc.search.filters import Condition, Uids, narrow
 from xmc.search.labels import Columns, LabelTable, refuse_repeated
@@ -53,7 +54,7 @@ class _State:
 
     labels: LabelTable
     index: LabelIndex
-    snapshot: Snapshot
+    snapshot: IndexSnapshot
 
 
 class Retriever:
@@ -179,7 +180,7 @@ class Retriever:
             the order of `labels`, or a list with one of these for each query. Uids that are not there are ignored.
         where: a condition over the columns of `labels`, such as `market == "de" and price < 10` (see xmc.search.predicates), or
             an expression of pyarrow.compute. Labels must satisfy it and be included and not excluded.
-        rescore, diversity: see xmc.indexes.base.LabelIndex.search.
+        rescore, diversity: see xmc.indexes.label_index.LabelIndex.search.
 
         Returns label uids [n, k'] (str) and scores [n, k'] (float32, cosine similarity), best first, k' = min(k, labels).
         Where fewer labels are allowed, a row ends with uid None and score -inf.
@@ -417,14 +418,17 @@ class Retriever:
         """Search by a new index of a design over the same labels; see TrainConfig.index, and LabelIndex for `rescore`."""
         with self._changing:
             snapshot = self._state.snapshot
-            self.use_index(_index(design, snapshot.embeddings, snapshot.ids, self.tuning_queries, rescore))
+            devices = snapshot.held.devices
+            self.use_index(_index(design, snapshot.embeddings, snapshot.ids, self.tuning_queries, rescore, devices))
             self.config = replace(self.config, index=design)
 
     def exact(self) -> Retriever:
         """A retriever over the same model and labels that searches all of them exactly; changes of one do not show in it."""
         state = self._state
-        index = ExactIndex(self.model.dimension)
-        index.adopt(state.snapshot)
+        held = state.snapshot.held
+        index = LabelIndex.from_version(
+            held.with_design(design_of("exact", held.dimension)), state.snapshot.column.values
+        )
         config = replace(self.config, index="exact")
         return Retriever(self.model, state.labels, index, config, self.metrics, self.tuning_queries)
 
@@ -438,7 +442,8 @@ class Retriever:
         model = self.model.cut(require_count(dimension, "dimension"))
         labels = _cut(state.snapshot.embeddings, dimension, model.normalize)
         queries = _cut(self.tuning_queries, dimension, model.normalize)
-        built = _index(index or self.config.index, labels, state.labels.ids, queries, 0)
+        devices = state.snapshot.held.devices
+        built = _index(index or self.config.index, labels, state.labels.ids, queries, 0, devices)
         return Retriever(model, state.labels, built, self.config, self.metrics, queries)
 
     def save(self, directory: str | Path, overwrite: bool = False) -> None:
@@ -476,9 +481,15 @@ class Retriever:
             to_sentence_transformers(self.model, temporary, tower, texts)
 
     @classmethod
-    def load(cls, directory: str | Path) -> Retriever:
-        """Read a run directory, verifying every file against its checksum; StoreError names a file that does not fit."""
-        run = RunDirectory(directory).read()
+    def load(cls, directory: str | Path, device: str | Sequence[str] = "auto") -> Retriever:
+        """Read a run directory, verifying every file against its checksum.
+
+        device: where encoder and exact search run, wherever the run was saved: "auto" for the GPU, where there is one;
+            "cpu"; a device of torch's; or a list of devices, between which exact search splits the labels. Static encoders
+            and FAISS stay on the processor.
+        Raises StoreError, which names a file that does not fit, and ConfigError for a device that is not there.
+        """
+        run = RunDirectory(directory).read(device)
         try:
             retriever = cls(run.model, run.labels, run.index, run.config, run.metrics, run.tuning_queries)
         except InputError as error:
@@ -563,11 +574,20 @@ def _search(
 
 
 def _index(
-    design: str, embeddings: Embeddings, ids: npt.NDArray[Any], tuning_queries: Embeddings, rescore: int
+    design: str,
+    embeddings: Embeddings,
+    ids: npt.NDArray[Any],
+    tuning_queries: Embeddings,
+    rescore: int,
+    devices: Devices = (),
 ) -> LabelIndex:
     """The index that `TrainConfig.index` names, over these labels."""
+    dimension, blocks = (
+        embeddings.shape[1],
+        EmbeddingBlocks([require_matrix(embeddings, embeddings.shape[1], "labels")]),
+    )
+    named = design_of("exact" if design == "auto" else design, dimension)
+    version = IndexVersion.from_embeddings(named, blocks, rescore, devices)
     if design == "auto":
-        return automatic_index(embeddings, ids, tuning_queries)
-    built = build_index(design, embeddings.shape[1], rescore)
-    built.build(embeddings, ids)
-    return built
+        version = automatic_version(version, tuning_queries)
+    return LabelIndex.from_version(version, ids)

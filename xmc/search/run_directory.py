@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,12 +19,13 @@ from xmc.calibration.calibration import Calibration
 from xmc.config import TrainConfig
 from xmc.encoders.dual import DualEncoder
 from xmc.errors import StoreError
-from xmc.indexes.base import LabelIndex
 from xmc.indexes.blocks import EmbeddingBlocks
 from xmc.indexes.factory import load_index
-from xmc.indexes.identifiers import Ids
-from xmc.indexes.stored import read_labels
+from xmc.indexes.identifiers import LabelIds
+from xmc.indexes.label_index import LabelIndex
+from xmc.indexes.storage import read_rows
 from xmc.search.labels import LabelTable
+from xmc.search.placement import place_model
 from xmc.search.run_metrics import RunMetrics
 from xmc.storage.arrow import read_embeddings, write_embeddings
 from xmc.storage.directories import LOG, atomic_directory, read_manifest, read_unreplaced, require_free
@@ -86,9 +87,12 @@ class RunDirectory:
         """Raise StoreError where there is no run; its files are not looked at."""
         assert self._manifest
 
-    def read(self) -> Run:
-        """Read everything, verifying every file against its checksum. Files of two runs are never taken together."""
-        return read_unreplaced(self.path, RunDirectory(self.path)._read)
+    def read(self, device: str | Sequence[str] = "auto") -> Run:
+        """Read everything, verifying every file against its checksum. Files of two runs are never taken together.
+
+        device: where the encoder and the index run; ConfigError for one that is not there. See `Retriever.load`.
+        """
+        return read_unreplaced(self.path, lambda: RunDirectory(self.path)._read(device))
 
     def read_model_and_labels(self) -> tuple[DualEncoder, LabelTable]:
         """The model and the labels alone; every file of the run is verified."""
@@ -99,11 +103,11 @@ class RunDirectory:
         """The calibration alone; None where the run has none that this version reads."""
         return self._calibration(self._manifest)
 
-    def read_label_embeddings(self) -> tuple[EmbeddingBlocks, Ids, Mask]:
+    def read_label_embeddings(self) -> tuple[EmbeddingBlocks, LabelIds, Mask]:
         """Embeddings [n, D] of the index's labels, memory-mapped, with their ids [n], and which were not removed, bool [n]."""
         directory = self.path / INDEX
         dimension = int(read_manifest(directory, "index")["properties"]["dimension"])
-        return read_labels(directory, dimension)
+        return read_rows(directory, dimension)
 
     @property
     def fingerprint(self) -> str:
@@ -142,16 +146,18 @@ class RunDirectory:
         """The manifest; the files that it lists are not verified."""
         return read_manifest(self.path, KIND, verify=False)
 
-    def _read(self) -> Run:
+    def _read(self, device: str | Sequence[str]) -> Run:
         manifest = read_manifest(self.path, KIND)
         config = self.path / CONFIG
         values = self._parsed(CONFIG, yaml.safe_load)
         metrics = self._parsed(METRICS, lambda text: RunMetrics.from_dict(json.loads(text)))
         source = _model_name({name: entry["sha256"] for name, entry in manifest["files"].items()})
+        model = DualEncoder.load(self.path)
+        place_model(model, device)
         return Run(
-            model=DualEncoder.load(self.path),
+            model=model,
             labels=self._labels(manifest),
-            index=load_index(self.path / INDEX, source),
+            index=load_index(self.path / INDEX, source, device),
             config=TrainConfig.from_mapping(values, source=str(config)),
             metrics=metrics,
             tuning_queries=np.concatenate(read_embeddings(self.path / TUNING_QUERIES)),

@@ -1,4 +1,4 @@
-"""Exact search on devices: labels split evenly between them, each searched by the streaming top-k kernel."""
+"""Exact search on devices of torch's: labels split evenly between them, each searched by the streaming top-k kernel."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xmc.errors import ConfigError
-from xmc.indexes.blocks import EmbeddingBlocks, Embeddings, Mask, Rows
+from xmc.arrays import Embeddings, Mask, Rows
+from xmc.indexes.blocks import EmbeddingBlocks
+from xmc.indexes.contract import Devices
 from xmc.indexes.scan import best_of
 from xmc.kernels.topk import topk_inner_product
 
-__all__ = ["DTYPES", "DeviceEngine", "require_device"]
+__all__ = ["DTYPES", "ShardedEngine"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-class DeviceEngine:
+class ShardedEngine:
     """Shards of the labels, one a device: the first device has the first rows."""
 
     exact = True
@@ -30,9 +31,9 @@ class DeviceEngine:
         self.covered = sum(map(len, self.shards))
 
     @classmethod
-    def over(cls, embeddings: EmbeddingBlocks, devices: Sequence[str], dtype: torch.dtype) -> DeviceEngine:
+    def from_embeddings(cls, embeddings: EmbeddingBlocks, devices: Devices, dtype: torch.dtype) -> ShardedEngine:
         """Copy embeddings to devices, in equal parts."""
-        bounds = [len(embeddings) * place // len(devices) for place in range(len(devices) + 1)]
+        bounds = [len(embeddings) * number // len(devices) for number in range(len(devices) + 1)]
         shards = []
         for device, first, last in zip(devices, bounds[:-1], bounds[1:], strict=True):
             shard = torch.empty((last - first, embeddings.dimension), dtype=dtype, device=device)
@@ -54,20 +55,11 @@ class DeviceEngine:
                 mask = torch.from_numpy(allowed[first : first + len(labels)]).to(labels.device)
                 bias = torch.zeros(len(labels), device=labels.device).masked_fill_(~mask, -torch.inf)
             asked = torch.tensor(queries).to(labels.device, labels.dtype)
-            scores, rows = topk_inner_product(asked, labels, k, label_bias=bias)
-            found = rows.cpu().numpy()
-            return scores.cpu().numpy(), np.where(found >= 0, found + first, -1)
+            scores, shard_rows = topk_inner_product(asked, labels, k, label_bias=bias)
+            rows = shard_rows.cpu().numpy()
+            return scores.cpu().numpy(), np.where(rows >= 0, rows + first, -1)
 
         if len(self.shards) == 1:
             return shard_best(0)
         with ThreadPoolExecutor(len(self.shards)) as pool:
             return best_of(list(pool.map(shard_best, range(len(self.shards)))), k)
-
-
-def require_device(name: str) -> str:
-    """The name of a device that is there; ConfigError otherwise."""
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"There is no device {name!r} here ({str(error).splitlines()[0]}).") from error
-    return name

@@ -1,0 +1,1 @@
+"""The engines of index designs: one file a library or device."""

@@ -1,0 +1,139 @@
+"""FAISS indexes and what they are made of: by factory string, their search parameters, their memory."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from xmc.errors import ConfigError, DependencyError
+from xmc.indexes.library import faiss
+
+__all__ = ["bytes_of", "can_select", "empty_faiss_index", "parts_of", "search_parameters", "set_parameters"]
+
+CELL_ROUNDS = 10
+"""Rounds of k-means; more take longer and change recall little."""
+GRAPH_EFFORT = 100
+"""Candidates for the links of a label in an HNSW graph (efConstruction); FAISS's own 40 gives graphs of low recall."""
+POINTS_PER_CELL = 64
+"""The cells of an inverted file are learned from this number of rows for each of them at most."""
+
+
+def empty_faiss_index(factory: str, dimension: int) -> Any:
+    """faiss.index_factory for inner product; ConfigError for a design it does not have, DependencyError without FAISS."""
+    if faiss is None:
+        raise DependencyError(
+            'No faiss is installed, which the index design needs. Run: pip install "xmc[cpu]" '
+            '(or "xmc[gpu]" on a machine with CUDA); the design "exact" works without it.'
+        )
+    try:
+        index = faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
+    except (RuntimeError, TypeError) as error:
+        raise ConfigError(
+            f"{factory!r} is not an index design that faiss has for inner product in dimension "
+            f'{dimension}; examples: exact, Flat, HNSW32, "IVF256,Flat", "IVF256,PQ16".'
+        ) from error
+    if isinstance(index, faiss.IndexIDMap):
+        raise ConfigError(f"Leave IDMap out of the index design {factory!r}: ids are kept without it.")
+    for part in parts_of(index):
+        if isinstance(part, faiss.IndexIVF):
+            part.cp.min_points_per_centroid, part.cp.max_points_per_centroid = 1, POINTS_PER_CELL
+            part.cp.niter = CELL_ROUNDS
+        elif isinstance(part, faiss.IndexHNSW):
+            part.hnsw.efConstruction = GRAPH_EFFORT
+    return index
+
+
+def set_parameters(index: Any, factory: str, parameters: dict[str, float] | None) -> None:
+    """Set search-time parameters by FAISS's names; ConfigError for one that the design lacks or a value below 1."""
+    space = faiss.ParameterSpace()
+    for name, value in (_defaults(index) if parameters is None else parameters).items():
+        if value < 1:
+            raise ConfigError(f"The search parameter {name} must be at least 1, but is {value}.")
+        try:
+            space.set_index_parameter(index, name, value)
+        except RuntimeError as error:
+            raise ConfigError(f"The index design {factory!r} has no search parameter {name!r}.") from error
+
+
+def parts_of(index: Any) -> list[Any]:
+    """The FAISS index, and what it wraps, from the outside in."""
+    index = faiss.downcast_index(index)
+    if isinstance(index, faiss.IndexPreTransform):
+        return [index, *parts_of(index.index)]
+    if isinstance(index, faiss.IndexRefine):
+        return [index, *parts_of(index.base_index)]
+    return [index]
+
+
+def _defaults(index: Any) -> dict[str, float]:
+    *outer, inner = parts_of(index)
+    defaults: dict[str, float] = {}
+    if any(isinstance(part, faiss.IndexRefine) for part in outer):
+        defaults["k_factor_rf"] = 8
+    if isinstance(inner, faiss.IndexIVF):
+        defaults["nprobe"] = min(inner.nlist, math.ceil(2 * math.sqrt(inner.nlist)))
+    elif isinstance(inner, faiss.IndexHNSW):
+        defaults["efSearch"] = 128
+    return defaults
+
+
+def search_parameters(index: Any, bits: Any, effort: float) -> Any:
+    """FAISS's parameters for one search: the index's own, with `effort` times the places looked into, under a filter."""
+    *outer, inner = parts_of(index)
+    selector = faiss.IDSelectorBitmap(bits)
+    if isinstance(inner, faiss.IndexIVF):
+        probes = min(inner.nlist, math.ceil(inner.nprobe * effort))
+        kind = faiss.IVFPQSearchParameters if isinstance(inner, faiss.IndexIVFPQ) else faiss.SearchParametersIVF
+        parameters = kind(sel=selector, nprobe=probes)
+    elif isinstance(inner, faiss.IndexHNSW):
+        parameters = faiss.SearchParametersHNSW(sel=selector, efSearch=math.ceil(inner.hnsw.efSearch * effort))
+    elif isinstance(inner, faiss.IndexRaBitQ):
+        parameters = faiss.RaBitQSearchParameters(sel=selector, qb=inner.qb, centered=inner.centered)
+    else:
+        parameters = faiss.SearchParameters(sel=selector)
+    for part in reversed(outer):
+        if isinstance(part, faiss.IndexPreTransform):
+            parameters = faiss.SearchParametersPreTransform(index_params=parameters)
+        else:
+            parameters = faiss.IndexRefineSearchParameters(k_factor=part.k_factor, base_index_params=parameters)
+    return parameters
+
+
+def can_select(index: Any) -> bool:
+    """Whether FAISS can filter in a search of this design; otherwise more is asked for, and dropped afterwards."""
+    if not index.ntotal:
+        return False
+    try:
+        index.search(
+            np.zeros((1, index.d), np.float32), 1, params=search_parameters(index, np.full(1, 255, np.uint8), 1.0)
+        )
+    except RuntimeError:
+        return False
+    return True
+
+
+def bytes_of(index: Any, labels: int) -> float:
+    """Memory of an index for each label, at this number of labels; an upper bound for the graphs NSG and NNDescent."""
+    total = 0.0
+    for part in parts_of(index):
+        if isinstance(part, faiss.IndexRefine):
+            total += bytes_of(part.refine_index, labels)
+        elif isinstance(part, faiss.IndexHNSW):
+            links = part.hnsw.nb_neighbors(0) + part.hnsw.nb_neighbors(1) / max(1, part.hnsw.nb_neighbors(1) - 1)
+            total += bytes_of(part.storage, labels) + 4 * links + 12  # and its level and the place of its links
+        elif isinstance(part, faiss.IndexIVF):
+            total += part.code_size + 8 + 4 * part.nlist * part.d / labels
+            if isinstance(part, faiss.IndexIVFFastScan):  # cells are filled up to whole blocks
+                total += part.bbs / 2 * part.nlist * part.code_size / labels
+        elif isinstance(part, faiss.IndexNSG):
+            total += bytes_of(part.storage, labels) + 4 * part.nsg.R
+        elif isinstance(part, faiss.IndexNNDescent):
+            total += bytes_of(part.storage, labels) + 4 * part.nndescent.K
+        elif not isinstance(part, faiss.IndexPreTransform):
+            total += part.sa_code_size()
+        quantizer = getattr(part, "pq", None)
+        if quantizer is not None:
+            total += 4 * quantizer.ksub * quantizer.d / labels
+    return total

@@ -1,0 +1,121 @@
+"""Saved indexes: embeddings, the id of each row, and what the design writes. Where an index ran is not among it."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from xmc.arrays import Mask
+from xmc.errors import ConfigError, StoreError
+from xmc.indexes.blocks import EmbeddingBlocks
+from xmc.indexes.contract import Design, Devices
+from xmc.indexes.designs import DESIGNS
+from xmc.indexes.identifiers import LabelIds
+from xmc.indexes.placement import devices_of
+from xmc.indexes.versions import IndexVersion
+from xmc.storage.arrow import read_embeddings, write_embeddings
+from xmc.storage.directories import MANIFEST, atomic_directory, read_manifest
+
+__all__ = ["StoredIndex", "read_index", "read_rows", "write_index"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StoredIndex:
+    """An index as it is saved: rows, and the id of each, int64 or strings [rows], removed ones too."""
+
+    held: IndexVersion
+    ids: LabelIds
+
+
+def write_index(directory: Path, stored: StoredIndex, source: str) -> None:
+    """Write an index as a stored directory: whole or not at all.
+
+    source: a fingerprint of what the embeddings were made from, which `read_index` can demand.
+    """
+    held, ids = stored.held, stored.ids
+    with atomic_directory(
+        directory,
+        "index",
+        index=held.design.kind,
+        dimension=held.dimension,
+        labels=len(held),
+        source=source,
+        rescore=held.rescore,
+        covered=0 if held.engine is None else held.engine.covered,
+        measured=held.measured,
+        **held.design.settings(),
+    ) as path:
+        write_embeddings((block for _, block in held.blocks), held.dimension, path / "embeddings.arrow")
+        alive = np.ones(len(ids), bool) if held.alive is None else held.alive
+        kind = pa.string() if ids.dtype == object else pa.int64()
+        table = pa.table({"id": pa.array(ids, kind), "alive": pa.array(alive)})
+        with pa.OSFile(str(path / "ids.arrow"), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+        if held.engine is not None:
+            held.design.save(held.engine, path)
+
+
+def read_index(directory: Path, source: str | None = None, devices: Devices | None = None) -> StoredIndex:
+    """Read an index; its embeddings stay on disk, memory-mapped, until they are needed.
+
+    source: the fingerprint that the index must have been saved with. devices: where to run it; None for what "auto" gives.
+
+    Raises StoreError, which names a file that is missing, truncated or changed, an unknown kind, or both fingerprints.
+    """
+    settings = read_manifest(directory, "index")["properties"]
+    kind = settings.get("index")
+    if kind not in DESIGNS:
+        raise StoreError(
+            f"{directory} holds an index of the unknown kind {kind!r}; import what registers this design before it is read."
+        )
+    if source is not None and settings.get("source") != source:
+        raise StoreError(
+            f"{directory} indexes other embeddings: it was built from {settings.get('source') or 'unnamed ones'} "
+            f"({settings.get('labels')} labels of dimension {settings.get('dimension')}), and {source} is asked "
+            f"for. Index the labels again."
+        )
+    try:
+        design: Design = DESIGNS[kind].from_settings(settings)
+        measured, rescore, covered = dict(settings["measured"]), int(settings["rescore"]), int(settings["covered"])
+    except (KeyError, TypeError, ValueError, ConfigError) as error:
+        raise StoreError(f"{directory / MANIFEST} does not describe an index: {error!r}.") from error
+    embeddings, ids, alive = read_rows(directory, design.dimension)
+    if devices is None:
+        devices = devices_of("auto", len(ids) * 4 * design.dimension)
+    if settings.get("devices"):  # an older manifest, which says where the index ran
+        logger.info(
+            "%s was saved where it ran on %s; it runs on %s now",
+            directory,
+            ", ".join(settings["devices"]),
+            ", ".join(devices) or "the processor",
+        )
+    engine = design.load(directory, embeddings, covered, devices) if len(ids) else None
+    held = IndexVersion(design, embeddings, None if alive.all() else alive, engine, rescore, devices, measured)
+    return StoredIndex(held, ids)
+
+
+def read_rows(directory: Path, dimension: int) -> tuple[EmbeddingBlocks, LabelIds, Mask]:
+    """Embeddings float32 [n, D] of the rows of a saved index, their ids, and which of them were not removed since.
+
+    Raises StoreError, which names a file that cannot be read, and where they are not embeddings [n, dimension] of n labels.
+    """
+    embeddings = EmbeddingBlocks(read_embeddings(directory / "embeddings.arrow"))
+    try:
+        table = pa.ipc.open_file(pa.memory_map(str(directory / "ids.arrow"))).read_all()
+        column, alive = table["id"], table["alive"].to_numpy()
+    except (OSError, KeyError, pa.ArrowException) as error:
+        raise StoreError(f"{directory / 'ids.arrow'} cannot be read: {error}") from error
+    ids = column.to_numpy(zero_copy_only=False)
+    ids = ids.astype(object if pa.types.is_string(column.type) else np.int64)
+    if len(embeddings) != len(ids) or embeddings.dimension != dimension:
+        raise StoreError(
+            f"{directory} has {len(ids)} ids, but {len(embeddings)} embeddings of dimension {embeddings.dimension} "
+            f"where the dimension is {dimension}."
+        )
+    return embeddings, ids, alive

@@ -1,0 +1,70 @@
+"""Designs that tuning measures."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+__all__ = ["TriedDesign", "candidates"]
+
+APPROXIMATE_FROM = 1_000
+"""Fewer labels are scored in the time that looking them up would take."""
+LABELS_PER_CELL = 64
+"""Cells of an inverted file with fewer labels cost more to find than to read."""
+LARGEST_CELLS = 65_536
+
+
+@dataclass(frozen=True)
+class TriedDesign:
+    """A design that tuning may choose.
+
+    walk: the search parameter that trades speed for recall, "" where there is none; values: its values, in rising order.
+    depths: values of k_factor_rf where the design has a Refine stage, else of rescore.
+    rescore: of a design with a Refine stage: what is ranked by its 8 bits is ranked again by full embeddings, which costs
+        little and raises recall much.
+    """
+
+    design: str
+    walk: str = ""
+    values: tuple[int, ...] = ()
+    depths: tuple[int, ...] = (0,)
+    rescore: int = 0
+
+    @property
+    def refines(self) -> bool:
+        """Whether depths are those of a Refine stage."""
+        return "Refine(" in self.design
+
+
+def candidates(labels: int, dimension: int) -> list[TriedDesign]:
+    """Designs worth measuring for this number of labels, the most promising first; none for a few hundred."""
+    if labels < APPROXIMATE_FROM:
+        return []
+    cells = _power_of_two(min(8 * math.sqrt(labels), labels / LABELS_PER_CELL, LARGEST_CELLS))
+    few_cells = _power_of_two(min(4 * math.sqrt(labels), cells / 2))
+    graph = tuple(round(16 * 2 ** (step / 4)) for step in range(29))
+    tried = []
+    for count in dict.fromkeys((cells, few_cells)):
+        probes = _steps(count)
+        if dimension % 2 == 0:
+            coarse = f"IVF{count},PQ{dimension // 2}x4fs"
+            tried.append(TriedDesign(f"{coarse},Refine(SQ8)", "nprobe", probes, (6, 10, 16, 32), rescore=2))
+            tried.append(TriedDesign(coarse, "nprobe", probes, (10, 16, 32)))
+    tried += [
+        TriedDesign("HNSW32,SQ8", "efSearch", graph, (0, 2)),
+        TriedDesign("HNSW32", "efSearch", graph),
+        TriedDesign(f"IVF{few_cells},Flat", "nprobe", _steps(few_cells)),
+        TriedDesign("int8", depths=(0, 2)),
+        TriedDesign("float16"),
+        TriedDesign("binary", depths=(10, 40)),
+    ]
+    return tried
+
+
+def _power_of_two(value: float) -> int:
+    return 1 << max(2, round(math.log2(max(value, 1))))
+
+
+def _steps(most: int) -> tuple[int, ...]:
+    """1 ... most, each step up by an eighth of a doubling: few are measured, since recall grows with them."""
+    return tuple(sorted({min(most, round(2 ** (step / 8))) for step in range(8 * most.bit_length())}))

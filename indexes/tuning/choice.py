@@ -1,0 +1,206 @@
+"""Choosing an index design by measurement: candidates are built, their search parameters walked, the best one kept."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from rich.filesize import decimal
+
+from xmc.arrays import Embeddings
+from xmc.errors import ConfigError, InputError
+from xmc.indexes.blocks import EmbeddingBlocks
+from xmc.indexes.checks import require_matrix
+from xmc.indexes.designs import bytes_per_label, is_exact
+from xmc.indexes.engines.exact import ExactDesign
+from xmc.indexes.engines.faiss import FaissDesign, FaissEngine
+from xmc.indexes.engines.faiss_parts import set_parameters
+from xmc.indexes.identifiers import LabelIds
+from xmc.indexes.label_index import LabelIndex
+from xmc.indexes.library import faiss
+from xmc.indexes.tuning.candidates import TriedDesign, candidates
+from xmc.indexes.tuning.goal import Goal, OperatingPoint, pareto
+from xmc.indexes.tuning.journal import TuningJournal
+from xmc.indexes.tuning.progress import tuning_progress
+from xmc.indexes.tuning.trial import Trial
+from xmc.indexes.versions import IndexVersion
+
+__all__ = ["Tuned", "TunedVersion", "automatic_version", "tune", "tune_version"]
+
+logger = logging.getLogger("xmc.indexes.tuning")
+
+
+@dataclass(frozen=True)
+class TunedVersion:
+    """The rows with the design chosen, its point, and all points measured."""
+
+    version: IndexVersion
+    chosen: OperatingPoint
+    points: list[OperatingPoint]
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The index chosen, its point, and all points measured."""
+
+    index: LabelIndex
+    chosen: OperatingPoint
+    points: list[OperatingPoint]
+
+
+def tune(
+    embeddings: Embeddings,
+    ids: Sequence[int | str] | LabelIds,
+    queries: Embeddings,
+    goal: Goal | None = None,
+    journal: Path | None = None,
+    report: Callable[[str], None] = lambda stage: None,
+) -> Tuned:
+    """Build the best index over label embeddings [L, D] for a goal, as measured on `queries` [n, D], float32.
+
+    The queries should be held out from training and like those to come; 1,000 or more make the recall certain to half a
+    percent. Exact search is always among the candidates. Designs are measured in turn until the budget is used up.
+
+    journal: a file in which each design measured is noted; tuning that was stopped goes on after those.
+    report: called with what is being done.
+
+    Raises InputError for shapes that do not fit, and ConfigError where no design meets the goal; it names the best ones.
+    """
+    if np.ndim(embeddings) != 2:
+        raise InputError(f"The label embeddings must have the shape (L, D), but have {np.shape(embeddings)}.")
+    embeddings = np.ascontiguousarray(embeddings, np.float32)
+    index = LabelIndex(ExactDesign(embeddings.shape[1]))
+    index.build(embeddings, ids)
+    tuned = tune_version(index.snapshot().held, queries, goal, journal, report)
+    return Tuned(LabelIndex.from_version(tuned.version, index.ids), tuned.chosen, tuned.points)
+
+
+def tune_version(
+    version: IndexVersion,
+    queries: Embeddings,
+    goal: Goal | None = None,
+    journal: Path | None = None,
+    report: Callable[[str], None] = lambda stage: None,
+) -> TunedVersion:
+    """As `tune`, of rows that are there; none of them may be removed."""
+    goal = Goal() if goal is None else goal
+    queries = require_matrix(queries, version.dimension, "queries")
+    if not len(queries) or not len(version):
+        raise InputError(f"Tuning needs labels and queries, but there are {len(version)} and {len(queries)}.")
+    start = time.monotonic()
+    report("exact search")
+    trial = Trial(version.with_design(ExactDesign(version.dimension)), queries, goal)
+    notes = TuningJournal(journal, trial.fingerprint)
+    points = [trial.exact_point()]
+    best: tuple[OperatingPoint, FaissEngine | None] | None = None
+    if points[0].meets(goal, len(version)):
+        best = points[0], None
+    built: tuple[str, FaissEngine, float] | None = None
+    for candidate in candidates(len(version), version.dimension) if faiss is not None else []:
+        measured, engine = notes.get(candidate.design), None
+        if measured is None:
+            reason = _reason_to_skip(candidate, trial, goal.budget - (time.monotonic() - start))
+            if reason:
+                logger.info("%s is left out: %s", candidate.design, reason)
+                continue
+            report(candidate.design)
+            try:
+                engine, seconds = _build(candidate, trial.held.blocks, built)
+            except InputError as error:
+                logger.info("%s is left out: %s", candidate.design, error)
+                continue
+            built = candidate.design, engine, seconds
+            measured = trial.walk(candidate, engine, seconds)
+            notes.put(candidate.design, measured)
+        points += measured
+        for point in measured:
+            if point.meets(goal, len(version)) and (best is None or point.worth(goal) > best[0].worth(goal)):
+                best = point, engine
+    if best is None:
+        raise ConfigError(_refusal(points, goal, len(version), time.monotonic() - start))
+    chosen, engine = best
+    logger.info("chosen: %s %s, rescore %d", chosen.design, chosen.parameters, chosen.rescore)
+    tuned = _version_of(trial.held, chosen, engine, report)
+    noted = {**asdict(chosen), "goal": asdict(goal), "pareto": [asdict(point) for point in pareto(points)]}
+    return TunedVersion(replace(tuned, measured=noted), chosen, points)
+
+
+def automatic_version(version: IndexVersion, queries: Embeddings, goal: Goal | None = None) -> IndexVersion:
+    """The default: exact search below 50,000 labels, and without FAISS or queries to tune with; tuned for a goal above.
+
+    Arguments and errors are those of `tune_version`.
+    """
+    if is_exact("auto", len(version)) or faiss is None or not len(queries):
+        return version.with_design(ExactDesign(version.dimension))
+    goal = Goal() if goal is None else goal
+    with tuning_progress(goal.budget) as report:
+        return tune_version(version, queries, goal, report=report).version
+
+
+def _reason_to_skip(candidate: TriedDesign, trial: Trial, left: float) -> str:
+    """Why a candidate cannot be measured in the memory or the seconds left; "" where it can."""
+    labels, dimension = len(trial.held), trial.held.blocks.dimension
+    memory = bytes_per_label(candidate.design, dimension, labels) * labels
+    if trial.goal.max_memory is not None and memory > trial.goal.max_memory:
+        return f"it would take {decimal(round(memory))}"
+    seconds = _build_work(candidate.design, labels, dimension) / trial.rate
+    return f"it would take about {seconds:.0f} s, and {max(left, 0):.0f} s are left" if seconds > left else ""
+
+
+def _build_work(design: str, labels: int, dimension: int) -> float:
+    """Multiplications and additions of building a design, roughly: half as much again as its largest parts take."""
+    if design.startswith("IVF"):
+        cells = int(design[3:].partition(",")[0])
+        return 3.0 * dimension * cells * (10 * min(labels, 64 * cells, 262_144) + labels)
+    if design.startswith("HNSW"):  # a few thousand distances a label, at a hundredth of the rate of a product
+        return 2.0 * dimension * labels * 100 * 100 * math.log2(max(labels, 2))
+    return 4.0 * dimension * labels
+
+
+def _build(
+    candidate: TriedDesign, embeddings: EmbeddingBlocks, before: tuple[str, FaissEngine, float] | None
+) -> tuple[FaissEngine, float]:
+    """The engine, and the seconds it took; a design without the Refine stage is taken out of the one built with it before."""
+    if before is not None and before[0].startswith(f"{candidate.design},Refine("):
+        _, refined, seconds = before
+        base = faiss.clone_index(faiss.downcast_index(refined.index.base_index))
+        return FaissEngine(base, refined.learned_from), seconds
+    start = time.perf_counter()
+    engine = FaissDesign(embeddings.dimension, candidate.design).build(embeddings, ())
+    return engine, time.perf_counter() - start
+
+
+def _version_of(
+    exact: IndexVersion, chosen: OperatingPoint, engine: FaissEngine | None, report: Callable[[str], None]
+) -> IndexVersion:
+    """The chosen design over the rows of the exact one; built again where a stopped run had measured it."""
+    if chosen.design == ExactDesign.kind:
+        return exact
+    design = FaissDesign(exact.dimension, chosen.design, chosen.parameters)
+    if engine is None:
+        report(f"{chosen.design}, again")
+    else:
+        set_parameters(engine.index, design.factory, design.parameters)
+    return exact.with_design(design, chosen.rescore, engine)
+
+
+def _refusal(points: Sequence[OperatingPoint], goal: Goal, labels: int, seconds: float) -> str:
+    memory = "" if goal.max_memory is None else f" in {decimal(goal.max_memory)}"
+    fitting = [p for p in points if goal.max_memory is None or p.bytes_per_label * labels <= goal.max_memory]
+    if not fitting:
+        least = min(points, key=lambda point: point.bytes_per_label)
+        return (
+            f"No design holds {labels:,} labels{memory}: the smallest measured, {least.design}, takes "
+            f"{decimal(round(least.bytes_per_label * labels))}. Allow more memory."
+        )
+    best = max(fitting, key=lambda point: point.recall)
+    return (
+        f"No design reaches a recall of {goal.recall} at {goal.k}{memory} within {seconds:.0f} s of a budget of "
+        f"{goal.budget:.0f} s; the best, {best.design}, reaches {best.recall:.4f} ± {best.error:.4f}. Ask for less "
+        f"recall, allow more memory or time, or use the design exact."
+    )
