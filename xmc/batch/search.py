@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
 from xmc.calibration.calibration import Calibration
 from xmc.encoders.dual import DualEncoder
 from xmc.indexes.factory import build_index
