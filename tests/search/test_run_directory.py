@@ -50,7 +50,7 @@ def test_parts_of_a_run_are_those_of_the_whole(run: Path) -> None:
     np.testing.assert_array_equal(model.eval().embed_queries(texts), whole.model.eval().embed_queries(texts))
     assert labels.table.equals(whole.labels.table)
     embeddings, ids, alive = directory.read_label_embeddings()
-    np.testing.assert_array_equal(embeddings.whole(), xmc.Retriever.load(run).embeddings)
+    np.testing.assert_array_equal(embeddings.joined(), xmc.Retriever.load(run).embeddings)
     assert ids.tolist() == labels.ids.tolist()
     assert alive.all()
     assert directory.read_calibration() is None
