@@ -21,8 +21,9 @@ __all__ = ["RowSource", "TabularColumns"]
 class TabularColumns:
     """Names of columns, for layouts that have named columns.
 
-    uid: without this column a query's uid is its row number. labels, relevance, rejected: a list, or a string that `separator` cuts;
-    `rejected` has the labels that were judged not relevant, as `labels` has the relevant ones, and may be missing, as `relevance` may.
+    uid: without this column a query's uid is its row number. labels, relevance, rejected: a list, or a string that
+    `separator` cuts; `rejected` has the labels that were judged not relevant, as `labels` has the relevant ones, and may be
+    missing, as `relevance` may.
     """
 
     uid: str = "uid"
@@ -63,7 +64,10 @@ class RowSource(ABC):
 
     @abstractmethod
     def queries(self, split: str, labels: int) -> Iterator[Row | Defect]:
-        """The queries of a split, after `labels` has been read; `labels` is the number of labels, for headers to be checked against."""
+        """The queries of a split, after `labels` has been read.
+
+        labels: the number of labels, for headers to be checked against.
+        """
 
     def label_columns(self) -> pa.Table | None:
         """Columns of the label table besides uid and text, by row; None in layouts that have none."""
