@@ -31,9 +31,10 @@ from xmc.config import TrainConfig
 from xmc.data.dataset import Dataset
 from xmc.encoders.dual import build_encoder
 from xmc.training.data import prepare
-from xmc.training.distributed import World
-from xmc.training.negatives import AllLabels
+from xmc.training.negatives import JoinedNegatives
+from xmc.training.negatives.all_labels import AllLabels
 from xmc.training.optimizers import Optimizers
+from xmc.training.parts import TrainingRun
 from xmc.training.step import Step
 
 seed, size = int(sys.argv[1]), int(sys.argv[2])
@@ -53,11 +54,10 @@ def steps(data, settings, count):
     model = build_encoder(config, len(data.labels), torch.Generator().manual_seed(seed)).train()
     prepared = prepare(data, config, model)
     optimizers = Optimizers(model, config)
-    negatives = AllLabels(len(data.labels), weighted=False)
-    step = Step(config, model, prepared, negatives, None, torch.device("cpu"), World())
+    step = Step(TrainingRun(config, model, prepared), JoinedNegatives([AllLabels()], len(data.labels)))
     for number in range(count):
         batch = prepared.known.batch(number, np.arange(len(prepared.training)))
-        step.run(batch, step.dropped_queries(batch))
+        step(batch, step.dropped_queries(batch))
         optimizers.step(0.5)
     return config, model, optimizers
 """

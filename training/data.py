@@ -14,13 +14,12 @@ from xmc.data.dataset import Dataset
 from xmc.data.held_out import uses_of_queries
 from xmc.data.images.ragged import RaggedImages
 from xmc.data.splits import Split
-from xmc.data.targets import pairs_of_rows
 from xmc.data.token_cache import cached_tokens
 from xmc.data.tokens import RaggedTokens
 from xmc.encoders.base import Encoder, Side
 from xmc.encoders.dual import DualEncoder
 from xmc.errors import DataError
-from xmc.training.negatives import Known
+from xmc.training.supervision.known import KnownPairs
 from xmc.training.supervision.teacher import taught_labels
 
 __all__ = ["TrainingData", "prepare"]
@@ -38,7 +37,7 @@ class TrainingData:
     validation: Split | None
     query_features: RaggedTokens
     label_features: RaggedTokens
-    known: Known
+    known: KnownPairs
 
 
 def prepare(dataset: Dataset, config: TrainConfig, model: DualEncoder) -> TrainingData:
@@ -49,10 +48,9 @@ def prepare(dataset: Dataset, config: TrainConfig, model: DualEncoder) -> Traini
         )
     every, validation = dataset.split("train"), None
     uses = uses_of_queries(len(every), config.validation, config.calibration, config.seed)
-    training, filtered = every, dataset.filter("train")
+    training, targets = every, dataset.targets("train")
     if len(uses.training) < len(every):
-        training = every.take(uses.training)
-        filtered = pairs_of_rows(filtered, uses.training)
+        training, targets = every.take(uses.training), targets.take(uses.training)
     if len(uses.validation):
         validation = every.take(uses.validation)
     if not len(training) or not len(dataset.labels):
@@ -69,7 +67,7 @@ def prepare(dataset: Dataset, config: TrainConfig, model: DualEncoder) -> Traini
     query_features = features(model.query_encoder, training.texts, training.images, "query")
     label_features = features(model.label_encoder, labels.texts, labels.images, "label")
     taught = taught_labels(config.distillation, training, labels) if config.distillation.teacher else None
-    known = Known(training.positives, filtered, config, taught)
+    known = KnownPairs(targets, config, taught)
     return TrainingData(dataset, training, validation, query_features, label_features, known)
 
 

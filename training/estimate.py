@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,18 +14,19 @@ from xmc.config import TrainConfig
 from xmc.data.dataset import Dataset
 from xmc.data.held_out import uses_of_queries
 from xmc.encoders.dual import DualEncoder, build_encoder
-from xmc.training.batches import Batches
+from xmc.training.assembly import part_kinds
+from xmc.training.negatives import negative_kinds
+from xmc.training.parts import Sizes
 
 __all__ = ["Estimate", "estimate", "flops_per_token"]
 
 MEASURED_TEXTS = 2048
 """Texts that are tokenised to know how long texts are."""
-MOMENT_BYTES = {"float32": 8.0, "bfloat16": 4.0, "int8": 2.0}
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """memory: bytes of each process by part. work: numbers by name, with their units."""
+    """memory: bytes of each process, by what takes them. work: numbers by name, with their units."""
 
     memory: dict[str, float]
     work: dict[str, tuple[float, str]]
@@ -58,49 +60,30 @@ def estimate(dataset: Dataset, config: TrainConfig, processes: int = 1) -> Estim
     model = build_encoder(config, 0, torch.Generator().manual_seed(config.seed))
     model.prepare_for_training(config)
     uses = uses_of_queries(len(training), config.validation, config.calibration, config.seed)
-    batches = Batches(config, max(1, len(uses.training)))
+    steps_per_epoch = max(1, len(uses.training) // config.batch_size)
     mean = training.positives.nnz / max(len(training), 1)
     if config.positives_per_query is not None:
         mean = min(mean, config.positives_per_query)
-    queries = float(batches.sizes.max()) / processes
+    queries = float(math.ceil(max(1, len(uses.training)) / steps_per_epoch)) / processes
     scored, encoded = _labels_of_a_step(config, labels, queries * processes, mean)
     scored, encoded = scored / processes, encoded / processes
     query_tokens = queries * _mean_tokens(model, training.texts[:MEASURED_TEXTS].to_pylist(), True)
     label_tokens = encoded * _mean_tokens(model, dataset.labels.texts[:MEASURED_TEXTS].to_pylist(), False)
-    kept = 1 - config.token_dropout, 1 - config.label_token_dropout
-    tokens = query_tokens * kept[0] + label_tokens * kept[1]
+    tokens = query_tokens * (1 - config.token_dropout) + label_tokens * (1 - config.label_token_dropout)
 
-    parameters = float(sum(p.numel() * p.element_size() for p in model.parameters()))
-    trained = float(sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad))
-    if config.transformer.shard:
-        parameters, trained = parameters / processes, trained / processes
-    row = 4.0 * model.dimension
-    own = labels / processes
-    memory = {"encoder parameters": parameters, "encoder moments": 2 * trained}
-    gradients = float(sum(encoder.gradient_bytes() for encoder in model.encoders))
-    if gradients:
-        memory["encoder gradients"] = gradients / processes if config.transformer.shard else gradients
-    if config.label_vectors == "residual":
-        vectors = own * row
-        where = " (host)" if config.label_vector_memory == "host" else ""
-        memory["label vectors" + where] = vectors
-        memory["label vectors' moments" + where] = vectors * MOMENT_BYTES[config.label_vector_moments] / 4
-    if config.label_vectors == "prototypes":
-        memory["free vectors, moments and gradient"] = 4 * row * min(config.prototypes.clusters, labels)
-        memory["query centroids (host)"] = own * row
-    if config.negatives == "bank":
-        memory["label bank"] = own * row
-    if "clusters" in config.negatives or config.label_vectors == "prototypes":
-        memory["query bank"] = len(training) * row
+    sizes = Sizes(config, model, labels, len(uses.training), processes)
+    memory: dict[str, float] = {}
+    for kind in part_kinds(config):
+        memory |= kind.memory(sizes)
     # Of labels: text embeddings, sums with vectors, unit embeddings and their gradients, about four at a time.
-    memory["embeddings of a step"] = (queries * processes * 3 + encoded + scored * 4) * row
+    memory["embeddings of a step"] = (queries * processes * 3 + encoded + scored * 4) * sizes.row
     memory["scores"] = float(min(config.tile_bytes, 4 * queries * processes * scored))
     memory["activations"] = _activations(model, config, tokens, queries + encoded)
 
     flops = tokens * flops_per_token(model, config.gradient_cache)
     scores = 8.0 * queries * processes * scored * model.dimension
     rate = _rate()
-    steps = batches.count * config.epochs
+    steps = steps_per_epoch * config.epochs
     seconds = (flops + scores) / rate
     work = {
         "steps": (float(steps), ""),
@@ -117,17 +100,15 @@ def estimate(dataset: Dataset, config: TrainConfig, processes: int = 1) -> Estim
 
 
 def _labels_of_a_step(config: TrainConfig, labels: int, queries: float, mean: float) -> tuple[float, float]:
-    """Labels that are scored, and of them those that are encoded."""
+    """Number of labels that are scored, and of those among them that are encoded."""
     positives = min(float(labels), queries * mean)
-    if config.negatives == "all":
-        return labels, labels
-    if config.negatives == "bank":
-        fresh = positives * config.bank.positives + queries * config.bank.hard + config.bank.refresh
-        return labels, min(labels, fresh)
-    names = config.negatives.split("+")
-    more = float(config.sampled_negatives) if "sampled" in names else 0.0
-    more += queries * config.shortlist.size if "shortlist" in names else 0
-    return min(labels, positives + more), min(labels, positives + more)
+    scored = encoded = 0.0
+    for kind in negative_kinds(config):
+        more_scored, more_encoded = kind.count(config, labels, queries, positives)
+        scored, encoded = scored + more_scored, encoded + more_encoded
+        if kind.scores_all:
+            return scored, encoded
+    return min(labels, positives + scored), min(labels, positives + encoded)
 
 
 def _mean_tokens(model: DualEncoder, texts: list[str], queries: bool) -> float:

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import torch
 from scipy.sparse import csr_matrix
 from torch import Tensor
+from typing_extensions import Self
 
 from xmc.config import TrainConfig
 from xmc.encoders.prototypes import LabelPrototypes
 from xmc.kernels.clustering import balanced_clusters
+from xmc.training.batch import Batch, StepReport
 from xmc.training.checkpoints import Checkpoint
+from xmc.training.embedding import embed_queries, encode_labels
+from xmc.training.parts import PartState, Sizes, TrainingPart, TrainingRun
+from xmc.training.query_bank import QueryBank, query_embeddings
 from xmc.training.randomness import Purpose, seed_for, torch_random
+from xmc.training.targets import StepTargets
 
 __all__ = ["Centroids", "add_prototypes", "query_centroids"]
 
 
 def add_prototypes(dimension: int, labels: int, config: TrainConfig) -> LabelPrototypes:
-    """The untrained network for so many labels: no more free vectors than labels."""
+    """The untrained network for a number of labels: no more free vectors than labels."""
     options = config.prototypes
     with torch.random.fork_rng():
         torch.manual_seed(seed_for(config.seed, 0, Purpose.PROTOTYPES))
@@ -27,7 +37,7 @@ def add_prototypes(dimension: int, labels: int, config: TrainConfig) -> LabelPro
         )
 
 
-class Centroids:
+class Centroids(TrainingPart):
     """Clusters and query centroids of this process's labels (PRIME, Dahiya et al., NAACL 2025).
 
     centroids "stale": the mean of the embeddings that a label's queries had when they were last in a batch, made anew before
@@ -35,15 +45,41 @@ class Centroids:
     model that is evaluated or saved has them, as the mean of all queries' embeddings by the model as it then is.
     """
 
+    name = "query centroids"
+    needs_queries = True
+
     def __init__(self, prototypes: LabelPrototypes, positives: csr_matrix, labels: slice, config: TrainConfig) -> None:
-        """positives: CSR [N, L] of the training queries. labels: which of them are this process's."""
+        """positives: CSR [N, L] of the training queries. labels: those of them that are this process's."""
         self.prototypes, self.labels, self.config = prototypes, labels, config
         transposed = csr_matrix(positives.T)[labels]
         self.queries = csr_matrix(
             (np.ones(transposed.nnz, np.float32), transposed.indices, transposed.indptr), transposed.shape
         )
 
-    def begin(self, texts: Tensor, embeddings: npt.NDArray[np.float32]) -> None:
+    @classmethod
+    def from_run(cls, run: TrainingRun) -> Self:
+        """Those of the run's prototypes, by positives that are not excluded."""
+        assert run.model.prototypes is not None
+        return cls(run.model.prototypes, run.data.known.targets.truth, run.labels, run.config)
+
+    @classmethod
+    def memory(cls, sizes: Sizes) -> dict[str, float]:
+        """The free vectors, and a centroid of each label."""
+        return {
+            "free vectors, moments and gradient": 4 * sizes.row * min(sizes.config.prototypes.clusters, sizes.labels),
+            "query centroids (host)": sizes.own_labels * sizes.row,
+        }
+
+    def begin(self, run: TrainingRun) -> None:
+        """Cluster the texts of all labels, embed all queries, and take their centroids."""
+        texts = torch.cat(run.world.parts(encode_labels(run.model, run.data.label_features, run.world)))
+        embeddings = embed_queries(run.model, run.data.query_features)
+        bank = run.find(QueryBank)
+        if bank is not None:
+            bank.fill(torch.from_numpy(embeddings))
+        self.cluster(texts, embeddings)
+
+    def cluster(self, texts: Tensor, embeddings: npt.NDArray[np.float32]) -> None:
         """Cluster all labels by their unit text embeddings [L, D], and take the centroids of the queries' [N, D]."""
         options, seed = self.config.prototypes, self.config.seed
         count = len(self.prototypes.free_vectors)
@@ -54,28 +90,53 @@ class Centroids:
         self.prototypes.clusters = chosen[self.labels]
         self.renew(embeddings)
 
+    def before_step(self, run: TrainingRun, batch: Batch) -> None:
+        """Make stale centroids anew before each epoch but the first."""
+        begins = batch.step > 0 and batch.step % run.steps_per_epoch == 0
+        if begins and self.config.prototypes.centroids == "stale":
+            self.renew(query_embeddings(run))
+
+    def after_step(self, run: TrainingRun, batch: Batch, report: StepReport) -> Mapping[str, Any]:
+        """Move moving averages towards the batch's queries."""
+        if report.queries is not None:
+            self.move(batch.targets, report.queries)
+        return {}
+
     def renew(self, embeddings: npt.NDArray[np.float32]) -> None:
-        """The centroids of the queries' embeddings [N, D]."""
+        """Take the centroids of the queries' embeddings [N, D]."""
         self.prototypes.centroids, self.prototypes.has_queries = query_centroids(self.queries, embeddings)
 
-    def move(self, positives: csr_matrix, embeddings: Tensor) -> None:
-        """Towards a batch's queries [B, D], where it is moving averages that are wanted. positives: CSR [B, L]."""
+    def move(self, targets: StepTargets, embeddings: Tensor) -> None:
+        """Move centroids towards a batch's queries [B, D], by their positives, where moving averages are configured."""
         if self.config.prototypes.centroids != "moving_average":
             return
-        transposed = csr_matrix(positives.T)[self.labels]
-        transposed.data = np.ones_like(transposed.data, np.float32)
+        pairs = targets.kept(targets.pull > 0).within(self.labels).transposed()
+        ones = np.ones(len(pairs.labels), np.float32)
+        transposed = csr_matrix((ones, pairs.labels.numpy(), pairs.indptr.numpy()), (len(pairs), len(targets)))
         rows = np.flatnonzero(np.diff(transposed.indptr))
         means, _ = query_centroids(transposed[rows], embeddings.float().cpu().numpy())
         self.prototypes.centroids[rows] = self.prototypes.centroids[rows].lerp(
             means, 1 - self.config.prototypes.momentum
         )
 
-    def state(self) -> dict[str, Tensor]:
-        """What a checkpoint holds of this process's labels."""
-        prototypes = self.prototypes
-        return {"prototypes.clusters": prototypes.clusters, "prototypes.centroids": prototypes.centroids}
+    @contextlib.contextmanager
+    def as_saved(self, run: TrainingRun) -> Iterator[None]:
+        """While it lasts, prototypes have the centroids of all queries by the model as it is, not those of training."""
+        before = self.prototypes.centroids
+        self.renew(embed_queries(run.model, run.data.query_features))
+        try:
+            yield
+        finally:
+            self.prototypes.centroids = before
 
-    def load_state(self, checkpoint: Checkpoint) -> None:
+    def state(self) -> PartState:
+        """Clusters and centroids of this process's labels."""
+        prototypes = self.prototypes
+        return PartState(
+            rows={"prototypes.clusters": prototypes.clusters, "prototypes.centroids": prototypes.centroids}
+        )
+
+    def load_state(self, run: TrainingRun, checkpoint: Checkpoint) -> None:
         """Take up what `state` gave."""
         self.prototypes.clusters = checkpoint.tensor("prototypes.clusters", self.labels)
         self.prototypes.centroids = checkpoint.tensor("prototypes.centroids", self.labels)
@@ -83,9 +144,9 @@ class Centroids:
 
 
 def query_centroids(queries: csr_matrix, embeddings: npt.NDArray[np.float32]) -> tuple[Tensor, Tensor]:
-    """Of L labels, the mean embedding [L, D] of each one's queries, zero where it has none, and whether it has any, bool [L].
+    """The mean embedding [L, D] of each label's queries, zero where it has none, and whether it has any, bool [L].
 
-    queries: CSR [L, N] of ones, which queries each label has. embeddings: float32 [N, D] of the queries.
+    queries: CSR [L, N] of ones, the queries of each label. embeddings: float32 [N, D] of the queries.
     """
     counts = np.diff(queries.indptr)
     sums = np.asarray(queries @ embeddings, np.float32)

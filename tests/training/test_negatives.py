@@ -11,19 +11,29 @@ from scipy.sparse import csr_matrix
 from worlds import colours, tiny_config
 
 from xmc.config import TrainConfig
+from xmc.data.targets import Targets
 from xmc.encoders.dual import DualEncoder, build_encoder
 from xmc.errors import ConfigError
 from xmc.kernels.losses import decoupled_softmax
 from xmc.metrics.propensity import propensities
-from xmc.training.bank import LabelBank
-from xmc.training.batches import Batches
+from xmc.training.assembly import part_kinds
+from xmc.training.batches import batches_of_epoch
 from xmc.training.clock import Clock
 from xmc.training.data import TrainingData, prepare
 from xmc.training.distributed import World
-from xmc.training.embedding import embed_labels, embed_queries, encode_labels
-from xmc.training.negatives import AllLabels, BankedLabels, Candidates, Known, LabelSubset, Sampled
-from xmc.training.shortlist import Shortlist, mine
+from xmc.training.embedding import embed_labels, embed_queries
+from xmc.training.negatives import JoinedNegatives, NegativeSource, StepLabels
+from xmc.training.negatives.all_labels import AllLabels
+from xmc.training.negatives.bank import BankedLabels
+from xmc.training.negatives.clusters import Clusters
+from xmc.training.negatives.in_batch import InBatch
+from xmc.training.negatives.label_bank import LabelBank
+from xmc.training.negatives.sampled import Sampled
+from xmc.training.negatives.shortlist import Shortlist, mine
+from xmc.training.parts import TrainingRun
 from xmc.training.step import Step
+from xmc.training.supervision.known import KnownPairs
+from xmc.training.targets import StepTargets
 
 
 def matrix(lists: list[list[int]], labels: int) -> csr_matrix:
@@ -35,20 +45,53 @@ POSITIVES = matrix([[0, 3], [1], [2, 4, 5], []], 8)
 FILTERED = np.array([[0, 7], [3, 1]])
 
 
-def pairs(candidates: Candidates) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+NOTHING = torch.zeros(0, 0)
+"""Embeddings of queries, for sources that do not look at them."""
+
+
+def known_pairs(
+    config: TrainConfig,
+    filtered: np.ndarray | None = None,
+    taught: csr_matrix | None = None,
+    positives: csr_matrix = POSITIVES,
+) -> KnownPairs:
+    return KnownPairs(Targets.from_pairs(positives, excluded=filtered), config, taught)
+
+
+def everything(labels: int = 8) -> JoinedNegatives:
+    return JoinedNegatives([AllLabels()], labels)
+
+
+def in_batch(*sources: NegativeSource) -> JoinedNegatives:
+    return JoinedNegatives([InBatch(), *sources], 8)
+
+
+def banked(config: TrainConfig, labels: int = 8) -> BankedLabels:
+    model = build_encoder(config, 0, torch.Generator().manual_seed(0))
+    source = BankedLabels(model, labels, config.bank, config.seed, World(), torch.device("cpu"))
+    source.bank.fill(torch.nn.functional.normalize(torch.randn(labels, model.dimension)))
+    return source
+
+
+def pairs(step: StepLabels) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
     """(query, label row) of positives and of what is left out."""
-    found = []
-    for one in (candidates.positives, candidates.exclude):
-        if one is None:
-            found.append([])
-        else:
-            found.append(list(zip(one.rows.tolist(), candidates.rows[one.indices.long()].tolist(), strict=True)))
-    return found[0], found[1]
+    chosen = []
+    for entries in (step.targets.positives, step.targets.exclude):
+        labels = [] if entries is None else step.rows[entries.indices].tolist()
+        chosen.append([] if entries is None else list(zip(entries.rows.tolist(), labels, strict=True)))
+    return chosen[0], chosen[1]
+
+
+def drawn(targets: StepTargets) -> csr_matrix:
+    """CSR [B, L] of the positives."""
+    positives = targets.positives
+    ones = np.ones(len(positives.indices))
+    return csr_matrix((ones, positives.indices.numpy(), positives.indptr.numpy()), (len(targets), targets.count))
 
 
 def test_filtered_pairs_are_neither_positives_nor_negatives() -> None:
-    known = Known(POSITIVES, FILTERED, tiny_config())
-    candidates = AllLabels(8, weighted=False).candidates(known.batch(0, np.array([3, 0])))
+    known = known_pairs(tiny_config(), FILTERED)
+    candidates = everything().labels_of(known.batch(0, np.array([3, 0])), NOTHING)
     assert pairs(candidates) == ([(1, 0), (1, 3)], [(0, 1), (1, 7)])
     assert candidates.rows.tolist() == candidates.fresh.tolist() == list(range(8))
 
@@ -58,29 +101,32 @@ def test_rare_positives_are_drawn_as_often_as_their_inverse_propensity_says() ->
     lists = [[0] + [1] * (row % 2 == 0) + [2] * (row % 40 == 0) + [3] * (row % 100 == 0) for row in range(400)]
     positives = matrix(lists, 4)
     config = tiny_config(positives_per_query=1, positives_drawn="inverse_propensity", positives_propensity=[0.6, 2.6])
-    known = Known(positives, np.zeros((0, 2), np.int64), config)
+    known = known_pairs(config, positives=positives)
     counts = np.asarray(positives.getnnz(axis=0))
     chances = 1 / propensities(counts, 400, 0.6, 2.6)
-    drawn = np.zeros(4)
+    times = np.zeros(4)
     for step in range(3000):
         batch = known.batch(step, np.array([0, 0]))  # the query 0 has all four
-        assert batch.positives.getnnz(axis=1).tolist() == [1, 1]
-        drawn[batch.positives.indices] += 0.5
-        drawn[batch.positives.indices[0]] += 0.5 * (batch.positives.indices[0] == batch.positives.indices[1])
-    np.testing.assert_allclose(drawn / drawn.sum(), chances / chances.sum(), atol=0.03)
-    two = Known(positives, np.zeros((0, 2), np.int64), replace(config, positives_per_query=2)).batch(0, np.arange(400))
-    assert two.positives.getnnz(axis=1).max() == 2
-    assert ((two.positives > 0).multiply(positives > 0) != (two.positives > 0)).nnz == 0
+        chosen = batch.targets.positives
+        assert chosen.counts.tolist() == [1, 1]
+        np.add.at(times, chosen.indices.numpy(), 1)
+    np.testing.assert_allclose(times / times.sum(), chances / chances.sum(), atol=0.03)
+    two = drawn(
+        known_pairs(replace(config, positives_per_query=2), positives=positives).batch(0, np.arange(400)).targets
+    )
+    assert two.getnnz(axis=1).max() == 2
+    assert ((two > 0).multiply(positives > 0) != (two > 0)).nnz == 0
 
 
 def test_positives_that_others_bring_are_positives_where_asked_for() -> None:
     lists = matrix([[0, 3], [3, 5], [2], [0, 2, 5]], 8)
-    known = Known(lists, FILTERED, tiny_config(positives_per_query=1, in_batch_positives=True, negatives="in-batch"))
+    config = tiny_config(positives_per_query=1, in_batch_positives=True, negatives="in-batch")
+    known = known_pairs(config, FILTERED, positives=lists)
     for step in range(20):
         batch = known.batch(step, np.arange(4))
-        candidates = LabelSubset([], weighted=False).candidates(batch)
+        candidates = in_batch().labels_of(batch, NOTHING)
         rows = candidates.rows.tolist()
-        assert rows == sorted(set(batch.positives.indices.tolist()))
+        assert rows == batch.targets.positive_labels.tolist()
         chosen, out = pairs(candidates)
         assert chosen == [(query, label) for query in range(4) for label in lists[query].indices if label in rows]
         assert out == [(query, label) for query, label in FILTERED.tolist() if label in rows]
@@ -88,70 +134,81 @@ def test_positives_that_others_bring_are_positives_where_asked_for() -> None:
 
 def test_what_a_teacher_says_is_scored_and_weighted() -> None:
     taught = csr_matrix(([0.75, 0.25, 1.0], ([0, 0, 2], [1, 6, 5])), (4, 8))
-    known = Known(POSITIVES, np.zeros((0, 2), np.int64), tiny_config(), taught)
-    for negatives in (LabelSubset([], weighted=False), AllLabels(8, False), BankedLabels(8, tiny_config())):
-        candidates = negatives.candidates(known.batch(0, np.array([2, 0])))
+    known = known_pairs(tiny_config(), taught=taught)
+    bank = JoinedNegatives([banked(tiny_config())], 8)
+    for negatives in (in_batch(), everything(), bank):
+        candidates = negatives.labels_of(known.batch(0, np.array([2, 0])), torch.zeros(2, 32))
         assert candidates.taught is not None
-        assert candidates.taught.weights is not None
-        labels = candidates.rows[candidates.taught.indices.long()].tolist()
-        assert (candidates.taught.rows.tolist(), labels) == ([0, 1, 1], [5, 1, 6])
-        assert candidates.taught.weights.tolist() == [1.0, 0.75, 0.25]
+        positives = candidates.taught.positives
+        assert positives.weights is not None
+        labels = candidates.rows[positives.indices].tolist()
+        assert (positives.rows.tolist(), labels) == ([0, 1, 1], [5, 1, 6])
+        assert positives.weights.tolist() == [1.0, 0.75, 0.25]
+        # the given positives that the teacher does not name
+        exclude = candidates.taught.exclude
+        assert exclude is not None
+        out = list(zip(exclude.rows.tolist(), candidates.rows[exclude.indices].tolist(), strict=True))
+        scored = candidates.rows.tolist()
+        assert out == [pair for pair in [(0, 2), (0, 4), (1, 0), (1, 3)] if pair[1] in scored]
 
 
 def test_positives_that_are_not_drawn_count_nowhere() -> None:
-    known = Known(POSITIVES, np.zeros((0, 2), np.int64), tiny_config(positives_per_query=1))
-    drawn = set()
+    known = known_pairs(tiny_config(positives_per_query=1))
+    seen = set()
     for step in range(40):
         batch = known.batch(step, np.array([2, 0, 3]))
-        chosen, out = pairs(LabelSubset([], weighted=False).candidates(batch))
+        chosen, out = pairs(in_batch().labels_of(batch, NOTHING))
         assert len(chosen) == 2
         assert not set(chosen) & set(out)
         assert {label for _, label in out} <= {0, 2, 3, 4, 5}
-        chosen_of_all, out_of_all = pairs(AllLabels(8, weighted=False).candidates(batch))
+        chosen_of_all, out_of_all = pairs(everything().labels_of(batch, NOTHING))
         assert sorted(chosen_of_all + out_of_all) == [(0, 2), (0, 4), (0, 5), (1, 0), (1, 3)]
-        drawn |= set(chosen)
-    assert drawn == {(0, 2), (0, 4), (0, 5), (1, 0), (1, 3)}
-    again = known.batch(7, np.array([2, 0, 3])).positives
-    assert again.indices.tolist() == known.batch(7, np.array([2, 0, 3])).positives.indices.tolist()
+        seen |= set(chosen)
+    assert seen == {(0, 2), (0, 4), (0, 5), (1, 0), (1, 3)}
+    first, again = (known.batch(7, np.array([2, 0, 3])).targets.positive_labels for _ in range(2))
+    assert first.tolist() == again.tolist()
 
 
 def test_in_batch_scores_the_positives_of_the_batch_alone() -> None:
-    known = Known(POSITIVES, FILTERED, tiny_config())
-    candidates = LabelSubset([], weighted=False).candidates(known.batch(0, np.array([0, 1, 3])))
+    known = known_pairs(tiny_config(), FILTERED)
+    candidates = in_batch().labels_of(known.batch(0, np.array([0, 1, 3])), NOTHING)
     assert candidates.rows.tolist() == [0, 1, 3]
     assert pairs(candidates) == ([(0, 0), (0, 3), (1, 1)], [(2, 1)])
     assert candidates.log_inclusion is None
 
 
 def test_labels_of_other_sources_are_in_any_sample() -> None:
-    class Fixed:
+    class Fixed(InBatch):
+        kind = "fixed"
+
         def rows(self, batch: object) -> np.ndarray:
             return np.array([6, 6, 2])
 
-    known = Known(POSITIVES, FILTERED, tiny_config())
+    known = known_pairs(tiny_config(), FILTERED)
     sampled = Sampled(POSITIVES, 3, 2, seed=0)
-    candidates = LabelSubset([sampled, Fixed()], weighted=False).candidates(known.batch(0, np.array([1, 0])))  # type: ignore[list-item]
+    candidates = in_batch(sampled, Fixed()).labels_of(known.batch(0, np.array([1, 0])), NOTHING)
     assert candidates.log_inclusion is not None
     by_label = dict(zip(candidates.rows.tolist(), candidates.log_inclusion.tolist(), strict=True))
     assert by_label[6] == by_label[2] == 0.0
-    assert by_label[1] == pytest.approx(sampled.log_inclusion[1])
+    assert by_label[1] == pytest.approx(sampled.log_inclusions[1])
     assert by_label[1] < 0
 
 
 def test_bank_encodes_positives_hard_ones_and_a_rotation() -> None:
     config = tiny_config(negatives="bank", bank={"hard": 1, "refresh": 3})
-    known = Known(POSITIVES, FILTERED, config)
-    banked = BankedLabels(8, config)
+    known = known_pairs(config, FILTERED)
+    source = banked(config)
     seen = set()
     for step in range(3):
-        candidates = banked.candidates(known.batch(step, np.array([1])), torch.tensor([6, 6]))
+        queries = source.bank.embeddings[[6]]  # the label 6 scores highest
+        candidates = JoinedNegatives([source], 8).labels_of(known.batch(step, np.array([1])), queries)
         assert candidates.rows.tolist() == list(range(8))
         assert {1, 6} <= set(candidates.fresh.tolist())
         assert candidates.fresh.tolist() == sorted(set(candidates.fresh.tolist()))
         seen |= set(candidates.fresh.tolist())
     assert seen == set(range(8))
-    few = BankedLabels(8, tiny_config(negatives="bank", bank={"refresh": 0, "positives": 0.5}))
-    assert len(few.candidates(known.batch(0, np.array([0, 2]))).fresh) == 2
+    few = banked(tiny_config(negatives="bank", bank={"refresh": 0, "hard": 0, "positives": 0.5}))
+    assert len(few.encoded(known.batch(0, np.array([0, 2])), NOTHING)[0]) == 2
 
 
 def world(**changes: object) -> tuple[TrainConfig, DualEncoder, TrainingData]:
@@ -160,24 +217,31 @@ def world(**changes: object) -> tuple[TrainConfig, DualEncoder, TrainingData]:
     return config, model, prepare(colours(), config, model)
 
 
+def begun(config: TrainConfig, model: DualEncoder, data: TrainingData) -> tuple[TrainingRun, Step]:
+    """A run before its first step, with all of its parts."""
+    run = TrainingRun(config, model, data)
+    for kind in part_kinds(config):
+        run.parts.append(kind.from_run(run))
+    for part in run.parts:
+        part.begin(run)
+    sources = [part for part in run.parts if isinstance(part, NegativeSource)]
+    return run, Step(run, JoinedNegatives(sources, len(data.label_features)))
+
+
 def test_bank_has_the_loss_of_all_labels_and_its_gradient_where_it_encodes() -> None:
     """Just after the bank is filled, only what is constant differs."""
     found = {}
     for negatives in ("all", "bank"):
         config, model, data = world(negatives=negatives, bank={"hard": 2, "refresh": 2}, label_vectors="none")
-        bank = None
-        if negatives == "bank":
-            bank = LabelBank(12, model.dimension)
-            bank.fill(encode_labels(model, data.label_features, World()))
-        kind = AllLabels(12, False) if bank is None else BankedLabels(12, config)
-        step = Step(config, model, data, kind, bank, torch.device("cpu"), World())
+        run, step = begun(config, model, data)
         batch = data.known.batch(0, np.arange(6))
-        found[negatives] = step.run(batch, step.dropped_queries(batch))
-        if bank is not None:
-            report = found[negatives].bank
-            assert report is not None
-            assert report.age == 0
-            assert report.drift < 1e-6
+        found[negatives] = step(batch, step.dropped_queries(batch))
+        source = run.find(BankedLabels)
+        assert (source is not None) == (negatives == "bank")
+        if source is not None:
+            report = source.after_step(run, batch, found[negatives])["bank"]
+            assert report["age"] == 0
+            assert report["drift"] < 1e-6
     assert found["bank"].loss == pytest.approx(found["all"].loss, rel=1e-6)
     assert found["bank"].tokens < found["all"].tokens
 
@@ -220,20 +284,15 @@ def test_unbiased_bank_has_the_gradient_of_all_labels_in_the_mean() -> None:
             label_vectors="none",
             bank={"hard": 0, "refresh": 4, "positives": 0.0, "unbiased": True},
         )
-        kind = AllLabels(12, False) if negatives == "all" else BankedLabels(12, config)
         total = 0.0
         for turn in range(3):
-            bank = None
-            if negatives == "bank":
-                bank = LabelBank(12, model.dimension)
-                bank.fill(encode_labels(model, data.label_features, World()))
-            step = Step(config, model, data, kind, bank, torch.device("cpu"), World())
+            _, step = begun(config, model, data)
             batch = data.known.batch(turn, np.arange(6))
-            step.run(batch, step.dropped_queries(batch))
+            step(batch, step.dropped_queries(batch))
             pending = model.label_encoder.table.pending
             (gradients,) = [gradient for _, gradient in pending if len(gradient) != 6]  # the other is the six queries'
             by_rows = torch.zeros(12, model.dimension)
-            by_rows[kind.candidates(batch).fresh] = gradients
+            by_rows[step.negatives.labels_of(batch, NOTHING).fresh] = gradients
             total = total + by_rows / 3
             pending.clear()
         totals[negatives] = total
@@ -242,11 +301,13 @@ def test_unbiased_bank_has_the_gradient_of_all_labels_in_the_mean() -> None:
 
 def test_mined_windows_are_the_ranks_asked_for_without_known_labels() -> None:
     config, model, data = world(negatives="shortlist", shortlist={"size": 2, "window_start": 1, "window_end": 4})
-    lists = mine(model, data.query_features, data.label_features, data.known.pairs, config.shortlist, World())
+    lists = mine(
+        model, data.query_features, data.label_features, data.known.targets.not_negative, config.shortlist, World()
+    )
     assert lists.shape == (400, 3)
     scores = embed_queries(model, data.query_features) @ embed_labels(model, data.label_features, World()).numpy().T
     for row in range(0, 400, 37):
-        known = data.known.pairs[row].indices
+        known = data.known.targets.not_negative[row].indices
         ranked = [label for label in np.argsort(-scores[row], kind="stable") if label not in known]
         assert lists[row].tolist() == sorted(ranked[1:4])
 
@@ -255,7 +316,7 @@ def test_shortlist_is_used_one_refresh_after_it_was_mined() -> None:
     """Mined in the background from a snapshot: what the model does in between does not matter."""
     config, model, data = world(negatives="shortlist", shortlist={"size": 2, "window_end": 3, "refresh_steps": 4})
     shortlist = Shortlist(config.shortlist, config.seed, World())
-    known, seen = data.known.pairs, []
+    known, seen = data.known.targets.not_negative, []
     at_step_4 = None
     for step in range(13):
         if step == 4:
@@ -278,9 +339,9 @@ def test_shortlist_is_used_one_refresh_after_it_was_mined() -> None:
 def test_fewer_labels_than_the_window() -> None:
     config, model, data = world(negatives="shortlist", shortlist={"size": 10, "window_end": 12})
     shortlist = Shortlist(config.shortlist, 0, World())
-    shortlist.refresh(0, model, data.query_features, data.label_features, data.known.pairs)
+    shortlist.refresh(0, model, data.query_features, data.label_features, data.known.targets.not_negative)
     batch = data.known.batch(0, np.arange(50))
-    known = data.known.pairs[:50]
+    known = data.known.targets.not_negative[:50]
     assert (shortlist.lists[:50] >= 0).sum(1).tolist() == (12 - known.getnnz(axis=1)).tolist()
     assert set(shortlist.rows(batch)) <= set(range(12))
 
@@ -289,25 +350,26 @@ def test_cluster_batches_hold_whole_clusters_and_every_query_once() -> None:
     config = tiny_config(
         negatives="clusters", batch_size=100, clusters={"first_epoch": 2, "size": 5, "doubling_epochs": [4]}
     )
-    batches = Batches(config, 400)
+    run = TrainingRun(config, *world()[1:])
+    clusters = Clusters(config.clusters, config.batch_size, config.seed)
     random = np.random.default_rng(0)
     groups = random.permutation(np.repeat(np.arange(40), 10))
     points = np.eye(40, dtype=np.float32)[groups] + 0.01 * random.standard_normal((400, 40)).astype(np.float32)
     together = []
     for epoch in range(4):
-        order = batches.epoch(epoch, lambda: points)
+        if clusters.are_due(epoch):
+            clusters.cluster(epoch, points)
+        order = batches_of_epoch(run, [clusters], epoch)
         assert sorted(np.concatenate(order).tolist()) == list(range(400))
-        assert [len(rows) for rows in order] == [100] * 4 == batches.sizes.tolist()
+        assert [len(rows) for rows in order] == [100] * 4
         # how many of the other queries of its group a query meets in its batch, of 9
         together.append(np.mean([(groups[rows] == groups[row]).sum() - 1 for rows in order for row in rows]))
     assert together[0] < 3
     assert together[1] > 4
     assert together[3] > together[1] + 1
-    assert len(np.unique(batches.clusters)) == 40
-    assert np.array_equal(
-        np.concatenate(Batches(config, 400).epoch(2, lambda: points)),
-        np.concatenate(Batches(config, 400).epoch(2, lambda: points)),
-    )
+    assert len(np.unique(clusters.clusters)) == 40
+    orders = [np.concatenate(batches_of_epoch(run, [clusters], 3)) for _ in range(2)]
+    assert np.array_equal(*orders)
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -13,11 +11,13 @@ from torch.nn.functional import normalize
 from worlds import tiny_config
 
 from xmc.config import TrainConfig
+from xmc.data.targets import Targets
 from xmc.errors import ConfigError
-from xmc.kernels.positives import Positives
 from xmc.training.distributed import World
-from xmc.training.negatives import Candidates
-from xmc.training.objective import Objective, transposed
+from xmc.training.negatives import StepLabels
+from xmc.training.objective import Objective
+from xmc.training.supervision.known import KnownPairs
+from xmc.training.targets import StepTargets
 
 QUERIES, LABELS, DIMENSION = 7, 11, 6
 POSITIVES = [[0, 3], [1], [], [4, 5, 6], [10], [2], [7, 0]]
@@ -25,14 +25,26 @@ EXCLUDED = [[1], [], [], [0], [], [9, 10], []]
 TAUGHT = {(0, 0): 0.75, (0, 2): 0.25, (1, 1): 1.0, (3, 4): 0.5, (3, 9): 0.5, (6, 0): 1.0}
 
 
-def candidates(taught: bool = False) -> Candidates:
+def pairs(lists: list[list[int]]) -> csr_matrix:
+    rows = np.repeat(np.arange(len(lists)), [len(row) for row in lists])
+    columns = np.concatenate([np.sort(row) for row in lists]).astype(int)
+    return csr_matrix((np.ones(len(rows), np.float32), (rows, columns)), (len(lists), LABELS))
+
+
+def taught_pairs() -> csr_matrix:
+    entries = np.array(list(TAUGHT))
+    return csr_matrix((list(TAUGHT.values()), (entries[:, 0], entries[:, 1])), (QUERIES, LABELS))
+
+
+def step_labels(taught: bool = False, rejected: list[list[int]] | None = None) -> StepLabels:
+    excluded = np.argwhere(pairs(EXCLUDED).toarray() > 0)
+    judged = None if rejected is None else pairs(rejected).astype(bool)
+    known = KnownPairs(
+        Targets.from_pairs(pairs(POSITIVES), judged, excluded), tiny_config(), taught_pairs() if taught else None
+    )
+    batch = known.batch(0, np.arange(QUERIES))
     rows = torch.arange(LABELS)
-    pairs = None
-    if taught:
-        entries = np.array(list(TAUGHT))
-        matrix = csr_matrix((list(TAUGHT.values()), (entries[:, 0], entries[:, 1])), (QUERIES, LABELS))
-        pairs = Positives.from_scipy(matrix, weighted=True)
-    return Candidates(rows, rows, Positives.from_lists(POSITIVES), Positives.from_lists(EXCLUDED), taught=pairs)
+    return StepLabels(rows, rows, batch.targets, batch.taught)
 
 
 def embeddings(count: int, seed: int) -> Tensor:
@@ -45,7 +57,7 @@ def objective(config: TrainConfig, *given: Tensor | None, taught: bool = False) 
     assert queries is not None
     assert labels is not None
     one = Objective(config, DIMENSION, World())
-    return one(queries, labels, texts, candidates(taught), slice(0, LABELS), torch.tensor(0.2, dtype=torch.float64))
+    return one(queries, labels, texts, step_labels(taught), slice(0, LABELS), torch.tensor(0.2, dtype=torch.float64))
 
 
 def triplets(scores: Tensor, positives: list[list[int]], excluded: list[list[int]], k: int) -> Tensor:
@@ -134,7 +146,7 @@ def test_nested_dimensions_are_the_mean_over_cut_embeddings(loss: str) -> None:
     given = [(normalize(queries[:, :size]), normalize(labels[:, :size])) for size in (2, 3)] + [(queries, labels)]
     temperature, places = torch.tensor(0.2, dtype=torch.float64), slice(0, LABELS)
     parts = [
-        Objective(tiny_config(loss=loss), one.shape[1], World())(one, other, None, candidates(), places, temperature)
+        Objective(tiny_config(loss=loss), one.shape[1], World())(one, other, None, step_labels(), places, temperature)
         for one, other in given
     ]
     expected = torch.stack(parts).mean()
@@ -143,34 +155,119 @@ def test_nested_dimensions_are_the_mean_over_cut_embeddings(loss: str) -> None:
         torch.testing.assert_close(one, other)
 
 
+def left_out_of_teaching() -> list[list[int]]:
+    """The pairs that count nowhere in what the teacher says: excluded ones, and positives that it does not name."""
+    return [
+        [label for label in [*own, *out] if label in out or (row, label) not in TAUGHT]
+        for row, (own, out) in enumerate(zip(POSITIVES, EXCLUDED, strict=True))
+    ]
+
+
+def cross_entropy(scores: Tensor) -> Tensor:
+    """Softmax cross-entropy to the teacher's labels that are not excluded, of the labels that count."""
+    rows: dict[int, list[tuple[int, float]]] = {}
+    for (row, label), share in TAUGHT.items():
+        if label not in EXCLUDED[row]:
+            rows.setdefault(row, []).append((label, share))
+    terms = []
+    for row, named in rows.items():
+        counted = [label for label in range(LABELS) if label not in left_out_of_teaching()[row]]
+        partition = torch.logsumexp(scores[row, counted], 0)
+        terms.append(
+            sum(share * (partition - scores[row, label]) for label, share in named) / sum(share for _, share in named)
+        )
+    return torch.stack(terms).mean()
+
+
 @pytest.mark.parametrize("weight", [0.3, 1.0])
 def test_a_teacher_adds_the_cross_entropy_to_its_labels(weight: float) -> None:
     queries, labels = embeddings(QUERIES, 0), embeddings(LABELS, 1)
     config = tiny_config(distillation={"teacher": "some run", "weight": weight})
     found = objective(config, queries, labels, None, taught=True)
-    logarithms = torch.log_softmax(queries @ labels.T / 0.2, 1)
-    rows: dict[int, Any] = {}
-    for (row, label), share in TAUGHT.items():
-        rows[row] = rows.get(row, 0.0) - share * logarithms[row, label]
-    expected = weight * torch.stack(list(rows.values())).mean()
-    expected = expected + (1 - weight) * softmax_over(queries @ labels.T / 0.2, POSITIVES, EXCLUDED)
+    scores = queries @ labels.T / 0.2
+    expected = weight * cross_entropy(scores) + (1 - weight) * softmax_over(scores, POSITIVES, EXCLUDED)
     torch.testing.assert_close(found, expected)
     for one, other in zip(gradients(found, queries, labels), gradients(expected, queries, labels), strict=True):
         torch.testing.assert_close(one, other)
 
 
-def test_transposed_pairs_are_those_of_the_transposed_matrix() -> None:
+@pytest.mark.parametrize("weight", [0.3, 1.0])
+def test_excluded_pairs_count_nowhere_under_a_teacher(weight: float) -> None:
+    """Moving a label's embedding away moves no query that excludes it, or has it as a positive that the teacher leaves out."""
+    config = tiny_config(distillation={"teacher": "some run", "weight": weight})
+    changed = 0
+    for row, out in enumerate(left_out_of_teaching()):
+        for label in out:
+            if weight < 1 and label not in EXCLUDED[row]:
+                continue  # a positive of the data's own share
+            before, after = [], []
+            for shift, gradient_of in ((0.0, before), (1.0, after)):
+                queries, labels = embeddings(QUERIES, 0), embeddings(LABELS, 1)
+                with torch.no_grad():
+                    labels[label] += shift
+                (gradient,) = gradients(objective(config, queries, labels, None, taught=True), queries)
+                gradient_of.append(gradient)
+            assert torch.equal(before[0][row], after[0][row]), (row, label)
+            changed += int(not torch.equal(before[0], after[0]))
+    assert changed >= 3  # other queries see the label move
+
+
+def test_rejected_pairs_are_pushed_like_any_negative_and_never_pulled() -> None:
+    queries, labels = embeddings(QUERIES, 0), embeddings(LABELS, 1)
+    rejected = [[2], [], [5], [], [], [], [1]]
+    one = Objective(tiny_config(), DIMENSION, World())
+    temperature = torch.tensor(0.2, dtype=torch.float64)
+    losses = [
+        one(queries, labels, None, step_labels(rejected=judged), slice(0, LABELS), temperature)
+        for judged in (None, rejected)
+    ]
+    assert torch.equal(*losses)
+    targets = step_labels(taught=True, rejected=[[2], [], [5], [], [], [], [1]]).taught
+    assert targets is not None
+    named = list(zip(targets.positives.rows.tolist(), targets.positives.indices.tolist(), strict=True))
+    assert (0, 2) not in named  # the teacher names it, but somebody judged it not relevant
+    assert targets.exclude is not None
+    left_out = list(zip(targets.exclude.rows.tolist(), targets.exclude.indices.tolist(), strict=True))
+    assert (0, 2) not in left_out
+
+
+def test_transposed_targets_are_those_of_the_transposed_matrix() -> None:
     rng = np.random.default_rng(0)
     for _ in range(20):
-        queries, labels = rng.integers(1, 9, 2)
-        matrix = csr_matrix(rng.random((queries, labels)) * (rng.random((queries, labels)) < 0.4))
-        found = transposed(Positives.from_scipy(matrix, weighted=True), int(labels))
-        expected = Positives.from_scipy(csr_matrix(matrix.T), weighted=True)
-        assert torch.equal(found.indptr, expected.indptr)
-        assert torch.equal(found.indices.long(), expected.indices.long())
-        assert found.weights is not None
-        assert expected.weights is not None
-        assert torch.equal(found.weights, expected.weights)
+        queries, labels = (int(count) for count in rng.integers(1, 9, 2))
+        pull = rng.random((queries, labels)).astype(np.float32) * (rng.random((queries, labels)) < 0.4)
+        push = (pull == 0) & (rng.random((queries, labels)) < 0.5)
+        known = (pull > 0) | push | (rng.random((queries, labels)) < 0.2)
+        turned_round = entries(known, pull, push).transposed()
+        expected = entries(known.T, pull.T, push.T)
+        assert turned_round.count == queries
+        for name in ("indptr", "labels", "pull", "push"):
+            assert torch.equal(getattr(turned_round, name), getattr(expected, name)), name
+
+
+def entries(known: np.ndarray, pull: np.ndarray, push: np.ndarray) -> StepTargets:
+    rows, columns = np.nonzero(known)
+    indptr = np.searchsorted(rows, np.arange(len(known) + 1))
+    given = (indptr, columns, pull[rows, columns], push[rows, columns].astype(np.float32))
+    return StepTargets(*(torch.from_numpy(part) for part in given), known.shape[1])  # type: ignore[arg-type, call-arg]
+
+
+def test_targets_among_candidates_and_within_a_part() -> None:
+    rng = np.random.default_rng(1)
+    known = rng.random((6, 20)) < 0.5
+    pull = np.where(known, rng.integers(0, 3, (6, 20)), 0).astype(np.float32)
+    targets = entries(known, pull, np.zeros_like(known))
+    rows = torch.tensor([0, 3, 4, 11, 19])
+    chosen = targets.among(rows)
+    expected = entries(known[:, rows], pull[:, rows], np.zeros((6, 5), bool))
+    part = targets.within(slice(4, 12))
+    of_part = entries(known[:, 4:12], pull[:, 4:12], np.zeros((6, 8), bool))
+    for one, other in ((chosen, expected), (part, of_part)):
+        assert one.count == other.count
+        assert torch.equal(one.indptr, other.indptr)
+        assert torch.equal(one.labels, other.labels)
+        assert torch.equal(one.pull, other.pull)
+    assert len(targets.among(torch.zeros(0, dtype=torch.int64)).labels) == 0
 
 
 def test_dimensions_that_do_not_nest_are_refused() -> None:

@@ -16,6 +16,7 @@ from xmc.data.dataset import Dataset
 from xmc.encoders.prototypes import LabelPrototypes
 from xmc.errors import ConfigError
 from xmc.training.prototypes import Centroids, query_centroids
+from xmc.training.supervision.known import KnownPairs
 from xmc.training.trainer import train
 
 DIMENSION = 16
@@ -121,9 +122,9 @@ def test_moving_averages_move_towards_the_batch() -> None:
     data, centroids, embeddings = world(tiny_config(label_vectors="prototypes", prototypes=options))
     centroids.renew(embeddings)
     before = centroids.prototypes.centroids.clone()
-    batch = data.split("train").positives[:5]
-    centroids.move(batch, torch.from_numpy(embeddings[:5]))
-    dense = batch.toarray() > 0
+    targets = KnownPairs(data.targets("train"), tiny_config()).batch(0, np.arange(5)).targets
+    centroids.move(targets, torch.from_numpy(embeddings[:5]))
+    dense = data.split("train").positives[:5].toarray() > 0
     for label in range(12):
         expected = before[label]
         if dense[:, label].any():

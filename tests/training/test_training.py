@@ -20,7 +20,10 @@ from xmc.data.dataset import Dataset
 from xmc.encoders.dual import unit
 from xmc.errors import DataError, StoreError, TrainingError
 from xmc.storage.directories import LOG
-from xmc.training.negatives import AllLabels, Batch, LabelSubset, Sampled
+from xmc.training.negatives import JoinedNegatives
+from xmc.training.negatives.all_labels import AllLabels
+from xmc.training.negatives.sampled import Sampled
+from xmc.training.supervision.known import KnownPairs
 
 
 @pytest.mark.parametrize(
@@ -186,25 +189,26 @@ def test_fewer_queries_than_a_batch_and_queries_without_anything(tmp_path: Path)
 
 def test_sampled_candidates() -> None:
     positives = colours().split("train").positives
-    sampler = LabelSubset([Sampled(positives, 4, 64, seed=0)], weighted=False)
+    known = KnownPairs(colours().targets("train"), tiny_config())
+    sampler = JoinedNegatives([Sampled(positives, 4, 64, seed=0)], 12)
     found = np.zeros(12)
     rounds = 3000
     rng = np.random.default_rng(0)
     for step in range(rounds):
         chosen = rng.choice(positives.shape[0], 2, replace=False)
-        batch = Batch(step, chosen, positives[chosen], positives[chosen])
-        candidates = sampler.candidates(batch)
+        batch = known.batch(step, chosen)
+        candidates = sampler.labels_of(batch, torch.zeros(0, 0))
         rows = candidates.rows.numpy()
         assert (np.diff(rows) > 0).all()
-        assert set(batch.positives.indices) <= set(rows)
-        assert rows[candidates.positives.indices.numpy()].tolist() == batch.positives.indices.tolist()
-        assert candidates.exclude is None
+        assert set(batch.targets.labels.tolist()) <= set(rows)
+        assert rows[candidates.targets.labels.numpy()].tolist() == batch.targets.labels.tolist()
+        assert candidates.targets.exclude is None
         found[rows] += 1
     # π for a batch of 2: the sampler was told 64, so compare with its formula for 2.
     share = positives.getnnz(axis=0) / positives.shape[0]
     expected = 1 - (1 - 4 / 12) * (1 - share) ** 2
     np.testing.assert_allclose(found / rounds, expected, atol=0.03)
-    everything = AllLabels(12, weighted=False).candidates(batch)
+    everything = JoinedNegatives([AllLabels()], 12).labels_of(batch, torch.zeros(0, 0))
     assert everything.rows.tolist() == list(range(12))
     assert everything.log_inclusion is None
 

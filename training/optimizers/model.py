@@ -16,7 +16,7 @@ from xmc.training.distributed.sharding import load_tensor
 from xmc.training.optimizers.rows import RowAdam
 from xmc.training.optimizers.tables import FeatureTableAdam
 
-__all__ = ["Optimizers"]
+__all__ = ["Optimizers", "dense_parameters"]
 
 
 class Optimizers:
@@ -29,9 +29,7 @@ class Optimizers:
         self.tables = [FeatureTableAdam(module) for module in modules if isinstance(module, FeatureTable)]
         vectors = model.label_vectors
         self.vectors = None if vectors is None else RowAdam(vectors, moments=config.label_vector_moments)
-        own = {id(p) for module in modules if isinstance(module, FeatureTable) for p in module.parameters()}
-        own.add(id(model.label_vectors))
-        self.dense_parameters = [p for p in model.parameters() if id(p) not in own and p.requires_grad]
+        self.dense_parameters = dense_parameters(model)
         # Parameters that are split over the processes cannot be updated, nor measured, in one call with those that are not.
         self.kinds = [[p for p in self.dense_parameters if isinstance(p, DTensor) is split] for split in (False, True)]
         groups = _groups(model, config, self.kinds)
@@ -64,8 +62,8 @@ class Optimizers:
         norms = [
             torch.nn.utils.get_total_norm([p.grad for p in kind if p.grad is not None]) for kind in self.kinds if kind
         ]
-        whole = [norm.full_tensor() if isinstance(norm, DTensor) else norm for norm in norms]
-        norm: Tensor = torch.linalg.vector_norm(torch.stack(whole))
+        full = [norm.full_tensor() if isinstance(norm, DTensor) else norm for norm in norms]
+        norm: Tensor = torch.linalg.vector_norm(torch.stack(full))
         limit = self.config.max_gradient_norm
         if limit is not None:
             for kind in self.kinds:
@@ -73,17 +71,17 @@ class Optimizers:
         return norm
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """What a checkpoint holds: of what every process has, and of this process's label vectors, by row."""
+        """What a checkpoint holds: tensors that every process has, and tensors with a row for each of this process's labels."""
         shared: dict[str, Tensor] = {}
         for number, table in enumerate(self.tables):
             shared |= table.vectors.state(f"table{number}.vectors") | table.weights.state(f"table{number}.weights")
         if self.dense is not None:
             for name, parameter in self._named_dense():
                 shared |= {f"adamw.{name}.{key}": value for key, value in self.dense.state[parameter].items()}
-        own = {} if self.vectors is None else self.vectors.state("vectors")
+        rows = {} if self.vectors is None else self.vectors.state("vectors")
         if self.vectors is not None:
-            shared["vectors.steps"] = own.pop("vectors.steps")
-        return shared, own
+            shared["vectors.steps"] = rows.pop("vectors.steps")
+        return shared, rows
 
     def load_state(self, checkpoint: Checkpoint, rows: slice) -> None:
         """Take up what `state` gave; `rows` are this process's label vectors."""
@@ -103,28 +101,35 @@ class Optimizers:
                     load_tensor(tensor, checkpoint, key)
 
     def _named_dense(self) -> list[tuple[str, torch.nn.Parameter]]:
-        own = {id(parameter) for parameter in self.dense_parameters}
-        return [(name, parameter) for name, parameter in self.model.named_parameters() if id(parameter) in own]
+        dense = {id(parameter) for parameter in self.dense_parameters}
+        return [(name, parameter) for name, parameter in self.model.named_parameters() if id(parameter) in dense]
+
+
+def dense_parameters(model: DualEncoder) -> list[torch.nn.Parameter]:
+    """The learned parameters that a step changes as a whole: all but feature tables and label vectors, changed by rows."""
+    by_rows = {id(p) for module in model.modules() if isinstance(module, FeatureTable) for p in module.parameters()}
+    by_rows.add(id(model.label_vectors))
+    return [p for p in model.parameters() if id(p) not in by_rows and p.requires_grad]
 
 
 def _groups(model: DualEncoder, config: TrainConfig, kinds: list[list[torch.nn.Parameter]]) -> list[dict[str, Any]]:
     """AdamW's parameter groups: each with its highest rate, and with weight decay for matrices but free vectors."""
-    own_rates: dict[int, float] = {}
+    rates: dict[int, float] = {}
     free: set[int] = set()
     if model.prototypes is not None:
-        own_rates |= {id(p): config.prototypes.learning_rate for p in model.prototypes.parameters()}
+        rates |= {id(p): config.prototypes.learning_rate for p in model.prototypes.parameters()}
         free = {id(model.prototypes.free_vectors)}
     images = config.transformer.images.learning_rate
     if images is not None:
-        own_rates |= {id(p): images for name, p in model.named_parameters() if ".image_projection." in name}
+        rates |= {id(p): images for name, p in model.named_parameters() if ".image_projection." in name}
     groups: list[dict[str, Any]] = []
     for kind in kinds:
-        found: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
+        by_options: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
         for parameter in kind:
             decay = config.weight_decay if parameter.dim() > 1 and id(parameter) not in free else 0.0
-            rate = own_rates.get(id(parameter), config.encoder_learning_rate)
-            found.setdefault((rate, decay), []).append(parameter)
-        groups += [{"params": some, "highest": key[0], "weight_decay": key[1]} for key, some in found.items()]
+            rate = rates.get(id(parameter), config.encoder_learning_rate)
+            by_options.setdefault((rate, decay), []).append(parameter)
+        groups += [{"params": some, "highest": key[0], "weight_decay": key[1]} for key, some in by_options.items()]
     return groups
 
 

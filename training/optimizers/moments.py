@@ -8,20 +8,24 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-__all__ = ["Moments"]
+from xmc.registry import Registry
+
+__all__ = ["Moments", "bytes_per_number"]
 
 
 class Moments(ABC):
     """First and second moment of the rows of a parameter [R, D], read and written some rows at a time."""
 
     kind: ClassVar[str]
+    bytes_per_number: ClassVar[float]
+    """Bytes that the two moments of one number take, scales of rows apart."""
     tensors: dict[str, Tensor]
     """What is stored, by name; each has a first dimension of R."""
 
     @staticmethod
     def from_kind(kind: str, parameter: Tensor) -> Moments:
         """Zero moments for `parameter`, stored as `kind`: "float32", "bfloat16" or "int8"."""
-        return {"float32": Float32Moments, "bfloat16": BFloat16Moments, "int8": Int8Moments}[kind](parameter)
+        return MOMENTS[kind](parameter)
 
     @abstractmethod
     def __init__(self, parameter: Tensor) -> None: ...
@@ -39,6 +43,7 @@ class Float32Moments(Moments):
     """As they are: 8 D bytes a row."""
 
     kind = "float32"
+    bytes_per_number = 8.0
     dtype: ClassVar[torch.dtype] = torch.float32
 
     def __init__(self, parameter: Tensor) -> None:
@@ -58,6 +63,7 @@ class BFloat16Moments(Float32Moments):
     """Rounded: 4 D bytes a row."""
 
     kind = "bfloat16"
+    bytes_per_number = 4.0
     dtype = torch.bfloat16
 
 
@@ -69,6 +75,7 @@ class Int8Moments(Moments):
     """
 
     kind = "int8"
+    bytes_per_number = 2.0
 
     def __init__(self, parameter: Tensor) -> None:
         scales = parameter.new_zeros(len(parameter), 1, dtype=torch.float32)
@@ -94,3 +101,13 @@ class Int8Moments(Moments):
         self.tensors["second"][rows] = (root / root_scale.clamp_min(tiny)).ceil().clamp_max(255).to(torch.uint8)
         self.tensors["first_scale"][rows] = first_scale
         self.tensors["second_scale"][rows] = root_scale
+
+
+MOMENTS: Registry[type[Moments]] = Registry("storage of moments")
+for member in (Float32Moments, BFloat16Moments, Int8Moments):
+    MOMENTS.register(member.kind, member)
+
+
+def bytes_per_number(kind: str) -> float:
+    """Bytes that the two moments of one number take, stored as `kind`."""
+    return MOMENTS[kind].bytes_per_number

@@ -11,15 +11,19 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from scipy.sparse import csr_matrix
+from typing_extensions import Self
 
+from xmc.config import TrainConfig
 from xmc.config.training import ShortlistConfig
 from xmc.data.tokens import RaggedTokens
 from xmc.encoders.dual import DualEncoder
 from xmc.indexes.factory import build_index
+from xmc.training.batch import Batch, Rows
 from xmc.training.checkpoints import Checkpoint
 from xmc.training.distributed import World
 from xmc.training.embedding import CHUNK, embed_labels, embed_queries
-from xmc.training.negatives import Batch, Rows, Source
+from xmc.training.negatives.base import NegativeSource
+from xmc.training.parts import PartState, Sizes, TrainingRun
 from xmc.training.randomness import Purpose, numpy_random
 
 __all__ = ["Shortlist", "mine"]
@@ -28,14 +32,16 @@ logger = logging.getLogger("xmc.training")
 Lists = npt.NDArray[np.int32]
 
 
-class Shortlist(Source):
-    """For each query of a batch, some of a window of its best-scoring labels that are not known to be true.
+class Shortlist(NegativeSource):
+    """For each query of a batch, some of a window of its best-scoring labels that are neither positive nor excluded.
 
     The window is mined at the start, then every `refresh_steps` steps from the model as it is at that step, by a thread
     that works on a copy while training goes on; what it finds is used `refresh_steps` later. So which shortlist a
-    step sees does not depend on how fast the thread is, and a run can be repeated. (Between steps, without a thread, mine
-    several processes, and the static encoder where numba has no thread-safe layer.)
+    step sees does not depend on how fast the thread is, and a run can be repeated. (Several processes mine between steps,
+    without a thread, and so does the static encoder where numba has no thread-safe layer.)
     """
+
+    name = kind = "shortlist"
 
     def __init__(self, config: ShortlistConfig, seed: int, world: World) -> None:
         self.config, self.seed, self.world = config, seed, world
@@ -44,10 +50,31 @@ class Shortlist(Source):
         self._thread: ThreadPoolExecutor | None = None
         self._future: Future[Lists] | None = None
 
+    @classmethod
+    def from_run(cls, run: TrainingRun) -> Self:
+        """An empty shortlist."""
+        return cls(run.config.shortlist, run.config.seed, run.world)
+
+    @classmethod
+    def memory(cls, sizes: Sizes) -> dict[str, float]:
+        """A window of each training query, twice: that in use, and the one that is being mined."""
+        window = sizes.config.shortlist.window_end - sizes.config.shortlist.window_start
+        return {"shortlists (host)": 2.0 * 4 * sizes.queries * min(window, sizes.labels)}
+
+    @classmethod
+    def count(cls, config: TrainConfig, labels: int, queries: float, positives: float) -> tuple[float, float]:
+        """Those drawn of each query's window."""
+        return queries * config.shortlist.size, queries * config.shortlist.size
+
+    def before_step(self, run: TrainingRun, batch: Batch) -> None:
+        """Mine where it is time to."""
+        data = run.data
+        self.refresh(batch.step, run.model, data.query_features, data.label_features, data.known.targets.not_negative)
+
     def refresh(
         self, step: int, model: DualEncoder, queries: RaggedTokens, labels: RaggedTokens, known: csr_matrix
     ) -> None:
-        """To be called before every step; mines where it is time to."""
+        """To be called before every step; mines where it is time to. known: CSR [N, L], the pairs that are never negatives."""
         if not len(self.lists):
             self.lists = mine(model, queries, labels, known, self.config, self.world)
             return
@@ -78,12 +105,13 @@ class Shortlist(Source):
         chosen = np.take_along_axis(window, np.argpartition(keys, size - 1, axis=1)[:, :size], axis=1)
         return chosen[chosen >= 0].astype(np.int64)
 
-    def state(self) -> dict[str, torch.Tensor]:
-        """What a checkpoint holds; waits for what is being mined."""
-        parts = {"shortlist.lists": self.lists, "shortlist.coming": self.settle()}
-        return {name: torch.from_numpy(lists) for name, lists in parts.items() if lists is not None and len(lists)}
+    def state(self) -> PartState:
+        """The lists in use and those to come; waits for what is being mined."""
+        windows = {"shortlist.lists": self.lists, "shortlist.coming": self.settle()}
+        held = {name: lists for name, lists in windows.items() if lists is not None and len(lists)}
+        return PartState({name: torch.from_numpy(lists) for name, lists in held.items()})
 
-    def load_state(self, checkpoint: Checkpoint) -> None:
+    def load_state(self, run: TrainingRun, checkpoint: Checkpoint) -> None:
         """Take up what `state` gave."""
         for name in ("lists", "coming"):
             if f"shortlist.{name}" in checkpoint.names:
@@ -118,9 +146,9 @@ def mine(
     for rows in world.chunks(len(queries), CHUNK):
         embedded = embed_queries(model, queries.take(rows))
         if len(rows):
-            part = known[rows]
-            excluded: Any = np.split(part.indices.astype(np.int64), part.indptr[1:-1])
-            found, _ = index.search(embedded, config.window_end, exclude=excluded)
+            pairs = known[rows]
+            excluded: Any = np.split(pairs.indices.astype(np.int64), pairs.indptr[1:-1])
+            hits, _ = index.search(embedded, config.window_end, exclude=excluded)
             # In order of labels, so that which of them a step draws does not hang on how nearly equal scores are rounded.
-            lists[rows - own.start] = np.sort(np.asarray(found)[:, config.window_start :], axis=1)
+            lists[rows - own.start] = np.sort(np.asarray(hits)[:, config.window_start :], axis=1)
     return torch.cat(world.parts(torch.from_numpy(lists))).numpy()

@@ -1,0 +1,22 @@
+"""Which parts a configuration's run has."""
+
+from __future__ import annotations
+
+from xmc.config import TrainConfig
+from xmc.training.negatives import negative_kinds
+from xmc.training.optimizers.updates import Updates
+from xmc.training.parts import TrainingPart
+from xmc.training.prototypes import Centroids
+from xmc.training.query_bank import QueryBank
+from xmc.training.weights import Weights
+
+__all__ = ["part_kinds"]
+
+
+def part_kinds(config: TrainConfig) -> list[type[TrainingPart]]:
+    """The parts of a run, in the order in which they are asked: parameters move last."""
+    kinds: list[type[TrainingPart]] = [Centroids] if config.label_vectors == "prototypes" else []
+    kinds += negative_kinds(config)
+    if any(kind.needs_queries for kind in kinds):
+        kinds.insert(0, QueryBank)
+    return [Weights, *kinds, Updates]

@@ -1,0 +1,58 @@
+"""Labels drawn uniformly as negatives, with the log-q correction."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import csr_matrix
+from typing_extensions import Self
+
+from xmc.config import TrainConfig
+from xmc.training.batch import Batch, Rows
+from xmc.training.negatives.base import NegativeSource
+from xmc.training.parts import TrainingRun
+from xmc.training.randomness import Purpose, numpy_random
+
+__all__ = ["Sampled"]
+
+
+class Sampled(NegativeSource):
+    """Labels drawn uniformly without replacement.
+
+    The inclusion probability of label j, which n_j of N training queries bring along, in a batch of B, is
+    π_j = 1 - (1 - count / L) · (1 - n_j / N)^B: drawn, or brought along by some query of the batch.
+    """
+
+    name = kind = "sampled"
+
+    def __init__(self, brought: csr_matrix, count: int, batch_size: float, seed: int) -> None:
+        """brought: CSR [N, L], the pairs of training queries and labels that a step with the query scores in any case."""
+        queries, self.labels = brought.shape
+        self.drawn, self.seed = min(count, self.labels), seed
+        share = np.asarray(brought.getnnz(axis=0)) / queries
+        missed = (1 - self.drawn / self.labels) * (1 - share) ** batch_size
+        self.log_inclusions = np.log1p(-missed).astype(np.float32)
+
+    @classmethod
+    def from_run(cls, run: TrainingRun) -> Self:
+        """Labels are brought along as positives, or because they were judged not relevant."""
+        targets = run.data.known.targets
+        brought = targets.truth
+        if targets.rejected.nnz:
+            brought = csr_matrix(brought + targets.judged_negative)
+        mean = len(run.data.training) / run.steps_per_epoch
+        return cls(brought, run.config.sampled_negatives, mean, run.config.seed)
+
+    @classmethod
+    def count(cls, config: TrainConfig, labels: int, queries: float, positives: float) -> tuple[float, float]:
+        """The sample."""
+        return config.sampled_negatives, config.sampled_negatives
+
+    def rows(self, batch: Batch) -> Rows:
+        """A fresh sample."""
+        random = numpy_random(self.seed, batch.step, Purpose.SAMPLED)
+        return random.choice(self.labels, self.drawn, replace=False, shuffle=False).astype(np.int64)
+
+    def log_inclusion(self, rows: Rows) -> npt.NDArray[np.float32]:
+        """log π of the rows."""
+        return self.log_inclusions[rows]

@@ -1,0 +1,47 @@
+"""What a teacher says of a step's queries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+from typing_extensions import Self
+
+from xmc.config import TrainConfig
+from xmc.kernels.losses import softmax
+from xmc.training.terms.base import EmbeddedStep, Term
+
+__all__ = ["DistillationTerm", "share_of_data"]
+
+
+class DistillationTerm(Term):
+    """Softmax cross-entropy to the teacher's labels, weighted by what it says of each.
+
+    Excluded pairs, and positives that the teacher does not name, count nowhere in it.
+    """
+
+    name = "distillation"
+
+    @classmethod
+    def from_config(cls, config: TrainConfig) -> Self | None:
+        """With a teacher."""
+        return cls(config.distillation.weight) if config.distillation.teacher else None
+
+    def loss(self, step: EmbeddedStep) -> Tensor:
+        """The loss."""
+        assert step.taught is not None
+        options: dict[str, Any] = {"exclude": step.taught.exclude, "log_inclusion": step.log_inclusion}
+        return softmax(
+            step.queries,
+            step.labels,
+            step.taught.positives,
+            step.temperature,
+            tile_bytes=step.tile_bytes,
+            shard=step.shard,
+            **{name: value for name, value in options.items() if value is not None},
+        )
+
+
+def share_of_data(config: TrainConfig) -> float:
+    """The share of the objective that the data's own positives have, beside a teacher."""
+    return 1.0 - config.distillation.weight if config.distillation.teacher else 1.0
