@@ -19,9 +19,9 @@ import scipy.sparse as sp
 from xmc.data.convert import convert
 from xmc.data.dataset import Dataset
 from xmc.data.inspect import inspect
-from xmc.data.readers import Columns, open_source
+from xmc.data.readers import TabularColumns, open_source
 from xmc.data.validate import validate
-from xmc.errors import DataError, InputError
+from xmc.errors import ConfigError, DataError, InputError
 
 # One small data set, written in every layout: three labels, three training queries, two test queries, one filter pair.
 LABELS = ["red wine", "white wine", "café"]
@@ -126,7 +126,7 @@ LAYOUTS: dict[str, tuple[Callable[[Path], None], str]] = {
 def test_every_layout_converts_to_the_same_data(layout: str, tmp_path: Path) -> None:
     write, format = LAYOUTS[layout]
     write(tmp_path / "source")
-    columns = Columns(separator=";")
+    columns = TabularColumns(separator=";")
     source = open_source(tmp_path / "source", None, columns)
     assert source.format == format
     assert list(validate(source)) == []
@@ -164,7 +164,7 @@ def test_bag_of_words(tmp_path: Path) -> None:
 
 def test_labels_without_a_table_are_collected(tmp_path: Path) -> None:
     lines(tmp_path / "data.csv", ["id,body,tags", "1,hello,b|a", "2,world,c"])
-    columns = Columns(uid="id", text="body", labels="tags", separator="|")
+    columns = TabularColumns(uid="id", text="body", labels="tags", separator="|")
     data = convert(open_source(tmp_path / "data.csv", None, columns), tmp_path / "out").dataset
     assert data.labels.uids.to_pylist() == ["a", "b", "c"]
     assert [row.indices.tolist() for row in data.split("train").positives] == [[0, 1], [2]]
@@ -356,7 +356,7 @@ def test_sources_that_are_not(tmp_path: Path) -> None:
     xml_json(tmp_path)
     with pytest.raises(DataError, match="does not hold the files of the format dexml"):
         open_source(tmp_path, "dexml")
-    with pytest.raises(DataError, match="no format 'xml'"):
+    with pytest.raises(ConfigError, match="no data format 'xml'"):
         open_source(tmp_path, "xml")
 
 

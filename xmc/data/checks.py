@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from xmc.data.rows import Defect, Row, Source, row_defects
+from xmc.data.rows import Defect, Row, row_defects
+from xmc.data.sources import RowSource
 
 __all__ = ["BATCH", "checked_filter", "checked_rows"]
 
@@ -34,7 +35,7 @@ class _Seen:
         ]
 
 
-def checked_rows(source: Source, split: str | None, labels: int) -> Iterator[tuple[list[Row | None], list[Defect]]]:
+def checked_rows(source: RowSource, split: str | None, labels: int) -> Iterator[tuple[list[Row | None], list[Defect]]]:
     """Batches of the rows of a split (None: of the label table), and of the defects found in them.
 
     A row stands as None where it cannot be used, so that positions stay those of the source.
@@ -60,7 +61,7 @@ def checked_rows(source: Source, split: str | None, labels: int) -> Iterator[tup
 
 
 def _without_duplicates(
-    source: Source, seen: _Seen, rows: list[Row | None], defects: list[Defect]
+    source: RowSource, seen: _Seen, rows: list[Row | None], defects: list[Defect]
 ) -> tuple[list[Row | None], list[Defect]]:
     if not source.has_uids:
         return rows, defects
@@ -70,7 +71,7 @@ def _without_duplicates(
     return kept, defects + twice
 
 
-def checked_filter(source: Source, split: str, queries: int, labels: int) -> Iterator[tuple[int, int] | Defect]:
+def checked_filter(source: RowSource, split: str, queries: int, labels: int) -> Iterator[tuple[int, int] | Defect]:
     """The filter pairs of a split, in the source's row numbers, and their defects."""
     for item in source.filter(split):
         if isinstance(item, Defect):

@@ -17,7 +17,8 @@ from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 from xmc.data.checks import checked_filter, checked_rows
 from xmc.data.dataset import Dataset
 from xmc.data.images.files import write_images
-from xmc.data.rows import Defect, Row, Source
+from xmc.data.rows import Defect, Row
+from xmc.data.sources import RowSource
 from xmc.data.tables import LABEL_SCHEMA, QUERY_SCHEMA, TableContent, filter_table, format_of, write_properties
 from xmc.errors import DataError
 from xmc.metrics import propensity_parameters
@@ -41,7 +42,7 @@ class Conversion:
 
 
 def convert(
-    source: Source,
+    source: RowSource,
     destination: str | Path,
     *,
     name: str | None = None,
@@ -97,7 +98,7 @@ def convert(
 
 
 class _Job:
-    def __init__(self, source: Source, directory: Path, on_bad_row: str) -> None:
+    def __init__(self, source: RowSource, directory: Path, on_bad_row: str) -> None:
         self.source, self.directory, self.on_bad_row = source, directory, on_bad_row
         self.dropped: Counter[str] = Counter()
         self.warnings: Counter[str] = Counter()

@@ -9,12 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import pyarrow as pa
-
-from xmc.data.images.ragged import RaggedImages
 from xmc.errors import DataError
 
-__all__ = ["Defect", "Row", "Source", "find_file", "read_lines", "row_defects"]
+__all__ = ["Defect", "Row", "find_file", "read_lines", "row_defects"]
 
 
 @dataclass(frozen=True)
@@ -63,36 +60,6 @@ class Row:
         relevance = self.relevance or [1.0] * len(self.labels)
         zeros = [label for label, value in zip(self.labels, relevance, strict=True) if value == 0]
         return sorted({*zeros, *self.rejected})
-
-
-class Source:
-    """A data set in some foreign layout; subclasses are the readers. All iterators stream."""
-
-    format: str
-    name: str
-    splits: tuple[str, ...]
-    has_uids = True
-    """Whether uids come from the source (and may be duplicate) or are line numbers."""
-
-    def labels(self) -> Iterator[Row | Defect]:
-        """The label table, in row order."""
-        raise DataError(f"{self.name}: this layout has no label table.")
-
-    def label_columns(self) -> pa.Table | None:
-        """Columns of the label table besides uid and text, by row; None in layouts that have none."""
-        return None
-
-    def images(self, name: str) -> RaggedImages | None:
-        """Images of a split's queries, or of "labels", by row; None in layouts that have none."""
-        return None
-
-    def queries(self, split: str, labels: int) -> Iterator[Row | Defect]:
-        """The queries of a split; `labels` is the number of labels, for headers to be checked against."""
-        raise DataError(f"{self.name}: there is no split {split!r}.")
-
-    def filter(self, split: str) -> Iterator[tuple[Path, int, int, int] | Defect]:
-        """(file, line, query row, label row) of each filtered pair; none by default."""
-        return iter(())
 
 
 def find_file(directory: Path, *names: str) -> Path | None:

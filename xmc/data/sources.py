@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import ClassVar
 
 import pyarrow as pa
-from typing_extensions import Self
 
 from xmc.data.images.ragged import RaggedImages
 from xmc.data.rows import Defect, Row
@@ -48,15 +47,14 @@ class RowSource(ABC):
     """The data set's name."""
     splits: tuple[str, ...]
 
+    @abstractmethod
+    def __init__(self, path: Path, columns: TabularColumns) -> None:
+        """The data set at a path that fits. columns: ignored by layouts without named columns."""
+
     @classmethod
     @abstractmethod
     def fits(cls, path: Path) -> bool:
         """Whether the path, a directory or a file, holds the files of this layout."""
-
-    @classmethod
-    @abstractmethod
-    def from_path(cls, path: Path, columns: TabularColumns) -> Self:
-        """The data set at a path that fits. columns: ignored by layouts without named columns."""
 
     @abstractmethod
     def labels(self) -> Iterator[Row | Defect]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from xmc.data.checks import checked_filter, checked_rows
-from xmc.data.rows import Defect, Source
+from xmc.data.rows import Defect
+from xmc.data.sources import RowSource
 
 __all__ = ["validate"]
 
 
-def validate(source: Source) -> Iterator[Defect]:
+def validate(source: RowSource) -> Iterator[Defect]:
     """Yield the defects of a source as they are found, labels first, in one pass over each file.
 
     Raises DataError when a file cannot be read at all, for example a gzip file that ends early.

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from xmc.cli.data.options import Format, Labels, Relevance, Separator, Source, Text, Uid, columns_of
+from xmc.cli.data.options import Format, Labels, Rejected, Relevance, Separator, Source, Text, Uid, columns_of
 
 
 def convert(
@@ -20,6 +20,7 @@ def convert(
     text_column: Text = "text",
     labels_column: Labels = "labels",
     relevance_column: Relevance = "relevance",
+    rejected_column: Rejected = "rejected",
     separator: Separator = ",",
 ) -> None:
     """Convert a data set into the canonical directory that all other commands read."""
@@ -29,7 +30,7 @@ def convert(
 
     if on_bad_row not in ("error", "drop"):
         raise ConfigError(f"--on-bad-row must be error or drop, but is {on_bad_row!r}.")
-    columns = columns_of(uid_column, text_column, labels_column, relevance_column, separator)
+    columns = columns_of(uid_column, text_column, labels_column, relevance_column, rejected_column, separator)
     done = convert_dataset(
         open_source(source, format, columns),
         destination,

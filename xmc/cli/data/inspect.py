@@ -36,8 +36,12 @@ def _print(inspection: Inspection) -> None:
         "filter pairs": [f"{count:,}" for count in inspection.filter_pairs.values()],
         "pairs of zero-shot labels": [f"{share:.1%}" for share in inspection.zero_shot_pairs.values()],
         "labels per query": [_line(spread) for spread in inspection.labels_per_query.values()],
+        "rejected pairs": [f"{count:,}" for count in inspection.rejected_pairs.values()],
+        "rejected per query": [_line(spread) for spread in inspection.rejected_per_query.values()],
         "characters": [_line(spread) for spread in inspection.query_characters.values()],
     }
+    if not any(inspection.rejected_pairs.values()):
+        cells = {title: values for title, values in cells.items() if not title.startswith("rejected")}
     for title, values in cells.items():
         table.add_row(title, *values)
     console.print(table)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from xmc.cli.data.options import Format, Labels, Relevance, Separator, Source, Text, Uid, columns_of
+from xmc.cli.data.options import Format, Labels, Rejected, Relevance, Separator, Source, Text, Uid, columns_of
 
 
 def validate(
@@ -14,6 +14,7 @@ def validate(
     text_column: Text = "text",
     labels_column: Labels = "labels",
     relevance_column: Relevance = "relevance",
+    rejected_column: Rejected = "rejected",
     separator: Separator = ",",
 ) -> None:
     """List every defect with file and line; exit code 2 when there is an error among them."""
@@ -21,7 +22,7 @@ def validate(
     from xmc.data.validate import validate as validate_dataset
 
     counts = {"error": 0, "warning": 0}
-    columns = columns_of(uid_column, text_column, labels_column, relevance_column, separator)
+    columns = columns_of(uid_column, text_column, labels_column, relevance_column, rejected_column, separator)
     for defect in validate_dataset(open_source(source, format, columns)):
         counts[defect.severity] += 1
         typer.echo(f"{defect.severity}: {defect}")

@@ -1,7 +1,7 @@
 """The XML Repository's bag-of-words single file: header "N F L", then "label,label feature:value feature:value" lines.
 
 There is no text in this layout: a query's text is its features as words ("f17 f4021"), values left out, and a label's is
-"label12". Files: train.txt and test.txt, or one named *train*.txt, *test*.txt.
+"label12". It has no relevances. Files: train.txt and test.txt, or one named *train*.txt, *test*.txt.
 """
 
 from __future__ import annotations
@@ -9,29 +9,31 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from xmc.data.rows import Defect, Row, Source, read_lines
+from xmc.data.rows import Defect, Row, read_lines
+from xmc.data.sources import RowSource, TabularColumns
 
 __all__ = ["BagOfWordsSource"]
 
 
-class BagOfWordsSource(Source):
+class BagOfWordsSource(RowSource):
     """See the module. Uids are 0-based row numbers."""
 
     format = "bag-of-words"
     has_uids = False
 
-    def __init__(self, directory: Path) -> None:
-        self.directory, self.name = directory, directory.name
-        self.files = _files(directory)
+    def __init__(self, path: Path, columns: TabularColumns) -> None:
+        """See RowSource."""
+        self.directory, self.name = path, path.name
+        self.files = _files(path)
         self.splits = tuple(self.files)
 
-    @staticmethod
-    def fits(directory: Path) -> bool:
+    @classmethod
+    def fits(cls, path: Path) -> bool:
         """Whether a train or test file with a header of three numbers is there."""
-        return any(_header(file) is not None for file in _files(directory).values())
+        return any(_header(file) is not None for file in _files(path).values())
 
     def labels(self) -> Iterator[Row | Defect]:
-        """As many made-up labels as the header says."""
+        """Made-up labels, in the number that the header says."""
         file = next(iter(self.files.values()))
         header = _header(file)
         if header is None:
@@ -78,12 +80,12 @@ def _row(file: Path, line: int, text: str, features: int) -> Row | Defect:
 def _files(directory: Path) -> dict[str, Path]:
     if not directory.is_dir():
         return {}
-    found = {}
+    files = {}
     for split in ("train", "test"):
         matches = sorted(file for file in directory.iterdir() if split in file.name and _is_text(file))
         if matches:
-            found[split] = matches[0]
-    return found
+            files[split] = matches[0]
+    return files
 
 
 def _is_text(file: Path) -> bool:
@@ -95,7 +97,7 @@ def _header(file: Path) -> tuple[int, int, int] | None:
     if not isinstance(item, tuple):
         return None
     try:
-        queries, features, labels = (int(part) for part in item[1].split())
+        queries, features, labels = (int(number) for number in item[1].split())
     except ValueError:
         return None
     return queries, features, labels

@@ -11,27 +11,29 @@ import pyarrow.parquet as pq
 
 from xmc.data.dataset import Dataset
 from xmc.data.images.ragged import RaggedImages
-from xmc.data.rows import Defect, Row, Source
+from xmc.data.rows import Defect, Row
+from xmc.data.sources import RowSource, TabularColumns
 from xmc.data.tables import LABEL_SCHEMA, OPTIONAL, QUERY_SCHEMA
 from xmc.errors import DataError
 
 __all__ = ["CanonicalSource"]
 
 
-class CanonicalSource(Source):
+class CanonicalSource(RowSource):
     """See the module. A "line" is the 1-based row of the Parquet file."""
 
     format = "canonical"
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.dataset = Dataset.load(directory)
+    def __init__(self, path: Path, columns: TabularColumns) -> None:
+        """See RowSource."""
+        self.directory = path
+        self.dataset = Dataset.load(path)
         self.name, self.splits = self.dataset.name, self.dataset.splits
 
-    @staticmethod
-    def fits(directory: Path) -> bool:
+    @classmethod
+    def fits(cls, path: Path) -> bool:
         """Whether there is a dataset.json."""
-        return (directory / "dataset.json").is_file()
+        return (path / "dataset.json").is_file()
 
     def labels(self) -> Iterator[Row | Defect]:
         """labels.parquet."""
@@ -42,7 +44,7 @@ class CanonicalSource(Source):
         yield from self._count("labels", line, self.dataset.properties.get("labels"))
 
     def label_columns(self) -> pa.Table | None:
-        """Those of labels.parquet that are left."""
+        """The columns of labels.parquet besides uid and text."""
         return self.dataset.labels.columns
 
     def images(self, name: str) -> RaggedImages | None:
@@ -64,9 +66,9 @@ class CanonicalSource(Source):
         for line, (query, label) in enumerate(self.dataset.filter(split).tolist(), 1):
             yield self.directory / f"filter-{split}.parquet", line, query, label
 
-    def _count(self, stem: str, found: int, said: int | None) -> Iterator[Defect]:
-        if said is not None and found != said:
-            message = f"it says {said} rows of {stem}, but there are {found}."
+    def _count(self, stem: str, rows: int, said: int | None) -> Iterator[Defect]:
+        if said is not None and rows != said:
+            message = f"it says {said} rows of {stem}, but there are {rows}."
             yield Defect("error", self.directory / "dataset.json", 1, "header disagrees", message)
 
 

@@ -1,4 +1,7 @@
-"""The layout of the DEXML code: raw/trn_X.txt, raw/tst_X.txt, raw/Y.txt, and Y.trn.npz, Y.tst.npz (scipy CSR)."""
+"""The layout of the DEXML code: raw/trn_X.txt, raw/tst_X.txt, raw/Y.txt, and Y.trn.npz, Y.tst.npz (scipy CSR).
+
+A stored value is a relevance, and a stored 0 a label that was judged not relevant.
+"""
 
 from __future__ import annotations
 
@@ -38,8 +41,8 @@ class DexmlSource(RawTextSource):
             if isinstance(text, Defect):
                 yield text
                 continue
-            part = slice(indptr[row], indptr[row + 1])
-            yield Row(texts, text.line, text.uid, text.text, indices[part].tolist(), values[part].tolist())
+            entries = slice(indptr[row], indptr[row + 1])
+            yield Row(texts, text.line, text.uid, text.text, indices[entries].tolist(), values[entries].tolist())
 
 
 def _load(file: Path) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64], tuple[int, int]]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from xmc.data.rows import Defect, Source, find_file, read_lines
+from xmc.data.rows import Defect, find_file, read_lines
+from xmc.data.sources import RowSource
 
 __all__ = ["FilteredSource"]
 
 
-class FilteredSource(Source):
+class FilteredSource(RowSource):
     """A source whose directory may hold filter files."""
 
     directory: Path
@@ -29,7 +30,7 @@ class FilteredSource(Source):
             if not text.strip():
                 continue
             try:
-                query, label = (int(part) for part in text.split())
+                query, label = (int(number) for number in text.split())
                 yield file, line, query, label
             except ValueError:
                 yield Defect("error", file, line, "malformed filter line", f"{text!r} is not two whole numbers.", True)

@@ -1,4 +1,4 @@
-"""What layouts share whose texts are raw files, one line a query or label, beside a matrix of positives for each split."""
+"""The common part of layouts with raw text files, one line a query or label, beside a matrix of judged pairs for each split."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from xmc.data.readers.filters import FilteredSource
 from xmc.data.rows import Defect, Row, find_file, read_lines
+from xmc.data.sources import TabularColumns
 
 __all__ = ["RawTextSource", "text_rows"]
 
@@ -26,14 +27,15 @@ class RawTextSource(FilteredSource):
     matrices: ClassVar[dict[str, str]]
     """The matrix file of each split."""
 
-    def __init__(self, directory: Path) -> None:
-        self.directory, self.name = directory, directory.name
-        self.splits = tuple(split for split, name in self.matrices.items() if find_file(directory, name))
+    def __init__(self, path: Path, columns: TabularColumns) -> None:
+        """See RowSource."""
+        self.directory, self.name = path, path.name
+        self.splits = tuple(split for split, name in self.matrices.items() if find_file(path, name))
 
     @classmethod
-    def fits(cls, directory: Path) -> bool:
+    def fits(cls, path: Path) -> bool:
         """Whether the directory holds a matrix and the label texts."""
-        return bool(find_file(directory, *cls.matrices.values()) and _find_texts(directory, LABEL_TEXTS))
+        return bool(find_file(path, *cls.matrices.values()) and _find_texts(path, LABEL_TEXTS))
 
     def labels(self) -> Iterator[Row | Defect]:
         """The label texts."""
@@ -65,6 +67,6 @@ def text_rows(file: Path) -> Iterator[Row | Defect]:
 def _find_texts(directory: Path, names: tuple[str, ...]) -> Path | None:
     """A raw text file in the directory, or in raw/ or raw_data/ below it."""
     for folder in (directory, directory / "raw", directory / "raw_data"):
-        if found := find_file(folder, *names):
-            return found
+        if file := find_file(folder, *names):
+            return file
     return None

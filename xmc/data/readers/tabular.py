@@ -1,14 +1,13 @@
 """Parquet, CSV and JSONL with named columns: train.*, test.* (and optionally labels.*) in a directory, or one file.
 
-Labels are given by uid: a list column, or a string with a separator; relevances likewise. CSV fields are taken as they are
-written, so that the uid 007 stays 007. With a label table (uid, text) they are looked up in
-it; without one every label that occurs becomes a label whose text is its uid, in sorted order.
+Labels are given by uid: a list column, or a string with a separator; relevances likewise, and rejected labels, which were
+judged not relevant. CSV fields are taken as they are written, so that the uid 007 stays 007. With a label table (uid, text)
+labels are looked up in it; without one every label that occurs becomes a label whose text is its uid, in sorted order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +18,13 @@ import pyarrow.parquet as pq
 
 from xmc.data.readers.filters import FilteredSource
 from xmc.data.rows import Defect, Row
+from xmc.data.sources import TabularColumns
 from xmc.errors import DataError
 
-__all__ = ["Columns", "TabularSource"]
+__all__ = ["TabularSource"]
 
 ENDINGS = (".parquet", ".csv", ".csv.gz", ".jsonl", ".jsonl.gz")
 SPLITS = ("train", "validation", "test")
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Names of columns. A missing uid column gives row numbers; `separator` cuts a label string."""
-
-    uid: str = "uid"
-    text: str = "text"
-    labels: str = "labels"
-    relevance: str = "relevance"
-    separator: str = ","
 
 
 class TabularSource(FilteredSource):
@@ -43,7 +32,8 @@ class TabularSource(FilteredSource):
 
     format = "tabular"
 
-    def __init__(self, path: Path, columns: Columns) -> None:
+    def __init__(self, path: Path, columns: TabularColumns) -> None:
+        """See RowSource."""
         self.directory, self.columns = (path if path.is_dir() else path.parent), columns
         self.name = path.name if path.is_dir() else path.name.partition(".")[0]
         self.files = _files(path)
@@ -51,8 +41,8 @@ class TabularSource(FilteredSource):
         self.splits = tuple(self.files)
         self._uids: dict[str, int] = {}
 
-    @staticmethod
-    def fits(path: Path) -> bool:
+    @classmethod
+    def fits(cls, path: Path) -> bool:
         """Whether there is a file of a split, or the path is such a file."""
         return bool(_files(path))
 
@@ -68,7 +58,7 @@ class TabularSource(FilteredSource):
         occurring: dict[str, tuple[Path, int]] = {}
         for file in self.files.values():
             for line, values in _records(file):
-                for uid in self._labels_of(values, file):
+                for uid in (*self._labels_of(values, file), *self._rejected_of(values)):
                     occurring.setdefault(uid, (file, line))
         for uid in sorted(occurring):
             self._uids[uid] = len(self._uids)
@@ -79,14 +69,14 @@ class TabularSource(FilteredSource):
         file = self.files[split]
         for row, (line, values) in enumerate(_records(file)):
             uid = _text(values[self.columns.uid]) if self.columns.uid in values else str(row)
-            named = self._labels_of(values, file)
-            unknown = [label for label in named if label not in self._uids]
+            named, rejected = self._labels_of(values, file), self._rejected_of(values)
+            unknown = [label for label in (*named, *rejected) if label not in self._uids]
             if unknown:
                 message = f"the label {unknown[0]!r} is not in {self.label_file}."
                 yield Defect("error", file, line, "unknown label", message, row_lost=True)
                 continue
             try:
-                relevance = [float(value) for value in self._parts(values.get(self.columns.relevance))]
+                relevance = [float(value) for value in self._items(values.get(self.columns.relevance))]
             except (TypeError, ValueError) as error:
                 yield Defect(
                     "error", file, line, "bad relevance", f"a relevance is no number ({error}).", row_lost=True
@@ -99,17 +89,21 @@ class TabularSource(FilteredSource):
                 _text(_need(values, self.columns.text, file)),
                 [self._uids[label] for label in named],
                 relevance or None,
+                [self._uids[label] for label in rejected],
             )
 
     def _labels_of(self, values: dict[str, Any], file: Path) -> list[str]:
-        return [str(label) for label in self._parts(_need(values, self.columns.labels, file))]
+        return [str(label) for label in self._items(_need(values, self.columns.labels, file))]
 
-    def _parts(self, given: Any) -> list[Any]:
+    def _rejected_of(self, values: dict[str, Any]) -> list[str]:
+        return [str(label) for label in self._items(values.get(self.columns.rejected))]
+
+    def _items(self, given: Any) -> list[Any]:
         """The items of a list, of a separated string, or the one value there is."""
         if given is None:
             return []
         if isinstance(given, str):
-            return [part.strip() for part in given.split(self.columns.separator) if part.strip()]
+            return [item.strip() for item in given.split(self.columns.separator) if item.strip()]
         return given if isinstance(given, list) else [given]
 
 

@@ -1,7 +1,7 @@
 """The XML Repository's raw layout: trn.json, tst.json, lbl.json (or .json.gz), one JSON object a line.
 
-A query has uid, title, optionally content, target_ind (0-based label rows) and target_rel; a label uid, title, content.
-The text is title and content, joined by a space.
+A query has uid, title, optionally content, target_ind (0-based label rows) and target_rel (their relevances, 0 for a label
+that was judged not relevant); a label uid, title, content. The text is title and content, joined by a space.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 from xmc.data.readers.filters import FilteredSource
 from xmc.data.rows import Defect, Row, find_file, read_lines
+from xmc.data.sources import TabularColumns
 
 __all__ = ["XmlJsonSource"]
 
@@ -24,14 +25,15 @@ class XmlJsonSource(FilteredSource):
 
     format = "xml-json"
 
-    def __init__(self, directory: Path) -> None:
-        self.directory, self.name = directory, directory.name
-        self.splits = tuple(split for split, name in FILES.items() if find_file(directory, name))
+    def __init__(self, path: Path, columns: TabularColumns) -> None:
+        """See RowSource."""
+        self.directory, self.name = path, path.name
+        self.splits = tuple(split for split, name in FILES.items() if find_file(path, name))
 
-    @staticmethod
-    def fits(directory: Path) -> bool:
+    @classmethod
+    def fits(cls, path: Path) -> bool:
         """Whether the directory holds lbl.json and a split."""
-        return bool(find_file(directory, "lbl.json") and find_file(directory, *FILES.values()))
+        return bool(find_file(path, "lbl.json") and find_file(path, *FILES.values()))
 
     def labels(self) -> Iterator[Row | Defect]:
         """lbl.json."""
@@ -62,14 +64,14 @@ def _rows(file: Path, with_labels: bool) -> Iterator[Row | Defect]:
 
 def _row(file: Path, line: int, values: dict[str, Any], with_labels: bool) -> Row:
     text = f"{values.get('title') or ''} {values.get('content') or ''}".strip()
-    labels = [_whole(label) for label in values["target_ind"]] if with_labels else []
+    labels = [_row_number(label) for label in values["target_ind"]] if with_labels else []
     relevance = values.get("target_rel") if with_labels else None
     return Row(
         file, line, str(values["uid"]), text, labels, None if relevance is None else [float(r) for r in relevance]
     )
 
 
-def _whole(value: Any) -> int:
+def _row_number(value: Any) -> int:
     if isinstance(value, bool) or int(value) != value:
         raise ValueError(f"label {value!r} is not a whole number")
     return int(value)

@@ -1,7 +1,8 @@
 """The XML Repository's sparse layout: trn_X_Y.txt and tst_X_Y.txt beside raw text files, one line a query or label.
 
-trn_X_Y.txt begins with "N L"; each further line lists "label:relevance" pairs. Texts are in trn_X.txt, tst_X.txt and
-Y.txt, also spelled trn_X.raw.txt, train.raw.txt, Y.raw.txt, lbl.raw.txt or label.raw.txt, also inside raw/ or raw_data/.
+trn_X_Y.txt begins with "N L"; each further line lists "label:relevance" pairs, where 0 is the relevance of a label that was
+judged not relevant. Texts are in trn_X.txt, tst_X.txt and Y.txt, also spelled trn_X.raw.txt, train.raw.txt, Y.raw.txt,
+lbl.raw.txt or label.raw.txt, also inside raw/ or raw_data/.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def _header(item: tuple[int, str] | Defect | None, labels: int, file: Path) -> G
     """Yields what is wrong with the header, returns its number of queries."""
     try:
         assert isinstance(item, tuple)
-        queries, columns = (int(part) for part in item[1].split())
+        queries, columns = (int(number) for number in item[1].split())
     except (AssertionError, ValueError):
         yield Defect("error", file, 1, "header disagrees", 'the first line must be "queries labels".')
         return None
