@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor
 from typing_extensions import Self
 
 from xmc.config import TrainConfig
-from xmc.kernels.losses import softmax
+from xmc.kernels.losses import LOSSES
 from xmc.training.terms.base import EmbeddedStep, Term
+from xmc.training.terms.losses import ranking_loss
 
 __all__ = ["DistillationTerm", "share_of_data"]
 
@@ -30,16 +29,8 @@ class DistillationTerm(Term):
     def loss(self, step: EmbeddedStep) -> Tensor:
         """The loss."""
         assert step.taught is not None
-        options: dict[str, Any] = {"exclude": step.taught.exclude, "log_inclusion": step.log_inclusion}
-        return softmax(
-            step.queries,
-            step.labels,
-            step.taught.positives,
-            step.temperature,
-            tile_bytes=step.tile_bytes,
-            shard=step.shard,
-            **{name: value for name, value in options.items() if value is not None},
-        )
+        loss = LOSSES["softmax"]
+        return ranking_loss(loss, step, step.queries, step.labels, step.taught, step.log_inclusion)
 
 
 def share_of_data(config: TrainConfig) -> float:

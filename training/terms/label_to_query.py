@@ -6,9 +6,10 @@ from torch import Tensor
 from typing_extensions import Self
 
 from xmc.config import TrainConfig
+from xmc.kernels.losses import Loss
 from xmc.training.terms.base import EmbeddedStep, Term
 from xmc.training.terms.distillation import share_of_data
-from xmc.training.terms.losses import RankingLoss
+from xmc.training.terms.losses import configured_loss, ranking_loss
 
 __all__ = ["LabelToQueryTerm"]
 
@@ -20,9 +21,9 @@ class LabelToQueryTerm(Term):
     needs_texts = True
     needs_all_labels = True
 
-    def __init__(self, weight: float, function: RankingLoss) -> None:
+    def __init__(self, weight: float, loss: Loss) -> None:
         super().__init__(weight)
-        self.function = function
+        self.ranked = loss
 
     @classmethod
     def from_config(cls, config: TrainConfig) -> Self | None:
@@ -30,9 +31,9 @@ class LabelToQueryTerm(Term):
         if config.label_vectors != "prototypes":
             return None
         weight = share_of_data(config) * config.prototypes.label_to_query_weight
-        return cls(weight, RankingLoss(config)) if weight else None
+        return cls(weight, configured_loss(config)) if weight else None
 
     def loss(self, step: EmbeddedStep) -> Tensor:
         """The loss; the sample of labels needs no correction, since all queries of the batch compete."""
         assert step.texts is not None
-        return self.function(step, step.texts, step.queries, step.targets.transposed(), None)
+        return ranking_loss(self.ranked, step, step.texts, step.queries, step.targets.transposed(), None)
