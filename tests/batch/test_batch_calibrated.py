@@ -15,11 +15,11 @@ from worlds import tiny_config, wordnet_part
 
 import xmc
 from xmc.batch import JobOptions, Policy, predict_files
-from xmc.batch.calibrated import LISTED_SETS
 from xmc.batch.evaluation import evaluate_files
 from xmc.calibration.sets import Wanted
 from xmc.cli import main
 from xmc.errors import InputError, StoreError
+from xmc.search.answers import LISTED_SETS
 
 DATA = wordnet_part(500)
 CANDIDATES = 20

@@ -12,13 +12,14 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 
 from xmc.batch.job import run_job
 from xmc.batch.options import JobOptions
 from xmc.batch.output import SUCCESS
 from xmc.batch.search import load_model
 from xmc.batch.summary import Summary
-from xmc.batch.work import Chunk, Work, WorkSpecification, encode, tokenise
+from xmc.batch.work import Chunk, Work, WorkSpecification, features_of
 from xmc.errors import ConfigError, StoreError
 from xmc.search.run_directory import RunDirectory
 from xmc.storage.directories import atomic_file
@@ -79,20 +80,24 @@ class Embedding(WorkSpecification):
 
 class _Embedding(Work):
     def __init__(self, asked: Embedding) -> None:
-        model, _ = load_model(Path(asked.run))
-        self.device, self.dimension = next(model.parameters()).device, model.dimension
-        encoder = model.query_encoder if asked.side == "query" else model.label_encoder
-        embed = encode(model, asked.columns, asked.side)
-        self.schema = pa.schema([("uid", pa.string()), ("embedding", pa.list_(pa.float32(), model.dimension))])
-        self.stages = (
-            ("tokenise", tokenise(encoder, asked.columns, asked.side)),
-            ("encode", lambda chunk: self._batch(embed(chunk))),
-        )
+        self._model, self._asked = load_model(asked.run), asked
+        self.device, self.dimension = next(self._model.parameters()).device, self._model.dimension
+        self.schema = pa.schema([("uid", pa.string()), ("embedding", pa.list_(pa.float32(), self.dimension))])
+        self.steps = (("tokenise", self._features), ("encode", self._embeddings))
 
-    def _batch(self, chunk: Chunk) -> Chunk:
-        good = chunk.rows.good
+    def _features(self, chunk: Chunk) -> Chunk:
+        encoder = self._model.query_encoder if self._asked.side == "query" else self._model.label_encoder
+        return replace(chunk, value=features_of(chunk.rows, self._asked.columns, encoder, self._asked.side))
+
+    @torch.no_grad()
+    def _embeddings(self, chunk: Chunk) -> Chunk:
+        model, features, good = self._model, chunk.value, chunk.rows.good
+        if self._asked.side == "query":
+            embedded = model.queries(features)
+        else:
+            embedded = model.new_labels(model.label_texts(features))
         every = np.zeros((len(good), self.dimension), np.float32)
-        every[good] = chunk.value
+        every[good] = embedded.float().cpu().numpy()
         values = pa.array(every.ravel())
         lists = pa.FixedSizeListArray.from_arrays(values, self.dimension, mask=pa.array(~good))
         return replace(chunk, value=pa.record_batch([chunk.rows.uids, lists], schema=self.schema))

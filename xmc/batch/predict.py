@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import logging
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from xmc.batch.calibrated import CalibratedColumns, read_calibration
+from xmc.batch.calibrated import parse_parts, require_calibrated
 from xmc.batch.job import run_job
 from xmc.batch.options import JobOptions
-from xmc.batch.search import LabelSearch, load_search
+from xmc.batch.search import JobSearch, load_search
 from xmc.batch.summary import Summary
-from xmc.batch.work import Chunk, Work, WorkSpecification, encode, spread, tokenise
-from xmc.calibration.calibration import require_calibration
+from xmc.batch.work import Chunk, Step, Work, WorkSpecification, embeddings_of, features_of
 from xmc.calibration.decisions import Policy
 from xmc.calibration.sets import Wanted
 from xmc.errors import InputError
+from xmc.search.answers import Answer, AnswerParts
+from xmc.search.calibrated import with_parts
 from xmc.search.run_directory import RunDirectory
+from xmc.search.stages import Stage
 
 __all__ = ["Prediction", "predict_files"]
-
-logger = logging.getLogger("xmc.batch")
 
 
 def predict_files(
@@ -48,7 +48,7 @@ def predict_files(
     where: a condition over the label columns, as of Retriever.predict; where it leaves fewer than k labels, lists are shorter.
     probabilities, sets, decide: of a calibrated run, over all labels by its own index: the probability of each of `labels`;
         label sets with a guarantee, "recall=0.9", "false-positive-share=0.1" or "significance=0.1"; what to do with each of
-        `labels`, "automatic=0.9,person=0.1". See xmc.batch.calibrated.CalibratedColumns for the columns.
+        `labels`, "automatic=0.9,person=0.1". See xmc.search.answers.AnswerParts for the columns.
 
     A part, `options.rows_per_part` rows of one file, appears whole or not at all, with its rows in their order; memory does not
     depend on the size of the input. A job that was killed is resumed without a row lost or doubled.
@@ -61,10 +61,10 @@ def predict_files(
     if k < 1:
         raise InputError(f"k must be at least 1, but is {k}.")
     options = options or JobOptions()
-    calibrated = CalibratedColumns.of(probabilities, sets, decide)
-    if calibrated:
-        _require_calibrated(calibrated, run, k, where, options)
-    prediction = Prediction(str(Path(run).absolute()), options.columns, k, where, label_texts, calibrated)
+    parts = parse_parts(probabilities, sets, decide)
+    if parts:
+        require_calibrated(parts, str(run), k, where, options)
+    prediction = Prediction(str(Path(run).absolute()), options.columns, k, where, label_texts, parts)
     return run_job(prediction, str(source), str(destination), options)
 
 
@@ -75,70 +75,44 @@ class Prediction(WorkSpecification):
     k: int
     where: str | None
     label_texts: bool
-    calibrated: CalibratedColumns
+    parts: AnswerParts
 
     def describe(self) -> dict[str, Any]:
         """See WorkSpecification."""
-        own = {"k": self.k, "where": self.where, "label_texts": self.label_texts, **self.calibrated.describe()}
-        return {"work": "predict", "run": RunDirectory(self.run).fingerprint, **own}
+        asked = {"k": self.k, "where": self.where, "label_texts": self.label_texts, **self.parts.describe()}
+        return {"work": "predict", "run": RunDirectory(self.run).fingerprint, **asked}
 
     def load(self, shards: tuple[Any, ...] = ()) -> Work:
         """See WorkSpecification."""
-        return _Predicting(load_search(self.run, self.where, shards, bool(self.calibrated)), self)
+        return _Predicting(load_search(self.run, self.k, self.where, shards, bool(self.parts)), self)
 
 
 class _Predicting(Work):
-    def __init__(self, search: LabelSearch, asked: Prediction) -> None:
+    def __init__(self, search: JobSearch, asked: Prediction) -> None:
         self._search, self._asked = search, asked
-        self._calibration = (
-            require_calibration(search.calibration, f"The run {asked.run}") if asked.calibrated else None
-        )
-        model = search.model
-        self.device, self.dimension = next(model.parameters()).device, model.dimension
-        self._uids = search.labels.uids.combine_chunks()
-        self._texts = search.labels.texts.combine_chunks() if asked.label_texts else None
-        fields = [("uid", pa.string()), ("labels", pa.list_(pa.string())), ("scores", pa.list_(pa.float32()))]
-        fields += [("texts", pa.list_(pa.string()))] if asked.label_texts else []
-        self.schema = pa.schema(fields + asked.calibrated.fields)
-        self.stages = (
-            ("tokenise", tokenise(model.query_encoder, asked.columns, "query")),
-            ("encode", encode(model, asked.columns, "query")),
-            ("search", self._found),
-            ("columns", self._batch),
-        )
+        self.device, self.dimension = next(search.model.parameters()).device, search.model.dimension
+        answers = asked.parts.schema(asked.label_texts)
+        self.schema = pa.schema([pa.field("uid", pa.string()), *answers])
+        stages: tuple[Step, ...] = tuple((stage.name, _step(stage)) for stage in search.corridor.stages)
+        self.steps = (("tokenise", self._begin), *stages, ("columns", self._columns))
 
-    def _found(self, chunk: Chunk) -> Chunk:
-        count = self._asked.k if self._calibration is None else self._calibration.candidates
-        return Chunk(chunk.rows, self._search.search(chunk.value, count))
+    def _begin(self, chunk: Chunk) -> Chunk:
+        """The rows' embeddings, or texts with what the encoder makes of them, as the state before the first stage."""
+        columns, rows = self._asked.columns, chunk.rows
+        if columns.embedding is not None:
+            return replace(chunk, value=self._search.begin(embeddings_of(rows, self.dimension), None))
+        features = features_of(rows, columns, self._search.model.query_encoder, "query")
+        queries = features if columns.tokens is not None else rows.payload.to_pylist()
+        return replace(chunk, value=self._search.begin(queries, features))
 
-    def _batch(self, chunk: Chunk) -> Chunk:
-        """Labels by their row, -1 for none, as lists."""
-        ids, scores = chunk.value
-        k, labels = self._asked.k, self._search.labels
-        rows = labels.rows_of_ids(ids[:, :k])
-        kept = rows >= 0
-        offsets, missing = spread(chunk.rows, kept.sum(axis=1))
-        places = pa.array(rows[kept])
-        lists = [self._uids.take(places), pa.array(scores[:, :k][kept])]
-        if self._texts is not None:
-            lists.append(self._texts.take(places))
-        columns = [pa.ListArray.from_arrays(offsets, values, mask=missing) for values in lists]
-        if self._calibration is not None:
-            columns += self._asked.calibrated.arrays(self._calibration, labels, chunk.rows, (ids, scores), k)
-        return Chunk(chunk.rows, pa.record_batch([chunk.rows.uids, *columns], schema=self.schema))
+    def _columns(self, chunk: Chunk) -> Chunk:
+        """The answer to the good rows as columns of all rows."""
+        answer, calibration = Answer.from_state(chunk.value), self._search.calibration
+        if calibration is not None:
+            answer = with_parts(answer, calibration, self._asked.parts, self._asked.k)
+        columns = answer.columns(self._asked.label_texts, chunk.rows.good)
+        return replace(chunk, value=pa.record_batch([chunk.rows.uids, *columns.values()], schema=self.schema))
 
 
-def _require_calibrated(
-    wanted: CalibratedColumns, run: str | Path, k: int, where: str | None, options: JobOptions
-) -> None:
-    """Raise InputError where a job cannot have these columns. Says what a policy is to expect."""
-    names = ", ".join(wanted.describe())
-    if where is not None:
-        raise InputError(f"A run is calibrated for all of its labels; leave out the condition where, or {names}.")
-    if options.index_shards:
-        raise InputError(f"A run is calibrated with its own index; leave out index_shards, or {names}.")
-    calibration = read_calibration(run)
-    wanted.require(calibration, k)
-    if wanted.decide is not None:
-        expected = calibration.histogram.expect(wanted.decide)
-        logger.info("expected, of all %d candidates of a row: %s", calibration.candidates, expected.sentence())
+def _step(stage: Stage) -> Callable[[Chunk], Chunk]:
+    return lambda chunk: replace(chunk, value=stage(chunk.value))

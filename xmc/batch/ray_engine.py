@@ -13,7 +13,7 @@ from xmc import errors
 from xmc.batch.options import JobOptions
 from xmc.batch.output import Output
 from xmc.batch.plan import Part, Plan
-from xmc.batch.search import LabelShard
+from xmc.batch.search import SearchActor
 from xmc.batch.summary import Done, Summary
 from xmc.batch.work import WorkSpecification
 from xmc.batch.worker import Worker
@@ -91,7 +91,7 @@ class RayEngine:
 
     def _shards(self, ray: Any, resources: dict[str, Any]) -> tuple[Any, ...]:
         count = self._options.index_shards
-        actor = ray.remote(LabelShard)
+        actor = ray.remote(SearchActor)
         own = {"num_cpus": resources["num_cpus"], "max_restarts": -1, "max_task_retries": -1}
         shards = tuple(actor.options(**own).remote(self._work.run, number, count) for number in range(count))
         for shard in shards:

@@ -1,87 +1,93 @@
-"""The search of a job: in the worker's own index, or in labels that are split between actors."""
+"""The search of a job: the stages of a run, by its own index, or by labels that are split between actors."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from xmc.arrays import Embeddings, Ids
 from xmc.calibration.calibration import Calibration
+from xmc.data.tokens import RaggedTokens
 from xmc.encoders.dual import DualEncoder
+from xmc.errors import InputError
 from xmc.indexes.factory import build_index
+from xmc.indexes.label_index import IndexSnapshot
 from xmc.indexes.sharding import merge_shards
 from xmc.search.filters import matching
 from xmc.search.labels import LabelTable
 from xmc.search.placement import place_model
 from xmc.search.retriever import Retriever
 from xmc.search.run_directory import RunDirectory
+from xmc.search.stages import Corridor, SearchRequest, SearchState, Stage
 
-__all__ = ["Embeddings", "Ids", "LabelSearch", "LabelShard", "load_model", "load_search"]
+__all__ = ["JobSearch", "SearchActor", "load_model", "load_search"]
 
-Embeddings = npt.NDArray[np.float32]
-Ids = npt.NDArray[np.int64]
 ALIGNED = 1_024
-"""Shards begin at multiples of so many labels, so that FAISS multiplies the same tiles as it does with all labels in one."""
+"""Shards begin at multiples of this number of labels, so that FAISS multiplies the same tiles as for all labels in one."""
 FEW_QUERIES = 16
-"""Fewer queries than so are searched together with copies: alone FAISS would sum in another order, which depends on threads."""
+"""Fewer queries are searched together with copies: alone FAISS would sum in another order, which depends on threads."""
 
 
 @dataclass(frozen=True)
-class LabelSearch:
-    """A model, its labels, and the k best of these for some query embeddings: ids and scores [n, k], -1 for none.
+class JobSearch:
+    """A model with its labels, and the stages by which they are searched.
 
+    snapshot: of the labels' index; None where actors hold it. request: what each row is asked.
     calibration: of this search; None for a run without, and where it was not asked for.
     """
 
     model: DualEncoder
     labels: LabelTable
-    search: Callable[[Embeddings, int], tuple[Ids, Embeddings]]
+    snapshot: IndexSnapshot | None
+    corridor: Corridor
+    request: SearchRequest
     calibration: Calibration | None
 
+    def begin(self, queries: Any, features: RaggedTokens | None) -> SearchState:
+        """The state of some rows before the first stage. features: what the encoder makes of texts; None for embeddings."""
+        return replace(self.corridor.begin(self.request, self.labels, self.snapshot, queries), features=features)
 
-def load_search(run: str, where: str | None, shards: tuple[Any, ...], calibrated: bool = False) -> LabelSearch:
-    """The run's model, on the GPU where there is one, with its own index, or with the Ray actors that hold its labels.
 
-    calibrated: with what the run's calibration knows, which is of its own index over all labels. Logs a warning where labels
-        or index were changed after it.
-    Raises StoreError for a run that cannot be read, InputError for a condition that does not fit the labels.
+def load_search(run: str, k: int, where: str | None, shards: tuple[Any, ...], calibrated: bool = False) -> JobSearch:
+    """A run's model, on the GPU where there is one, with its own index, or with the Ray actors that hold its labels.
+
+    k: number of labels of each row; with `calibrated` all candidates of the calibration are searched for in their place.
+    calibrated: with the run's calibration, which is about its own index over all labels. Logs a warning where labels or
+        index were changed after it.
+    Raises StoreError for a run that cannot be read, InputError for a condition that does not fit the labels, and for a
+    calibration that is missing, or was made for other stages.
     """
-    search: Callable[[Embeddings, int], tuple[Ids, Embeddings]]
-    calibration = None
     if shards:
-        model, labels = load_model(Path(run))
-        allowed = None if where is None else labels.ids[matching(labels, where)]
-        search = partial(_search_shards, shards, allowed)
-    else:
-        retriever = Retriever.load(run)
-        model, labels = retriever.model, retriever.labels
-        search = partial(retriever.search, include=None if where is None else matching(labels, where))
-        calibration = retriever.calibration if calibrated else None
-        if calibration is not None:
-            retriever.fits_calibration()
-
-    def alike(queries: Embeddings, k: int) -> tuple[Ids, Embeddings]:
-        if not 0 < len(queries) < FEW_QUERIES:
-            return search(queries, k)
-        ids, scores = search(np.resize(queries, (FEW_QUERIES, queries.shape[1])), k)
-        return ids[: len(queries)], scores[: len(queries)]
-
-    return LabelSearch(model, labels, alike, calibration)
-
-
-def load_model(run: Path) -> tuple[DualEncoder, LabelTable]:
-    """A run's model, on the GPU where there is one, and its labels, without an index. StoreError where it cannot be read."""
-    model, labels = RunDirectory(run).read_model_and_labels()
-    place_model(model.eval())
-    return model, labels
+        model, labels, stages = RunDirectory(run).read_model_and_labels()
+        allowed = None if where is None else matching(labels, where)
+        ids = None if allowed is None else labels.ids[allowed]
+        corridor = Corridor(model, stages).replaced(_SteadySearch(_SearchActors(shards, ids)))
+        place_model(model)
+        return JobSearch(model, labels, None, corridor, SearchRequest(k, include=allowed), None)
+    retriever = Retriever.load(run)
+    model, labels = retriever.model, retriever.labels
+    calibration = None
+    if calibrated:
+        calibration = retriever.calibration
+        if calibration is None:
+            raise InputError(f"The run {run} is not calibrated; `xmc calibrate`, or xmc.calibrate, does it.")
+        retriever.fits_calibration()
+        k = calibration.candidates
+    request = SearchRequest(k, include=None if where is None else matching(labels, where))
+    corridor = retriever.corridor.replaced(_SteadySearch(retriever.corridor["candidates"]))
+    return JobSearch(model, labels, retriever.index.snapshot(), corridor, request, calibration)
 
 
-class LabelShard:
+def load_model(run: str) -> DualEncoder:
+    """A run's model, on the GPU where there is one. StoreError where the run cannot be read."""
+    model, _, _ = RunDirectory(run).read_model_and_labels()
+    place_model(model)
+    return model
+
+
+class SearchActor:
     """One of several parts of a run's labels, searched exactly. Their embeddings are memory-mapped, and no others."""
 
     def __init__(self, run: str, number: int, count: int) -> None:
@@ -89,24 +95,56 @@ class LabelShard:
         tiles = -(-len(ids) // ALIGNED)
         rows = np.arange(tiles * number // count * ALIGNED, min(len(ids), tiles * (number + 1) // count * ALIGNED))
         rows = rows[alive[rows]]
-        whole = len(rows) and len(rows) == rows[-1] + 1 - rows[0]
-        own = embeddings.joined()[rows[0] : rows[-1] + 1] if whole else embeddings.take(rows)
+        contiguous = len(rows) and len(rows) == rows[-1] + 1 - rows[0]
+        vectors = embeddings.joined()[rows[0] : rows[-1] + 1] if contiguous else embeddings.take(rows)
         self._index = build_index("exact", embeddings.dimension, device="cpu")
-        self._index.build(own, ids[rows])
+        self._index.build(vectors, ids[rows])
 
     def ready(self) -> int:
-        """How many labels it has."""
+        """Number of labels that it has."""
         return len(self._index)
 
     def search(self, queries: Embeddings, k: int, ids: Ids | None) -> tuple[Ids, Embeddings]:
-        """The k best of its labels, of those with the given ids where these are not None."""
+        """The k best of its labels; where `ids` are given, of the labels with these ids alone."""
         found, scores = self._index.search(queries, k, include=ids)
         return np.asarray(found, np.int64), scores
 
 
-def _search_shards(shards: tuple[Any, ...], ids: Ids | None, queries: Embeddings, k: int) -> tuple[Ids, Embeddings]:
-    import ray  # where there are shards, Ray is running
+class _SearchActors(Stage):
+    """Embeddings to the best labels of all actors. allowed: ids that alone may be returned; None for all."""
 
-    given, allowed = ray.put(queries), ray.put(ids)
-    found, scores = merge_shards(ray.get([shard.search.remote(given, k, allowed) for shard in shards]), k)
-    return np.asarray(found, np.int64), scores
+    name = "candidates"
+
+    def __init__(self, actors: tuple[Any, ...], allowed: Ids | None) -> None:
+        self._actors, self._allowed = actors, allowed
+
+    def __call__(self, state: SearchState) -> SearchState:
+        import ray  # where there are actors, Ray is running
+
+        queries, allowed = ray.put(state.encoded()), ray.put(self._allowed)
+        answers = ray.get([actor.search.remote(queries, state.wanted, allowed) for actor in self._actors])
+        found, scores = merge_shards(answers, state.wanted)
+        ids = np.asarray(found, np.int64)
+        return replace(state, ids=ids, scores=scores, allowed_ids=ids)
+
+
+class _SteadySearch(Stage):
+    """A search whose result for a row does not depend on how few rows are searched with it."""
+
+    name = "candidates"
+
+    def __init__(self, search: Stage) -> None:
+        self._search = search
+
+    @property
+    def fingerprint(self) -> str:
+        return self._search.fingerprint
+
+    def __call__(self, state: SearchState) -> SearchState:
+        queries = state.encoded()
+        if not 0 < len(queries) < FEW_QUERIES:
+            return self._search(state)
+        repeated = np.resize(queries, (FEW_QUERIES, queries.shape[1]))
+        ids, scores = self._search(replace(state, embeddings=repeated)).ranked()
+        ids, scores = ids[: len(queries)], scores[: len(queries)]
+        return replace(state, ids=ids, scores=scores, allowed_ids=ids)

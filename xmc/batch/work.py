@@ -1,49 +1,47 @@
-"""What is done to the rows of a job, as stages from rows of input to rows of output."""
+"""What is done to the rows of a job, as steps from rows of input to rows of output."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
+from xmc.arrays import Embeddings
 from xmc.batch.options import Columns
 from xmc.batch.rows import Rows
 from xmc.data.tokens import RaggedTokens
-from xmc.encoders.base import Encoder
-from xmc.encoders.dual import DualEncoder
+from xmc.encoders.base import Encoder, Side
 from xmc.errors import DataError, InputError
 
-__all__ = ["Chunk", "Stage", "Work", "WorkSpecification", "encode", "spread", "tokenise"]
-
-Embeddings = npt.NDArray[np.float32]
+__all__ = ["Chunk", "Step", "Work", "WorkSpecification", "embeddings_of", "features_of"]
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Rows on their way through the stages. value: of the good ones, what the last stage made."""
+    """Rows on their way through the steps. value: of the good rows, what the last step made."""
 
     rows: Rows
     value: Any
 
 
-Stage = tuple[str, Callable[[Chunk], Chunk]]
+Step = tuple[str, Callable[[Chunk], Chunk]]
+"""A name and what it does."""
 
 
 class Work(ABC):
-    """The stages, and the schema of what comes out of the last one, whose value is a record batch of all rows.
+    """The steps, and the schema of what the last one makes: a record batch of all rows.
 
-    device: where its model is. A null row is null in the result, in every column but uid.
+    device: where the model is. dimension: of its embeddings. A null row is null in the result, in every column but uid.
     """
 
     schema: pa.Schema
-    stages: tuple[Stage, ...]
+    steps: tuple[Step, ...]
     device: torch.device
     dimension: int
 
@@ -67,42 +65,17 @@ class WorkSpecification(ABC):
         """
 
 
-def tokenise(encoder: Encoder, columns: Columns, side: Literal["query", "label"]) -> Callable[[Chunk], Chunk]:
-    """The stage from texts, or lists of tokens, to tokens; embeddings are left as they are."""
-
-    def stage(chunk: Chunk) -> Chunk:
-        if columns.embedding is not None:
-            return chunk
-        if columns.tokens is not None:
-            return Chunk(chunk.rows, _tokens(chunk.rows.payload, columns.tokens, encoder))
-        return Chunk(chunk.rows, encoder.featurize(chunk.rows.payload.to_pylist(), side))
-
-    return stage
+def features_of(rows: Rows, columns: Columns, encoder: Encoder, side: Side) -> RaggedTokens:
+    """What an encoder makes of rows of texts, or reads from a column of tokens. DataError for tokens that are not its own."""
+    if columns.tokens is not None:
+        return _tokens(rows.payload, columns.tokens, encoder)
+    return encoder.featurize(rows.payload.to_pylist(), side)
 
 
-def encode(model: DualEncoder, columns: Columns, side: Literal["query", "label"]) -> Callable[[Chunk], Chunk]:
-    """The stage from tokens, or a column of embeddings, to embeddings float32 [n, D]."""
-
-    @torch.no_grad()
-    def stage(chunk: Chunk) -> Chunk:
-        if columns.embedding is not None:
-            own = chunk.rows.payload.flatten().to_numpy(zero_copy_only=False)
-            return Chunk(chunk.rows, np.ascontiguousarray(own, np.float32).reshape(-1, model.dimension))
-        if side == "query":
-            embedded = model.queries(chunk.value)
-        else:
-            embedded = model.new_labels(model.label_texts(chunk.value))
-        return Chunk(chunk.rows, embedded.float().cpu().numpy())
-
-    return stage
-
-
-def spread(rows: Rows, lengths: npt.NDArray[np.int64]) -> tuple[pa.Array, pa.Array]:
-    """Offsets of lists of all rows, of which the good ones have these lengths, and which of the lists are null."""
-    every = np.zeros(len(rows.good), np.int64)
-    every[rows.good] = lengths
-    offsets = np.concatenate([[0], np.cumsum(every)]).astype(np.int32)
-    return pa.array(offsets), pa.array(~rows.good)
+def embeddings_of(rows: Rows, dimension: int) -> Embeddings:
+    """The column of embeddings, float32 [n, dimension]."""
+    values = rows.payload.flatten().to_numpy(zero_copy_only=False)
+    return np.ascontiguousarray(values, np.float32).reshape(-1, dimension)
 
 
 def _tokens(column: pa.Array, name: str, encoder: Encoder) -> RaggedTokens:

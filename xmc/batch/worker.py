@@ -1,4 +1,4 @@
-"""Parts of a job made by one process: read, tokenise, encode, search, write, each stage a little ahead of the next."""
+"""Parts of a job made by one process: read, tokenise, encode, search, write, each step a little ahead of the next."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import pyarrow as pa
 
 from xmc.batch.options import Columns
 from xmc.batch.output import Output, PartFile
+from xmc.batch.pipeline import Pipeline
 from xmc.batch.places import InputFile
 from xmc.batch.plan import Part, Plan
 from xmc.batch.rows import check_rows
-from xmc.batch.stages import Stages
 from xmc.batch.summary import Done
 from xmc.batch.tables import Table, open_table
 from xmc.batch.windows import windows
@@ -23,13 +23,16 @@ from xmc.errors import DataError
 __all__ = ["Worker"]
 
 WINDOW = 8_192
-"""Rows that go through the stages together; encoders sort them by length."""
+"""Number of rows that go through the steps together; encoders sort them by length."""
 WINDOW_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
-class _Step:
-    """A window of a part. first: the row of the file that it begins with; last: whether it ends its part."""
+class _Window:
+    """Rows of a part that go through the steps together.
+
+    first: the row of the file that it begins with. last: whether it ends its part.
+    """
 
     part: Part
     first: int
@@ -39,9 +42,9 @@ class _Step:
 
 @dataclass(frozen=True)
 class _Moving:
-    """A window between two stages."""
+    """A window between two steps."""
 
-    step: _Step
+    window: _Window
     chunk: Chunk
 
 
@@ -57,19 +60,19 @@ class Worker:
 
         Raises DataError for input that cannot be read, and for a bad row where these are refused.
         """
-        # On a processor the stages that compute take turns in one thread; on a GPU each has its own.
-        own = self._work.device.type == "cuda"
+        # On a processor the steps that compute take turns in one thread; on a GPU each has its own.
+        on_gpu = self._work.device.type == "cuda"
         current: list[PartFile] = []
-        with Stages() as stages:
-            self.busy = stages.busy
+        with Pipeline() as pipeline:
+            self.busy = pipeline.busy
             try:
-                moving: Iterator[_Moving] = stages.apply(
-                    "check", self._checked, stages.read("read", self._steps(parts), "read"), "read"
+                moving: Iterator[_Moving] = pipeline.apply(
+                    "check", self._checked, pipeline.read("read", self._windows(parts), "read"), "read"
                 )
-                for name, work in self._work.stages:
-                    moving = stages.apply(name, _forward(work), moving, name if own else "compute")
+                for name, work in self._work.steps:
+                    moving = pipeline.apply(name, _forward(work), moving, name if on_gpu else "compute")
                 writing = _Writing(self._output, self._plan, self._policy, self._work.schema, current)
-                for rows, done in stages.apply("write", writing, moving, "write"):
+                for rows, done in pipeline.apply("write", writing, moving, "write"):
                     advance(rows)
                     if done is not None:
                         yield done
@@ -77,7 +80,7 @@ class Worker:
                 for part in current:
                     part.abandon()
 
-    def _steps(self, parts: Iterable[Part]) -> Iterator[_Step]:
+    def _windows(self, parts: Iterable[Part]) -> Iterator[_Window]:
         columns = self._plan.columns
         opened: tuple[InputFile, Table] | None = None
         for part in parts:
@@ -86,23 +89,23 @@ class Worker:
                 opened = part.file, open_table(part.file, (columns.uid, columns.payload), strict)
             table, row = opened[1], part.start
             if not part.rows:
-                yield _Step(part, row, _empty(table.schema, columns), last=True)
+                yield _Window(part, row, _empty(table.schema, columns), last=True)
             stop = part.start + part.rows
             for batch in windows(table.batches(row, stop), columns.payload, WINDOW, WINDOW_BYTES):
-                yield _Step(part, row, batch, last=row + len(batch) == stop)
+                yield _Window(part, row, batch, last=row + len(batch) == stop)
                 row += len(batch)
 
-    def _checked(self, step: _Step) -> _Moving:
-        rows = check_rows(step.batch, self._plan.columns, self._work.dimension)
+    def _checked(self, window: _Window) -> _Moving:
+        rows = check_rows(window.batch, self._plan.columns, self._work.dimension)
         if self._policy == "error" and rows.bad:
             place = int((~rows.good).argmax())
             reasons = ", ".join(f"{count:,} x {reason}" for reason, count in rows.bad.items())
             raise DataError(
-                f"{step.part.file.address}, row {step.first + place + 1:,} (uid {rows.uids[place].as_py()!r}) cannot be used; "
-                f"among the {len(rows.good):,} rows from {step.first + 1:,} on: {reasons}. Mend it, or let --on-bad-row be "
-                f"null (such rows get no labels) or drop."
+                f"{window.part.file.address}, row {window.first + place + 1:,} (uid {rows.uids[place].as_py()!r}) cannot be "
+                f"used; among the {len(rows.good):,} rows from {window.first + 1:,} on: {reasons}. Mend it, or let --on-bad-row "
+                f"be null (such rows get no labels) or drop."
             )
-        return _Moving(step, Chunk(rows, None))
+        return _Moving(window, Chunk(rows, None))
 
 
 class _Writing:
@@ -119,9 +122,9 @@ class _Writing:
         self._remarks: Counter[str] = Counter()
 
     def __call__(self, moving: _Moving) -> tuple[int, Done | None]:
-        step, rows = moving.step, moving.chunk.rows
+        window, rows = moving.window, moving.chunk.rows
         if not self._current:
-            self._current.append(PartFile(self._output, step.part, self._schema))
+            self._current.append(PartFile(self._output, window.part, self._schema))
             self._written = self._null = 0
             self._bad, self._remarks = Counter(), Counter()
         batch = moving.chunk.value
@@ -133,7 +136,7 @@ class _Writing:
         self._written += len(batch)
         self._bad.update(rows.bad)
         self._remarks.update(rows.remarks)
-        return len(rows.good), self._finished(step.part) if step.last else None
+        return len(rows.good), self._finished(window.part) if window.last else None
 
     def _finished(self, part: Part) -> Done:
         done = Done(part.number, part.rows, self._written, self._null, dict(self._bad), dict(self._remarks))
@@ -143,7 +146,7 @@ class _Writing:
 
 
 def _forward(work: Callable[[Chunk], Chunk]) -> Callable[[_Moving], _Moving]:
-    return lambda moving: _Moving(moving.step, work(moving.chunk))
+    return lambda moving: _Moving(moving.window, work(moving.chunk))
 
 
 def _empty(schema: pa.Schema, columns: Columns) -> pa.RecordBatch:

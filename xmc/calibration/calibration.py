@@ -22,21 +22,24 @@ from xmc.calibration.reliability import Reliability
 from xmc.calibration.risk import SetSizes, Thresholds
 from xmc.errors import InputError
 
-__all__ = ["Calibration", "Source", "require_calibration"]
+__all__ = ["Calibration", "CalibrationSource", "require_calibration"]
 
 logger = logging.getLogger("xmc.calibration")
 
 VALUES, ARRAYS = "calibration.json", "calibration.safetensors"
-FORMAT = 1
+FORMAT = 2
+FIRST_FORMAT = "1:"
+"""The fingerprint of labels and index of a calibration of format 1 begins with this: it was made in another way."""
 
 
 @dataclass(frozen=True)
-class Source:
+class CalibrationSource:
     """What a calibration was made from.
 
-    dataset, fingerprint, split: the data. queries: how many, of them fitted: those that the probabilities were fitted on; the
-    others gave everything that is guaranteed. without_positives: queries without a true label. recall: the share of true labels
-    among the candidates. seed: which queries are which. labels: what names the labels and index, see `Retriever`.
+    dataset, fingerprint, split: the data. queries: number of queries. fitted: number of those that the probabilities were
+    fitted on; the others gave everything that is guaranteed. without_positives: number of queries without a true label.
+    recall: the share of true labels among the candidates. seed: which queries are which. labels: fingerprint of the labels and
+    the index. stages: fingerprints of the search's stages by name, in their order; None for a calibration of format 1.
     """
 
     dataset: str
@@ -48,6 +51,7 @@ class Source:
     recall: float
     seed: int
     labels: str
+    stages: dict[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class Calibration:
     gave on calibration queries. scores: their best scores, float32 ascending, for `check`.
     """
 
-    source: Source
+    source: CalibrationSource
     candidates: int
     groups: npt.NDArray[np.int8]
     probabilities: Probabilities
@@ -126,14 +130,17 @@ class Calibration:
     @classmethod
     def _read(cls, directory: Path) -> Calibration:
         values = json.loads((directory / VALUES).read_text(encoding="utf-8"))
-        if values["format"] != FORMAT:
+        source = dict(values["source"])
+        if values["format"] == 1:
+            source["labels"] = FIRST_FORMAT + source["labels"]
+        elif values["format"] != FORMAT:
             raise ValueError(f"format {values['format']}")
         arrays = load_file(directory / ARRAYS)
         knots = tuple(arrays[f"knots.{band}"] for band in range(sum(name.startswith("knots.") for name in arrays)))
         sets = LabelSets(arrays["sets.offsets"], arrays["sets.ids"]) if "sets.ids" in arrays else None
         queries = values["queries"]
         return cls(
-            source=Source(**values["source"]),
+            source=CalibrationSource(**source),
             candidates=int(values["candidates"]),
             groups=arrays["groups"],
             probabilities=Probabilities(float(values["temperature"]), arrays["intercepts"], arrays["weights"], knots),

@@ -35,11 +35,10 @@ class Policy:
         if self.person > self.automatic:
             raise InputError(f"The threshold person, {self.person}, must not be above automatic, {self.automatic}.")
 
-    def decisions(self, probabilities: Floats) -> list[str]:
-        """What becomes of labels with these probabilities [m]: "automatic", "person" or "none"."""
+    def decisions(self, probabilities: Floats) -> npt.NDArray[np.object_]:
+        """What becomes of labels with these probabilities, of any shape: "automatic", "person" or "none"."""
         choices = [probabilities >= self.automatic, probabilities >= self.person]
-        decided: list[str] = np.select(choices, ["automatic", "person"], "none").tolist()
-        return decided
+        return np.select(choices, ["automatic", "person"], "none").astype(object)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from xmc.calibration.calibration import Calibration, Source
+from xmc.calibration.calibration import Calibration, CalibrationSource
 from xmc.calibration.candidates import JudgedCandidates
 from xmc.calibration.decisions import histogram
 from xmc.calibration.dependency import LabelSets
@@ -22,6 +22,7 @@ from xmc.errors import DataError, InputError, require_package
 from xmc.evaluation.gather import gather, groups_of_labels, true_ids
 from xmc.evaluation.held_aside import AsideQueries, queries_to_calibrate_on
 from xmc.indexes.checks import require_count
+from xmc.search.calibrated import labels_and_index
 from xmc.search.retriever import Retriever
 
 __all__ = ["FITTED_SHARE", "Fitted", "calibrate", "fit_half"]
@@ -85,7 +86,7 @@ def calibrate(
         every = true_ids(retriever, dataset, aside.targets)
         own_ids = [every[row] for row in fitted.rows]
     result = Calibration(
-        source=Source(
+        source=CalibrationSource(
             dataset=dataset.name,
             fingerprint=dataset.fingerprint,
             split=split,
@@ -94,7 +95,8 @@ def calibrate(
             without_positives=int((judged.positives == 0).sum()),
             recall=float(judged.hits.sum() / judged.positives.sum()),
             seed=seed,
-            labels=retriever.labels_and_index,
+            labels=labels_and_index(retriever.labels, retriever.index),
+            stages=retriever.corridor.fingerprints,
         ),
         candidates=candidates,
         groups=groups,

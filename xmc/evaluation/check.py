@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from xmc.calibration.calibration import require_calibration
 from xmc.calibration.drift import Check, Drift, check_coverage, check_recall, check_scores
 from xmc.data.dataset import Dataset
 from xmc.errors import DataError
@@ -60,9 +59,9 @@ class Checked:
 def check(retriever: Retriever, dataset: Dataset, split: str = "test") -> Checked:
     """Test on a split's labelled queries whether guarantees hold, and whether queries have moved.
 
-    Raises InputError for a retriever that is not calibrated, DataError for fewer than 100 queries, or none with a true label.
+    Raises InputError as Retriever.require_calibration, DataError for fewer than 100 queries, or none with a true label.
     """
-    calibration = require_calibration(retriever.calibration)
+    calibration = retriever.require_calibration()
     queries, targets = dataset.split(split), dataset.targets(split)
     _require_enough(len(queries))
     judged = gather(
@@ -88,9 +87,9 @@ def check(retriever: Retriever, dataset: Dataset, split: str = "test") -> Checke
 def check_texts(retriever: Retriever, texts: Sequence[str]) -> Checked:
     """Test whether queries without labels have moved.
 
-    Raises InputError for a retriever that is not calibrated, DataError for fewer than 100 texts.
+    Raises InputError as Retriever.require_calibration, DataError for fewer than 100 texts.
     """
-    calibration = require_calibration(retriever.calibration)
+    calibration = retriever.require_calibration()
     _require_enough(len(texts))
     ids, scores = retriever.search(list(texts), 1)
     return Checked((), check_scores(calibration, calibration.candidates_of(ids, np.asarray(scores, np.float32))))

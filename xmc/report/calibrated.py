@@ -23,6 +23,7 @@ from xmc.report.figures import Bar
 from xmc.report.mistakes import SEED
 from xmc.report.run import Int64s, ReportedRun
 from xmc.report.task import Task
+from xmc.search.calibrated import fits, stage_difference
 
 __all__ = [
     "COUNTED",
@@ -147,12 +148,15 @@ class Measured:
 
 
 def measure(run: ReportedRun, task: Task) -> Measured | None:
-    """Search once more, for the candidates of calibration, and compare; None for a run that is not calibrated, and where fewer
-    than two queries have a true label.
+    """Search once more, for the candidates of calibration, and compare.
+
+    None for a run that is not calibrated, or calibrated for other stages, and where fewer than two queries have a true label.
     """
     calibration = run.retriever.calibration
     rows = np.sort(np.random.default_rng(SEED).permutation(len(task.queries))[:MOST_QUERIES])
     if calibration is None or (task.positives[rows] > 0).sum() < 2:
+        return None
+    if stage_difference(calibration, run.retriever.corridor.fingerprints):
         return None
     part = task.take(rows)
     ranking = run.first_labels(part, rows, calibration.candidates)
@@ -189,7 +193,7 @@ def notices(runs: Sequence[ReportedRun], measured: Sequence[Measured | None], ta
         if calibration is None:
             lines.append(f"{run.name} is not calibrated, and has no part in this section.")
             continue
-        if own is None:
+        if own is None and not stage_difference(calibration, run.retriever.corridor.fingerprints):
             lines.append(f"{run.name} is calibrated, but fewer than two queries have a true label to measure it by.")
         source = calibration.source
         same = source.fingerprint == task.dataset.fingerprint
@@ -203,7 +207,10 @@ def notices(runs: Sequence[ReportedRun], measured: Sequence[Measured | None], ta
                 f"{run.name} was calibrated on {source.dataset}, whose content is not that of this data set "
                 f"({task.dataset.name}); what it guarantees is for queries like those."
             )
-        if run.retriever.labels_and_index != source.labels:
+        difference = stage_difference(calibration, run.retriever.corridor.fingerprints)
+        if difference:
+            lines.append(f"The calibration of {run.name} was made {difference}; calibrate it again.")
+        if not fits(calibration, run.retriever.labels, run.retriever.index):
             lines.append(
                 f"Labels or index of {run.name} were changed after calibration; what it guarantees is for those before. "
                 f"Calibrate it again."

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from xmc.arrays import Embeddings, Ids
-from xmc.calibration.calibration import Calibration
+from xmc.calibration.calibration import FIRST_FORMAT, Calibration
 from xmc.calibration.decisions import Decision, Policy
 from xmc.calibration.powerset import Region
 from xmc.calibration.risk import share
@@ -20,44 +21,42 @@ from xmc.data.images.ragged import Images
 from xmc.errors import InputError
 from xmc.indexes.checks import require_count
 from xmc.indexes.label_index import LabelIndex
+from xmc.search.answers import Answer, AnswerParts
 from xmc.search.labels import LabelTable
+from xmc.search.stages import PLAIN_STAGES
 from xmc.storage.fingerprints import ContentHash, fingerprint_of_json
 
-__all__ = ["CalibratedAnswers", "CalibrationFit", "CandidateSearch", "labels_and_index"]
+__all__ = [
+    "CalibratedAnswers",
+    "CalibrationFit",
+    "fits",
+    "labels_and_index",
+    "require_stages",
+    "stage_difference",
+    "with_parts",
+]
 
 logger = logging.getLogger("xmc.search.calibrated")
-
-
-class CandidateSearch(Protocol):
-    """What calibrated answers need of a retriever."""
-
-    def fits_calibration(self) -> bool:
-        """Whether labels and index are those that the calibration was made for; a warning is logged once where not."""
-
-    def candidates(self, queries: Any, images: Images | None, count: int) -> tuple[LabelTable, Ids, Embeddings]:
-        """The labels as they are now, and the ids and scores [n, count] of the best ones of each query."""
 
 
 @dataclass(frozen=True)
 class CalibratedAnswers:
     """A calibration applied to what a search finds. `Retriever.predict_proba` and the methods beside it document the calls.
 
+    search: queries, their images and a number of labels to an answer; called once the other arguments are checked.
     All methods raise InputError for queries that `Retriever.predict` refuses.
     """
 
     calibration: Calibration
-    search: CandidateSearch
+    search: Callable[[Any, Images | None, int], Answer]
 
-    def probabilities(
-        self, queries: Any, k: int, images: Images | None
-    ) -> tuple[npt.NDArray[np.object_], npt.NDArray[np.float32]]:
-        """Label uids [n, k'] by score, and probabilities float32 [n, k']. InputError for more labels than candidates."""
-        candidates = self.calibration.candidates
-        if k > candidates:
-            raise InputError(f"k must be at most the {candidates} candidates of calibration, but is {k}.")
-        labels, scored = self._scored(queries, images)
-        ids = scored.ids[:, : require_count(k, "k")]
-        return labels.uids_of(ids), scored.probabilities[:, :k].astype(np.float32)
+    def answer(self, queries: Any, k: int, parts: AnswerParts, images: Images | None) -> Answer:
+        """The k best labels of each query, with the parts of an answer that are asked for.
+
+        Raises InputError for more labels than candidates, and for what cannot be guaranteed.
+        """
+        parts.require(self.calibration, require_count(k, "k"))
+        return with_parts(self.search(queries, images, self.calibration.candidates), self.calibration, parts, k)
 
     def sets(
         self, queries: Any, wanted: Wanted, limit: int, images: Images | None
@@ -68,16 +67,16 @@ class CalibratedAnswers:
         """
         if wanted.significance is None:
             threshold = wanted.threshold(self.calibration)
-            labels, scored = self._scored(queries, images)
-            return scored.sets(threshold, labels.uids_of)
-        labels, scored = self._scored(queries, images)
-        significance = share(wanted.significance, "significance")
-        return scored.regions(self.calibration.powerset, significance, require_count(limit, "limit"), labels.uids_of)
+            answer, scored = self._scored(queries, images)
+            return scored.sets(threshold, answer.labels.uids_of)
+        answer, scored = self._scored(queries, images)
+        significance, limit = share(wanted.significance, "significance"), require_count(limit, "limit")
+        return scored.regions(self.calibration.powerset, significance, limit, answer.labels.uids_of)
 
     def decisions(self, queries: Any, policy: Policy, images: Images | None) -> list[Decision]:
         """Of each query the labels to take without asking, and those to ask a person about."""
-        labels, scored = self._scored(queries, images)
-        return scored.decisions(policy, labels.uids_of)
+        answer, scored = self._scored(queries, images)
+        return scored.decisions(policy, answer.labels.uids_of)
 
     def p_values(
         self, queries: Any, label_sets: Sequence[Sequence[str]], images: Images | None
@@ -86,19 +85,44 @@ class CalibratedAnswers:
 
         Raises InputError for uids that are not there, and where the number of sets is not that of queries.
         """
-        labels, scored = self._scored(queries, images)
-        if len(label_sets) != len(scored.ids):
-            raise InputError(
-                f"There are {len(label_sets)} label sets for {len(scored.ids)} queries; give one for each."
-            )
+        answer, scored = self._scored(queries, images)
+        if len(label_sets) != len(answer):
+            raise InputError(f"There are {len(label_sets)} label sets for {len(answer)} queries; give one for each.")
+        labels = answer.labels
         ids = [labels.ids[labels.known_rows(uids)].tolist() for uids in label_sets]
         return scored.p_values(self.calibration.powerset, ids)
 
-    def _scored(self, queries: Any, images: Images | None) -> tuple[LabelTable, Scored]:
-        """The candidates of queries, with their probabilities."""
-        self.search.fits_calibration()
-        labels, ids, scores = self.search.candidates(queries, images, self.calibration.candidates)
-        return labels, Scored(ids, self.calibration.probabilities(self.calibration.candidates_of(ids, scores)))
+    def _scored(self, queries: Any, images: Images | None) -> tuple[Answer, Scored]:
+        answer = self.search(queries, images, self.calibration.candidates)
+        return answer, _scored(answer, self.calibration)
+
+
+def with_parts(answer: Answer, calibration: Calibration, parts: AnswerParts, k: int) -> Answer:
+    """The k best labels of an answer that holds all candidates of a calibration, with the parts that are asked for."""
+    scored = _scored(answer, calibration)
+    probabilities = scored.probabilities[:, :k]
+    decisions, sets, regions = None, None, None
+    if parts.decide is not None:
+        decisions = parts.decide.decisions(probabilities)
+    if parts.significance is not None:
+        regions = scored.regions(calibration.powerset, parts.significance, parts.listed, answer.labels.uids_of)
+    elif parts.sets is not None:
+        sets = scored.sets(parts.sets.threshold(calibration), answer.labels.uids_of)
+    return replace(
+        answer,
+        ids=answer.ids[:, :k],
+        scores=answer.scores[:, :k],
+        explanation=None if answer.explanation is None else answer.explanation[:, :k],
+        probabilities=probabilities.astype(np.float32) if parts.probabilities else None,
+        decisions=decisions,
+        sets=sets,
+        regions=regions,
+    )
+
+
+def _scored(answer: Answer, calibration: Calibration) -> Scored:
+    """The candidates of an answer, with their probabilities."""
+    return Scored(answer.ids, calibration.probabilities(calibration.candidates_of(answer.ids, answer.scores)))
 
 
 class CalibrationFit:
@@ -115,16 +139,65 @@ class CalibrationFit:
             if same or not self._fits:  # changes are not taken back
                 return self._fits
         self._known = calibration, labels, index
-        self._fits = labels_and_index(labels, index) == calibration.source.labels
+        self._fits = fits(calibration, labels, index)
         if not self._fits:
             logger.warning("labels or index were changed after calibration; what it guarantees is for those before")
         return self._fits
 
 
+def fits(calibration: Calibration, labels: LabelTable, index: LabelIndex) -> bool:
+    """Whether labels and index are those that a calibration was made for."""
+    expected = calibration.source.labels
+    if expected.startswith(FIRST_FORMAT):
+        return expected == FIRST_FORMAT + _labels_and_index_of_first_format(labels, index)
+    return expected == labels_and_index(labels, index)
+
+
 def labels_and_index(labels: LabelTable, index: LabelIndex) -> str:
     """A fingerprint of the labels, with their texts and order, and of the index's design."""
-    design = index.design
-    named = [design.kind, "" if design.name == design.kind else design.name, design.parameters, index.rescore]
     content = ContentHash()
     content.update(labels.table.select(["id", "text"]))
-    return fingerprint_of_json([named, content.hexdigest()])
+    return fingerprint_of_json([_design(index), content.hexdigest()])
+
+
+def stage_difference(calibration: Calibration, fingerprints: Mapping[str, str]) -> str:
+    """How the stages of a search differ from those that a calibration was made for, in words; "" where they do not.
+
+    fingerprints: of the search's stages by name, in their order. A calibration of the first format names no stages: it was
+    made when there were no others than those of every search.
+    """
+    made_for: Mapping[str, str] | None = calibration.source.stages
+    if made_for is None:
+        made_for = {name: fingerprint for name, fingerprint in fingerprints.items() if name in PLAIN_STAGES}
+    for name in made_for:
+        if name not in fingerprints:
+            return f"with the stage {name!r}, which the search lacks"
+    for name, fingerprint in fingerprints.items():
+        if name not in made_for:
+            return f"without the stage {name!r}, which the search has"
+        if fingerprint != made_for[name]:
+            return f"for another stage {name!r} than the search has"
+    return "" if list(made_for) == list(fingerprints) else "for the same stages in another order"
+
+
+def require_stages(calibration: Calibration, fingerprints: Mapping[str, str]) -> None:
+    """Raise InputError where a calibration was made for other stages; it names the stage that differs."""
+    difference = stage_difference(calibration, fingerprints)
+    if difference:
+        raise InputError(
+            f"The calibration was made {difference}: `xmc calibrate` again, or search by the stages it was made for "
+            f"({', '.join(calibration.source.stages or PLAIN_STAGES)})."
+        )
+
+
+def _design(index: LabelIndex) -> list[Any]:
+    design = index.design
+    return [design.kind, "" if design.name == design.kind else design.name, design.parameters, index.rescore]
+
+
+def _labels_and_index_of_first_format(labels: LabelTable, index: LabelIndex) -> str:
+    """What calibrations of format 1 hold in place of `labels_and_index`."""
+    digest = hashlib.sha256(json.dumps(_design(index)).encode() + labels.ids.tobytes())
+    for text in labels.texts.to_pylist():
+        digest.update((text or "").encode() + b"\0")
+    return digest.hexdigest()

@@ -11,11 +11,13 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_matrix
 
+from xmc.arrays import Embeddings
+from xmc.data.images.ragged import Images, RaggedImages
+from xmc.encoders.base import Encoder
 from xmc.errors import InputError
 
-__all__ = ["Query", "embed"]
+__all__ = ["Query", "embed", "images_of_texts"]
 
-Embeddings = npt.NDArray[np.float32]
 Encode = Callable[[list[str]], Embeddings]
 
 
@@ -77,6 +79,21 @@ def embed(queries: Sequence[str | Query], encode: Encode, vectors: Encode, dimen
                 raise InputError(f"An embedding of a Query must have the shape ({dimension},), but has {shape}.")
             total[row] += np.float32(weight) * np.asarray(vector, np.float32)
     return total
+
+
+def images_of_texts(images: Images | None, count: int, encoder: Encoder) -> RaggedImages | None:
+    """The images of `count` texts; None for none. InputError where the encoder takes no images, or for another number."""
+    if images is None:
+        return None
+    if not encoder.image_dimension:
+        raise InputError("This model was trained without images; leave images out.")
+    if not isinstance(images, RaggedImages):
+        images = RaggedImages.of(list(images), encoder.image_dimension)
+    if len(images) != count:
+        raise InputError(
+            f"There are images for {len(images)} texts, but {count} texts; give None for one without images."
+        )
+    return encoder.images_of(images)
 
 
 def _mixtures(rows: list[Any], vectors: Encode, dimension: int) -> Embeddings:

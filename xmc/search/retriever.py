@@ -12,13 +12,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from xmc.arrays import Embeddings, Ids
 from xmc.calibration.calibration import Calibration, require_calibration
 from xmc.calibration.decisions import Decision, Policy
 from xmc.calibration.powerset import Region
 from xmc.calibration.sets import LabelSet, Wanted
 from xmc.config import TrainConfig
-from xmc.data.images.ragged import Images, RaggedImages
-from xmc.encoders.base import Encoder, Side
+from xmc.data.images.ragged import Images
+from xmc.encoders.base import Side
 from xmc.encoders.dual import DualEncoder, unit_rows
 from xmc.encoders.sentence_transformers.conversion import from_sentence_transformers, to_sentence_transformers
 from xmc.errors import InputError, StoreError
@@ -29,18 +30,18 @@ from xmc.indexes.designs import design_of
 from xmc.indexes.label_index import IndexSnapshot, LabelIndex
 from xmc.indexes.tuning import automatic_version
 from xmc.indexes.versions import IndexVersion
-from xmc.search.calibrated import CalibratedAnswers, CalibrationFit, labels_and_index
-from xmc.search.filters import Condition, Uids, narrow
+from xmc.search.answers import Answer, AnswerParts
+from xmc.search.calibrated import CalibratedAnswers, CalibrationFit, require_stages
+from xmc.search.filters import Condition, Uids
 from xmc.search.labels import Columns, LabelTable, refuse_repeated
-from xmc.search.queries import Query, embed
+from xmc.search.queries import Query, images_of_texts
 from xmc.search.run_directory import Run, RunDirectory
 from xmc.search.run_metrics import RunMetrics
+from xmc.search.stages import Corridor, SearchRequest, Stage
 from xmc.storage.directories import atomic_directory, require_free
 
 __all__ = ["Retriever"]
 
-Embeddings = npt.NDArray[np.float32]
-Ids = npt.NDArray[np.int64]
 Found = tuple[npt.NDArray[np.object_], Embeddings]
 EXPORTED = "sentence-transformers model"
 """What a manifest calls an exported encoder."""
@@ -64,7 +65,7 @@ class Retriever:
     Any number of threads may predict while one changes the labels: a prediction sees all of a change or nothing of it, and
     never waits. Changes wait for each other.
 
-    calibration: None before `xmc.calibrate`.
+    calibration: None before `xmc.calibrate`. corridor: the stages of a search, see xmc.search.stages.
     """
 
     def __init__(
@@ -75,10 +76,12 @@ class Retriever:
         config: TrainConfig,
         metrics: RunMetrics,
         tuning_queries: Embeddings,
+        stages: Sequence[Stage] = (),
     ) -> None:
         """Use `load` or `from_model`. Raises InputError for an index that does not fit the model and the labels."""
         self.model = model.eval()
         self.config, self.metrics, self.tuning_queries = config, metrics, tuning_queries
+        self.corridor = Corridor(self.model, stages)
         self._changing = threading.RLock()
         self._state = self._checked(labels, index)
         self.calibration: Calibration | None = None
@@ -187,12 +190,9 @@ class Retriever:
         Raises InputError for k < 0, one bare string, embeddings of another dimension, and filters or a condition that do
         not fit, naming the columns that there are.
         """
-        state = self._state
-        filters: dict[str, Any] = {"include": include, "exclude": exclude, "where": where}
-        ids, scores = _search(
-            state, self._embedded(state, queries, images), k, rescore=rescore, diversity=diversity, **filters
-        )
-        return state.labels.uids_of(ids), scores
+        request = SearchRequest(k, include, exclude, where, rescore, diversity)
+        answer = self._answer(self._state, request, queries, images)
+        return answer.uids, answer.scores
 
     def search(
         self,
@@ -207,11 +207,35 @@ class Retriever:
         diversity: float = 0.0,
     ) -> tuple[Ids, Embeddings]:
         """As `predict`, with the labels' int64 ids, -1 for none: for the labels of training, their row in the data set."""
-        state = self._state
-        filters: dict[str, Any] = {"include": include, "exclude": exclude, "where": where}
-        return _search(
-            state, self._embedded(state, queries, images), k, rescore=rescore, diversity=diversity, **filters
-        )
+        request = SearchRequest(k, include, exclude, where, rescore, diversity)
+        answer = self._answer(self._state, request, queries, images)
+        return answer.ids, answer.scores
+
+    def answer(
+        self,
+        queries: Sequence[str | Query] | Embeddings,
+        k: int = 10,
+        *,
+        probabilities: bool = False,
+        sets: Wanted | None = None,
+        decide: Policy | None = None,
+        images: Images | None = None,
+        **filters: Any,
+    ) -> Answer:
+        """The k best labels of each query with all that is asked for beside them, as one object.
+
+        probabilities, sets, decide: as of `predict_proba`, `predict_sets` and `decide`, of a calibrated run; then without
+            filters. filters: include, exclude, where, rescore and diversity, as of `predict`.
+        Raises InputError as `predict` and `predict_sets`.
+        """
+        parts = AnswerParts(probabilities, sets, decide)
+        if not parts:
+            return self._answer(self._state, SearchRequest(k, **filters), queries, images)
+        if filters:
+            raise InputError(
+                f"A run is calibrated for all of its labels; leave out {', '.join(filters)}, or {', '.join(parts.describe())}."
+            )
+        return self._calibrated().answer(queries, k, parts, images)
 
     def predict_proba(
         self, queries: Sequence[str | Query] | Embeddings, k: int = 10, *, images: Images | None = None
@@ -222,7 +246,9 @@ class Retriever:
         Raises InputError as `predict`, for a retriever that is not calibrated (see xmc.calibrate), and for more labels than
         calibration looked at.
         """
-        return self._calibrated().probabilities(queries, k, images)
+        answer = self.answer(queries, k, probabilities=True, images=images)
+        assert answer.probabilities is not None
+        return answer.uids, answer.probabilities
 
     @overload
     def predict_sets(
@@ -297,23 +323,19 @@ class Retriever:
         """
         return self._calibrated().p_values(queries, label_sets, images)
 
-    @property
-    def labels_and_index(self) -> str:
-        """A fingerprint of the labels, with their texts and order, and of the index's design."""
-        return labels_and_index(self._state.labels, self._state.index)
+    def require_calibration(self) -> Calibration:
+        """The calibration. InputError for a retriever without, and where it was made for other stages of search."""
+        calibration = require_calibration(self.calibration)
+        require_stages(calibration, self.corridor.fingerprints)
+        return calibration
 
     def fits_calibration(self) -> bool:
         """Whether labels and index are those that calibration is about; a warning is logged once where they are not.
 
-        Raises InputError for a retriever that is not calibrated.
+        Raises InputError as `require_calibration`.
         """
         state = self._state
-        return self._fit.check(require_calibration(self.calibration), state.labels, state.index)
-
-    def candidates(self, queries: Any, images: Images | None, count: int) -> tuple[LabelTable, Ids, Embeddings]:
-        """The labels as they are now, and the ids and scores [n, count] of the best ones of each query."""
-        state = self._state
-        return state.labels, *_search(state, self._embedded(state, queries, images), count)
+        return self._fit.check(self.require_calibration(), state.labels, state.index)
 
     def similar_labels(self, uids: Sequence[str], k: int = 10, **options: Any) -> Found:
         """The k labels most like each of some labels, itself left out; options and result as of `predict`.
@@ -321,16 +343,19 @@ class Retriever:
         Raises InputError as `predict`, and for a uid that is not there.
         """
         state = self._state
-        own = state.labels.ids[state.labels.known_rows(uids)]
-        ids, scores = _search(state, state.snapshot.vectors(own), k, without=own, **options)
-        return state.labels.uids_of(ids), scores
+        ids = state.labels.ids[state.labels.known_rows(uids)]
+        answer = self._answer(state, SearchRequest(k, **options, without=ids), state.snapshot.vectors(ids))
+        return answer.uids, answer.scores
 
     def embed_queries(self, queries: Sequence[str | Query], images: Images | None = None) -> Embeddings:
         """Embeddings [n, D] of queries: unit vectors for texts where the model normalises, weighted sums for a Query.
 
         images: as in `predict`.
         """
-        return self._embedded(self._state, queries, images)
+        state = self._state
+        return self.corridor.encode(
+            self.corridor.begin(SearchRequest(0), state.labels, state.snapshot, queries, images)
+        )
 
     def texts(self, uids: Sequence[str]) -> list[str]:
         """The texts of labels; InputError names a uid that is not there."""
@@ -356,7 +381,7 @@ class Retriever:
         with self._changing:
             state = self._state
             labels = state.labels.append(texts if uids is None else list(uids), texts, columns)
-            given = _images(images, len(texts), self.model.label_encoder)
+            given = images_of_texts(images, len(texts), self.model.label_encoder)
             state.index.add(self.model.embed_labels(texts, given), labels.ids[len(state.labels) :])
             self._state = self._checked(labels, state.index)
 
@@ -386,7 +411,7 @@ class Retriever:
             if len(rows) != len(texts):
                 raise InputError(f"{len(rows)} uids were given for {len(texts)} label texts.")
             labels = state.labels.replace(rows, texts)
-            given = _images(images, len(texts), self.model.label_encoder)
+            given = images_of_texts(images, len(texts), self.model.label_encoder)
             state.index.update(self.model.embed_labels(texts, given), state.labels.ids[rows])
             self._state = self._checked(labels, state.index)
 
@@ -409,6 +434,15 @@ class Retriever:
             labels = state.labels.with_columns(rows, {name: given[name] for name in names if name != "uid"})
             self._state = replace(state, labels=labels)
 
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages of a search between candidates and cut."""
+        return self.corridor.further
+
+    def use_stages(self, stages: Sequence[Stage]) -> None:
+        """Search with these stages between candidates and cut; see xmc.search.stages. ConfigError for one given twice."""
+        self.corridor = Corridor(self.model, stages)
+
     def use_index(self, index: LabelIndex) -> None:
         """Search by another index over the same labels; InputError, with both sizes, where it holds others."""
         with self._changing:
@@ -430,7 +464,7 @@ class Retriever:
             held.with_design(design_of("exact", held.dimension)), state.snapshot.column.values
         )
         config = replace(self.config, index="exact")
-        return Retriever(self.model, state.labels, index, config, self.metrics, self.tuning_queries)
+        return Retriever(self.model, state.labels, index, config, self.metrics, self.tuning_queries, self.stages)
 
     def cut(self, dimension: int, index: str = "") -> Retriever:
         """A retriever over the same labels with embeddings cut to their first numbers, by which all are indexed anew.
@@ -444,7 +478,7 @@ class Retriever:
         queries = _cut(self.tuning_queries, dimension, model.normalize)
         devices = state.snapshot.held.devices
         built = _index(index or self.config.index, labels, state.labels.ids, queries, 0, devices)
-        return Retriever(model, state.labels, built, self.config, self.metrics, queries)
+        return Retriever(model, state.labels, built, self.config, self.metrics, queries, self.stages)
 
     def save(self, directory: str | Path, overwrite: bool = False) -> None:
         """Write the run directory: whole or not at all.
@@ -461,6 +495,7 @@ class Retriever:
                 self.metrics,
                 self.tuning_queries,
                 self.calibration,
+                self.stages,
             )
             RunDirectory(directory).write(run, overwrite)
 
@@ -491,31 +526,22 @@ class Retriever:
         """
         run = RunDirectory(directory).read(device)
         try:
-            retriever = cls(run.model, run.labels, run.index, run.config, run.metrics, run.tuning_queries)
+            retriever = cls(run.model, run.labels, run.index, run.config, run.metrics, run.tuning_queries, run.stages)
         except InputError as error:
             raise StoreError(f"The run {directory} holds parts of several runs: {error}") from error
         retriever.calibration = run.calibration
         return retriever
 
-    def _embedded(self, state: _State, queries: Any, images: Images | None) -> Embeddings:
-        """Embeddings [n, D] of anything that `predict` takes."""
-        embedded = isinstance(queries, np.ndarray) and queries.dtype.kind not in "OU"
-        if images is not None:
-            if embedded or isinstance(queries, str) or not all(isinstance(query, str) for query in queries):
-                raise InputError("images go with a list of texts; Query objects and embeddings have none.")
-            texts = list(queries)
-            return self.model.embed_queries(texts, _images(images, len(texts), self.model.query_encoder))
-        if embedded:
-            own: Embeddings = queries
-            return own
-
-        def vectors(uids: Sequence[str]) -> Embeddings:
-            return state.snapshot.vectors(state.labels.ids[state.labels.known_rows(uids)])
-
-        return embed(queries, self.model.embed_queries, vectors, self.model.dimension)
+    def _answer(self, state: _State, request: SearchRequest, queries: Any, images: Images | None = None) -> Answer:
+        corridor = self.corridor
+        return Answer.from_state(corridor(corridor.begin(request, state.labels, state.snapshot, queries, images)))
 
     def _calibrated(self) -> CalibratedAnswers:
-        return CalibratedAnswers(require_calibration(self.calibration), self)
+        def search(queries: Any, images: Images | None, count: int) -> Answer:
+            self.fits_calibration()
+            return self._answer(self._state, SearchRequest(count), queries, images)
+
+        return CalibratedAnswers(self.require_calibration(), search)
 
     def _checked(self, labels: LabelTable, index: LabelIndex) -> _State:
         """The state of these labels and what the index holds now; InputError where they are not the same labels."""
@@ -528,49 +554,9 @@ class Retriever:
         return _State(labels, index, snapshot)
 
 
-def _images(images: Images | None, count: int, encoder: Encoder) -> RaggedImages | None:
-    """The images of so many texts; InputError where the encoder does not take them, or there are more or fewer."""
-    if images is None:
-        return None
-    if not encoder.image_dimension:
-        raise InputError("This model was trained without images; leave images out.")
-    if not isinstance(images, RaggedImages):
-        images = RaggedImages.of(list(images), encoder.image_dimension)
-    if len(images) != count:
-        raise InputError(
-            f"There are images for {len(images)} texts, but {count} texts; give None for one without images."
-        )
-    return encoder.images_of(images)
-
-
 def _cut(embeddings: Embeddings, dimension: int, normalize: bool) -> Embeddings:
     cut = np.array(embeddings[:, :dimension])  # a copy: they may be a memory map
     return unit_rows(cut) if normalize else cut
-
-
-def _search(
-    state: _State,
-    embeddings: Embeddings,
-    k: int,
-    *,
-    include: Uids | None = None,
-    exclude: Uids | None = None,
-    where: Condition | None = None,
-    rescore: int | None = None,
-    diversity: float = 0.0,
-    without: Ids | None = None,
-) -> tuple[Ids, Embeddings]:
-    """without: for each query a label that is not for it."""
-    allowed, excluded = narrow(state.labels, include, exclude, where)
-    if without is not None:
-        given = [without[:0]] * len(without) if excluded is None else excluded
-        if len(given) != len(without):
-            raise InputError(f"exclude has {len(given)} lists of uids for {len(without)} queries.")
-        excluded = [np.append(rest, own) for rest, own in zip(given, without, strict=True)]
-    ids, scores = state.snapshot.search(
-        embeddings, k, include=allowed, exclude=excluded, rescore=rescore, diversity=diversity
-    )
-    return np.asarray(ids, np.int64), scores
 
 
 def _index(

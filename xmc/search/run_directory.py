@@ -27,6 +27,7 @@ from xmc.indexes.storage import read_rows
 from xmc.search.labels import LabelTable
 from xmc.search.placement import place_model
 from xmc.search.run_metrics import RunMetrics
+from xmc.search.stages import STAGES, Stage
 from xmc.storage.arrow import read_embeddings, write_embeddings
 from xmc.storage.directories import LOG, atomic_directory, read_manifest, read_unreplaced, require_free
 from xmc.storage.fingerprints import fingerprint_of, sha256_file
@@ -35,7 +36,7 @@ __all__ = ["Run", "RunDirectory"]
 
 KIND = "run"
 CONFIG, METRICS, LABELS = "config.yaml", "metrics.json", "labels.parquet"
-TUNING_QUERIES, INDEX, CALIBRATION = "tuning-queries.arrow", "index", "calibration"
+STAGES_FILE, TUNING_QUERIES, INDEX, CALIBRATION = "stages.json", "tuning-queries.arrow", "index", "calibration"
 ENCODERS, MODEL = ("encoder", "query_encoder", "label_encoder"), "model.safetensors"
 """Folders and a file that label embeddings are made from."""
 _CONTENT = {
@@ -54,6 +55,7 @@ class Run:
     """All that a run directory holds.
 
     tuning_queries: embeddings float32 [n, D] of queries that an index is tuned with. calibration: None before `xmc.calibrate`.
+    stages: the further stages of its searches, see xmc.search.stages.
     """
 
     model: DualEncoder
@@ -63,6 +65,7 @@ class Run:
     metrics: RunMetrics
     tuning_queries: Embeddings
     calibration: Calibration | None = None
+    stages: tuple[Stage, ...] = ()
 
 
 class RunDirectory:
@@ -94,10 +97,11 @@ class RunDirectory:
         """
         return read_unreplaced(self.path, lambda: RunDirectory(self.path)._read(device))
 
-    def read_model_and_labels(self) -> tuple[DualEncoder, LabelTable]:
-        """The model and the labels alone; every file of the run is verified."""
+    def read_model_and_labels(self) -> tuple[DualEncoder, LabelTable, tuple[Stage, ...]]:
+        """The model, the labels and the further stages, without the index; every file of the run is verified."""
         manifest = read_manifest(self.path, KIND)
-        return DualEncoder.load(self.path), self._labels(manifest)
+        model = DualEncoder.load(self.path).eval()
+        return model, self._labels(manifest), self._stages(manifest, model)
 
     def read_calibration(self) -> Calibration | None:
         """The calibration alone; None where the run has none that this version reads."""
@@ -126,9 +130,12 @@ class RunDirectory:
     def write(self, run: Run, overwrite: bool = False) -> None:
         """Write a run, whole or not at all.
 
-        Raises StoreError where the directory holds something that is not a run, or a run and `overwrite` is not set.
+        Raises StoreError where the directory holds something that is not a run, or a run and `overwrite` is not set,
+        ConfigError for a stage that is not registered.
         """
         self.require_free(overwrite)
+        for stage in run.stages:
+            STAGES[stage.name]
         properties = {"labels": len(run.labels), "dimension": run.model.dimension, "seed": run.config.seed}
         properties["next_label_id"] = run.labels.next_id
         with atomic_directory(self.path, KIND, **properties) as temporary:
@@ -140,6 +147,9 @@ class RunDirectory:
             run.index.save(temporary / INDEX, source=_model_name(_digests(temporary)))
             if run.calibration is not None:
                 run.calibration.save(temporary / CALIBRATION)
+            if run.stages:
+                stages = [{"name": stage.name, "options": stage.options} for stage in run.stages]
+                (temporary / STAGES_FILE).write_text(json.dumps(stages, indent=2) + "\n", encoding="utf-8")
 
     @cached_property
     def _manifest(self) -> dict[str, Any]:
@@ -162,6 +172,7 @@ class RunDirectory:
             metrics=metrics,
             tuning_queries=np.concatenate(read_embeddings(self.path / TUNING_QUERIES)),
             calibration=self._calibration(manifest),
+            stages=self._stages(manifest, model),
         )
 
     def _parsed(self, name: str, parse: Callable[[str], Any]) -> Any:
@@ -176,6 +187,23 @@ class RunDirectory:
             return LabelTable.read(self.path / LABELS, int(manifest["properties"]["next_label_id"]))
         except (OSError, ValueError, KeyError, IndexError, pa.ArrowException) as error:
             raise StoreError(f"The run {self.path} cannot be read: {LABELS}: {error}") from error
+
+    def _stages(self, manifest: Mapping[str, Any], model: DualEncoder) -> tuple[Stage, ...]:
+        if STAGES_FILE not in manifest["files"]:
+            return ()
+        stages = []
+        for entry in self._parsed(STAGES_FILE, json.loads):
+            try:
+                name, options = str(entry["name"]), dict(entry["options"])
+                if name not in STAGES:
+                    raise StoreError(
+                        f"The run {self.path} needs the stage {name!r}, which is not there; import what registers it in "
+                        f"xmc.search.stages.STAGES first."
+                    )
+                stages.append(STAGES[name].for_model(model, **options))
+            except (KeyError, TypeError, ValueError) as error:
+                raise StoreError(f"The run {self.path} cannot be read: {STAGES_FILE}: {error!r}") from error
+        return tuple(stages)
 
     def _calibration(self, manifest: Mapping[str, Any]) -> Calibration | None:
         """None too where the manifest lists no calibration: nobody vouches for such files."""

@@ -1,4 +1,4 @@
-"""Stages that work on a stream one after another, each ahead of the next by a bounded number of items."""
+"""Steps that work on a stream one after another, each ahead of the next by a bounded number of items."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import TypeVar
 
-__all__ = ["Stages"]
+__all__ = ["Pipeline"]
 
 A = TypeVar("A")
 B = TypeVar("B")
 AHEAD = 2
-"""Items that a stage may have waiting for the next one."""
+"""Number of items that a step may have waiting for the next one."""
 
 
-class Stages:
-    """A context that holds the threads of some stages, and counts the seconds that each is at work in `busy`.
+class Pipeline:
+    """A context that holds the threads of some steps, and counts the seconds that each is at work in `busy`.
 
-    Stages that are given the same thread take turns: on a processor, where each of them can use all cores, thread pools that
+    Steps that are given the same thread take turns: on a processor, where each of them can use all cores, thread pools that
     work at the same time slow each other down several times.
     """
 
@@ -58,7 +58,7 @@ class Stages:
             raise failure
 
     def read(self, name: str, items: Iterator[A], thread: str) -> Iterator[A]:
-        """The items, of which some are taken from their source ahead, in a thread."""
+        """The items, some of them taken from their source ahead, in a thread."""
         end = object()
         for item in self.apply(name, lambda _: next(items, end), itertools.repeat(None), thread):
             if item is end:
@@ -70,7 +70,7 @@ class Stages:
             self._threads[name] = ThreadPoolExecutor(1, thread_name_prefix=f"xmc-{name}")
         return self._threads[name]
 
-    def __enter__(self) -> Stages:
+    def __enter__(self) -> Pipeline:
         return self
 
     def __exit__(

@@ -1,0 +1,208 @@
+"""What a search answers: labels with scores and, of calibrated runs, probabilities, label sets and decisions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from xmc.arrays import Embeddings, Ids, Mask
+from xmc.calibration.calibration import Calibration
+from xmc.calibration.decisions import Policy
+from xmc.calibration.powerset import Region
+from xmc.calibration.risk import share
+from xmc.calibration.sets import LabelSet, Wanted
+from xmc.errors import InputError
+from xmc.search.labels import LabelTable
+from xmc.search.stages import SearchState
+
+__all__ = ["LISTED_SETS", "Answer", "AnswerParts"]
+
+LISTED_SETS = 20
+"""Number of label sets of a region that are listed by default; how many there are is said beside them."""
+_STRINGS, _NUMBERS = pa.list_(pa.string()), pa.list_(pa.float32())
+_TYPES: dict[str, pa.DataType] = {
+    "labels": _STRINGS,
+    "scores": _NUMBERS,
+    "texts": _STRINGS,
+    "probabilities": _NUMBERS,
+    "decisions": _STRINGS,
+    "sets": pa.list_(_STRINGS),
+    "set_p_values": _NUMBERS,
+    "set_count": pa.float64(),
+    "confidence": pa.float32(),
+    "credibility": pa.float32(),
+    "set": _STRINGS,
+    "set_probabilities": _NUMBERS,
+}
+"""The columns of answers, in their order."""
+
+
+@dataclass(frozen=True)
+class AnswerParts:
+    """What an answer holds beside labels and scores, and the columns that it becomes; n queries with k labels each.
+
+    probabilities: "probabilities" list<float32>, that each of `labels` is true.
+    decide: "decisions" list<string>, what a policy does with each of `labels`: "automatic", "person" or "none".
+    sets, for a recall or a share of false positives: "set" list<string>, likeliest first, "set_probabilities" list<float32>.
+    sets, for a significance: "sets" list<list<string>>, the most conforming first, `listed` at most, "set_p_values"
+        list<float32>, "set_count" float64 (infinity beyond its range), "confidence" and "credibility" float32.
+
+    See Retriever.predict_proba, decide and predict_sets, whose results these are.
+    """
+
+    probabilities: bool = False
+    sets: Wanted | None = None
+    decide: Policy | None = None
+    listed: int = LISTED_SETS
+
+    def __bool__(self) -> bool:
+        """Whether any part is asked for."""
+        return self.probabilities or self.sets is not None or self.decide is not None
+
+    @property
+    def significance(self) -> Fraction | None:
+        """The significance of the regions that are asked for; None where none are."""
+        asked = None if self.sets is None else self.sets.significance
+        return None if asked is None else share(asked, "significance")
+
+    def describe(self) -> dict[str, Any]:
+        """The parts that are asked for, by name, as JSON values."""
+        wanted: dict[str, Any] = {"probabilities": True} if self.probabilities else {}
+        for name, given in (("sets", self.sets), ("decide", self.decide)):
+            if given is not None:
+                wanted[name] = {key: float(value) for key, value in asdict(given).items() if value is not None}
+        return wanted
+
+    def require(self, calibration: Calibration, k: int) -> None:
+        """Raise InputError where a calibration cannot give the parts, for k labels of each query."""
+        if k > calibration.candidates:
+            raise InputError(
+                f"k must be at most the {calibration.candidates:,} candidates that calibration looked at, but is {k:,}; ask "
+                f"for fewer labels, or calibrate with more candidates."
+            )
+        if self.significance is not None:
+            calibration.powerset.threshold(self.significance)
+        elif self.sets is not None:
+            self.sets.threshold(calibration)
+
+    def schema(self, label_texts: bool = False) -> pa.Schema:
+        """Names and types of the columns of answers with these parts, see `Answer.columns`."""
+        names = ["labels", "scores", *(["texts"] if label_texts else [])]
+        names += ["probabilities"] if self.probabilities else []
+        names += ["decisions"] if self.decide is not None else []
+        if self.significance is not None:
+            names += ["sets", "set_p_values", "set_count", "confidence", "credibility"]
+        elif self.sets is not None:
+            names += ["set", "set_probabilities"]
+        return pa.schema([(name, _TYPES[name]) for name in names])
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The best labels of n queries, best first, by labels as they were at one moment.
+
+    ids: int64 [n, k], -1 for none. scores: float32 [n, k], -inf for none.
+    version: which version of the labels answered, higher after each change; 0 where labels are searched elsewhere.
+    explanation: object [n, k], what a stage says of each label; None where no stage says anything.
+    Of a calibrated run, where asked for, else None:
+    probabilities: float32 [n, k], 0 for none. decisions: object [n, k], "automatic", "person" or "none".
+    sets: a label set of each query. regions: all label sets of each query that are not refused.
+    """
+
+    labels: LabelTable
+    ids: Ids
+    scores: Embeddings
+    version: int = 0
+    explanation: npt.NDArray[np.object_] | None = None
+    probabilities: Embeddings | None = None
+    decisions: npt.NDArray[np.object_] | None = None
+    sets: Sequence[LabelSet] | None = None
+    regions: Sequence[Region[str]] | None = None
+
+    @classmethod
+    def from_state(cls, state: SearchState) -> Answer:
+        """What the last stage made."""
+        version = 0 if state.snapshot is None else state.snapshot.version
+        return cls(state.labels, *state.ranked(), version, state.explanation)
+
+    def __len__(self) -> int:
+        """Number of queries."""
+        return len(self.ids)
+
+    @cached_property
+    def uids(self) -> npt.NDArray[np.object_]:
+        """The uid of each label, object [n, k], None for none."""
+        return self.labels.uids_of(self.ids)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON: the version, and under "answers" a dictionary for each query, by the names of columns."""
+        columns = self.columns()
+        if self.explanation is not None:
+            kept = self.ids >= 0
+            rows = [row[own].tolist() for row, own in zip(self.explanation, kept, strict=True)]
+            columns["explanation"] = pa.array(rows, _STRINGS)
+        return {"version": self.version, "answers": pa.table(columns).to_pylist()}
+
+    def columns(self, label_texts: bool = False, good: Mask | None = None) -> dict[str, pa.Array]:
+        """Arrow arrays by name, in the order and of the types of `AnswerParts.schema`.
+
+        label_texts: with the text of each label. good: bool [rows], which of more rows have a query; the others are null.
+        """
+        good = np.ones(len(self), bool) if good is None else good
+        rows = self.labels.rows_of_ids(self.ids)
+        kept = rows >= 0
+        offsets, missing = _offsets(good, kept.sum(axis=1))
+        places = pa.array(rows[kept])
+        values = {"labels": self.labels.uids.combine_chunks().take(places), "scores": pa.array(self.scores[kept])}
+        if label_texts:
+            values["texts"] = self.labels.texts.combine_chunks().take(places)
+        if self.probabilities is not None:
+            values["probabilities"] = pa.array(self.probabilities[kept])
+        if self.decisions is not None:
+            values["decisions"] = pa.array(self.decisions[kept], pa.string())
+        columns = {name: pa.ListArray.from_arrays(offsets, array, mask=missing) for name, array in values.items()}
+        for name, items in self._of_sets().items():
+            columns[name] = _with_nulls(good, items, _TYPES[name])
+        return columns
+
+    def _of_sets(self) -> dict[str, Iterable[Any]]:
+        """A value for each query, by the column's name."""
+        if self.regions is not None:
+            return {
+                "sets": [region.sets for region in self.regions],
+                "set_p_values": [region.p_values for region in self.regions],
+                "set_count": [_float(region.count) for region in self.regions],
+                "confidence": [region.confidence for region in self.regions],
+                "credibility": [region.credibility for region in self.regions],
+            }
+        if self.sets is not None:
+            return {
+                "set": [label_set.labels for label_set in self.sets],
+                "set_probabilities": [label_set.probabilities for label_set in self.sets],
+            }
+        return {}
+
+
+def _offsets(good: Mask, lengths: npt.NDArray[np.int64]) -> tuple[pa.Array, pa.Array]:
+    """Offsets of lists of all rows, where the good ones have these lengths, and which of the lists are null."""
+    every = np.zeros(len(good), np.int64)
+    every[good] = lengths
+    return pa.array(np.concatenate([[0], np.cumsum(every)]).astype(np.int32)), pa.array(~good)
+
+
+def _with_nulls(good: Mask, values: Iterable[Any], kind: pa.DataType) -> pa.Array:
+    """The values of good rows, and null for the others."""
+    remaining = iter(values)
+    return pa.array([next(remaining) if is_good else None for is_good in good], kind)
+
+
+def _float(count: int) -> float:
+    return float(count) if count.bit_length() < 1024 else math.inf

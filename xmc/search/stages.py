@@ -1,0 +1,318 @@
+"""The corridor of a search: stages that turn queries into ranked labels, the same for library calls, jobs and calibration.
+
+    encode -> candidates -> further stages of a run -> cut
+
+A stage is a small class that is called with a state of n queries and returns the next one. To add one, write a class, register
+it under its name in `STAGES`, and give an instance to `Retriever.use_stages`; the run names it when it is saved.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from xmc.arrays import Embeddings, Ids, Mask, Rows
+from xmc.data.images.ragged import Images
+from xmc.data.tokens import RaggedTokens
+from xmc.encoders.dual import DualEncoder
+from xmc.errors import ConfigError, InputError
+from xmc.indexes.label_index import IndexSnapshot
+from xmc.registry import Registry
+from xmc.search.filters import Condition, Uids, narrow
+from xmc.search.labels import LabelTable
+from xmc.search.queries import embed, images_of_texts
+from xmc.storage.fingerprints import fingerprint_of_json
+
+__all__ = [
+    "PLAIN_STAGES",
+    "STAGES",
+    "Corridor",
+    "EncodeQueries",
+    "FilterAndCut",
+    "SearchIndex",
+    "SearchRequest",
+    "SearchState",
+    "Stage",
+]
+
+
+@dataclass(frozen=True)
+class SearchRequest:
+    """What is asked of a search beside its queries; see `Retriever.predict`.
+
+    without: int64 [n], for each query the id of a label that is not for it.
+    """
+
+    k: int
+    include: Uids | None = None
+    exclude: Uids | None = None
+    where: Condition | None = None
+    rescore: int | None = None
+    diversity: float = 0.0
+    without: Ids | None = None
+
+    def filters(self, labels: LabelTable) -> tuple[Mask | list[Rows] | None, list[Rows] | None]:
+        """The labels that alone may be returned, a mask bool [L] or ids for each query, and ids that each query excludes.
+
+        Raises InputError for filters that do not fit the labels or the number of queries.
+        """
+        allowed, excluded = narrow(labels, self.include, self.exclude, self.where)
+        if self.without is not None:
+            lists = [self.without[:0]] * len(self.without) if excluded is None else excluded
+            if len(lists) != len(self.without):
+                raise InputError(f"exclude has {len(lists)} lists of uids for {len(self.without)} queries.")
+            excluded = [np.append(ids, own) for ids, own in zip(lists, self.without, strict=True)]
+        return allowed, excluded
+
+
+@dataclass(frozen=True)
+class SearchState:
+    """Some queries on their way through the stages; a stage makes the next state by `dataclasses.replace`.
+
+    labels, snapshot: the labels and their index at one moment; snapshot is None where labels are searched elsewhere.
+    queries: texts, `Query` objects, features of the query encoder, or embeddings float32 [n, D].
+    images: those of each text. features: what the query encoder makes of the texts, where that was done before.
+    wanted: number of labels that the stages after `candidates` need.
+    embeddings: float32 [n, D], once encoded. ids int64 [n, m], -1 for none, and scores float32 [n, m], -inf for none, best
+    first, once there are candidates. explanation: object [n, m], what a stage says of each label, a string or None.
+    allowed_ids: the ids of a stage that already returned allowed labels alone; other ids are filtered before the cut.
+    """
+
+    request: SearchRequest
+    labels: LabelTable
+    snapshot: IndexSnapshot | None
+    queries: Any
+    images: Images | None = None
+    features: RaggedTokens | None = None
+    wanted: int = 0
+    embeddings: Embeddings | None = None
+    ids: Ids | None = None
+    scores: Embeddings | None = None
+    explanation: npt.NDArray[np.object_] | None = None
+    allowed_ids: Ids | None = None
+
+    def encoded(self) -> Embeddings:
+        """The embeddings. InputError before `encode`."""
+        if self.embeddings is None:
+            raise InputError("The queries are not encoded yet; let the stage come after 'encode'.")
+        return self.embeddings
+
+    def ranked(self) -> tuple[Ids, Embeddings]:
+        """Ids and scores. InputError before `candidates`."""
+        if self.ids is None or self.scores is None:
+            raise InputError("There are no candidates yet; let the stage come after 'candidates'.")
+        return self.ids, self.scores
+
+    def ordered(self, order: npt.NDArray[np.integer]) -> SearchState:
+        """The state with the candidates in other columns, or in fewer: `order` [n, m'] holds column numbers."""
+        ids, scores = self.ranked()
+        explanation = None if self.explanation is None else np.take_along_axis(self.explanation, order, 1)
+        ids, scores = np.take_along_axis(ids, order, 1), np.take_along_axis(scores, order, 1)
+        return replace(self, ids=ids, scores=scores, explanation=explanation)
+
+
+class Stage(ABC):
+    """One step of a search. name: that of its class in `STAGES`, by which a run names it."""
+
+    name: ClassVar[str]
+
+    @classmethod
+    def for_model(cls, model: DualEncoder, **options: Any) -> Stage:
+        """The stage for a run's model, from its `options` as they are stored with a run."""
+        return cls(**options)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """JSON values that `for_model` makes the stage from again."""
+        return {}
+
+    @property
+    def fingerprint(self) -> str:
+        """What names the stage: it changes where results for the same labels and index would. Calibrations store it."""
+        return fingerprint_of_json([self.name, self.options], sort_keys=True)
+
+    def wanted(self, k: int) -> int:
+        """Number of labels that the stage needs to return k."""
+        return k
+
+    @abstractmethod
+    def __call__(self, state: SearchState) -> SearchState:
+        """The state after the stage. Rows stay in their order; each depends on its own query alone."""
+
+
+class EncodeQueries(Stage):
+    """Queries of any kind to embeddings by a run's model."""
+
+    name = "encode"
+
+    def __init__(self, model: DualEncoder) -> None:
+        self.model = model
+
+    @classmethod
+    def for_model(cls, model: DualEncoder, **options: Any) -> EncodeQueries:
+        """See Stage."""
+        return cls(model)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the space of embeddings: the model itself belongs to the run, and its files are verified with it."""
+        return fingerprint_of_json([self.name, self.model.dimension, self.model.normalize])
+
+    def __call__(self, state: SearchState) -> SearchState:
+        """Set the embeddings. InputError for queries of another kind, and images that do not fit."""
+        return replace(state, embeddings=self._embeddings(state))
+
+    @torch.no_grad()
+    def _embeddings(self, state: SearchState) -> Embeddings:
+        queries, model = state.queries, self.model
+        features = queries if isinstance(queries, RaggedTokens) else state.features
+        if features is not None:
+            encoded: Embeddings = model.queries(features).float().cpu().numpy()
+            return encoded
+        embedded = isinstance(queries, np.ndarray) and queries.dtype.kind not in "OU"
+        if state.images is not None:
+            if embedded or isinstance(queries, str) or not all(isinstance(query, str) for query in queries):
+                raise InputError("images go with a list of texts; Query objects and embeddings have none.")
+            texts = list(queries)
+            return model.embed_queries(texts, images_of_texts(state.images, len(texts), model.query_encoder))
+        if embedded:
+            given: Embeddings = queries
+            return given
+
+        def vectors(uids: Sequence[str]) -> Embeddings:
+            rows = state.labels.known_rows(uids)
+            if state.snapshot is None:
+                raise InputError("A Query of labels needs a search that holds their embeddings.")
+            return state.snapshot.vectors(state.labels.ids[rows])
+
+        return embed(queries, model.embed_queries, vectors, model.dimension)
+
+
+class SearchIndex(Stage):
+    """Embeddings to the best labels by the run's index, under the filters of the request."""
+
+    name = "candidates"
+
+    def __call__(self, state: SearchState) -> SearchState:
+        """Set ids and scores. InputError for embeddings, filters and numbers that do not fit."""
+        if state.snapshot is None:
+            raise InputError("The labels are searched elsewhere; replace the stage 'candidates'.")
+        request = state.request
+        allowed, excluded = request.filters(state.labels)
+        found, scores = state.snapshot.search(
+            state.encoded(),
+            state.wanted,
+            include=allowed,
+            exclude=excluded,
+            rescore=request.rescore,
+            diversity=request.diversity,
+        )
+        ids = np.asarray(found, np.int64)
+        return replace(state, ids=ids, scores=scores, allowed_ids=ids)
+
+
+class FilterAndCut(Stage):
+    """Candidates to the k best: labels that further stages brought, and that the request does not allow, are left out."""
+
+    name = "cut"
+
+    def __call__(self, state: SearchState) -> SearchState:
+        """Cut to k columns; fewer where there are fewer candidates."""
+        ids, scores = state.ranked()
+        k = state.request.k
+        if ids is not state.allowed_ids:
+            allowed = self._allowed(state, ids)
+            state = replace(
+                state, ids=np.where(allowed, ids, -1), scores=np.where(allowed, scores, np.float32(-np.inf))
+            )
+            return state.ordered(np.argsort(~allowed, axis=1, kind="stable")[:, :k])
+        if k >= ids.shape[1]:
+            return state
+        explanation = None if state.explanation is None else state.explanation[:, :k]
+        return replace(state, ids=ids[:, :k], scores=scores[:, :k], explanation=explanation)
+
+    def _allowed(self, state: SearchState, ids: Ids) -> Mask:
+        """Which candidates the request allows, bool [n, m]."""
+        rows = state.labels.rows_of_ids(ids)
+        kept = rows >= 0
+        allowed, excluded = state.request.filters(state.labels)
+        if isinstance(allowed, list):
+            kept &= np.array([np.isin(row, own) for row, own in zip(ids, allowed, strict=True)], bool).reshape(
+                ids.shape
+            )
+        elif allowed is not None:
+            kept &= allowed[rows]
+        if excluded is not None:
+            kept &= ~np.array([np.isin(row, own) for row, own in zip(ids, excluded, strict=True)], bool).reshape(
+                ids.shape
+            )
+        return kept
+
+
+STAGES: Registry[type[Stage]] = Registry(
+    "stage", {stage.name: stage for stage in (EncodeQueries, SearchIndex, FilterAndCut)}
+)
+"""Classes of stages by name."""
+PLAIN_STAGES = tuple(STAGES)
+"""The stages of every search."""
+
+
+class Corridor:
+    """The stages of a search in their order: encode, candidates, the further stages of a run, cut.
+
+    Raises ConfigError for two stages of one name.
+    """
+
+    def __init__(self, model: DualEncoder, further: Sequence[Stage] = ()) -> None:
+        self.further = tuple(further)
+        self.stages: tuple[Stage, ...] = (EncodeQueries(model), SearchIndex(), *self.further, FilterAndCut())
+        names = [stage.name for stage in self.stages]
+        repeated = next((name for name in names if names.count(name) > 1), None)
+        if repeated is not None:
+            raise ConfigError(f"The stage {repeated!r} stands more than once in a search; give each stage one time.")
+
+    def __getitem__(self, name: str) -> Stage:
+        """A stage by its name."""
+        return next(stage for stage in self.stages if stage.name == name)
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """The fingerprint of each stage by its name, in their order."""
+        return {stage.name: stage.fingerprint for stage in self.stages}
+
+    def replaced(self, stage: Stage) -> Corridor:
+        """The corridor with another stage in place of the one with the same name."""
+        corridor = Corridor.__new__(Corridor)
+        corridor.further = self.further
+        corridor.stages = tuple(stage if own.name == stage.name else own for own in self.stages)
+        return corridor
+
+    def begin(
+        self,
+        request: SearchRequest,
+        labels: LabelTable,
+        snapshot: IndexSnapshot | None,
+        queries: Any,
+        images: Images | None = None,
+    ) -> SearchState:
+        """The state before the first stage."""
+        wanted = request.k
+        for stage in reversed(self.stages):
+            wanted = stage.wanted(wanted)
+        return SearchState(request, labels, snapshot, queries, images, wanted=wanted)
+
+    def encode(self, state: SearchState) -> Embeddings:
+        """The embeddings of the state's queries, float32 [n, D], by the first stage alone."""
+        return self.stages[0](state).encoded()
+
+    def __call__(self, state: SearchState) -> SearchState:
+        """The state after the last stage."""
+        for stage in self.stages:
+            state = stage(state)
+        return state
