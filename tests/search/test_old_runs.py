@@ -12,8 +12,19 @@ import pytest
 from worlds import colours
 
 import xmc
+from xmc.errors import InputError
+from xmc.search.stages import SearchState, Stage
 
 OLD = Path(__file__).resolve().parents[1] / "data" / "old-runs"
+
+
+class AsTheyAre(Stage):
+    """A stage that changes nothing."""
+
+    name = "as they are"
+
+    def __call__(self, state: SearchState) -> SearchState:
+        return state
 
 
 @pytest.fixture(scope="module")
@@ -52,3 +63,30 @@ def test_it_can_be_saved_anew(expected: dict[str, Any], tmp_path: Path) -> None:
     again = xmc.Retriever.load(tmp_path / "run")
     assert again.labels.uids.to_pylist()[-1] == "magenta"
     assert again.predict(expected["texts"][:20], k=1)[0].tolist() == [row[:1] for row in expected["uids"][:20]]
+
+
+def test_its_calibration_is_for_its_labels_still(
+    expected: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A calibration of format 1 named labels and index in another way, and no stages of search."""
+    described = json.loads((OLD / "first" / "calibration" / "calibration.json").read_text(encoding="utf-8"))
+    assert described["format"] == 1
+    xmc.Retriever.load(OLD / "first").save(tmp_path / "run")
+    for directory in (OLD / "first", tmp_path / "run"):
+        retriever = xmc.Retriever.load(directory)
+        assert retriever.fits_calibration()
+        retriever.predict_proba(expected["texts"][:2], k=2)
+        assert not caplog.records
+        retriever.add_labels(["a kind of thing that is new"])
+        assert not retriever.fits_calibration()
+        assert len(caplog.records) == 1
+        caplog.clear()
+    described = json.loads((tmp_path / "run" / "calibration" / "calibration.json").read_text(encoding="utf-8"))
+    assert (described["format"], described["source"]["stages"]) == (2, None)
+
+
+def test_its_calibration_is_for_no_further_stages(expected: dict[str, Any]) -> None:
+    retriever = xmc.Retriever.load(OLD / "first")
+    retriever.use_stages([AsTheyAre()])
+    with pytest.raises(InputError, match="without the stage 'as they are', which the search has"):
+        retriever.predict_proba(expected["texts"][:2], k=2)

@@ -45,9 +45,10 @@ def test_what_is_written_is_read(run: Path, tmp_path: Path) -> None:
 def test_parts_of_a_run_are_those_of_the_whole(run: Path) -> None:
     directory = RunDirectory(run)
     whole = directory.read()
-    model, labels = directory.read_model_and_labels()
+    model, labels, stages = directory.read_model_and_labels()
+    assert stages == ()
     texts = ["red and blue", "pink"]
-    np.testing.assert_array_equal(model.eval().embed_queries(texts), whole.model.eval().embed_queries(texts))
+    np.testing.assert_array_equal(model.embed_queries(texts), whole.model.eval().embed_queries(texts))
     assert labels.table.equals(whole.labels.table)
     embeddings, ids, alive = directory.read_label_embeddings()
     np.testing.assert_array_equal(embeddings.joined(), xmc.Retriever.load(run).embeddings)

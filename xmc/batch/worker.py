@@ -102,8 +102,8 @@ class Worker:
             reasons = ", ".join(f"{count:,} x {reason}" for reason, count in rows.bad.items())
             raise DataError(
                 f"{window.part.file.address}, row {window.first + place + 1:,} (uid {rows.uids[place].as_py()!r}) cannot be "
-                f"used; among the {len(rows.good):,} rows from {window.first + 1:,} on: {reasons}. Mend it, or let --on-bad-row "
-                f"be null (such rows get no labels) or drop."
+                f"used; among the {len(rows.good):,} rows from {window.first + 1:,} on: {reasons}. Mend it, or let "
+                f"--on-bad-row be null (such rows get no labels) or drop."
             )
         return _Moving(window, Chunk(rows, None))
 
