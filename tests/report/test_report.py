@@ -356,3 +356,34 @@ def test_without_a_training_split(runs: list[Path], tmp_path: Path) -> None:
     assert "The data set has no training split" in page
     assert "was trained on wordnet-part, whose content is not that of this data set (only)" in page
     assert "PSP@1" not in page.replace(get_plotlyjs(), "")
+
+
+# ------------------------------------------------------------------------------------------ pairs judged not relevant
+
+
+def test_rejected_pairs_are_neither_true_nor_missing_positives(
+    world: Dataset, constructed: dict[str, ReportedRun]
+) -> None:
+    """Label 3, "sailing boat", stands in the query 1 and is predicted for it: a missing positive, unless it was rejected."""
+    plain = Task.of(world, "test")
+    rejected = {"train": [[0, 4], [], [5], []], "test": [[1], [3], [], [], []]}
+    splits = {name: (list(part), list(part.values())) for name, part in (("train", TRAINING), ("test", QUERIES))}
+    judged = Task.of(Dataset.from_lists("judged", LABELS, splits, rejected=rejected), "test")
+    assert judged.positives.tolist() == [len(labels) for labels in QUERIES.values()]
+    assert judged.training_counts is not None
+    assert plain.training_counts is not None
+    assert judged.training_counts.tolist() == plain.training_counts.tolist()
+    run = constructed["exact"]
+    causes = []
+    for task in (plain, judged):
+        wrong = Judge(task, [1]).mistakes(run)[1].wrong
+        causes.append([sorted(mistake.causes) for mistake in wrong])
+    assert causes == [[["missing-positive"]], [[]]]
+    first, *others = TRAINING.items()
+    training = {first[0]: [], **dict(others)}
+    data = Dataset.from_lists(
+        "twin", LABELS, {"train": (list(training), list(training.values())), "test": splits["test"]},
+        rejected={"train": [[5], [], [], []]},
+    )  # fmt: skip
+    (wrong,) = Judge(Task.of(data, "test"), [2]).mistakes(run)[2].wrong
+    assert wrong.causes == {}  # the training query with the same words rejects the label

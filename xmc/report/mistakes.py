@@ -35,7 +35,7 @@ MISSED_CAUSES = {
 }
 WRONG_CAUSES = {"near-duplicate": "near-duplicate label text", "missing-positive": "missing positive candidate"}
 CAUSES = MISSED_CAUSES | WRONG_CAUSES
-"""By key: what a missed true label, or a wrong prediction, may come from. The page defines them."""
+"""What a missed true label, or a wrong prediction, may come from, by key. The page defines them."""
 SEED = 0
 
 
@@ -57,7 +57,7 @@ class Missed:
 class Wrong:
     """Another label in one of the first m places, at most PLACES, of a query with m true labels.
 
-    place: from 1. causes: keys of CAUSES, with a clause that says what was found.
+    place: from 1. causes: keys of CAUSES, each with a clause that says why.
     """
 
     place: int
@@ -66,7 +66,7 @@ class Wrong:
 
 @dataclass(frozen=True)
 class Mistakes:
-    """Of one run in one query."""
+    """The mistakes of one run in one query."""
 
     missed: tuple[Missed, ...]
     wrong: tuple[Wrong, ...]
@@ -78,8 +78,8 @@ class Mistakes:
 
     @property
     def all_causes(self) -> list[tuple[str, ...]]:
-        """Of each mistake."""
-        return [*(one.causes for one in self.missed), *(tuple(one.causes) for one in self.wrong)]
+        """The causes of each mistake, missed labels first."""
+        return [*(label.causes for label in self.missed), *(tuple(label.causes) for label in self.wrong)]
 
 
 def quality(run: ReportedRun, task: Task) -> npt.NDArray[np.float64]:
@@ -117,16 +117,16 @@ class Judge:
     @cached_property
     def _twins(self) -> dict[frozenset[str], list[int]]:
         """Training queries with the same words as a query that is judged."""
-        twins: dict[frozenset[str], list[int]] = {frozenset(own): [] for own in self._words.values() if own}
+        twins: dict[frozenset[str], list[int]] = {frozenset(query): [] for query in self._words.values() if query}
         if self.task.training is not None:
             for row, text in enumerate(self.task.training.texts.to_pylist()):
-                found = twins.get(frozenset(words(text or "")))
-                if found is not None:
-                    found.append(row)
+                rows = twins.get(frozenset(words(text or "")))
+                if rows is not None:
+                    rows.append(row)
         return twins
 
     def mistakes(self, run: ReportedRun, places: Iterable[int] = ()) -> dict[int, Mistakes]:
-        """The mistakes of a run in each query; `places`: queries whose missed labels get their exact place, beyond k too."""
+        """The mistakes of a run in each query. places: queries whose missed labels get their exact place, beyond k too."""
         missed = {query: self._missed(run, query) for query in self.queries}
         wanted = [(query, one.label) for query in places for one in missed[query] if "absent" not in one.causes]
         exact: dict[tuple[int, int], int] = {}
@@ -146,7 +146,7 @@ class Judge:
 
     def _missed(self, run: ReportedRun, query: int) -> list[Missed]:
         labels, counts = self.task.true_labels(query), self.task.training_counts
-        found = []
+        missed = []
         for label in labels.tolist():
             place = run.found.place(query, label)
             if place is not None and place <= len(labels):
@@ -157,8 +157,8 @@ class Judge:
                 causes.append("absent")
             else:
                 causes.append("index-miss" if place is None and exact is not None else "encoder-miss")
-            found.append(Missed(label, place, exact, tuple(causes)))
-        return found
+            missed.append(Missed(label, place, exact, tuple(causes)))
+        return missed
 
     def _wrong(self, run: ReportedRun, query: int) -> Iterable[Wrong]:
         true = self.task.true_labels(query)
@@ -171,21 +171,27 @@ class Judge:
             yield Wrong(place + 1, self._causes(query, int(first[place]), text, true.tolist()))
 
     def _causes(self, query: int, label: int, text: str, true: list[int]) -> dict[str, str]:
-        causes, own = {}, self._canonical_of(text)
-        for other in true:
-            name = self.task.label_texts[other]
-            if nearly_equal(own, self._canonical_of(name)):
+        causes, canonical_text = {}, self._canonical_of(text)
+        for true_label in true:
+            name = self.task.label_texts[true_label]
+            if nearly_equal(canonical_text, self._canonical_of(name)):
                 causes["near-duplicate"] = f"almost the text of the true label “{name}”"
                 break
+        looks_right = (
+            "" if label in self.task.targets.rejected[query].indices else self._looks_right(query, label, text)
+        )
+        return {**causes, **({"missing-positive": looks_right} if looks_right else {})}
+
+    def _looks_right(self, query: int, label: int, text: str) -> str:
+        """Why a label that nobody rejected may be a positive that the data set lacks; "" where it does not look like one."""
         if contains(self._words[query], words(text)):
-            causes["missing-positive"] = "its text stands in the query"
-        elif self.task.training is not None and label >= 0:
+            return "its text stands in the query"
+        if self.task.training is not None and label >= 0:
             for row in self._twins.get(frozenset(self._words[query]), ()):
                 if label in self.task.training.positives[row].indices:
                     uid = self.task.training.uids[row].as_py()
-                    causes["missing-positive"] = f"the training query {uid} has the same words, and this label"
-                    break
-        return causes
+                    return f"the training query {uid} has the same words, and this label"
+        return ""
 
     def _canonical_of(self, text: str) -> str:
         if text not in self._canonical:
@@ -194,11 +200,11 @@ class Judge:
 
 
 def count_causes(mistakes: Iterable[Mistakes]) -> Counter[str]:
-    """How many mistakes have each cause, and by "missed" and "wrong" how many of either there are."""
+    """The number of mistakes of each cause, and of all missed and all wrong labels under "missed" and "wrong"."""
     counts: Counter[str] = Counter()
-    for one in mistakes:
-        counts["missed"] += len(one.missed)
-        counts["wrong"] += len(one.wrong)
-        for causes in one.all_causes:
+    for query_mistakes in mistakes:
+        counts["missed"] += len(query_mistakes.missed)
+        counts["wrong"] += len(query_mistakes.wrong)
+        for causes in query_mistakes.all_causes:
             counts.update(causes)
     return counts
