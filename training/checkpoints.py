@@ -159,11 +159,11 @@ def require_same(checkpoint: Checkpoint, identity: dict[str, Any]) -> None:
     """Raise StoreError unless the checkpoint is of the same data set and configuration, as in `identity`."""
     if checkpoint.state["dataset"] != identity["dataset"]:
         raise StoreError(f"The checkpoint {checkpoint.directory} is of another data set; resume with the same one.")
-    theirs, ours = checkpoint.state["config"], json.loads(json.dumps(identity["config"]))
-    for name in sorted({*theirs, *ours}):
-        if theirs.get(name) != ours.get(name):
+    stored, wanted = checkpoint.state["config"], json.loads(json.dumps(identity["config"]))
+    for name in sorted({*stored, *wanted}):
+        if stored.get(name) != wanted.get(name):
             raise StoreError(
-                f"The checkpoint {checkpoint.directory} was made with {name} = {theirs.get(name)}, not {ours.get(name)}; "
+                f"The checkpoint {checkpoint.directory} was made with {name} = {stored.get(name)}, not {wanted.get(name)}; "
                 f"resume with the same configuration, or begin again with overwrite."
             )
 

@@ -31,12 +31,12 @@ def embed_queries(model: DualEncoder, features: RaggedTokens) -> npt.NDArray[np.
 def encode_labels(model: DualEncoder, features: RaggedTokens, world: World) -> Tensor:
     """Unit embeddings [n, D] of the texts of this process's labels, without residual vectors, on the model's device."""
     model.eval()
-    parts = [model.label_texts(features.take(rows)) for rows in world.chunks(len(features), CHUNK)]
-    return torch.cat(parts) if parts else model.log_temperature.new_zeros(0, model.dimension)
+    chunks = [model.label_texts(features.take(rows)) for rows in world.chunks(len(features), CHUNK)]
+    return torch.cat(chunks) if chunks else model.log_temperature.new_zeros(0, model.dimension)
 
 
 @torch.no_grad()
 def embed_labels(model: DualEncoder, features: RaggedTokens, world: World) -> Tensor:
-    """Unit embeddings float32 [n, D] on the CPU of this process's labels, of which the model has the residual vectors."""
+    """Unit embeddings float32 [n, D] on the CPU of this process's labels, with the model's residual vectors."""
     texts = encode_labels(model, features, world)
     return model.labels(texts, torch.arange(len(texts), device=texts.device)).float().cpu()

@@ -136,10 +136,12 @@ def _rate() -> float:
     """Floating point operations a second of a matrix product on the CPU or the GPU that training would use."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     size = 4096 if device == "cuda" else 1024
-    one = torch.randn(size, size, device=device)
+    square = torch.randn(size, size, device=device)
     best = 0.0
 
     for _ in range(3):
-        seconds = Timer("one @ one", globals={"one": one}, num_threads=torch.get_num_threads()).timeit(3).mean
+        seconds = (
+            Timer("square @ square", globals={"square": square}, num_threads=torch.get_num_threads()).timeit(3).mean
+        )
         best = max(best, 2.0 * size**3 / seconds)
     return best

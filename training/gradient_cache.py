@@ -18,7 +18,7 @@ __all__ = ["GradientCache"]
 
 @dataclass(frozen=True)
 class _MicroBatch:
-    """Some texts of an `encode` call, the rows of `embeddings` that are theirs, and the random state they were encoded in."""
+    """Some texts of an `encode` call, their rows of `embeddings`, and the random state in which they were encoded."""
 
     encoder: Encoder
     features: RaggedTokens
@@ -44,7 +44,7 @@ class GradientCache:
     def __init__(self, context: Callable[[], torch.autocast] | None = None) -> None:
         """`context`: what encoders run in, such as autocast; None for nothing."""
         self._context = context or _nothing
-        self._parts: list[_MicroBatch] = []
+        self._pending: list[_MicroBatch] = []
 
     def encode(self, encoder: Encoder, features: RaggedTokens) -> Tensor:
         """Embeddings [n, D] of the features, as `encoder(features)` has them: a leaf that takes a gradient."""
@@ -55,40 +55,40 @@ class GradientCache:
         device = next(encoder.parameters()).device
         embeddings = torch.empty(0)
         with torch.no_grad(), self._context():
-            for place, rows in enumerate(batches):
+            for number, rows in enumerate(batches):
                 state = _random_state(device)
-                part = encoder(features.take(rows))
-                if not place:
-                    embeddings = part.new_empty(len(features), encoder.dimension)
-                embeddings[torch.from_numpy(rows).to(device)] = part
-                self._parts.append(_MicroBatch(encoder, features, embeddings, rows, state))
+                encoded = encoder(features.take(rows))
+                if not number:
+                    embeddings = encoded.new_empty(len(features), encoder.dimension)
+                embeddings[torch.from_numpy(rows).to(device)] = encoded
+                self._pending.append(_MicroBatch(encoder, features, embeddings, rows, state))
         return embeddings.requires_grad_()
 
     def backward(self) -> None:
-        """Accumulate the parameters' gradients from those of all embeddings since the last call, and forget them."""
-        if not self._parts:
+        """Accumulate the parameters' gradients from those of all embeddings since the last call, and forget these."""
+        if not self._pending:
             return
-        device = self._parts[0].embeddings.device
+        device = self._pending[0].embeddings.device
         after = _random_state(device)
         # What earlier steps accumulated is added at the end, as autograd does it, so that sums are rounded alike.
-        encoders = {id(part.encoder): part.encoder for part in self._parts}.values()
+        encoders = {id(batch.encoder): batch.encoder for batch in self._pending}.values()
         accumulated = [
             (parameter, parameter.grad)
-            for one in encoders
-            for parameter in one.parameters()
+            for encoder in encoders
+            for parameter in encoder.parameters()
             if parameter.grad is not None
         ]
         for parameter, _ in accumulated:
             parameter.grad = None
-        while self._parts:
-            part = self._parts.pop()
-            gradient = part.embeddings.grad
+        while self._pending:
+            batch = self._pending.pop()
+            gradient = batch.embeddings.grad
             if gradient is None:
                 continue
-            _set_random_state(part.random, device)
+            _set_random_state(batch.random, device)
             with self._context():
-                embeddings = part.encoder(part.features.take(part.rows))
-            embeddings.backward(gradient[torch.from_numpy(part.rows).to(device)])
+                embeddings = batch.encoder(batch.features.take(batch.rows))
+            embeddings.backward(gradient[torch.from_numpy(batch.rows).to(device)])
         _set_random_state(after, device)
         for parameter, before in accumulated:
             parameter.grad = before if parameter.grad is None else before.add_(parameter.grad)

@@ -53,10 +53,10 @@ class TrainingLog:
 
 
 def _numbers(values: dict[str, Any], prefix: str = "") -> list[tuple[str, float]]:
-    found = []
+    numbers: list[tuple[str, float]] = []
     for name, value in values.items():
         if isinstance(value, dict):
-            found += _numbers(value, f"{prefix}{name}/")
+            numbers += _numbers(value, f"{prefix}{name}/")
         elif isinstance(value, (int, float)):
-            found.append((prefix + name, float(value)))
-    return found
+            numbers.append((prefix + name, float(value)))
+    return numbers

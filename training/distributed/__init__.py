@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from xmc.training.distributed.world import World, distributed
+from xmc.training.distributed.group import distributed
+from xmc.training.distributed.world import World
 
 __all__ = ["World", "distributed"]

@@ -36,8 +36,8 @@ class RowAdam:
         if self.parameter.device.type == "cpu" and self.moments.kind == "float32":
             adam_rows(*self.arrays(), rows.numpy(), gradients.numpy(), rate, *self.betas, root)
             return
-        for part in range(0, len(rows), ROWS_AT_ONCE):
-            some = slice(part, part + ROWS_AT_ONCE)
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            some = slice(start, start + ROWS_AT_ONCE)
             self.update(rows[some], gradients[some], rate, root)
 
     def update(self, rows: Tensor, gradients: Tensor, rate: float, root: float) -> None:

@@ -25,12 +25,12 @@ class FeatureTableAdam:
         """Use up `table.pending`: the gradient of every touched row, over all backward passes since the last step."""
         if not self.table.pending:
             return
-        parts = [bags for bags, _ in self.table.pending]
+        bags_of_passes = [bags for bags, _ in self.table.pending]
         gradients = tuple(gradient.numpy() for _, gradient in self.table.pending)
         self.table.pending.clear()
-        entries = transpose(parts, len(self.table.vectors))
-        first_bags = np.cumsum([0, *(len(bags.offsets) - 1 for bags in parts)])
-        first_features = np.cumsum([0, *(len(bags.rows) for bags in parts)])
+        entries = transpose(bags_of_passes, len(self.table.vectors))
+        first_bags = np.cumsum([0, *(len(bags.offsets) - 1 for bags in bags_of_passes)])
+        first_features = np.cumsum([0, *(len(bags.rows) for bags in bags_of_passes)])
         alignments = np.zeros(first_features[-1], np.float32)
         rate, root = self.vectors.advance(learning_rate)
         adam_factored_rows(
@@ -39,7 +39,7 @@ class FeatureTableAdam:
             entries.starts,
             entries.bags,
             entries.features,
-            tuple(bags.coefficients for bags in parts),
+            tuple(bags.coefficients for bags in bags_of_passes),
             gradients,
             first_bags,
             first_features,
@@ -50,7 +50,7 @@ class FeatureTableAdam:
         )
         del entries, gradients
         totals = np.zeros(len(self.table.log_weights))
-        for bags, first in zip(parts, first_features[:-1], strict=True):
+        for bags, first in zip(bags_of_passes, first_features[:-1], strict=True):
             weight_gradients(bags.values, bags.coefficients, alignments[first:], totals)
         slots = np.flatnonzero(totals)
         self.weights.step(

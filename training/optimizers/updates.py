@@ -9,6 +9,7 @@ from typing_extensions import Self
 
 from xmc.training.batch import Batch, StepReport
 from xmc.training.checkpoints import Checkpoint
+from xmc.training.distributed.gradients import sum_gradients
 from xmc.training.optimizers.model import Optimizers
 from xmc.training.optimizers.moments import bytes_per_number
 from xmc.training.optimizers.schedule import rate_factor
@@ -50,7 +51,8 @@ class Updates(TrainingPart):
         """Sum gradients over the processes, and update every parameter at the schedule's rates."""
         optimizers = self.optimizers
         with run.clock.of("exchange"):
-            run.world.sum_gradients(optimizers.dense_parameters, [table.table for table in optimizers.tables])
+            tables = [table.table for table in optimizers.tables]
+            sum_gradients(run.world, optimizers.dense_parameters, tables)
         with run.clock.of("optimizer"):
             factor = rate_factor(batch.step, run.steps, run.config)
             norm = optimizers.step(factor)

@@ -82,15 +82,15 @@ def _coded(targets: Targets) -> csr_matrix:
     if not targets.rejected.nnz and not targets.excluded.nnz:
         return targets.positives
     queries, labels = targets.positives.shape
-    parts = [
+    kinds = [
         (_keys(targets.excluded), np.full(targets.excluded.nnz, EXCLUDED)),
         (_keys(targets.rejected), np.full(targets.rejected.nnz, REJECTED)),
         (_keys(targets.positives), targets.positives.data),
     ]
     keys, first = np.unique(
-        np.concatenate([part[0] for part in parts]), return_index=True
+        np.concatenate([keys for keys, _ in kinds]), return_index=True
     )  # what is excluded comes first
-    values = np.concatenate([part[1] for part in parts])[first].astype(np.float32)
+    values = np.concatenate([values for _, values in kinds])[first].astype(np.float32)
     indptr = np.searchsorted(keys, np.arange(queries + 1) * labels)
     return csr_matrix((values, keys % max(labels, 1), indptr), shape=(queries, labels))
 
