@@ -395,3 +395,30 @@ def test_clock_shares_sum_to_one() -> None:
     assert set(shares) == {"data", "encode"}
     assert sum(shares.values()) == pytest.approx(1, abs=1e-3)
     assert clock.shares() == {}
+
+
+def test_a_positive_that_the_filter_names_counts_nowhere() -> None:
+    """It is not drawn, not trained on, not pushed, and never mined."""
+    filtered = np.array([[0, 3], [2, 4], [3, 1]])
+    known = known_pairs(tiny_config(positives_per_query=1), filtered)
+    for step in range(20):
+        batch = known.batch(step, np.arange(4))
+        chosen, out = pairs(everything().labels_of(batch, NOTHING))
+        assert chosen[0] == (0, 0)
+        assert {(0, 3), (2, 4), (3, 1)} <= set(out)
+        assert {label for query, label in chosen if query == 2} <= {2, 5}
+        assert 3 not in in_batch().labels_of(batch, NOTHING).rows
+    assert known.targets.not_negative.toarray()[filtered[:, 0], filtered[:, 1]].all()
+
+
+def test_labels_judged_not_relevant_are_scored_with_their_query_and_pushed() -> None:
+    rejected = matrix([[], [6], [], [0, 7]], 8).astype(bool)
+    known = KnownPairs(Targets.from_pairs(POSITIVES, rejected), tiny_config())
+    for rows, expected in (([0], [0, 3]), ([1], [1, 6]), ([1, 3], [0, 1, 6, 7])):
+        step = in_batch().labels_of(known.batch(0, np.array(rows)), NOTHING)
+        assert step.rows.tolist() == expected
+        assert step.targets.exclude is None
+        assert step.targets.rejected_labels.tolist() == [
+            expected.index(label) for label in sorted({*rejected[rows].indices})
+        ]
+    assert not known.targets.not_negative[3].nnz  # a shortlist may mine them
