@@ -76,7 +76,7 @@ def test_regions_equal_enumeration_of_all_label_sets(norm: float, dependency: fl
         rng.random(n + 6),
     )
     rows = np.arange(n)
-    model = fit_powerset(probabilities[:n], judged.take(rows), true[:n], norm, dependency, LabelSets.of(seen))
+    model = fit_powerset(probabilities[:n], judged.take(rows), true[:n], norm, dependency, LabelSets.from_lists(seen))
 
     def score(query: int, own: tuple[int, ...] | list[int]) -> float:
         return reference_score(set(own), candidates[query], probabilities[query], norm, dependency, seen)
@@ -185,4 +185,4 @@ def test_a_query_without_candidates() -> None:
     st.lists(st.integers(0, 8), unique=True, max_size=5),
 )
 def test_distance_to_the_nearest_seen_set(seen: list[list[int]], own: list[int]) -> None:
-    assert LabelSets.of(seen).distance(own) == min(len(set(own) ^ set(other)) for other in seen)
+    assert LabelSets.from_lists(seen).distance(own) == min(len(set(own) ^ set(other)) for other in seen)

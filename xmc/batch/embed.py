@@ -37,8 +37,8 @@ def embed_files(
 ) -> Summary:
     """Embed the text of every row of some files by a run's encoder, into one file.
 
-    source, options: as of xmc.batch.predict.predict_files. side: whose texts they are; labels are embedded from their text
-        alone, as labels are that are added to a run.
+    source, options: as of xmc.batch.predict.predict_files. side: whether the texts are queries or labels; labels are
+        embedded from their text alone, as labels that are added to a run.
     destination: NAME.arrow, Arrow IPC with the columns uid and embedding, fixed-size lists of D float32, which `predict_files`
         takes as input; or NAME.npy, float32 [n, D] in the order of the input, whose uids go to NAME.uids.parquet. A bad row
         that is kept has a null embedding, or a row of NaN.
@@ -129,8 +129,8 @@ def _to_npy(parts: Path, destination: Path, rows: int) -> None:
         row = 0
         for batch in _batches(parts):
             lists = batch.column("embedding")
-            own = lists.flatten() if not lists.null_count else lists.fill_null([float("nan")] * dimension).flatten()
-            out[row : row + len(batch)] = own.to_numpy().reshape(-1, dimension)
+            values = lists.flatten() if not lists.null_count else lists.fill_null([float("nan")] * dimension).flatten()
+            out[row : row + len(batch)] = values.to_numpy().reshape(-1, dimension)
             writer.write_batch(batch.select(["uid"]))
             row += len(batch)
         out.flush()

@@ -27,8 +27,9 @@ __all__ = ["WrittenEvaluation", "evaluate_files", "is_predictions"]
 class WrittenEvaluation:
     """Metrics in percent, over all queries of the split.
 
-    longest: labels of the longest list. missing: queries without a list, which count as not answered. unknown: lists of queries
-    that the split does not have, which are left out. filtered: labels that the filter takes from one list, at most.
+    longest: number of labels of the longest list. missing: number of queries without a list, which count as not answered.
+    unknown: number of lists of queries that the split does not have, which are left out. filtered: number of labels that the
+    filter takes from a list at most.
     """
 
     metrics: Metrics
@@ -45,8 +46,8 @@ class WrittenEvaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        own = {name: getattr(self, name) for name in ("queries", "longest", "missing", "unknown", "filtered")}
-        return {**self.metrics.to_dict(), **own}
+        counts = {name: getattr(self, name) for name in ("queries", "longest", "missing", "unknown", "filtered")}
+        return {**self.metrics.to_dict(), **counts}
 
 
 def is_predictions(path: str | Path) -> bool:
@@ -63,18 +64,18 @@ def evaluate_files(predictions: str | Path, dataset: Dataset, split: str = "test
     lack, uids that stand twice, and where the two share no query or no label.
     """
     table = _read(Path(predictions))
-    own = dataset.split(split)
+    queries = dataset.split(split)
     uids = table["uid"]
-    row = pc.index_in(own.uids, value_set=uids)
+    row = pc.index_in(queries.uids, value_set=uids)
     missing = int(row.null_count)
-    known = int(pc.sum(pc.is_in(uids, value_set=own.uids)).as_py() or 0)
+    known = int(pc.sum(pc.is_in(uids, value_set=queries.uids)).as_py() or 0)
     if not known:
         raise DataError(
             f"{predictions} and the split {split!r} of {dataset.name!r} share no query uid; is it another split?"
         )
-    if known > len(own) - missing:
+    if known > len(queries) - missing:
         raise DataError(
-            f"{predictions} has {known:,} lists for {len(own) - missing:,} queries: some uids stand twice in it."
+            f"{predictions} has {known:,} lists for {len(queries) - missing:,} queries: some uids stand twice in it."
         )
     lists = table.take(row)
     lengths = pc.fill_null(pc.list_value_length(lists["labels"]), 0).to_numpy()
@@ -82,17 +83,17 @@ def evaluate_files(predictions: str | Path, dataset: Dataset, split: str = "test
     labels = pc.index_in(pc.list_flatten(lists["labels"]), value_set=dataset.labels.uids)
     if len(labels) == labels.null_count:
         raise DataError(f"{predictions} and {dataset.name!r} share no label uid; is it the right data set?")
-    rows = np.full((len(own), longest), NO_PREDICTION, np.int64)
-    scores = np.full((len(own), longest), -np.inf, np.float32)
-    places = np.arange(longest)[None, :] < lengths[:, None]
-    rows[places] = pc.fill_null(labels.cast(pa.int64()), UNKNOWN_LABEL).to_numpy()
-    scores[places] = pc.list_flatten(lists["scores"]).to_numpy()
+    rows = np.full((len(queries), longest), NO_PREDICTION, np.int64)
+    scores = np.full((len(queries), longest), -np.inf, np.float32)
+    filled = np.arange(longest)[None, :] < lengths[:, None]
+    rows[filled] = pc.fill_null(labels.cast(pa.int64()), UNKNOWN_LABEL).to_numpy()
+    scores[filled] = pc.list_flatten(lists["scores"]).to_numpy()
     targets = dataset.targets(split)
     training = dataset.split("train") if "train" in dataset.splits else None
     ks = tuple(k for k in KS if k <= longest)
     recall_ks = tuple(k for k in RECALL_KS if k <= longest) or (longest,)
     metrics = compare(rows, scores, dataset, targets, training, ks, recall_ks)
-    return WrittenEvaluation(metrics, len(own), longest, missing, len(uids) - known, most_excluded(targets))
+    return WrittenEvaluation(metrics, len(queries), longest, missing, len(uids) - known, most_excluded(targets))
 
 
 def _read(path: Path) -> pa.Table:

@@ -24,8 +24,8 @@ __all__ = ["run_job"]
 logger = logging.getLogger("xmc.batch")
 
 
-class Engine(Protocol):
-    """What makes parts: gives each as it is finished, tells `advance` of rows written, and counts what it is busy with."""
+class JobEngine(Protocol):
+    """What makes parts of a job: a call gives each part as it is finished, and tells `advance` the number of rows written."""
 
     def __call__(
         self, parts: list[Part], summary: Summary, advance: Callable[[int], None]
@@ -47,9 +47,7 @@ def run_job(work: WorkSpecification, source: str, destination: str, options: Job
             summary.add(done)
         summary.resumed = len(finished)
         missing = [part for part in plan.parts if part.number not in finished]
-        logger.info(
-            "%s rows in %s parts, of which %s are there already", f"{plan.rows:,}", len(plan.parts), len(finished)
-        )
+        logger.info("%s rows in %s parts; %s parts are there already", f"{plan.rows:,}", len(plan.parts), len(finished))
         if missing:
             engine = _engine(work, plan, output, options)
             with _Bar(plan.rows, summary) as bar, closing(engine(missing, summary, bar.advance)) as made:
@@ -65,7 +63,7 @@ def run_job(work: WorkSpecification, source: str, destination: str, options: Job
     return summary
 
 
-def _engine(work: WorkSpecification, plan: Plan, output: Output, options: JobOptions) -> Engine:
+def _engine(work: WorkSpecification, plan: Plan, output: Output, options: JobOptions) -> JobEngine:
     if options.engine == "ray":
         from xmc.batch.ray_engine import RayEngine
 
@@ -104,7 +102,7 @@ class _Bar:
         self._task = self._progress.add_task("", total=rows, completed=summary.rows, speed="-", slowest="")
 
     def advance(self, rows: int) -> None:
-        """So many more are written."""
+        """Count rows that were written."""
         speed = self._progress.tasks[0].speed
         slowest = self._summary.slowest
         self._progress.update(

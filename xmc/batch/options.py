@@ -13,7 +13,7 @@ POLICIES = ("error", "null", "drop")
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns hold what. uid: strings or whole numbers. Of the others one is read.
+    """Which columns hold what. uid: strings or whole numbers. One of the others is read.
 
     text: strings. tokens: lists of token ids, as the run's query encoder makes them. embedding: lists of D numbers.
     """

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs as pa_fs
 
-from xmc.batch.places import file_system
+from xmc.batch.input_files import file_system
 from xmc.batch.plan import Part, Plan
 from xmc.batch.summary import Done, Summary
 from xmc.errors import StoreError
@@ -54,12 +54,12 @@ class Output:
             self.address = self._path
 
     def files(self) -> dict[str, pa_fs.FileInfo]:
-        """What is in it, by name."""
+        """The entries of the folder by name."""
         try:
-            found = self._system.get_file_info(pa_fs.FileSelector(self._path, allow_not_found=True))
+            entries = self._system.get_file_info(pa_fs.FileSelector(self._path, allow_not_found=True))
         except OSError as error:
             raise StoreError(f"{self.address} cannot be listed: {error}") from error
-        return {info.base_name: info for info in found}
+        return {info.base_name: info for info in entries}
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -86,22 +86,22 @@ class Output:
                 os.close(held)
 
     def begin(self, plan: Plan, policy: str, resume: bool) -> dict[int, Done]:
-        """Make the folder ready for a job; the parts that it has already, by number. Call it while the folder is held.
+        """Make the folder ready for a job, and return the parts that it has already, by number. Call it while it is held.
 
-        A job that ended before its first part leaves the folder free. Raises StoreError where it is not and `resume` is not
-        set, and where what is there belongs to another job: of another model, input or options, which the message names.
+        A job that ended before its first part leaves the folder free. Raises StoreError where the folder is not free and
+        `resume` is not set, and where it holds another job: the message names the model, input or options that differ.
         """
-        there = self.files()
-        others = sorted(name for name in there if not _OWN.fullmatch(name))
-        if JOB not in there:
-            others += sorted(name for name in there if name.startswith("part-"))
+        files = self.files()
+        others = sorted(name for name in files if not _OWN.fullmatch(name))
+        if JOB not in files:
+            others += sorted(name for name in files if name.startswith("part-"))
         if others:
             raise StoreError(f"{self.address} holds {others[0]}, which is no job's; name an empty or a new folder.")
-        if JOB not in there or not any(name == SUCCESS or name.startswith("part-") for name in there):
+        if JOB not in files or not any(name == SUCCESS or name.startswith("part-") for name in files):
             self.write_text(JOB, json.dumps(plan.description, indent=2) + "\n")
             return {}
         if not resume:
-            if SUCCESS in there:
+            if SUCCESS in files:
                 raise StoreError(f"{self.address} holds a finished job; name another folder, or remove it first.")
             raise StoreError(
                 f"{self.address} holds a job that is not finished; go on by --resume, or name another folder."
@@ -110,7 +110,7 @@ class Output:
         self._tidy()
         parts = {part.name: part for part in plan.parts}
         done_parts = {}
-        for name in sorted(name for name in there if name.startswith("part-")):
+        for name in sorted(name for name in files if name.startswith("part-")):
             if name not in parts:
                 raise StoreError(f"{self.address}/{name} is not a part of this job; remove it, or name another folder.")
             done = self._checked(parts[name], plan, policy)
@@ -118,7 +118,7 @@ class Output:
         return done_parts
 
     def finish(self, plan: Plan, summary: Summary, finished: dict[int, Done]) -> None:
-        """Write the list of all parts. finished: what was made of each, by number."""
+        """Write the list of all parts. finished: the result of each part, by its number."""
         self._tidy()
         with_hashes = []
         for part in plan.parts:

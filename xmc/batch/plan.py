@@ -6,8 +6,8 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from xmc.batch.input_files import InputFile, list_files
 from xmc.batch.options import Columns
-from xmc.batch.places import InputFile, list_files
 from xmc.batch.rows import column_kinds
 from xmc.batch.tables import open_table
 from xmc.errors import DataError
@@ -29,7 +29,7 @@ class Part:
 
     @property
     def name(self) -> str:
-        """Of its file."""
+        """The name of its file."""
         return f"part-{self.number:05d}.parquet"
 
 
@@ -47,7 +47,7 @@ class Plan:
 
     @property
     def rows(self) -> int:
-        """Of input."""
+        """Number of rows of input."""
         return sum(part.rows for part in self.parts)
 
     @property
@@ -82,10 +82,10 @@ def make_plan(source: str, columns: Columns, rows_per_part: int, work: dict[str,
         table = open_table(file, (columns.uid, columns.payload), strict)
         kinds = column_kinds(table.schema, columns, file.address)
         if first is not None:
-            for name, own, before in zip((columns.uid, columns.payload), kinds, first[1], strict=True):
-                if own != before and "null" not in (own, before):
+            for name, kind, before in zip((columns.uid, columns.payload), kinds, first[1], strict=True):
+                if kind != before and "null" not in (kind, before):
                     raise DataError(
-                        f"The column {name!r} holds {own} in {file.address}, but {before} in {first[0]}; "
+                        f"The column {name!r} holds {kind} in {file.address}, but {before} in {first[0]}; "
                         f"convert one of them, or predict them apart."
                     )
         if first is None or "null" in first[1]:

@@ -46,14 +46,14 @@ class RayEngine:
     def __call__(
         self, parts: list[Part], summary: Summary, advance: Callable[[int], None]
     ) -> Generator[Done, None, None]:
-        """See xmc.batch.job.Engine."""
+        """See xmc.batch.job.JobEngine."""
         import ray
         import ray.data
 
         try:
             _quiet(ray)
-            there: dict[str, float] = ray.cluster_resources()
-            workers, resources = self._placed(there, len(parts))
+            available: dict[str, float] = ray.cluster_resources()
+            workers, resources = self._placed(available, len(parts))
             shards = self._shards(ray, resources)
             logger.info("Ray: %s workers with %s each, labels in %s shards", workers, resources, len(shards) or "no")
             made = ray.data.from_items(
@@ -77,9 +77,9 @@ class RayEngine:
             if self._ours:
                 ray.shutdown()
 
-    def _placed(self, there: dict[str, float], parts: int) -> tuple[int, dict[str, Any]]:
-        """How many workers, and what each of them takes."""
-        gpus, processors = int(there.get("GPU", 0)), there.get("CPU", 1.0)
+    def _placed(self, available: dict[str, float], parts: int) -> tuple[int, dict[str, Any]]:
+        """The number of workers, and what each of them takes."""
+        gpus, processors = int(available.get("GPU", 0)), available.get("CPU", 1.0)
         shards = self._options.index_shards
         workers = self._options.workers or gpus or max(1, int(processors - shards) // 2)
         workers = min(workers, parts)
@@ -92,15 +92,15 @@ class RayEngine:
     def _shards(self, ray: Any, resources: dict[str, Any]) -> tuple[Any, ...]:
         count = self._options.index_shards
         actor = ray.remote(SearchActor)
-        own = {"num_cpus": resources["num_cpus"], "max_restarts": -1, "max_task_retries": -1}
-        shards = tuple(actor.options(**own).remote(self._work.run, number, count) for number in range(count))
+        options = {"num_cpus": resources["num_cpus"], "max_restarts": -1, "max_task_retries": -1}
+        shards = tuple(actor.options(**options).remote(self._work.run, number, count) for number in range(count))
         for shard in shards:
             ray.get(shard.ready.remote())
         return shards
 
 
 class _Actor:
-    """Holds the work, and makes the parts that it is given the numbers of. An error of ours is a result like any other."""
+    """Holds the work, and makes the parts whose numbers it is given. An XMCError is a result like any other."""
 
     def __init__(
         self, work: WorkSpecification, plan: Plan, destination: str, policy: str, shards: tuple[Any, ...]

@@ -17,7 +17,7 @@ from xmc.errors import DataError
 __all__ = ["LONGEST_TEXT", "Rows", "check_rows", "column_kinds", "is_list"]
 
 LONGEST_TEXT = 1 << 20
-"""Bytes of UTF-8; a longer text is cut to as many, at a character."""
+"""Bytes of UTF-8; a longer text is cut there, between characters."""
 _CONTROL = "[\x01-\x08\x0b\x0c\x0e-\x1f\x7f]|\\x00"
 
 Mask = npt.NDArray[np.bool_]
@@ -27,8 +27,9 @@ Mask = npt.NDArray[np.bool_]
 class Rows:
     """Some rows of input.
 
-    uids: strings [n], null for one that has none. good: bool [n], the rows that can be used. payload: of these alone, texts or
-    lists of tokens or of numbers. bad: rows by the reason why they cannot be used. remarks: good rows by what was noticed.
+    uids: strings [n], null for a row without. good: bool [n], the rows that can be used. payload: texts, or lists of tokens or
+    of numbers, of the good rows alone. bad: number of rows by the reason why they cannot be used. remarks: number of good rows
+    by what was noticed.
     """
 
     uids: pa.StringArray
@@ -125,22 +126,22 @@ def _check_embeddings(column: pa.Array, dimension: int, out: Callable[[str, Mask
     finite = np.ones(len(column), bool)
     finite[fits] = np.isfinite(matrix).all(axis=1)
     out("embedding with NaN or infinity", ~finite)
-    places = np.cumsum(fits) - 1
-    whole = pa.FixedSizeListArray.from_arrays(values.fill_null(0), dimension)
-    return whole.take(pa.array(np.where(fits, places, 0), mask=~fits))
+    positions = np.cumsum(fits) - 1
+    vectors = pa.FixedSizeListArray.from_arrays(values.fill_null(0), dimension)
+    return vectors.take(pa.array(np.where(fits, positions, 0), mask=~fits))
 
 
 def _any_null_item(column: pa.Array) -> Mask:
     """Rows with a null among their items."""
-    found = np.zeros(len(column), bool)
+    has_null = np.zeros(len(column), bool)
     if is_list(column.type) and column.flatten().null_count:
         parents = pc.list_parent_indices(column).to_numpy()
-        found[parents[_mask(pc.is_null(pc.list_flatten(column)))]] = True
-    return found
+        has_null[parents[_mask(pc.is_null(pc.list_flatten(column)))]] = True
+    return has_null
 
 
 def _decodable(texts: pa.StringArray) -> tuple[pa.StringArray, Mask]:
-    """The strings, null where one is not UTF-8, and where that is."""
+    """The strings, null where a string is not UTF-8, and a mask of these rows."""
     broken = np.zeros(len(texts), bool)
     try:
         texts.validate(full=True)

@@ -11,7 +11,7 @@ __all__ = ["Done", "Summary"]
 
 @dataclass(frozen=True)
 class Done:
-    """One finished part: rows of input and of output, of these with null, and rows by reason and by remark."""
+    """A finished part: numbers of rows read, of rows written, of null rows among these, and of rows by reason and remark."""
 
     part: int
     rows: int
@@ -23,11 +23,11 @@ class Done:
 
 @dataclass
 class Summary:
-    """Counts of a whole job.
+    """Counts of a job.
 
     rows: of input. predicted, null, dropped: what became of them; they add up to `rows`. bad: null and dropped rows by reason.
     remarks: predicted rows by what was noticed. duplicate_uids: rows whose uid an earlier row has. resumed: parts that an
-    earlier job had finished. seconds: of this one; busy: of each of its stages, by name.
+    earlier job had finished. seconds: time of this job. busy: seconds that each step was at work, by name.
     """
 
     rows: int = 0
@@ -64,5 +64,5 @@ class Summary:
 
     @property
     def slowest(self) -> str:
-        """The stage that was busy longest; "" before the first."""
+        """The step that was busy longest; "" before the first."""
         return max(self.busy, key=lambda name: self.busy[name], default="")

@@ -1,4 +1,4 @@
-"""One input file as a table: how many rows, which columns, and any range of rows in order, in bounded memory."""
+"""An input file as a table: its number of rows, its columns, and any range of rows in order, in bounded memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.json as pa_json
 import pyarrow.parquet as pq
 
-from xmc.batch.places import InputFile
+from xmc.batch.input_files import InputFile
 from xmc.errors import DataError
 
 __all__ = ["BYTES", "Table", "open_table"]
@@ -40,7 +40,7 @@ class Table(ABC):
 
     @abstractmethod
     def _from(self, row: int) -> tuple[int, Iterator[pa.RecordBatch]]:
-        """A stream of the rows from some place at or before `row` on, and that place."""
+        """The first row of a stream, at or before `row`, and the stream of the rows from there on."""
 
     def batches(self, start: int, stop: int) -> Iterator[pa.RecordBatch]:
         """The rows [start, stop) in order. Raises DataError, with the file and the row, where they cannot be read."""
@@ -84,7 +84,7 @@ class _Parquet(Table):
         return first, self._groups(number)
 
     def _groups(self, first: int) -> Iterator[pa.RecordBatch]:
-        """Row groups from one on, each by itself: what is before a damaged one can be read."""
+        """Row groups from `first` on, each by itself, so that what is before a damaged group can be read."""
         for number in range(first, self._file.metadata.num_row_groups):
             group = self._file.metadata.row_group(number)
             rows = max(1, min(8192, BYTES * group.num_rows // max(1, group.total_byte_size)))
@@ -135,9 +135,9 @@ class _CSV(_Text):
         return super().count()[0], self._bad
 
     def _from(self, row: int) -> tuple[int, Iterator[pa.RecordBatch]]:
-        own = [name for name in self.columns if name in self._schema.names]
-        types = dict.fromkeys(own, pa.string())
-        options = pa_csv.ConvertOptions(include_columns=own, column_types=types, strings_can_be_null=False)
+        present = [name for name in self.columns if name in self._schema.names]
+        types = dict.fromkeys(present, pa.string())
+        options = pa_csv.ConvertOptions(include_columns=present, column_types=types, strings_can_be_null=False)
         return 0, iter(self._reader(options))
 
     def _reader(self, convert: pa_csv.ConvertOptions) -> pa_csv.CSVStreamingReader:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from xmc.batch.input_files import InputFile
 from xmc.batch.options import Columns
 from xmc.batch.output import Output, PartFile
 from xmc.batch.pipeline import Pipeline
-from xmc.batch.places import InputFile
 from xmc.batch.plan import Part, Plan
 from xmc.batch.rows import check_rows
 from xmc.batch.summary import Done
@@ -98,10 +98,10 @@ class Worker:
     def _checked(self, window: _Window) -> _Moving:
         rows = check_rows(window.batch, self._plan.columns, self._work.dimension)
         if self._policy == "error" and rows.bad:
-            place = int((~rows.good).argmax())
+            first = int((~rows.good).argmax())
             reasons = ", ".join(f"{count:,} x {reason}" for reason, count in rows.bad.items())
             raise DataError(
-                f"{window.part.file.address}, row {window.first + place + 1:,} (uid {rows.uids[place].as_py()!r}) cannot be "
+                f"{window.part.file.address}, row {window.first + first + 1:,} (uid {rows.uids[first].as_py()!r}) cannot be "
                 f"used; among the {len(rows.good):,} rows from {window.first + 1:,} on: {reasons}. Mend it, or let "
                 f"--on-bad-row be null (such rows get no labels) or drop."
             )

@@ -1,1 +1,1 @@
-"""Scores one can act on: calibrated probabilities, label sets with a guarantee, decisions, and checks of all of these."""
+"""Scores to act on: calibrated probabilities, label sets with a guarantee, decisions, and checks of all of these."""

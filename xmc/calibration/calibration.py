@@ -58,9 +58,10 @@ class CalibrationSource:
 class Calibration:
     """Probabilities, and what sets and decisions are chosen by. Made by `xmc.calibrate`.
 
-    candidates: K, the labels that are looked at for each query. groups: int8 [ids], the frequency group of each label id; later
-    ids are of the first. brier: of all methods tried. reliability: by rank, and by_frequency. sizes: what sets of some recalls
-    gave on calibration queries. scores: their best scores, float32 ascending, for `check`.
+    candidates: K, the number of labels that are looked at for each query. groups: int8 [ids], the frequency group of each label
+    id; later ids are of the first group. brier: Brier scores of all methods tried. reliability: diagrams by rank; by_frequency:
+    by label frequency. sizes: what sets of some recalls gave on calibration queries. scores: the best score of each
+    calibration query, float32 ascending, for `check`.
     """
 
     source: CalibrationSource
@@ -79,7 +80,7 @@ class Calibration:
 
     def candidates_of(self, ids: npt.NDArray[np.int64], scores: npt.NDArray[np.float32]) -> Candidates:
         """What a search for `candidates` labels gave, ids [n, K] with -1 for none, as candidates."""
-        return Candidates.of(ids, scores, self.groups)
+        return Candidates.from_search(ids, scores, self.groups)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the arrays, for JSON."""
@@ -90,8 +91,8 @@ class Calibration:
             "method": self.probabilities.method,
             "temperature": self.probabilities.temperature,
             "brier": self.brier,
-            "reliability": [one.to_dict() for one in self.reliability],
-            "by_frequency": [one.to_dict() for one in self.by_frequency],
+            "reliability": [diagram.to_dict() for diagram in self.reliability],
+            "by_frequency": [diagram.to_dict() for diagram in self.by_frequency],
             "queries": {"misses": self.misses.queries, "false_positives": self.false_positives.queries},
             "powerset": {"norm": self.powerset.norm, "dependency": self.powerset.dependency},
             "histogram": {"queries": self.histogram.queries, "positives": self.histogram.positives},
@@ -145,8 +146,8 @@ class Calibration:
             groups=arrays["groups"],
             probabilities=Probabilities(float(values["temperature"]), arrays["intercepts"], arrays["weights"], knots),
             brier=values["brier"],
-            reliability=tuple(Reliability.from_dict(one) for one in values["reliability"]),
-            by_frequency=tuple(Reliability.from_dict(one) for one in values["by_frequency"]),
+            reliability=tuple(Reliability.from_dict(diagram) for diagram in values["reliability"]),
+            by_frequency=tuple(Reliability.from_dict(diagram) for diagram in values["by_frequency"]),
             misses=Thresholds(arrays["misses"], int(queries["misses"])),
             false_positives=Thresholds(arrays["false_positives"], int(queries["false_positives"])),
             powerset=Powerset(

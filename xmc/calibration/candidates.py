@@ -13,7 +13,7 @@ from xmc.errors import InputError, NotFiniteError
 __all__ = ["FREQUENCY_GROUPS", "Candidates", "JudgedCandidates", "draws", "frequency_groups"]
 
 FREQUENCY_GROUPS = ("none", "1", "2 to 3", "4 to 7", "8 to 15", "16 to 31", "32 to 63", "64 and more")
-"""Labels by how many training queries they have."""
+"""Groups of labels by their number of training queries."""
 
 
 @dataclass(frozen=True)
@@ -41,23 +41,23 @@ class Candidates:
             )
 
     @classmethod
-    def of(
+    def from_search(
         cls, ids: npt.NDArray[np.int64], scores: npt.NDArray[np.floating], groups: npt.NDArray[np.int8]
     ) -> Candidates:
-        """What a search gave, ids [n, K] with -1 for none, and scores [n, K].
+        """The candidates that a search gave: ids [n, K] with -1 for none, and scores [n, K].
 
-        groups: int8 by label id; ids beyond, of labels that came later, are of the first group.
+        groups: int8 [ids], the frequency group of each label id; labels with greater ids are of the first.
         """
         known = (ids >= 0) & (ids < len(groups))
-        found = np.zeros(ids.shape, np.int8)
-        found[known] = groups[ids[known]]
-        return cls(np.where(ids >= 0, scores, -np.inf).astype(np.float32), found)
+        candidate_groups = np.zeros(ids.shape, np.int8)
+        candidate_groups[known] = groups[ids[known]]
+        return cls(np.where(ids >= 0, scores, -np.inf).astype(np.float32), candidate_groups)
 
     def __len__(self) -> int:
         return len(self.scores)
 
     def take(self, rows: npt.NDArray[np.integer]) -> Candidates:
-        """Those of some queries."""
+        """The candidates of some queries."""
         return Candidates(self.scores[rows], self.groups[rows])
 
 
@@ -65,8 +65,8 @@ class Candidates:
 class JudgedCandidates:
     """Candidates with the truth.
 
-    hits: bool [n, K], which candidates are true. positives: int64 [n], all true labels, found or not. draws: float64 [n] in
-    [0, 1), of each query's uid, see `draws`.
+    hits: bool [n, K], which candidates are true. positives: int64 [n], number of true labels, candidates or not.
+    draws: float64 [n] in [0, 1), by each query's uid, see `draws`.
     """
 
     candidates: Candidates
@@ -86,7 +86,7 @@ class JudgedCandidates:
 
     @property
     def missed(self) -> npt.NDArray[np.int64]:
-        """True labels that are not among the candidates, int64 [n]."""
+        """Number of true labels that are not among the candidates, int64 [n]."""
         return np.asarray(self.positives - self.hits.sum(axis=1), np.int64)
 
     def take(self, rows: npt.NDArray[np.integer]) -> JudgedCandidates:
@@ -101,10 +101,10 @@ def draws(uids: list[str | None], seed: int) -> npt.NDArray[np.float64]:
     """
     key = seed.to_bytes(8, "little", signed=True)
     hashes = [blake2b((uid or "").encode(), digest_size=7, key=key).digest() for uid in uids]
-    return np.array([int.from_bytes(one, "little") for one in hashes], np.float64) / 2.0**56
+    return np.array([int.from_bytes(digest, "little") for digest in hashes], np.float64) / 2.0**56
 
 
 def frequency_groups(training_counts: npt.NDArray[np.integer]) -> npt.NDArray[np.int8]:
-    """The place in FREQUENCY_GROUPS of labels with so many training queries, int8, of any shape."""
+    """The place in FREQUENCY_GROUPS of labels, int8, by their numbers of training queries; of any shape."""
     counts = np.maximum(np.asarray(training_counts, np.int64), 0)
     return np.minimum(np.log2(counts + 0.5).astype(np.int64) + 1, len(FREQUENCY_GROUPS) - 1).astype(np.int8)

@@ -53,9 +53,9 @@ class Decision:
 class Expectation:
     """What a policy has to expect, as it was on calibration queries that the probabilities were not fitted on.
 
-    automatic, person: labels for each query. automatic_error: the share of automatic labels that is not true; person_true: the
-    share that a person would confirm. found_automatic, found_person, lost: shares of all true labels; lost ones are below both
-    thresholds, or no candidates. Shares of nothing are 0.
+    automatic, person: mean number of labels for each query. automatic_error: the share of automatic labels that is not true.
+    person_true: the share of labels for a person that the person would confirm. found_automatic, found_person, lost: shares of
+    all true labels; lost labels are below both thresholds, or no candidates. Shares of nothing are 0.
     """
 
     automatic: float
@@ -67,7 +67,7 @@ class Expectation:
     lost: float
 
     def sentence(self) -> str:
-        """For people."""
+        """The expectation in words."""
         return (
             f"automatic: {self.automatic:.2f} labels a query, {self.automatic_error:.1%} of them wrong; to a person: "
             f"{self.person:.2f}, {self.person_true:.1%} of them right. Of all true labels {self.found_automatic:.1%} are "
@@ -77,9 +77,9 @@ class Expectation:
 
 @dataclass(frozen=True)
 class Histogram:
-    """How many candidates, and true ones, have a probability in [i / STEPS, (i + 1) / STEPS): int64 [STEPS + 1].
+    """Numbers of candidates, and of true candidates, with a probability in [i / STEPS, (i + 1) / STEPS): int64 [STEPS + 1].
 
-    queries, positives: calibration queries and their true labels, found or not.
+    queries: number of calibration queries. positives: number of their true labels, candidates or not.
     """
 
     candidates: npt.NDArray[np.int64]
@@ -88,7 +88,7 @@ class Histogram:
     positives: int
 
     def expect(self, policy: Policy) -> Expectation:
-        """What a policy gave."""
+        """What a policy gave on the calibration queries."""
         upper, lower = round(policy.automatic * STEPS), round(policy.person * STEPS)
         taken, taken_true = int(self.candidates[upper:].sum()), int(self.true[upper:].sum())
         asked, asked_true = int(self.candidates[lower:upper].sum()), int(self.true[lower:upper].sum())
@@ -105,12 +105,12 @@ class Histogram:
 
 
 def histogram(probabilities: Floats, judged: JudgedCandidates) -> Histogram:
-    """Of the candidates of some queries."""
-    there = np.isfinite(judged.candidates.scores)
+    """The histogram of the candidates of some queries, whose probabilities are float64 [n, K]."""
+    is_label = np.isfinite(judged.candidates.scores)
     steps = np.floor(probabilities * STEPS + 1e-9).astype(np.int64)
     return Histogram(
-        np.bincount(steps[there], minlength=STEPS + 1),
-        np.bincount(steps[there & judged.hits], minlength=STEPS + 1),
+        np.bincount(steps[is_label], minlength=STEPS + 1),
+        np.bincount(steps[is_label & judged.hits], minlength=STEPS + 1),
         len(judged),
         int(judged.positives.sum()),
     )

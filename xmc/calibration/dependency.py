@@ -22,16 +22,16 @@ class LabelSets:
     conformal prediction: Katsios & Papadopoulos, "Incorporating structural penalties in multi-label conformal prediction"
     (2025).
 
-    offsets int64 [sets + 1], and ids int64 of the labels of one set after the other.
+    offsets: int64 [sets + 1], where each set begins in `ids`. ids: int64, the label ids of all sets, set after set.
     """
 
     offsets: npt.NDArray[np.int64]
     ids: npt.NDArray[np.int64]
 
     @classmethod
-    def of(cls, sets: Iterable[Iterable[int]]) -> LabelSets:
-        """Of label ids."""
-        ordered = sorted({tuple(sorted(one)) for one in sets})
+    def from_lists(cls, sets: Iterable[Iterable[int]]) -> LabelSets:
+        """The sets of these lists of label ids, each set once."""
+        ordered = sorted({tuple(sorted(label_set)) for label_set in sets})
         ids = np.fromiter(chain.from_iterable(ordered), np.int64)
         return cls(np.cumsum([0, *map(len, ordered)]).astype(np.int64), ids)
 
@@ -42,16 +42,16 @@ class LabelSets:
         return labels, csr_matrix((np.ones(len(columns), np.int64), columns, self.offsets), shape=shape).tocsc()
 
     def distance(self, ids: Sequence[int]) -> int:
-        """Of a label set; its size where there are no others."""
+        """The distance of a label set to the nearest one; its size where there are no sets."""
         sizes = np.diff(self.offsets)
         if not len(sizes):
             return len(ids)
         labels, by_label = self._by_label
         nearest = len(ids) + int(sizes.min())  # of a set that shares no label
         known = np.array(sorted(set(ids)), np.int64)
-        places = np.minimum(np.searchsorted(labels, known), max(len(labels) - 1, 0))
-        known_places = places[labels[places] == known] if len(labels) else places[:0]
-        sharing = [by_label.indices[by_label.indptr[place] : by_label.indptr[place + 1]] for place in known_places]
+        nearest_columns = np.minimum(np.searchsorted(labels, known), max(len(labels) - 1, 0))
+        columns = nearest_columns[labels[nearest_columns] == known] if len(labels) else nearest_columns[:0]
+        sharing = [by_label.indices[by_label.indptr[column] : by_label.indptr[column + 1]] for column in columns]
         if sharing:
             sets, shared = np.unique(np.concatenate(sharing), return_counts=True)
             if len(sets):

@@ -19,7 +19,7 @@ from xmc.errors import DataError, InputError
 __all__ = ["ERROR", "Check", "Drift", "check_coverage", "check_recall", "check_scores"]
 
 ERROR = 0.01
-"""How often a check that nothing is wrong with says that something is."""
+"""The probability that a check says that something is wrong where nothing is."""
 SIGNIFICANCES = (Fraction(1, 5), Fraction(1, 10), Fraction(1, 20))
 INTERVAL = 0.95
 
@@ -28,8 +28,8 @@ INTERVAL = 0.95
 class Check:
     """One guarantee on newer queries.
 
-    name: as it is asked for. nominal: what is guaranteed, found: what is measured, both shares. low, high: bounds of what is
-    measured, at 95%. p_value: how likely it were to find so little if the guarantee held.
+    name: as it is asked for. nominal: the share that is guaranteed. found: the share that is measured. low, high: bounds of the
+    measured share, at 95%. p_value: the probability of a share as low as this if the guarantee held.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Check:
         return self.p_value >= ERROR
 
     def sentence(self) -> str:
-        """For people."""
+        """The result in words."""
         verdict = "holds" if self.holds else "no longer holds"
         return (
             f"{self.name}: {self.found:.1%} found ({self.low:.1%} to {self.high:.1%}) where {self.nominal:.1%} is guaranteed: "
@@ -72,7 +72,7 @@ class Drift:
         return self.p_value < ERROR
 
     def sentence(self) -> str:
-        """For people."""
+        """The result in words."""
         verdict = "have moved away from" if self.moved else "are as those of"
         return (
             f"The best scores of {self.queries:,} queries {verdict} calibration: median {self.now:.3f}, {self.before:.3f} then "
@@ -87,16 +87,16 @@ class Drift:
 def check_coverage(
     calibration: Calibration, probabilities: Floats, judged: JudgedCandidates, true_ids: list[list[int]]
 ) -> list[Check]:
-    """Of the label-powerset regions: exact bounds of Clopper & Pearson (1934) for the share of true sets inside.
+    """Checks of the label-powerset regions: exact bounds of Clopper & Pearson (1934) for the share of true sets inside.
 
     Given n calibration queries, with the a-th highest of their nonconformities as threshold, the number of m exchangeable
-    queries outside is beta-binomial with a and n + 1 - a, which the p-value is of: that thresholds came from finitely many
-    queries is part of it.
+    queries outside is beta-binomial with a and n + 1 - a. The p-value is that distribution's, so that it takes into account
+    that the threshold comes from finitely many queries. true_ids: the label ids of each query's true labels.
     """
     powerset = calibration.powerset
     costs = true_costs(powerset, probabilities, judged)
     scores = np.array([powerset.score(cost, ids) for cost, ids in zip(costs, true_ids, strict=True)])
-    found, n, m = [], len(powerset.scores), len(scores)
+    checks, n, m = [], len(powerset.scores), len(scores)
     for significance in SIGNIFICANCES:
         try:
             threshold = powerset.threshold(significance)
@@ -107,18 +107,18 @@ def check_coverage(
         interval = stats.binomtest(m - outside, m).proportion_ci(INTERVAL, "exact")
         p_value = float(stats.betabinom.sf(outside - 1, m, above, n + 1 - above))
         name = f"significance={float(significance):g}"
-        found.append(Check(name, float(1 - significance), 1 - outside / m, interval.low, interval.high, p_value))
-    return found
+        checks.append(Check(name, float(1 - significance), 1 - outside / m, interval.low, interval.high, p_value))
+    return checks
 
 
 def check_recall(calibration: Calibration, probabilities: Floats, judged: JudgedCandidates) -> list[Check]:
-    """Of risk-controlled sets: the mean recall with normal bounds.
+    """Checks of risk-controlled sets: the mean recall with normal bounds.
 
     The p-value is one-sided, of the difference to the nominal recall in standard errors of the new mean and of the calibration
     queries' mean together, as both are drawn; normal, for some hundreds of queries and more.
     """
     asked = judged.positives > 0
-    found, m, n = [], int(asked.sum()), calibration.misses.queries
+    checks, m, n = [], int(asked.sum()), calibration.misses.queries
     for recall in RECALLS:
         threshold = calibration.misses.at(1 - share(recall, "recall"))
         if np.isnan(threshold):
@@ -129,8 +129,8 @@ def check_recall(calibration: Calibration, probabilities: Floats, judged: Judged
         half = float(stats.norm.ppf((1 + INTERVAL) / 2)) * deviation / m**0.5
         p_value = float(stats.norm.cdf((mean - recall) / (deviation * (1 / m + 1 / n) ** 0.5)))
         low, high = max(mean - half, 0.0), min(mean + half, 1.0)
-        found.append(Check(f"recall={recall:g}", recall, mean, low, high, p_value))
-    return found
+        checks.append(Check(f"recall={recall:g}", recall, mean, low, high, p_value))
+    return checks
 
 
 def check_scores(calibration: Calibration, candidates: Candidates) -> Drift:

@@ -29,11 +29,11 @@ logger = logging.getLogger("xmc.calibration")
 
 FOLDS = 5
 MOST_ROWS = 400_000
-"""A band is fitted on the candidates of so many queries as have about so many."""
+"""A band is fitted on a sample of queries with at most about this number of candidates in it."""
 MOST_CELLS = 4_000_000
-"""A fold is judged by so many of its queries as have about so many candidates."""
+"""A fold is judged by a sample of its queries with at most about this number of candidates."""
 CLIPPED = 1e-7
-"""No probability is nearer to 0 or 1: what an isotonic function says of scores that were never wrong."""
+"""No probability of an isotonic function is nearer to 0 or 1, even for scores that were never wrong."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,9 @@ def choose_probabilities(judged: JudgedCandidates, temperature: float, by_freque
 
 def _chosen(judged: JudgedCandidates, temperature: float, by_frequency: bool) -> Choice:
     order = np.lexsort((judged.candidates.scores[:, 0], judged.draws))
-    queries = _Queries.of(judged.take(order), temperature)  # in order, so that sums do not depend on that they come in
+    queries = _Queries.from_judged(
+        judged.take(order), temperature
+    )  # in order, so that sums do not depend on that they come in
     fold = (queries.judged.draws * FOLDS * 1_000).astype(np.int64) % FOLDS
     grouped = (False, True) if by_frequency else (False,)
     errors = dict.fromkeys(((isotonic, groups) for groups in grouped for isotonic in (False, True)), 0.0)
@@ -85,7 +87,7 @@ def fit_probabilities(
     judged: JudgedCandidates, temperature: float, isotonic: bool, by_frequency: bool
 ) -> Probabilities:
     """One model, on the candidates of these queries, in the order of their draws where they are too many for a band."""
-    queries = _Queries.of(judged, temperature)
+    queries = _Queries.from_judged(judged, temperature)
     platt = _platt(queries, temperature, by_frequency)
     return _stepped(platt, queries) if isotonic else platt
 
@@ -100,7 +102,7 @@ class _Band:
     normaliser: Floats
 
     @property
-    def there(self) -> npt.NDArray[np.bool_]:
+    def is_label(self) -> npt.NDArray[np.bool_]:
         return np.isfinite(self.scores)
 
 
@@ -112,14 +114,14 @@ class _Queries:
     normaliser: Floats
 
     @classmethod
-    def of(cls, judged: JudgedCandidates, temperature: float) -> _Queries:
+    def from_judged(cls, judged: JudgedCandidates, temperature: float) -> _Queries:
         return cls(judged, log_normaliser(judged.candidates, temperature))
 
     def take(self, rows: npt.NDArray[np.integer]) -> _Queries:
         return _Queries(self.judged.take(rows), self.normaliser[rows])
 
     def band(self, first: int, end: int) -> _Band:
-        """Of so many queries, evenly, as have no more than MOST_ROWS candidates in it."""
+        """The candidates with the ranks [first, end) of evenly spaced queries, at most about MOST_ROWS candidates."""
         step = max(-(-len(self.judged) * (end - first) // MOST_ROWS), 1)  # they are in the order of draws: at random
         rows, ranks, candidates = slice(None, None, step), slice(first, end), self.judged.candidates
         hits = self.judged.hits[rows, ranks]
@@ -132,8 +134,8 @@ def _platt(queries: _Queries, temperature: float, by_frequency: bool) -> Probabi
     intercepts, weights = np.zeros(len(BANDS)), np.zeros((len(BANDS), GROUPS + len(FREQUENCY_GROUPS)))
     for band, (first, end) in enumerate(bands(queries.judged.hits.shape[1])):
         sample = queries.band(first, end)
-        known = evidence(sample.scores, sample.normaliser, temperature, first)[sample.there]
-        hits = sample.hits[sample.there]
+        known = evidence(sample.scores, sample.normaliser, temperature, first)[sample.is_label]
+        hits = sample.hits[sample.is_label]
         if hits.all() or not hits.any():  # nothing to tell apart: the rule of succession
             intercepts[band] = np.log((hits.sum() + 1) / ((~hits).sum() + 1))
             continue
@@ -141,7 +143,7 @@ def _platt(queries: _Queries, temperature: float, by_frequency: bool) -> Probabi
         scale[scale < 1e-9] = np.inf  # a number that is always the same tells nothing
         design = (known - mean) / scale
         if by_frequency:
-            groups = sample.groups[sample.there]
+            groups = sample.groups[sample.is_label]
             slopes = FREQUENCIES[groups, None] * design[:, : GROUPS - KNOWN]
             design = np.concatenate([design, slopes, np.eye(len(FREQUENCY_GROUPS))[groups]], axis=1)
         model = LogisticRegression(C=1.0, max_iter=1_000).fit(design, hits)
@@ -159,10 +161,10 @@ def _stepped(platt: Probabilities, queries: _Queries) -> Probabilities:
     knots = [np.array([[0.0], [CLIPPED]])] * len(BANDS)
     for band, (first, end) in enumerate(bands(queries.judged.hits.shape[1])):
         sample = queries.band(first, end)
-        if sample.there.any():
+        if sample.is_label.any():
             model = IsotonicRegression(y_min=CLIPPED, y_max=1 - CLIPPED, out_of_bounds="clip")
             sums = platt.sums_of_band(band, sample.scores, sample.groups, sample.normaliser)
-            model.fit(sums[sample.there], sample.hits[sample.there])
+            model.fit(sums[sample.is_label], sample.hits[sample.is_label])
             knots[band] = np.stack([model.X_thresholds_, model.y_thresholds_]).astype(np.float64)
     return Probabilities(platt.temperature, platt.intercepts, platt.weights, tuple(knots))
 
@@ -171,11 +173,11 @@ def _squared_errors(models: Sequence[Probabilities], queries: _Queries) -> list[
     """Σ (p - y)² over all candidates, by models that differ in their isotonic functions alone."""
     errors = [0.0] * len(models)
     for rows in blocks(*queries.judged.hits.shape):
-        part = queries.take(rows)
-        missing = ~np.isfinite(part.judged.candidates.scores)
-        sums = models[0].sums(part.judged.candidates, part.normaliser)
+        block = queries.take(rows)
+        missing = ~np.isfinite(block.judged.candidates.scores)
+        sums = models[0].sums(block.judged.candidates, block.normaliser)
         for number, model in enumerate(models):
-            difference = model.of_sums(sums) - part.judged.hits
+            difference = model.of_sums(sums) - block.judged.hits
             difference[missing] = 0
             errors[number] += float((difference**2).sum())
     return errors

@@ -20,9 +20,9 @@ from xmc.errors import InputError
 __all__ = ["UNIT", "Powerset", "Region", "fit_powerset", "require_nonconformity", "true_costs"]
 
 UNIT = 1_024
-"""Costs are whole numbers of so many to one, which is what lets regions be counted exactly."""
+"""Costs are counted in whole units, this number of them to 1, so that regions are counted exactly."""
 EXPLORED = 2_000
-"""With label dependency no more sets than so are looked at for one query."""
+"""With label dependency at most this number of sets is looked at for each query."""
 Ids = Sequence[int]
 T = TypeVar("T")
 U = TypeVar("U")
@@ -30,12 +30,12 @@ U = TypeVar("U")
 
 @dataclass(frozen=True)
 class Region(Generic[T]):
-    """The label sets of a query that are not refused at a significance; of uids, where a retriever gives it.
+    """The label sets of a query that are not refused at a significance; sets of uids, where a retriever gives it.
 
-    sets: the first ones, the most conforming first; an empty list is the set of no labels. p_values: theirs.
-    count: how many sets of candidates the region has, listed or not; `at_most` is the same, except where label dependency left
-    sets unexplored. counts: how many stay in it with 0, 1, 2, ... further true labels that are no candidates.
-    confidence: 1 - the second highest p-value; credibility: the p-value of the most conforming set, even where that is refused.
+    sets: the first sets, the most conforming first; an empty list is the set of no labels. p_values: of each listed set.
+    count: number of sets of candidates in the region, listed or not; `at_most` is the same, except where label dependency left
+    sets unexplored. counts: number of sets that stay in it with 0, 1, 2, ... further true labels that are no candidates.
+    confidence: 1 - the second highest p-value. credibility: the p-value of the most conforming set, even where it is refused.
     """
 
     sets: list[list[T]]
@@ -47,8 +47,8 @@ class Region(Generic[T]):
     credibility: float
 
     def named(self: Region[int], names: Sequence[U]) -> Region[U]:
-        """The same, of sets of places, with the name of each place."""
-        values = {**vars(self), "sets": [[names[place] for place in places] for places in self.sets]}
+        """A region of column numbers with the name of each column in its place."""
+        values = {**vars(self), "sets": [[names[column] for column in label_set] for label_set in self.sets]}
         return Region(**values)
 
 
@@ -95,7 +95,7 @@ class Powerset:
     def threshold(self, significance: Fraction) -> float:
         """The highest nonconformity in the region. InputError where there are too few calibration queries for one."""
         n = len(self.scores)
-        above = int(significance * (n + 1))  # p > ε where so many calibration scores are as high
+        above = int(significance * (n + 1))  # p > ε where this number of calibration scores is as high
         if not above:
             raise InputError(
                 f"A significance of {float(significance):g} needs {-(-1 // significance) - 1:,} calibration queries or more to "
@@ -106,39 +106,39 @@ class Powerset:
     def region(
         self, probabilities: Floats, ids: npt.NDArray[np.int64], significance: Fraction, limit: int
     ) -> Region[int]:
-        """The region of a query with candidates `ids` [K] of such probabilities [K]: sets of their places, `limit` at most."""
+        """The region of a query with candidates `ids` [K] of probabilities [K]: sets of column numbers, at most `limit`."""
         threshold = self.threshold(significance)
         outside, inside = self.costs(probabilities)
         likely = frozenset(np.flatnonzero(inside < outside).tolist())
         start = _Start(int(np.minimum(inside, outside).sum()), likely, np.abs(inside - outside).tolist(), ids)
         if self.label_sets is None:
-            found = list(islice(self._cheapest(start), max(limit, 2)))
+            ranked = list(islice(self._cheapest(start), max(limit, 2)))
             budgets = list(range(int(threshold * UNIT) - start.cost, -1, -UNIT))
             counts = count_subsets(start.flips, budgets) or [0]
             at_most = counts[0]
-            second = min([score for score, _ in found[1:2]] + [self.score(start.cost + UNIT, ())])
+            second = min([score for score, _ in ranked[1:2]] + [self.score(start.cost + UNIT, ())])
         else:
-            found, complete = self._explored(start, threshold)
-            counts = [sum(score <= threshold for score, _ in found)]
+            ranked, complete = self._explored(start, threshold)
+            counts = [sum(score <= threshold for score, _ in ranked)]
             budget = int(threshold**self.norm * UNIT) + 1 - start.cost  # a unit more, for rounding
             at_most = counts[0] if complete else count_subsets(start.flips, [budget])[0]
-            second = min([score for score, _ in found[1:2]], default=np.inf)
-        listed = [one for one in found[:limit] if one[0] <= threshold]
+            second = min([score for score, _ in ranked[1:2]], default=np.inf)
+        listed = [(score, columns) for score, columns in ranked[:limit] if score <= threshold]
         return Region(
-            sets=[list(places) for _, places in listed],
+            sets=[list(columns) for _, columns in listed],
             p_values=[self.p_value(score) for score, _ in listed],
             count=counts[0],
             at_most=at_most,
             counts=tuple(counts),
             confidence=1 - self.p_value(second),
-            credibility=self.p_value(found[0][0]),
+            credibility=self.p_value(ranked[0][0]),
         )
 
     def _cheapest(self, start: _Start) -> Iterator[tuple[float, tuple[int, ...]]]:
-        """Nonconformities and places of sets of candidates, by what they cost."""
+        """Nonconformities and column numbers of sets of candidates, by what they cost."""
         for cost, flipped in subsets_by_cost(start.flips):
-            places = start.set_of(flipped)
-            yield self.score(start.cost + cost, start.ids[list(places)].tolist()), places
+            columns = start.set_of(flipped)
+            yield self.score(start.cost + cost, start.ids[list(columns)].tolist()), columns
 
     def _explored(self, start: _Start, threshold: float) -> tuple[list[tuple[float, tuple[int, ...]]], bool]:
         """With label dependency: sets by nonconformity, at least all in the region and the two best, and whether it is so.
@@ -146,16 +146,16 @@ class Powerset:
         What a set costs without h is not above its nonconformity, so when that passes the threshold, and two sets are below
         it, nothing cheaper follows.
         """
-        found: list[tuple[float, tuple[int, ...]]] = []
+        explored: list[tuple[float, tuple[int, ...]]] = []
         best = [np.inf, np.inf]
         for cost, flipped in islice(subsets_by_cost(start.flips), EXPLORED):
             lowest = ((start.cost + cost) / UNIT) ** (1 / self.norm)
             if lowest > max(threshold, best[1]):
-                return sorted(found), True
-            places = start.set_of(flipped)
-            found.append((self.score(start.cost + cost, start.ids[list(places)].tolist()), places))
-            best = sorted([*best, found[-1][0]])[:2]
-        return sorted(found), len(found) == 2 ** len(start.flips)
+                return sorted(explored), True
+            columns = start.set_of(flipped)
+            explored.append((self.score(start.cost + cost, start.ids[list(columns)].tolist()), columns))
+            best = sorted([*best, explored[-1][0]])[:2]
+        return sorted(explored), len(explored) == 2 ** len(start.flips)
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ class _Start:
     ids: npt.NDArray[np.int64]
 
     def set_of(self, flipped: tuple[int, ...]) -> tuple[int, ...]:
-        """Places of the set that flips lead to, ascending."""
+        """Column numbers of the set that flips lead to, ascending."""
         return tuple(sorted(self.likely ^ set(flipped)))
 
 

@@ -68,21 +68,21 @@ class Probabilities:
         return ("isotonic" if self.knots else "platt") + (" by frequency" if self.weights[:, KNOWN:].any() else "")
 
     def __call__(self, candidates: Candidates) -> Floats:
-        """Probabilities float64 [n, K], 0 where there is no label. Of each query by itself, whatever the others are."""
-        found = np.zeros(candidates.scores.shape)
+        """Probabilities float64 [n, K], 0 where there is no label. Those of a query do not depend on the other queries."""
+        probabilities = np.zeros(candidates.scores.shape)
         for rows in blocks(*candidates.scores.shape):
-            part = candidates.take(rows)
-            found[rows] = np.where(np.isfinite(part.scores), self.of_sums(self.sums(part)), 0)
-        return found
+            block = candidates.take(rows)
+            probabilities[rows] = np.where(np.isfinite(block.scores), self.of_sums(self.sums(block)), 0)
+        return probabilities
 
     def sums(self, candidates: Candidates, normaliser: Floats | None = None) -> Floats:
         """logit p of the logistic model, which the isotonic function is of, float64 [n, K]; normaliser: N, where known."""
         normaliser = log_normaliser(candidates, self.temperature) if normaliser is None else normaliser
-        found = np.zeros(candidates.scores.shape)
+        sums = np.zeros(candidates.scores.shape)
         for band, (first, end) in enumerate(bands(candidates.scores.shape[1])):
             scores, groups = candidates.scores[:, first:end], candidates.groups[:, first:end]
-            found[:, first:end] = self.sums_of_band(band, scores, groups, normaliser)
-        return found
+            sums[:, first:end] = self.sums_of_band(band, scores, groups, normaliser)
+        return sums
 
     def sums_of_band(
         self, band: int, scores: npt.NDArray[np.float32], groups: npt.NDArray[np.int8], normaliser: Floats
@@ -101,11 +101,11 @@ class Probabilities:
 
     def of_sums(self, sums: Floats) -> Floats:
         """The probabilities of all K `sums` of queries, float64 [n, K]."""
-        found = np.zeros(sums.shape)
+        probabilities = np.zeros(sums.shape)
         for band, (first, end) in enumerate(bands(sums.shape[1])):
-            part = sums[:, first:end]
-            found[:, first:end] = np.interp(part, *self.knots[band]) if self.knots else expit(part)
-        return found
+            banded = sums[:, first:end]
+            probabilities[:, first:end] = np.interp(banded, *self.knots[band]) if self.knots else expit(banded)
+        return probabilities
 
 
 def bands(k: int) -> Iterator[tuple[int, int]]:
@@ -115,21 +115,21 @@ def bands(k: int) -> Iterator[tuple[int, int]]:
 
 
 def blocks(queries: int, k: int) -> Iterator[npt.NDArray[np.int64]]:
-    """Rows of so many queries, in parts whose K candidates take a bounded memory."""
+    """The row numbers of queries in blocks whose K candidates take a bounded memory."""
     step = max(1, CELLS_AT_ONCE // max(k, 1))
     return (np.arange(first, min(first + step, queries)) for first in range(0, queries, step))
 
 
 def log_normaliser(candidates: Candidates, temperature: float) -> Floats:
     """log Σ_j exp(s_j) over each query's candidates, float64 [n]; 0 without any."""
-    found = np.zeros(len(candidates))
+    normaliser = np.zeros(len(candidates))
     for rows in blocks(*candidates.scores.shape):
         scores = candidates.scores[rows].astype(np.float64) / temperature
         best = np.max(scores, axis=1, initial=-np.inf)
-        there = np.isfinite(best)
-        sums = np.exp(scores[there] - best[there, None]).sum(axis=1)
-        found[rows[there]] = best[there] + np.log(sums)
-    return found
+        has_label = np.isfinite(best)
+        sums = np.exp(scores[has_label] - best[has_label, None]).sum(axis=1)
+        normaliser[rows[has_label]] = best[has_label] + np.log(sums)
+    return normaliser
 
 
 def evidence(scores: npt.NDArray[np.float32], normaliser: Floats, temperature: float, first: int) -> Floats:

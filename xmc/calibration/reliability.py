@@ -21,7 +21,7 @@ SIMULATIONS = 20
 
 @dataclass(frozen=True)
 class Bin:
-    """Predictions with similar probabilities: their mean, the share of them that is true, and how many there are."""
+    """Predictions with similar probabilities: the mean probability, the share that is true, and the number of predictions."""
 
     probability: float
     true: float
@@ -30,11 +30,11 @@ class Bin:
 
 @dataclass(frozen=True)
 class Reliability:
-    """Of some predictions.
+    """A reliability diagram of some predictions.
 
     error: the expected calibration error Σ_b n_b/n |p̄_b - ȳ_b| over BINS bins of equally many predictions (Naeini, Cooper &
-    Hauskrecht, AAAI 2015, with equal masses as in Nguyen & O'Connor, EMNLP 2015). floor: the mean of it for predictions that
-    are true with just these probabilities, which is not 0 as bins are finite. brier: mean (p - y)².
+    Hauskrecht, AAAI 2015, with equal masses as in Nguyen & O'Connor, EMNLP 2015). floor: the mean error of predictions that are
+    true with exactly these probabilities, which is not 0 as bins are finite. brier: mean (p - y)².
     """
 
     name: str
@@ -50,46 +50,52 @@ class Reliability:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Reliability:
         """What `to_dict` gave."""
-        return cls(**{**values, "bins": tuple(Bin(**one) for one in values["bins"])})
+        return cls(**{**values, "bins": tuple(Bin(**values_of_bin) for values_of_bin in values["bins"])})
 
 
 def reliability(name: str, probabilities: Floats, hits: npt.NDArray[np.bool_]) -> Reliability:
-    """Of predictions [m] and which of them are true; of none, zeros and no bins."""
+    """The diagram of predictions, probabilities [m] and which are true [m]; without any, zeros and no bins."""
     if not len(probabilities):
         return Reliability(name, (), 0.0, 0.0, 0.0)
     order = np.argsort(probabilities, kind="stable")
     p, y = probabilities[order], hits[order].astype(np.float64)
-    parts = [part for part in np.array_split(np.arange(len(p)), BINS) if len(part)]
-    bins = tuple(Bin(float(p[part].mean()), float(y[part].mean()), len(part)) for part in parts)
+    rows_of_bins = [rows for rows in np.array_split(np.arange(len(p)), BINS) if len(rows)]
+    bins = tuple(Bin(float(p[rows].mean()), float(y[rows].mean()), len(rows)) for rows in rows_of_bins)
     drawn = np.random.default_rng(0)
-    floor = np.mean([_error(p, (drawn.random(len(p)) < p).astype(np.float64), parts) for _ in range(SIMULATIONS)])
-    return Reliability(name, bins, _error(p, y, parts), float(floor), float(((p - y) ** 2).mean()))
+    floor = np.mean(
+        [_error(p, (drawn.random(len(p)) < p).astype(np.float64), rows_of_bins) for _ in range(SIMULATIONS)]
+    )
+    return Reliability(name, bins, _error(p, y, rows_of_bins), float(floor), float(((p - y) ** 2).mean()))
 
 
 def reliability_by_rank(probabilities: Floats, judged: JudgedCandidates) -> list[Reliability]:
-    """Of the candidates [n, K] of each of RANKS."""
+    """The diagrams of the candidates [n, K] of each of RANKS."""
     k = probabilities.shape[1]
-    found = []
+    diagrams = []
     for first, end in RANKS:
         if first < k:
-            there = np.isfinite(judged.candidates.scores[:, first:end])
+            is_label = np.isfinite(judged.candidates.scores[:, first:end])
             name = f"rank {first + 1}" if end == first + 1 else f"ranks {first + 1} to {end}"
-            found.append(reliability(name, probabilities[:, first:end][there], judged.hits[:, first:end][there]))
-    return found
+            diagrams.append(
+                reliability(name, probabilities[:, first:end][is_label], judged.hits[:, first:end][is_label])
+            )
+    return diagrams
 
 
 def reliability_by_group(probabilities: Floats, judged: JudgedCandidates) -> list[Reliability]:
-    """Of the first 10 candidates of each query, by the labels' frequency group; groups without any are left out."""
+    """The diagrams of the first 10 candidates of each query, by the labels' frequency group; empty groups are left out."""
     first = np.isfinite(judged.candidates.scores[:, :10])
-    found = []
+    diagrams = []
     for number, group in enumerate(FREQUENCY_GROUPS):
-        there = first & (judged.candidates.groups[:, :10] == number)
-        if there.any():
-            found.append(
-                reliability(f"training queries: {group}", probabilities[:, :10][there], judged.hits[:, :10][there])
+        in_group = first & (judged.candidates.groups[:, :10] == number)
+        if in_group.any():
+            diagrams.append(
+                reliability(
+                    f"training queries: {group}", probabilities[:, :10][in_group], judged.hits[:, :10][in_group]
+                )
             )
-    return found
+    return diagrams
 
 
-def _error(p: Floats, y: Floats, parts: list[npt.NDArray[np.int64]]) -> float:
-    return float(sum(len(part) * abs(p[part].mean() - y[part].mean()) for part in parts) / len(p))
+def _error(p: Floats, y: Floats, rows_of_bins: list[npt.NDArray[np.int64]]) -> float:
+    return float(sum(len(rows) * abs(p[rows].mean() - y[rows].mean()) for rows in rows_of_bins) / len(p))

@@ -23,10 +23,10 @@ __all__ = [
 ]
 
 LEVELS = 10_000
-"""Thresholds are kept for bounds of so many equal steps."""
+"""Thresholds are kept for bounds in this number of equal steps."""
 TOLERANCE = 1e-9
 RECALLS = (0.5, 0.8, 0.9, 0.95)
-"""What sets of some recalls give is told with a calibration, and checked."""
+"""The recalls for which a calibration tells the sizes of sets, and which checks test."""
 
 
 @dataclass(frozen=True)
@@ -48,35 +48,35 @@ class Thresholds:
     queries: int
 
     def at(self, bound: Fraction) -> float:
-        """The threshold of the next lower bound there is; NaN where there is none."""
+        """The threshold of the nearest kept bound that is not above `bound`; NaN where no set keeps to it."""
         return float(self.values[int(bound * LEVELS)])
 
     def lowest(self) -> float:
         """The lowest bound that can be kept to; 1 where none can."""
-        there = np.flatnonzero(~np.isnan(self.values))
-        return float(there[0] / LEVELS) if len(there) else 1.0
+        kept_to = np.flatnonzero(~np.isnan(self.values))
+        return float(kept_to[0] / LEVELS) if len(kept_to) else 1.0
 
 
 def miss_thresholds(probabilities: Floats, judged: JudgedCandidates) -> Thresholds:
-    """Of the share of a query's true labels that the set misses, candidates or not: 1 - recall.
+    """Thresholds for the share of a query's true labels that the set misses, candidates or not: 1 - recall.
 
     Queries without true labels have none to miss, and are left out.
     """
-    queries, places = np.nonzero(judged.hits)
-    found = probabilities[queries, places]
-    order = np.argsort(-found, kind="stable")
+    queries, columns = np.nonzero(judged.hits)
+    hit_probabilities = probabilities[queries, columns]
+    order = np.argsort(-hit_probabilities, kind="stable")
     recalled = np.cumsum(1 / judged.positives[queries[order]])
     n = int((judged.positives > 0).sum())
     bounds = np.arange(LEVELS + 1) / LEVELS
     wanted = (n + 1) * (1 - bounds)  # from n - recalled + 1 <= bound (n + 1)
     at = np.searchsorted(recalled, wanted - TOLERANCE)
-    values = np.append(found[order], np.nan)[np.minimum(at, len(order))]
+    values = np.append(hit_probabilities[order], np.nan)[np.minimum(at, len(order))]
     values[wanted <= TOLERANCE] = np.inf
     return Thresholds(values, n)
 
 
 def false_positive_thresholds(probabilities: Floats, judged: JudgedCandidates) -> Thresholds:
-    """Of the share of the set that is not true, 0 of an empty one.
+    """Thresholds for the share of the set that is not true, 0 for an empty set.
 
     That share may fall with larger sets; the loss is the largest share of the set and all smaller ones, which cannot.
     """
@@ -96,7 +96,7 @@ def false_positive_thresholds(probabilities: Floats, judged: JudgedCandidates) -
     thresholds, added = np.concatenate(at), np.concatenate(rises)
     order = np.argsort(-thresholds, kind="stable")
     thresholds, risk = thresholds[order], np.cumsum(added[order])
-    last = np.append(thresholds[1:] != thresholds[:-1], True)  # all that rise at one probability do so together
+    last = np.append(thresholds[1:] != thresholds[:-1], True)  # losses that rise at the same probability rise together
     thresholds, risk = thresholds[last[: len(thresholds)]], risk[last[: len(risk)]]
     n = len(judged)
     allowed = np.arange(LEVELS + 1) / LEVELS * (n + 1) - 1 + TOLERANCE
@@ -124,7 +124,7 @@ class SetSizes:
 
 
 def set_sizes(probabilities: Floats, judged: JudgedCandidates, threshold: float) -> SetSizes:
-    """Of the sets {label: p >= threshold}."""
+    """The sizes of the sets {label: p >= threshold}."""
     inside = (probabilities >= threshold) & np.isfinite(judged.candidates.scores)
     sizes, hits = inside.sum(axis=1), (inside & judged.hits).sum(axis=1)
     asked = judged.positives > 0

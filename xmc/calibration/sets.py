@@ -51,7 +51,7 @@ class Wanted:
         share(given[0][1], given[0][0])
 
     def threshold(self, calibration: Calibration) -> float:
-        """Of probabilities, for recall and false positives. InputError for what the candidates cannot give."""
+        """The threshold on probabilities, for a recall or false positives. InputError for what the candidates cannot give."""
         if self.recall is not None:
             threshold = calibration.misses.at(1 - share(self.recall, "recall"))
             if np.isnan(threshold):
@@ -80,38 +80,43 @@ class Scored:
     probabilities: Floats
 
     def sets(self, threshold: float, uids: Uids) -> list[LabelSet]:
-        """Of each query, the labels whose probability reaches a threshold."""
+        """For each query the labels whose probability reaches a threshold."""
         names, order = uids(self.ids), np.argsort(-self.probabilities, axis=1, kind="stable")
-        found = []
+        label_sets = []
         for row, (ids, probabilities) in enumerate(zip(self.ids, self.probabilities, strict=True)):
             inside = (probabilities >= threshold) & (ids >= 0)
-            places = order[row][inside[order[row]]]
-            whole = bool((ids >= 0).sum() == len(places))
-            found.append(LabelSet(names[row][places].tolist(), probabilities[places].astype(np.float32), whole))
-        return found
+            columns = order[row][inside[order[row]]]
+            has_all = bool((ids >= 0).sum() == len(columns))
+            label_sets.append(
+                LabelSet(names[row][columns].tolist(), probabilities[columns].astype(np.float32), has_all)
+            )
+        return label_sets
 
     def regions(self, powerset: Powerset, significance: Fraction, limit: int, uids: Uids) -> list[Region[str]]:
-        """Of each query, the region of label sets; `limit` of its sets are listed at most."""
-        names, found = uids(self.ids), []
+        """For each query the region of label sets, with at most `limit` of its sets listed."""
+        names, regions = uids(self.ids), []
         for row, (ids, probabilities) in enumerate(zip(self.ids, self.probabilities, strict=True)):
-            there = ids >= 0
-            region = powerset.region(probabilities[there], ids[there], significance, limit)
-            found.append(region.named(names[row][there].tolist()))
-        return found
+            is_label = ids >= 0
+            region = powerset.region(probabilities[is_label], ids[is_label], significance, limit)
+            regions.append(region.named(names[row][is_label].tolist()))
+        return regions
 
     def decisions(self, policy: Policy, uids: Uids) -> list[Decision]:
-        """Of each query, what a policy does with its candidates."""
+        """For each query what a policy does with its candidates."""
         counts = ((self.probabilities >= policy.automatic) & (self.ids >= 0)).sum(axis=1).tolist()
         sets = self.sets(policy.person, uids)
-        return [Decision(one.labels[:count], one.labels[count:]) for one, count in zip(sets, counts, strict=True)]
+        return [
+            Decision(chosen.labels[:count], chosen.labels[count:]) for chosen, count in zip(sets, counts, strict=True)
+        ]
 
     def p_values(self, powerset: Powerset, sets: Sequence[Sequence[int]]) -> Floats:
-        """Of one set of label ids for each query, which need not be candidates, float64 [n]."""
+        """The p-value of a set of label ids for each query, float64 [n]; the labels need not be candidates."""
         outside, inside = powerset.costs(self.probabilities)
-        found = []
+        p_values = []
         for row, given in enumerate(sets):
-            own, there = sorted(set(given)), self.ids[row] >= 0
-            member = np.isin(self.ids[row], np.array(own, np.int64)) & there
-            cost = int(np.where(member, inside[row], outside[row])[there].sum()) + UNIT * (len(own) - int(member.sum()))
-            found.append(powerset.p_value(powerset.score(cost, own)))
-        return np.array(found, np.float64)
+            ids, is_label = sorted(set(given)), self.ids[row] >= 0
+            member = np.isin(self.ids[row], np.array(ids, np.int64)) & is_label
+            candidates_cost = int(np.where(member, inside[row], outside[row])[is_label].sum())
+            cost = candidates_cost + UNIT * (len(ids) - int(member.sum()))
+            p_values.append(powerset.p_value(powerset.score(cost, ids)))
+        return np.array(p_values, np.float64)

@@ -12,10 +12,10 @@ __all__ = ["count_subsets", "subsets_by_cost"]
 
 
 def subsets_by_cost(costs: Sequence[int]) -> Iterator[tuple[int, tuple[int, ...]]]:
-    """All subsets of some items as (sum of costs, places of the items), cheapest first, beginning with the empty one.
+    """All subsets of some items as (sum of costs, numbers of the items), cheapest first, beginning with the empty one.
 
     costs: whole numbers >= 0. The next subset takes O(log of those given so far), so as many may be taken as are wanted.
-    Ties come in an order that depends on the costs and places alone.
+    Ties come in an order that depends on the costs and the numbers of the items alone.
     """
     yield 0, ()
     order = sorted(range(len(costs)), key=lambda place: (costs[place], place))
@@ -34,11 +34,11 @@ def subsets_by_cost(costs: Sequence[int]) -> Iterator[tuple[int, tuple[int, ...]
 
 
 def count_subsets(costs: Sequence[int], budgets: Sequence[int]) -> list[int]:
-    """How many subsets cost no more than each budget; 0 for a budget below 0. Exact, whatever their number.
+    """The number of subsets that cost no more than each budget, exact; 0 for a budget below 0.
 
-    The coefficient of x^c in Π_i (1 + x^costs[i]) is how many subsets cost c. The polynomial, cut at the largest budget, is
-    one Python integer with a digit for each c, so that a factor is a shift and an addition; equal costs are one factor, of
-    binomials.
+    The coefficient of x^c in Π_i (1 + x^costs[i]) is the number of subsets that cost c. The polynomial, cut at the largest
+    budget, is one Python integer with a digit for each c, so that a factor is a shift and an addition; equal costs are one
+    factor, of binomials.
     """
     largest = max(budgets, default=-1)
     if largest < 0:
@@ -46,7 +46,7 @@ def count_subsets(costs: Sequence[int], budgets: Sequence[int]) -> list[int]:
     affordable = sorted(cost for cost in costs if cost <= largest)
     most = sum(total <= largest for total in accumulate(affordable))  # items of the largest subset
     width = sum(comb(len(affordable), items) for items in range(most + 1)).bit_length() + 1
-    whole = (1 << width * (largest + 1)) - 1
+    kept_digits = (1 << width * (largest + 1)) - 1
     polynomial = 1
     for cost, copies in sorted(Counter(affordable).items()):
         if cost == 0:
@@ -56,7 +56,7 @@ def count_subsets(costs: Sequence[int], budgets: Sequence[int]) -> list[int]:
             comb(copies, taken) * (polynomial << width * cost * taken)
             for taken in range(min(copies, largest // cost) + 1)
         )
-        polynomial &= whole
+        polynomial &= kept_digits
     # The sum of a number's digits is its remainder by the base less one, where it is less than that.
     digit_sum = (1 << width) - 1
     return [0 if budget < 0 else (polynomial & ((1 << width * (budget + 1)) - 1)) % digit_sum for budget in budgets]

@@ -30,7 +30,7 @@ __all__ = ["FITTED_SHARE", "Fitted", "calibrate", "fit_half"]
 logger = logging.getLogger("xmc.calibration")
 
 FITTED_SHARE = 0.5
-"""Of the queries, so many are for the probabilities, the others for what is guaranteed."""
+"""The share of the queries that probabilities are fitted on; the others are for what is guaranteed."""
 KEPT_SCORES = 10_000
 
 
@@ -81,10 +81,10 @@ def calibrate(
         for recall in RECALLS
         if not np.isnan(threshold := misses.at(1 - share(recall, "recall")))
     }
-    own_ids: list[list[int]] = [[]] * len(held_out)
+    held_out_ids: list[list[int]] = [[]] * len(held_out)
     if label_dependency:
-        every = true_ids(retriever, dataset, aside.targets)
-        own_ids = [every[row] for row in fitted.rows]
+        ids = true_ids(retriever, dataset, aside.targets)
+        held_out_ids = [ids[row] for row in fitted.rows]
     result = Calibration(
         source=CalibrationSource(
             dataset=dataset.name,
@@ -106,7 +106,7 @@ def calibrate(
         by_frequency=tuple(reliability_by_group(probabilities, held_out)),
         misses=misses,
         false_positives=false_positive_thresholds(probabilities, held_out),
-        powerset=fit_powerset(probabilities, held_out, own_ids, norm, label_dependency, seen),
+        powerset=fit_powerset(probabilities, held_out, held_out_ids, norm, label_dependency, seen),
         histogram=histogram(probabilities, held_out),
         scores=_thinned(held_out.candidates.scores[:, 0]),
         sizes=sizes,
@@ -126,7 +126,8 @@ def calibrate(
 class Fitted:
     """Probabilities fitted on half of the queries, and the other half, from which comes all that is guaranteed.
 
-    rows: which of the queries the other half are, int64 [n]. held_out: these. probabilities: of theirs, float64 [n, K].
+    rows: row numbers of the other half, int64 [n]. held_out: their candidates, with the truth. probabilities: of these
+    candidates, float64 [n, K].
     """
 
     choice: Choice
@@ -136,7 +137,7 @@ class Fitted:
 
 
 def fit_half(judged: JudgedCandidates, temperature: float, by_frequency: bool) -> Fitted:
-    """Each query is in one of the halves by its own draw, whatever the others are, as if by a coin.
+    """Cut the queries in two, each by its own draw, as if by a coin, and fit probabilities on the first half.
 
     temperature, by_frequency: see `choose_probabilities`.
     """
@@ -152,7 +153,7 @@ def _seen_sets(retriever: Retriever, dataset: Dataset, aside: AsideQueries) -> L
         raise DataError(
             f"Label dependency is learned from training queries, and {dataset.name!r} has no split 'train'; leave it at 0."
         )
-    return LabelSets.of(true_ids(retriever, dataset, aside.training.targets()))
+    return LabelSets.from_lists(true_ids(retriever, dataset, aside.training.targets()))
 
 
 def _thinned(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

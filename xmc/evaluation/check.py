@@ -20,9 +20,9 @@ __all__ = ["Checked", "check", "check_texts"]
 
 @dataclass(frozen=True)
 class Checked:
-    """What newer queries say.
+    """What newer queries say of a calibration.
 
-    checks: of each guarantee, none where the queries have no labels. itself: these are the queries of calibration.
+    checks: one of each guarantee; none where the queries have no labels. itself: these are the queries of calibration.
     """
 
     checks: tuple[Check, ...]
@@ -32,11 +32,11 @@ class Checked:
     @property
     def holds(self) -> bool:
         """Whether all guarantees hold and queries have not moved."""
-        return all(one.holds for one in self.checks) and not self.drift.moved
+        return all(check.holds for check in self.checks) and not self.drift.moved
 
     def sentences(self) -> list[str]:
-        """For people: the verdict first."""
-        broken = [one.name for one in self.checks if not one.holds]
+        """The result in words, the verdict first."""
+        broken = [check.name for check in self.checks if not check.holds]
         if broken:
             verdict = f"What calibration guarantees no longer holds ({', '.join(broken)}); calibrate on newer queries."
         elif self.drift.moved:
@@ -45,14 +45,14 @@ class Checked:
             verdict = "What calibration guarantees holds on these queries."
         else:
             verdict = "These queries look like those of calibration; without labels no more can be said."
-        sentences = [verdict, *(one.sentence() for one in self.checks), self.drift.sentence()]
+        sentences = [verdict, *(check.sentence() for check in self.checks), self.drift.sentence()]
         if self.itself:
             sentences.append("These are the queries that the run was calibrated on, which say nothing of newer ones.")
         return sentences
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        checks = [{**asdict(one), "holds": one.holds} for one in self.checks]
+        checks = [{**asdict(check), "holds": check.holds} for check in self.checks]
         return {"holds": self.holds, "checks": checks, "drift": self.drift.to_dict(), "sentences": self.sentences()}
 
 
@@ -72,12 +72,12 @@ def check(retriever: Retriever, dataset: Dataset, split: str = "test") -> Checke
             f"The split {split!r} of {dataset.name!r} has no query with a true label; check its texts alone, as a Parquet file."
         )
     probabilities = calibration.probabilities(judged.candidates)
-    own_ids: list[list[int]] = [[]] * len(judged)
+    ids_of_queries: list[list[int]] = [[]] * len(judged)
     if calibration.powerset.label_sets is not None:
-        own_ids = true_ids(retriever, dataset, targets)
+        ids_of_queries = true_ids(retriever, dataset, targets)
     checks = [
         *check_recall(calibration, probabilities, judged),
-        *check_coverage(calibration, probabilities, judged, own_ids),
+        *check_coverage(calibration, probabilities, judged, ids_of_queries),
     ]
     source = calibration.source
     itself = (source.fingerprint, source.split) == (dataset.fingerprint, split)

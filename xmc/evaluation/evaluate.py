@@ -118,14 +118,14 @@ def compare(
 
 
 def dataset_rows(labels: LabelTable, dataset: Dataset) -> npt.NDArray[np.int64]:
-    """The data set's row of each row of a retriever's labels, int64 [L + 1], UNKNOWN_LABEL for one that it does not have.
+    """The data set's row of each row of a retriever's labels, int64 [L + 1], UNKNOWN_LABEL for a label that it lacks.
 
-    The last place is for the row -1, no prediction. Raises DataError where the two share no label.
+    The last entry is for the row -1, no prediction. Raises DataError where the two share no label.
     """
-    found = pc.index_in(labels.uids, value_set=dataset.labels.uids)
-    if len(labels) and found.null_count == len(found):
+    indices = pc.index_in(labels.uids, value_set=dataset.labels.uids)
+    if len(labels) and indices.null_count == len(indices):
         raise DataError(
             f"The retriever and the data set {dataset.name!r} share no label uid; is it the right data set?"
         )
-    rows = pc.fill_null(found.cast("int64"), UNKNOWN_LABEL).to_numpy()
+    rows = pc.fill_null(indices.cast("int64"), UNKNOWN_LABEL).to_numpy()
     return np.append(rows, NO_PREDICTION)

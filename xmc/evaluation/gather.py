@@ -53,7 +53,7 @@ def gather(
             labels = np.where(ids >= 0, rows_of_labels[retriever.labels.rows_of_ids(ids)], NO_PREDICTION)
             batch_targets = targets.take(rows)
             ranking = Ranking.from_search(ids, labels, scores, batch_targets, candidates)
-            batches.append(Candidates.of(ranking.ids, ranking.scores, groups))
+            batches.append(Candidates.from_search(ranking.ids, ranking.scores, groups))
             true.append(hits(ranking.labels, batch_targets.truth))
     every = Candidates(*(np.concatenate([getattr(batch, name) for batch in batches]) for name in ("scores", "groups")))
     return judged(every, np.concatenate(true), targets, split, seed)
@@ -66,7 +66,7 @@ def judged(candidates: Candidates, true: Mask, targets: Targets, split: Split, s
 
 
 def true_ids(retriever: Retriever, dataset: Dataset, targets: Targets) -> list[list[int]]:
-    """The label ids of each query's true labels; those that the retriever lacks have numbers below 0, one each."""
+    """The label ids of each query's true labels; labels that the retriever lacks have numbers below 0, each its own."""
     rows = dataset_rows(retriever.labels, dataset)[:-1]
     ids = -1 - np.arange(len(dataset.labels))
     ids[rows[rows != UNKNOWN_LABEL]] = retriever.labels.ids[rows != UNKNOWN_LABEL]

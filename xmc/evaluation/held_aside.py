@@ -22,7 +22,7 @@ LEAST_QUERIES = 100
 """With fewer, thresholds for a recall of 0.95 would be the worst query or two."""
 KEPT_ASIDE = "calibration"
 MOST_SEEN = 0.5
-"""Where more of the queries' texts are training texts, the split is a part of training."""
+"""A split with a greater share of training texts among its queries counts as a part of training."""
 
 
 @dataclass(frozen=True)
@@ -75,13 +75,15 @@ def queries_to_calibrate_on(retriever: Retriever, dataset: Dataset, split: str) 
 
 
 def _nothing_aside(dataset: Dataset, same: bool, share: float) -> str:
-    there = f"The data set {dataset.name!r} has no split 'calibration', only {', '.join(dataset.splits)}"
+    known = f"The data set {dataset.name!r} has no split 'calibration', only {', '.join(dataset.splits)}"
     if same and not share:
         return (
-            f"{there}, and the run was trained on all of 'train'. Train it with calibration=0.1, which keeps a tenth of the "
+            f"{known}, and the run was trained on all of 'train'. Train it with calibration=0.1, which keeps a tenth of the "
             f"training queries aside, or name a split that it was not trained on: --split test, say."
         )
-    return f"{there}, and the run was not trained on this data set, of which it could have kept queries aside; name a split."
+    return (
+        f"{known}, and the run was not trained on this data set, so that it kept no queries of it aside; name a split."
+    )
 
 
 def _refuse_seen(queries: Split, learned: Split, split: str, dataset: Dataset) -> None:

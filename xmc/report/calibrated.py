@@ -31,7 +31,7 @@ __all__ = [
     "POLICY",
     "Measured",
     "RecallLevel",
-    "Region",
+    "RegionCounts",
     "RegionLevel",
     "count_of_sets",
     "measure",
@@ -62,8 +62,8 @@ class RecallLevel:
 
 
 @dataclass(frozen=True)
-class Region:
-    """How many label sets are in the regions of some queries. empty: the share of queries with none; median: of all."""
+class RegionCounts:
+    """Numbers of label sets in the regions of some queries. empty: the share of queries with none. median: over all queries."""
 
     empty: float
     median: int
@@ -79,7 +79,7 @@ class RegionLevel:
     significance: float
     why: str = ""
     check: Check | None = None
-    region: Region | None = None
+    region: RegionCounts | None = None
 
 
 @dataclass(frozen=True)
@@ -287,7 +287,7 @@ def _region_levels(
     return levels
 
 
-def _counted(calibration: Calibration, significance: Fraction, ids: Int64s, probabilities: Floats) -> Region:
+def _counted(calibration: Calibration, significance: Fraction, ids: Int64s, probabilities: Floats) -> RegionCounts:
     """Of queries in even steps."""
     rows = np.unique(np.linspace(0, len(ids) - 1, COUNTED).round().astype(np.int64))
     counts = []
@@ -295,4 +295,4 @@ def _counted(calibration: Calibration, significance: Fraction, ids: Int64s, prob
         there = ids[row] >= 0
         region = calibration.powerset.region(probabilities[row][there], ids[row][there], significance, 1)
         counts.append(region.count)
-    return Region(float(np.mean([count == 0 for count in counts])), median_low(counts))
+    return RegionCounts(float(np.mean([count == 0 for count in counts])), median_low(counts))

@@ -13,7 +13,7 @@ from xmc.report.run import ReportedRun
 from xmc.report.task import Task
 from xmc.search.run_directory import RunDirectory
 
-__all__ = ["Bin", "TrainingCurves", "calibration", "read_training_log"]
+__all__ = ["ScoreBin", "TrainingCurves", "calibration", "read_training_log"]
 
 BINS = 10
 MOST_POINTS = 300
@@ -34,8 +34,8 @@ class TrainingCurves:
 
 
 @dataclass(frozen=True)
-class Bin:
-    """Predictions with similar scores: the mean score, the share of them that is true, and how many there are."""
+class ScoreBin:
+    """Predictions with similar scores: the mean score, the share of them that is true, and their number."""
 
     score: float
     hits: float
@@ -64,7 +64,7 @@ def read_training_log(directory: Path) -> TrainingCurves:
     return TrainingCurves(_thinned(loss), _thinned(rate), validation)
 
 
-def calibration(run: ReportedRun, task: Task, places: int) -> list[Bin]:
+def calibration(run: ReportedRun, task: Task, places: int) -> list[ScoreBin]:
     """The first predictions of each query in bins of equal numbers, by score: how many of them are true."""
     labels, scores = run.found.labels[:, :places], run.found.scores[:, :places]
     there = np.isfinite(scores)
@@ -72,7 +72,7 @@ def calibration(run: ReportedRun, task: Task, places: int) -> list[Bin]:
     hits = task.contains(labels)[there]
     order = np.argsort(given, kind="stable")
     return [
-        Bin(float(given[part].mean()), float(hits[part].mean()), len(part))
+        ScoreBin(float(given[part].mean()), float(hits[part].mean()), len(part))
         for part in np.array_split(order, BINS)
         if len(part)
     ]

@@ -12,7 +12,7 @@ from xmc.calibration.drift import Check
 from xmc.calibration.reliability import Reliability
 from xmc.indexes.tuning import OperatingPoint
 from xmc.metrics import Metrics
-from xmc.report.curves import Bin, Points
+from xmc.report.curves import Points, ScoreBin
 
 __all__ = [
     "INK",
@@ -88,7 +88,7 @@ def recall_curve(names: Sequence[str], metrics: Sequence[Metrics], exact: Sequen
     return _plain(figure)
 
 
-def calibration_plot(names: Sequence[str], bins: Sequence[Sequence[Bin]]) -> Figure:
+def calibration_plot(names: Sequence[str], bins: Sequence[Sequence[ScoreBin]]) -> Figure:
     """Share of hits over the score."""
     points = [[(round(one.score, 5), one.hits, f"{one.predictions:,}") for one in found] for found in bins]
     figure = _of_bins(names, points, "score %{x:.3f}", "cosine similarity, mean of a bin")

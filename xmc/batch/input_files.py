@@ -34,12 +34,12 @@ class InputFile:
         return next((ending for ending in ENDINGS if self.address.endswith(ending)), "")
 
     def open(self) -> pa.NativeFile:
-        """For reading at any place."""
+        """The file, open for reading at any position."""
         system, path = file_system(self.address)
         return system.open_input_file(path)
 
     def stream(self) -> pa.NativeFile:
-        """For reading from beginning to end, unpacked where the name ends with .gz."""
+        """The file, open for reading from beginning to end, unpacked where its name ends with .gz."""
         system, path = file_system(self.address)
         return system.open_input_stream(path)
 
@@ -47,7 +47,7 @@ class InputFile:
 def file_system(address: str) -> tuple[pa_fs.FileSystem, str]:
     """The file system of a path or an address, and the path there.
 
-    Arrow's own for local files, s3://, gs://, abfs:// and hdfs://, and fsspec's for every other protocol.
+    Arrow's file systems for local files, s3://, gs://, abfs:// and hdfs://, and fsspec's for every other protocol.
     Raises DataError for an address that none of them knows, or where it cannot be reached; DependencyError where fsspec needs
     a package for it.
     """
@@ -59,8 +59,8 @@ def file_system(address: str) -> tuple[pa_fs.FileSystem, str]:
         try:
             system, path = pa_fs.FileSystem.from_uri(address)
         except pa.ArrowInvalid:
-            found, path = fsspec.url_to_fs(address)
-            return pa_fs.PyFileSystem(pa_fs.FSSpecHandler(found)), path
+            from_fsspec, path = fsspec.url_to_fs(address)
+            return pa_fs.PyFileSystem(pa_fs.FSSpecHandler(from_fsspec)), path
         return system, path
     except ImportError as error:
         raise DependencyError(f"{address} needs a package that is not installed: {error}") from error
@@ -79,14 +79,14 @@ def list_files(address: str) -> list[InputFile]:
     prefix = "" if protocol in (None, "file") else f"{protocol}://"
     try:
         if any(mark in path for mark in _WILDCARDS) and system.get_file_info(path).type == pa_fs.FileType.NotFound:
-            found = system.get_file_info(sorted(_system(system).glob(path)))
+            entries = system.get_file_info(sorted(_system(system).glob(path)))
         else:
-            found = [system.get_file_info(path)]
+            entries = [system.get_file_info(path)]
         files = []
-        for info in found:
+        for info in entries:
             if info.type == pa_fs.FileType.Directory:
                 inside = system.get_file_info(pa_fs.FileSelector(info.path, recursive=True))
-                files += [one for one in inside if _counts(one)]
+                files += [entry for entry in inside if _counts(entry)]
             elif info.type == pa_fs.FileType.File:
                 files.append(info)
     except (OSError, pa.ArrowException) as error:
