@@ -86,6 +86,12 @@ class Positives:
         return Positives(self.indptr.to(device), self.indices.to(device), weights)
 
     @classmethod
+    def none(cls, queries: int, device: torch.device | str = "cpu") -> Positives:
+        """Rows without any positive."""
+        indptr = torch.zeros(queries + 1, dtype=torch.int64, device=device)
+        return cls(indptr, indptr[:0])
+
+    @classmethod
     def from_lists(cls, rows: Sequence[Sequence[int]], weights: Sequence[Sequence[float]] | None = None) -> Positives:
         """Positives of each query as a list; lists are sorted, and of a label given twice the first weight stays.
 

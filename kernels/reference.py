@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from xmc.kernels.positives import Positives
-from xmc.kernels.reductions import LogSumExp, Reduction, Sigmoid
-from xmc.kernels.softplus import softplus
+from xmc.kernels.reductions import Reduction
 
 __all__ = ["mask_of", "row_statistics", "topk_inner_product"]
 
@@ -19,7 +18,6 @@ def row_statistics(
     positives: Positives,
     temperature: Tensor,
     label_bias: Tensor | None,
-    shift: Tensor | None,
     exclude: Positives | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """See xmc.kernels.statistics.row_statistics; holds all B x L scores, and leaves gradients to torch."""
@@ -28,21 +26,9 @@ def row_statistics(
         scores = scores + label_bias.double()
     is_positive = mask_of(positives, scores)
     counted = ~mask_of(exclude, scores) | is_positive if exclude is not None else torch.ones_like(is_positive)
-    zeros = scores.detach().new_zeros(len(scores))
-    derivative = zeros
-    if isinstance(reduction, LogSumExp):
+    if not reduction.takes_positives:
         counted = counted & ~is_positive
-        some = counted.any(1)
-        # A row without negatives is cut out before the reduction: the gradient of logsumexp over nothing is NaN.
-        value = zeros - torch.inf
-        if scores.shape[1]:
-            value = value.masked_scatter(some, scores.masked_fill(~counted, -torch.inf)[some].logsumexp(1))
-    elif isinstance(reduction, Sigmoid) and shift is not None:
-        sigmoids = torch.sigmoid(reduction.slope * (scores + shift.double()[:, None]))
-        value = sigmoids.mul(counted).sum(1)
-        derivative = (reduction.slope * sigmoids * (1 - sigmoids)).mul(counted).sum(1).detach()
-    else:
-        value = softplus(scores).mul(counted).sum(1)
+    value, derivative = reduction.reference(scores, counted)
     return value, derivative, scores[positives.rows, positives.indices.long()]
 
 

@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from xmc.errors import InputError
 from xmc.kernels.positives import Positives
-from xmc.kernels.reductions import LogSumExp, Reduction
+from xmc.kernels.reductions import Reduction
 
 __all__ = ["LabelShard"]
 
@@ -59,7 +59,7 @@ class LabelShard:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The statistics of all labels from those of each process's: (value [B], derivative [B], positive scores [count])."""
         combined: tuple[Tensor, Tensor, Tensor] = _Combine.apply(  # type: ignore[no-untyped-call]
-            value, derivative, positive_scores, places, count, isinstance(reduction, LogSumExp), self.group
+            value, derivative, positive_scores, places, count, reduction, self.group
         )
         return combined
 
@@ -67,9 +67,7 @@ class LabelShard:
         """The `count` highest of all processes' scores [B, k], k differing, best first; -inf where there are fewer."""
         padded = scores.new_full((len(scores), count), -torch.inf)
         padded[:, : scores.shape[1]] = scores[:, :count]
-        parts = [torch.empty_like(padded) for _ in range(dist.get_world_size(self.group))]
-        dist.all_gather(parts, padded, group=self.group)
-        return torch.cat(parts, dim=1).topk(count, dim=1).values
+        return _of_all_processes(padded, self.group).transpose(0, 1).flatten(1).topk(count, dim=1).values
 
 
 class _Combine(torch.autograd.Function):
@@ -83,32 +81,31 @@ class _Combine(torch.autograd.Function):
         positive_scores: Tensor,
         places: Tensor,
         count: int,
-        logarithms: bool,
+        reduction: Reduction,
         group: dist.ProcessGroup | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         scores = positive_scores.new_zeros(count)
         scores[places] = positive_scores
         dist.all_reduce(scores, group=group)
-        total, slope = value.clone(), derivative.clone()
-        if logarithms:
-            dist.all_reduce(total, dist.ReduceOp.MAX, group=group)
-            highest = torch.where(total == -torch.inf, 0.0, total)
-            total = (value - highest).exp_()
-            dist.all_reduce(total, group=group)
-            total = total.log_().add_(highest)
-        else:
-            dist.all_reduce(total, group=group)
-            dist.all_reduce(slope, group=group)
-        ctx.save_for_backward(value, total, places)
-        ctx.logarithms = logarithms
-        ctx.mark_non_differentiable(slope)
-        return total, slope, scores
+        values = _of_all_processes(value, group)
+        derivatives = None if reduction.shift is None else _of_all_processes(derivative, group)
+        combined = reduction.combine(values, derivatives)
+        ctx.save_for_backward(value, combined.value, places)
+        ctx.reduction = reduction
+        ctx.mark_non_differentiable(combined.derivative)
+        return combined.value, combined.derivative, scores
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor, _: Tensor, positive_gradient: Tensor) -> tuple[Tensor | None, ...]:
         value, total, places = ctx.saved_tensors
-        if ctx.logarithms:
-            shift = torch.where(total == -torch.inf, 0.0, total)
-            gradient = gradient * (value - shift).exp()
-        return gradient, None, positive_gradient[places], None, None, None, None
+        value_gradient = gradient * ctx.reduction.combine_gradient(value, total)
+        return value_gradient, None, positive_gradient[places], None, None, None, None
+
+
+def _of_all_processes(numbers: Tensor, group: dist.ProcessGroup | None) -> Tensor:
+    """The same numbers [B] of each of P processes, [P, B]."""
+    numbers = numbers.contiguous()
+    gathered = [torch.empty_like(numbers) for _ in range(dist.get_world_size(group))]
+    dist.all_gather(gathered, numbers, group=group)
+    return torch.stack(gathered)

@@ -11,7 +11,7 @@ from xmc.kernels.losses.loss import LOSSES, Loss
 from xmc.kernels.losses.rows import Options, label_count, mean_over_counted_rows, row_sum, weights_of
 from xmc.kernels.positives import Positives
 from xmc.kernels.reductions import Softplus
-from xmc.kernels.statistics import row_statistics
+from xmc.kernels.row_statistics import row_statistics
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

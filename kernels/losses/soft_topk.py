@@ -15,7 +15,7 @@ from xmc.kernels.losses.loss import LOSSES, Loss
 from xmc.kernels.losses.rows import Options, label_count, mean_over_rows
 from xmc.kernels.positives import Positives, require_positives
 from xmc.kernels.reductions import Sigmoid
-from xmc.kernels.statistics import DEFAULT_TILE_BYTES, row_statistics, temperature_of
+from xmc.kernels.row_statistics import DEFAULT_TILE_BYTES, row_statistics, temperature_of
 from xmc.kernels.topk import topk_inner_product
 from xmc.kernels.torch_topk import DEFAULT_TILE_BYTES as TOPK_TILE_BYTES
 
@@ -139,14 +139,12 @@ class _Search:
         positives: Positives | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The sum of sigmoids at the guess, its derivative, and the scores of the positives: one pass."""
-        empty = torch.zeros(len(self.queries) + 1, dtype=torch.int64, device=self.queries.device)
         return row_statistics(
             Sigmoid(guess, self.slope),
             self.queries if queries is None else queries,
             self.labels if labels is None else labels,
-            Positives(empty, empty[:0]) if positives is None else positives,
+            Positives.none(len(self.queries), self.queries.device) if positives is None else positives,
             self.temperature if temperature is None else temperature,
-            shift=guess,
             **self.options,
         )
 

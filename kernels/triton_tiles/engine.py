@@ -6,12 +6,11 @@ import torch
 from torch import Tensor
 
 from xmc.kernels.problem import Gradients, Problem, Result
-from xmc.kernels.reductions import LogSumExp, Sigmoid, Softplus
 from xmc.kernels.triton_tiles.block_sparse import block_sparse_matmul
 from xmc.kernels.triton_tiles.buckets import Buckets
 from xmc.kernels.triton_tiles.gradient import score_gradients
 from xmc.kernels.triton_tiles.heuristics import operands, tile_shape
-from xmc.kernels.triton_tiles.reduce import TileSums, reduce_scores
+from xmc.kernels.triton_tiles.reduce import reduce_scores
 from xmc.kernels.triton_tiles.skipping import active_tiles, label_order
 
 __all__ = ["backward", "forward"]
@@ -29,15 +28,16 @@ def forward(
     """
     queries, labels = operands(queries, labels)
     bias = None if bias is None else bias.contiguous()
-    shape = tile_shape(queries.dtype, heavy=isinstance(problem.reduction, Softplus))
-    skip = problem.skip and any(needs) and not isinstance(problem.reduction, Softplus)
+    shape = tile_shape(queries.dtype, heavy=problem.reduction.heavy)
+    skip = problem.skip and any(needs) and problem.reduction.shares_tiles
     order = label_order(queries, labels) if skip else None
     buckets = Buckets.of(problem.entries, len(queries), len(labels), shape, _places(order))
     sums = reduce_scores(
         queries, labels, bias, order, problem.reduction, problem.scale, buckets, problem.entries.positives, shape
     )
-    value, derivative, masses = _combine(problem, sums)
-    return Result(value, derivative, sums.positive_scores, masses=masses if skip else None, order=order)
+    combined = problem.reduction.combine(sums.values, sums.derivatives)
+    masses = combined.shares if skip else None
+    return Result(combined.value, combined.derivative, sums.positive_scores, masses=masses, order=order)
 
 
 def backward(
@@ -57,7 +57,7 @@ def backward(
     """
     label_dtype = labels.dtype
     queries, labels = operands(queries, labels)
-    shape = tile_shape(queries.dtype, heavy=isinstance(problem.reduction, Softplus))
+    shape = tile_shape(queries.dtype, heavy=problem.reduction.heavy)
     order = result.order
     count, total = len(queries), len(labels)
     needs_queries, needs_labels, needs_bias = needs
@@ -65,7 +65,7 @@ def backward(
     active = active_tiles(result.masses, value_gradient, buckets.occupied(), shape.rows, queries.dtype)
     enlarged, factor = _range_of(queries.dtype, value_gradient, positive_gradient, problem.scale)
     row_gradient, own_gradient = (value_gradient * enlarged).contiguous(), (positive_gradient * enlarged).contiguous()
-    constant = _row_constant(problem, result)
+    constant = problem.reduction.row_constant(result.value).float().contiguous()
 
     query_gradient = queries.new_zeros(queries.shape, dtype=torch.float32) if needs_queries else None
     label_gradient = labels.new_zeros(labels.shape) if needs_labels else None
@@ -124,30 +124,6 @@ def backward(
     if bias_gradient is not None:
         bias_gradient *= (1.0 if factor is None else factor) / problem.scale
     return Gradients(query_gradient, None if label_gradient is None else label_gradient.to(label_dtype), bias_gradient)
-
-
-def _combine(problem: Problem, sums: TileSums) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Row values and derivatives [B] from those of the tiles, and the share of each tile in the weights, in place."""
-    values = sums.values
-    if isinstance(problem.reduction, LogSumExp):
-        highest = values.amax(0) if len(values) else values.sum(0) - torch.inf
-        base = torch.where(highest == -torch.inf, 0.0, highest)
-        masses = values.sub_(base).exp_()
-        total = masses.sum(0)
-        masses /= total.clamp_min(torch.finfo(torch.float32).tiny)
-        return total.log() + base, torch.zeros_like(total), masses
-    if sums.derivatives is None:
-        total = values.sum(0)
-        return total, torch.zeros_like(total), None
-    derivative = sums.derivatives.sum(0)
-    return values.sum(0), derivative, sums.derivatives.div_(derivative.clamp_min(torch.finfo(torch.float32).tiny))
-
-
-def _row_constant(problem: Problem, result: Result) -> Tensor:
-    """What the gradient of a score needs of its row, float32 [B]."""
-    if isinstance(problem.reduction, Sigmoid):
-        return problem.reduction.shift.float().contiguous()
-    return torch.where(result.value == -torch.inf, 0.0, result.value)
 
 
 def _places(order: Tensor | None) -> Tensor | None:

@@ -6,10 +6,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from xmc.kernels.reductions import Reduction, Sigmoid
+from xmc.kernels.reductions import Reduction
 from xmc.kernels.triton_tiles.buckets import Buckets
 from xmc.kernels.triton_tiles.heuristics import TileShape, dot_precision
-from xmc.kernels.triton_tiles.reduce import kind_of
+from xmc.kernels.triton_tiles.reductions import device_functions
 from xmc.kernels.triton_tiles.scores import score_tile
 
 __all__ = ["score_gradients"]
@@ -42,7 +42,8 @@ def _score_gradients(
     stride_gb,
     scale,
     slope,
-    KIND: tl.constexpr,
+    SCORE_GRADIENT: tl.constexpr,
+    TAKES_POSITIVES: tl.constexpr,
     BIASED: tl.constexpr,
     ROWS: tl.constexpr,
     LABELS: tl.constexpr,
@@ -63,26 +64,19 @@ def _score_gradients(
     if BIASED:
         scores += tl.load(bias + local, mask=label_mask, other=0.0).to(tl.float32)[None, :]
     constant = tl.load(row_constant + rows, mask=row_mask, other=0.0)
-    if KIND == 0:
-        found = tl.exp(scores - constant[:, None])
-    elif KIND == 1:
-        sigmoids = tl.sigmoid(slope * (scores + constant[:, None]))
-        found = slope * sigmoids * (1.0 - sigmoids)
-    else:
-        found = tl.sigmoid(scores)
-    found *= tl.load(row_gradient + rows, mask=row_mask, other=0.0)[:, None]
+    score_gradient = SCORE_GRADIENT(scores, constant, slope)
+    score_gradient *= tl.load(row_gradient + rows, mask=row_mask, other=0.0)[:, None]
     number = block * label_tiles + tile
     for entry in range(tl.load(offsets + number), tl.load(offsets + number + 1)):
         slot = tl.load(entry_slots + entry)
         hit = (rows == tl.load(entry_rows + entry))[:, None] & (columns == tl.load(entry_columns + entry))[None, :]
         # A positive's or excluded pair's exponential may overflow; it is overwritten, never multiplied.
-        own = tl.load(positive_gradient + slot, mask=slot >= 0, other=0.0)
-        if KIND == 0:
-            found = tl.where(hit, own, found)
-        else:
-            found = tl.where(hit, tl.where(slot < 0, 0.0, found + own), found)
+        pair_gradient = tl.load(positive_gradient + slot, mask=slot >= 0, other=0.0)
+        if TAKES_POSITIVES:
+            pair_gradient = tl.where(slot < 0, 0.0, score_gradient + pair_gradient)
+        score_gradient = tl.where(hit, pair_gradient, score_gradient)
     at = gradients + rows.to(tl.int64)[:, None] * stride_gb + local[None, :]
-    tl.store(at, found.to(gradients.dtype.element_ty), mask=row_mask[:, None] & label_mask[None, :])
+    tl.store(at, score_gradient.to(gradients.dtype.element_ty), mask=row_mask[:, None] & label_mask[None, :])
 
 
 def score_gradients(
@@ -103,8 +97,8 @@ def score_gradients(
 ) -> None:
     """Write dS of the tiles (blocks[i], tiles[i]) into `out` [B, C], whose labels begin at tile `first_tile`.
 
-    labels [C, D] and bias [C] are those of `out`. row_constant [B]: N_i of the log-sum-exp (0 where it is -inf), the
-    shift of the sigmoid. row_gradient [B], positive_gradient [nnz]: incoming gradients.
+    labels [C, D] and bias [C] are those of `out`. row_constant [B]: the reduction's. row_gradient [B], positive_gradient
+    [nnz]: incoming gradients.
     """
     if not len(blocks):
         return
@@ -131,8 +125,9 @@ def score_gradients(
         *labels.stride(),
         out.stride(0),
         scale,
-        reduction.slope if isinstance(reduction, Sigmoid) else 1.0,
-        KIND=kind_of(reduction),
+        reduction.slope,
+        SCORE_GRADIENT=device_functions(reduction).score_gradient,
+        TAKES_POSITIVES=reduction.takes_positives,
         BIASED=bias is not None,
         ROWS=shape.rows,
         LABELS=shape.labels,

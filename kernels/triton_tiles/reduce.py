@@ -9,19 +9,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from xmc.kernels.reductions import LogSumExp, Reduction, Sigmoid
+from xmc.kernels.reductions import Reduction
 from xmc.kernels.triton_tiles.buckets import Buckets
 from xmc.kernels.triton_tiles.heuristics import TileShape, dot_precision
-from xmc.kernels.triton_tiles.scores import locate, log1p_exp, score_tile
+from xmc.kernels.triton_tiles.reductions import device_functions
+from xmc.kernels.triton_tiles.scores import locate, score_tile
 
-__all__ = ["LOGSUMEXP", "SIGMOID", "SOFTPLUS", "TileSums", "kind_of", "reduce_scores"]
-
-LOGSUMEXP, SIGMOID, SOFTPLUS = 0, 1, 2
-
-
-def kind_of(reduction: Reduction) -> int:
-    """The number by which kernels know a reduction."""
-    return LOGSUMEXP if isinstance(reduction, LogSumExp) else SIGMOID if isinstance(reduction, Sigmoid) else SOFTPLUS
+__all__ = ["TileSums", "reduce_scores"]
 
 
 @triton.jit
@@ -49,7 +43,9 @@ def _reduce_scores(
     stride_zd,
     scale,
     slope,
-    KIND: tl.constexpr,
+    REDUCE_TILE: tl.constexpr,
+    TAKES_POSITIVES: tl.constexpr,
+    SHIFTED: tl.constexpr,
     ORDERED: tl.constexpr,
     BIASED: tl.constexpr,
     ROWS: tl.constexpr,
@@ -78,28 +74,23 @@ def _reduce_scores(
         hit = (rows == tl.load(entry_rows + entry))[:, None] & (columns == tl.load(entry_columns + entry))[None, :]
         value = tl.sum(tl.sum(tl.where(hit, scores, 0.0), 1), 0)
         tl.store(positive_scores + slot, value, mask=slot >= 0)
-        if KIND == 0:
-            scores = tl.where(hit, float("-inf"), scores)
-        else:
-            scores = tl.where(hit & (slot < 0), float("-inf"), scores)
+        if TAKES_POSITIVES:
+            hit = hit & (slot < 0)
+        scores = tl.where(hit, float("-inf"), scores)
     scores = tl.where(label_mask[None, :], scores, float("-inf"))
     at = tile.to(tl.int64) * count + rows
-    if KIND == 0:
-        highest = tl.max(scores, 1)
-        base = tl.where(highest == float("-inf"), 0.0, highest)
-        tl.store(values + at, base + tl.log(tl.sum(tl.exp(scores - base[:, None]), 1)), mask=row_mask)
-    elif KIND == 1:
-        shifts = tl.load(shift + rows, mask=row_mask, other=0.0)
-        sigmoids = tl.sigmoid(slope * (scores + shifts[:, None]))
-        tl.store(values + at, tl.sum(sigmoids, 1), mask=row_mask)
-        tl.store(derivatives + at, slope * tl.sum(sigmoids * (1.0 - sigmoids), 1), mask=row_mask)
-    else:
-        tl.store(values + at, tl.sum(log1p_exp(scores), 1), mask=row_mask)
+    row_shift = tl.zeros((ROWS,), dtype=tl.float32)
+    if SHIFTED:
+        row_shift = tl.load(shift + rows, mask=row_mask, other=0.0)
+    value, derivative = REDUCE_TILE(scores, row_shift, slope)
+    tl.store(values + at, value, mask=row_mask)
+    if SHIFTED:
+        tl.store(derivatives + at, derivative, mask=row_mask)
 
 
 @dataclass(frozen=True)
 class TileSums:
-    """What each row has in each label tile, float32 [label_tiles, B]: its log-sum-exp or sum, and the sum's derivative."""
+    """Values and derivatives of each row in each label tile, float32 [label_tiles, B], and the positives' scores [nnz]."""
 
     values: Tensor
     derivatives: Tensor | None
@@ -118,13 +109,13 @@ def reduce_scores(
     shape: TileShape,
 ) -> TileSums:
     """Launch over all tiles; 2·B·L·D flops, and B·L / shape.labels numbers written."""
-    kind, count, total = kind_of(reduction), len(queries), len(labels)
+    count, total = len(queries), len(labels)
     values = queries.new_empty((buckets.label_tiles, count), dtype=torch.float32)
-    derivatives = torch.empty_like(values) if kind == SIGMOID else None
+    derivatives = None if reduction.shift is None else torch.empty_like(values)
     positive_scores = queries.new_zeros(positives, dtype=torch.float32)
     tiles = buckets.row_blocks * buckets.label_tiles
     if tiles:
-        shift = reduction.shift.float().contiguous() if isinstance(reduction, Sigmoid) else None
+        shift = None if reduction.shift is None else reduction.shift.float().contiguous()
         _reduce_scores[(tiles,)](
             queries,
             labels,
@@ -146,8 +137,10 @@ def reduce_scores(
             *queries.stride(),
             *labels.stride(),
             scale,
-            reduction.slope if isinstance(reduction, Sigmoid) else 1.0,
-            KIND=kind,
+            reduction.slope,
+            REDUCE_TILE=device_functions(reduction).reduce_tile,
+            TAKES_POSITIVES=reduction.takes_positives,
+            SHIFTED=shift is not None,
             ORDERED=order is not None,
             BIASED=bias is not None,
             ROWS=shape.rows,

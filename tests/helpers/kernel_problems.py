@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from importlib.util import find_spec
+from inspect import signature
 
 import pytest
 import torch
 from torch import Tensor
 
 from xmc.kernels.positives import Positives
-from xmc.kernels.reductions import LogSumExp, Reduction, Sigmoid, Softplus
+from xmc.kernels.reductions import REDUCTIONS, Reduction
 from xmc.kernels.statistics import row_statistics
 
 needs_triton = pytest.mark.skipif(
@@ -30,7 +31,6 @@ ENGINES = [
 CPU_ENGINES = ["torch", pytest.param("triton", marks=needs_triton)]
 
 SHAPES = [(1, 1, 8), (3, 7, 16), (41, 401, 96), (64, 4099, 33)]
-REDUCTIONS = ["logsumexp", "sigmoid", "softplus"]
 
 
 def random_positives(queries: int, labels: int, seed: int, most: int = 6, full: bool = True) -> Positives:
@@ -62,9 +62,8 @@ class Problem:
 
     def reduction(self, name: str) -> Reduction:
         """The reduction of that name, with this problem's shift."""
-        if name == "sigmoid":
-            return Sigmoid(self.tensors[4].detach(), self.slope)
-        return LogSumExp() if name == "logsumexp" else Softplus()
+        given = {"shift": self.tensors[4], "slope": self.slope}
+        return REDUCTIONS[name](**{key: given[key] for key in signature(REDUCTIONS[name]).parameters})
 
 
 def problem(shape: tuple[int, int, int], seed: int = 0, size: float = 1.0, exclude: bool = True) -> Problem:
@@ -88,8 +87,7 @@ def problem(shape: tuple[int, int, int], seed: int = 0, size: float = 1.0, exclu
 
 def evaluate(name: str, one: Problem, **options: object) -> list[Tensor]:
     """Value, derivative and positive scores, then the gradients of a fixed random projection of them, in float64."""
-    queries, labels, temperature, bias, shift = one.tensors
-    shift_or_none = shift if name == "sigmoid" else None
+    queries, labels, temperature, bias, _ = one.tensors
     found = row_statistics(
         one.reduction(name),
         queries,
@@ -97,7 +95,6 @@ def evaluate(name: str, one: Problem, **options: object) -> list[Tensor]:
         one.positives,
         temperature,
         label_bias=bias,
-        shift=shift_or_none,
         exclude=one.exclude,
         **options,  # type: ignore[arg-type]
     )
@@ -116,7 +113,7 @@ def dense(name: str, one: Problem) -> list[Tensor]:
     counted |= positive
     scores = ((queries @ labels.T) / temperature + bias).float()
     derivative = torch.zeros(len(queries), device=queries.device)
-    if name == "logsumexp":
+    if name == "log_sum_exp":
         counted &= ~positive
         some = counted.any(1)
         value = torch.full_like(derivative, -torch.inf)

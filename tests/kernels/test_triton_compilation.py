@@ -12,6 +12,8 @@ import sys
 
 import pytest
 
+from xmc.kernels.reductions import REDUCTIONS
+
 pytest.importorskip("triton")
 
 COMPILE = """
@@ -20,6 +22,7 @@ from pathlib import Path
 import torch, triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
+from xmc.kernels.reductions import REDUCTIONS
 from xmc.kernels.triton_tiles.heuristics import product_columns, product_step, tile_shape
 
 dtype, capability = sys.argv[1], int(sys.argv[2])
@@ -29,7 +32,14 @@ tools = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
 def compiled(module, name, extra):
     kernel = getattr(importlib.import_module(f"xmc.kernels.triton_tiles.{module}"), name)
-    shape = tile_shape(number, heavy=extra.pop("heavy", False))
+    heavy = extra.pop("heavy", False)
+    if "reduction" in extra:
+        reduction = REDUCTIONS[extra.pop("reduction")]
+        functions = importlib.import_module(reduction.device_module)
+        extra |= {"REDUCE_TILE": functions.reduce_tile, "SCORE_GRADIENT": functions.score_gradient}
+        extra |= {"TAKES_POSITIVES": reduction.takes_positives, "SHIFTED": "shift" in reduction.__annotations__}
+        heavy = reduction.heavy
+    shape = tile_shape(number, heavy=heavy)
     constants = {
         "ROWS": shape.rows, "LABELS": shape.labels, "DEPTH": shape.depth, "GROUP": shape.group, "PRECISION": "ieee",
         "stride_qd": 1, "stride_zd": 1, "stride_on": 1, "stride_rn": 1,
@@ -69,10 +79,16 @@ print(json.dumps({key: compiled(*arguments) for key, arguments in json.loads(sys
 """
 
 KERNELS: dict[str, tuple[str, str, dict[str, object]]] = {
-    "logsumexp": ("reduce", "_reduce_scores", {"KIND": 0, "ORDERED": True, "BIASED": False}),
-    "sigmoid": ("reduce", "_reduce_scores", {"KIND": 1, "ORDERED": True, "BIASED": True}),
-    "softplus": ("reduce", "_reduce_scores", {"KIND": 2, "ORDERED": False, "BIASED": True, "heavy": True}),
-    "gradient": ("gradient", "_score_gradients", {"KIND": 0, "BIASED": False}),
+    **{name: ("reduce", "_reduce_scores", {"reduction": name, "ORDERED": True, "BIASED": True}) for name in REDUCTIONS},
+    "log_sum_exp without bias": (
+        "reduce",
+        "_reduce_scores",
+        {"reduction": "log_sum_exp", "ORDERED": True, "BIASED": False},
+    ),
+    **{
+        f"gradient of {name}": ("gradient", "_score_gradients", {"reduction": name, "BIASED": False})
+        for name in REDUCTIONS
+    },
     "topk": ("topk", "_collect", {"BIASED": False, "UPCAST": False, "heavy": True}),
     "dQ": ("block_sparse", "_block_sparse_matmul", {"ADD": True, "stride_lk": 1}),
     "dZ": ("block_sparse", "_block_sparse_matmul", {"ADD": False, "transposed": True}),

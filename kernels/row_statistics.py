@@ -1,0 +1,170 @@
+"""One pass over the scores of all labels: a reduction of each row, and the scores of the positives, with their gradients."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from xmc.errors import InputError, NotFiniteError
+from xmc.kernels import reference, torch_tiles
+from xmc.kernels.dispatch import choose_backend
+from xmc.kernels.entries import Entries
+from xmc.kernels.positives import Positives, require_positives
+from xmc.kernels.problem import Problem, Result
+from xmc.kernels.reductions import Reduction
+from xmc.kernels.shards import LabelShard
+
+__all__ = ["DEFAULT_TILE_BYTES", "row_statistics", "temperature_of"]
+
+DEFAULT_TILE_BYTES = 64 * 2**20
+
+
+class _RowStatistics(torch.autograd.Function):
+    """A statistic v_i of s_ij = q_i·z_j / τ + o_j and the positives' scores, with their gradients.
+
+    dS_ij = dv_i · f'(s_ij), plus the incoming gradient for a positive; then dQ = dS·Z / τ, dZ = dSᵀ·Q / τ,
+    do_j = Σ_i dS_ij, and dτ = -Σ_i ⟨q_i, dq_i⟩ / τ without another pass.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        queries: Tensor,
+        labels: Tensor,
+        temperature: Tensor,
+        bias: Tensor | None,
+        shift: Tensor | None,
+        problem: Problem,
+        engine: ModuleType,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        needs_queries = ctx.needs_input_grad[0] or ctx.needs_input_grad[2]
+        ctx.needs = (needs_queries, ctx.needs_input_grad[1], ctx.needs_input_grad[3])
+        with torch.autocast(queries.device.type, enabled=False):
+            result = engine.forward(problem, queries, labels, bias, ctx.needs)
+        ctx.problem, ctx.engine, ctx.shift_dtype = problem, engine, None if shift is None else shift.dtype
+        ctx.save_for_backward(queries, labels, temperature, bias, *result)
+        ctx.mark_non_differentiable(result.derivative)
+        return result.value, result.derivative, result.positive_scores
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, value_gradient: Tensor, derivative_gradient: Tensor, positive_gradient: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        queries, labels, temperature, bias, *saved = ctx.saved_tensors
+        result = Result(*saved)
+        with torch.autocast(queries.device.type, enabled=False):
+            gradients = ctx.engine.backward(
+                ctx.problem, queries, labels, bias, result, value_gradient, positive_gradient, ctx.needs
+            )
+        needs = ctx.needs_input_grad
+        temperature_gradient = None
+        if needs[2]:
+            inner = torch.linalg.vecdot(queries.to(gradients.queries.dtype), gradients.queries).sum()
+            temperature_gradient = (-inner * ctx.problem.scale).to(temperature.dtype).reshape(temperature.shape)
+        return (
+            gradients.queries.to(queries.dtype) if needs[0] else None,
+            None if gradients.labels is None else gradients.labels.to(labels.dtype),
+            temperature_gradient,
+            None if bias is None or gradients.bias is None else gradients.bias.to(bias.dtype),
+            (value_gradient * result.derivative).to(ctx.shift_dtype) if needs[4] else None,
+            None,
+            None,
+        )
+
+
+def row_statistics(
+    reduction: Reduction,
+    queries: Tensor,
+    labels: Tensor,
+    positives: Positives,
+    temperature: float | Tensor,
+    *,
+    label_bias: Tensor | None = None,
+    exclude: Positives | None = None,
+    tile_bytes: int = DEFAULT_TILE_BYTES,
+    skip: bool = True,
+    impl: str | None = None,
+    shard: LabelShard | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """A reduction of each query's scores: (value [B], its derivative in the shift [B], scores of the positives [nnz]).
+
+    One pass over the scores serves both a sum and the positives that a loss sets against it. The value and the positives'
+    scores are differentiable, once, in queries, labels, temperature, label_bias and the reduction's shift; the derivative is
+    not, and is zero for a reduction without a shift. Arguments and errors as in `label_statistics`.
+    """
+    backend = choose_backend(impl, queries, on_device=reduction.device_module is not None)
+    all_positives, places = positives, None
+    if shard is not None:
+        require_positives(positives, "positives")
+        positives.check(len(queries), shard.total)
+        positives, places = shard.own_pairs(positives, len(labels))
+        exclude = None if exclude is None else shard.own_pairs(exclude, len(labels))[0]
+        label_bias = None if label_bias is None else label_bias[shard.own(len(labels))]
+    _check(queries, labels, positives, label_bias, reduction.shift, exclude)
+    scale = 1.0 / temperature_of(temperature)
+    temperature = torch.as_tensor(temperature, dtype=torch.promote_types(queries.dtype, torch.float32))
+    statistics: tuple[Tensor, Tensor, Tensor]
+    if backend == "reference":
+        statistics = reference.row_statistics(
+            reduction, queries, labels, positives, temperature.to(queries.device), label_bias, exclude
+        )
+    else:
+        entries = Entries.of(positives, exclude, len(labels))
+        problem = Problem(reduction.detached(), entries, scale, tile_bytes, skip)
+        engine = torch_tiles if backend == "torch" else importlib.import_module("xmc.kernels.triton_tiles.engine")
+        statistics = _RowStatistics.apply(  # type: ignore[no-untyped-call]
+            queries, labels, temperature, label_bias, reduction.shift, problem, engine
+        )
+    if shard is not None and places is not None:
+        statistics = shard.combine(reduction.detached(), *statistics, places, len(all_positives.indices))
+    if bool(statistics[0].isnan().any()) or bool(statistics[2].isnan().any()):
+        raise NotFiniteError(
+            "queries, labels or their bias hold NaN, or infinities that cancel, which no loss can be made of."
+        )
+    return statistics
+
+
+def temperature_of(temperature: float | Tensor) -> float:
+    """τ as a number; InputError unless it is one positive number."""
+    # A Python number has float64's precision, which torch's default dtype would round away.
+    dtype = temperature.dtype if isinstance(temperature, Tensor) else torch.float64
+    value = torch.as_tensor(temperature, dtype=dtype).detach()
+    if value.numel() != 1 or not 0 < float(value) < torch.inf:
+        raise InputError(f"temperature must be one positive number, but is {value.tolist()}.")
+    return float(value)
+
+
+def _check(
+    queries: Tensor,
+    labels: Tensor,
+    positives: Positives,
+    label_bias: Tensor | None,
+    shift: Tensor | None,
+    exclude: Positives | None,
+) -> None:
+    if queries.dim() != 2 or labels.dim() != 2 or queries.shape[1] != labels.shape[1]:
+        raise InputError(
+            f"queries [B, D] and labels [L, D] must be matrices with the same D, "
+            f"but have the shapes {tuple(queries.shape)} and {tuple(labels.shape)}."
+        )
+    if queries.dtype != labels.dtype or not queries.is_floating_point():
+        raise InputError(f"queries and labels must have one floating dtype, not {queries.dtype} and {labels.dtype}.")
+    if label_bias is not None and label_bias.shape != (len(labels),):
+        raise InputError(f"the labels' bias must have shape ({len(labels)},), not {tuple(label_bias.shape)}.")
+    if shift is not None and shift.shape != (len(queries),):
+        raise InputError(f"shift must have shape ({len(queries)},), not {tuple(shift.shape)}.")
+    pairs = {"positives": positives} if exclude is None else {"positives": positives, "exclude": exclude}
+    for name, given in pairs.items():
+        require_positives(given, name)
+    tensors = [queries, labels, *(given.indptr for given in pairs.values()), label_bias, shift]
+    devices = {tensor.device for tensor in tensors if tensor is not None}
+    if len(devices) != 1:
+        raise InputError(f"all tensors must be on one device, not on {sorted(map(str, devices))}.")
+    for name, given in pairs.items():
+        given.check(len(queries), len(labels), name)
