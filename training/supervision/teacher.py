@@ -36,7 +36,7 @@ def taught_labels(config: DistillationConfig, queries: Split, labels: DataLabels
     if known.null_count == len(known):
         raise ConfigError(f"distillation.teacher {config.teacher} shares no label uid with the data set.")
     rows_of = np.append(pc.fill_null(known.cast("int64"), -1).to_numpy(), -1)
-    count, parts = min(config.labels, len(teacher)), []
+    count, chunks = min(config.labels, len(teacher)), []
     for start in range(0, len(queries), QUERIES_AT_ONCE):
         some = queries.take(np.arange(start, min(start + QUERIES_AT_ONCE, len(queries))))
         embeddings = teacher.embed_queries(
@@ -44,10 +44,10 @@ def taught_labels(config: DistillationConfig, queries: Split, labels: DataLabels
         )
         ids, scores = teacher.search(embeddings, count)
         rows = rows_of[teacher.labels.rows_of_ids(ids)]
-        there = rows >= 0
-        weights = softmax(np.where(there, scores / config.temperature, -1e30), axis=1) * there
-        queries_of = np.repeat(np.arange(len(some)), count).reshape(rows.shape)[there]
+        is_known = rows >= 0
+        weights = softmax(np.where(is_known, scores / config.temperature, -1e30), axis=1) * is_known
+        queries_of = np.repeat(np.arange(len(some)), count).reshape(rows.shape)[is_known]
         shape = (len(some), len(labels))
-        parts.append(csr_matrix((weights[there].astype(np.float32), (queries_of, rows[there])), shape))
+        chunks.append(csr_matrix((weights[is_known].astype(np.float32), (queries_of, rows[is_known])), shape))
     logger.info("learning from %s too: its %d best labels of each query", config.teacher, count)
-    return csr_matrix(vstack(parts, format="csr"))
+    return csr_matrix(vstack(chunks, format="csr"))
