@@ -130,7 +130,7 @@ def _gathered(case: Case, count: int, seed: int) -> tuple[JudgedCandidates, floa
     aside = queries_to_calibrate_on(retriever, data, "test")
     groups = groups_of_labels(retriever, data, aside.training)
     judged = gather(retriever, data, aside.queries, aside.targets, count, groups, seed)
-    return judged, retriever.config.temperature
+    return judged, retriever.config.objective.temperature
 
 
 def _first(judged: JudgedCandidates, count: int) -> JudgedCandidates:

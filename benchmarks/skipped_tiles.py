@@ -48,7 +48,7 @@ def run(seed: int, methods: Sequence[str]) -> Iterator[list[Measurement]]:
         "labels and queries by cluster": (label_group.argsort(stable=True), query_group.argsort(stable=True)),
     }
     for temperature in TEMPERATURES:
-        tau = temperature or config.temperature
+        tau = temperature or config.objective.temperature
         for name, (order, row_order) in orders.items():
             if methods and not name.startswith(tuple(methods)):
                 continue

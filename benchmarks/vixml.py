@@ -68,7 +68,7 @@ def _work(method: Xmc, data: Dataset, seed: int) -> list[Measurement]:
     seconds = half[-1]["seconds"] - half[0]["seconds"]
     rate = sum(line["tokens"] for line in half[1:]) / seconds
     found = [Measurement(TABLE, method.name, "tokens a second", rate, "", seed)]
-    if method.config.encoder == "transformer":
+    if method.config.encoder.kind == "transformer":
         model = build_encoder(method.config, 0, torch.Generator())
         share = 100 * rate * flops_per_token(model) / _matmul_rate()
         found.append(Measurement(TABLE, method.name, "share of the bfloat16 matmul rate", share, "%", seed))

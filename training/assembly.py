@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from xmc.config import TrainConfig
+from xmc.config import PrototypesConfig, TrainConfig
 from xmc.training.negatives import negative_kinds
 from xmc.training.optimizers.updates import Updates
 from xmc.training.parts import TrainingPart
@@ -15,7 +15,7 @@ __all__ = ["part_kinds"]
 
 def part_kinds(config: TrainConfig) -> list[type[TrainingPart]]:
     """The parts of a run, in the order in which they are asked: parameters move last."""
-    kinds: list[type[TrainingPart]] = [Centroids] if config.label_vectors == "prototypes" else []
+    kinds: list[type[TrainingPart]] = [Centroids] if PrototypesConfig.of(config.label_vectors) is not None else []
     kinds += negative_kinds(config)
     if any(kind.needs_queries for kind in kinds):
         kinds.insert(0, QueryBank)

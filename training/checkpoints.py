@@ -14,11 +14,19 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from xmc.config.training import CheckpointConfig
+from xmc.config import CheckpointConfig, TrainConfig
 from xmc.errors import StoreError
 from xmc.storage.directories import MANIFEST, atomic_directory, read_manifest, refuse_foreign_directory
 
-__all__ = ["Checkpoint", "Checkpoints", "is_free_to_differ", "may_write", "require_same", "require_space"]
+__all__ = [
+    "Checkpoint",
+    "Checkpoints",
+    "is_free_to_differ",
+    "may_write",
+    "require_same",
+    "require_space",
+    "settings_that_matter",
+]
 
 logger = logging.getLogger("xmc.training")
 KIND = "checkpoint"
@@ -159,7 +167,8 @@ def require_same(checkpoint: Checkpoint, identity: dict[str, Any]) -> None:
     """Raise StoreError unless the checkpoint is of the same data set and configuration, as in `identity`."""
     if checkpoint.state["dataset"] != identity["dataset"]:
         raise StoreError(f"The checkpoint {checkpoint.directory} is of another data set; resume with the same one.")
-    stored, wanted = checkpoint.state["config"], json.loads(json.dumps(identity["config"]))
+    wanted = identity["config"]
+    stored = _settings(checkpoint.state["config"], f"the checkpoint {checkpoint.directory}")
     for name in sorted({*stored, *wanted}):
         if stored.get(name) != wanted.get(name):
             raise StoreError(
@@ -168,7 +177,18 @@ def require_same(checkpoint: Checkpoint, identity: dict[str, Any]) -> None:
             )
 
 
+def settings_that_matter(config: TrainConfig) -> dict[str, Any]:
+    """The dotted settings that a resumed run must have as its checkpoint: those that change what is learned."""
+    return {key: value for key, value in config.flat().items() if not is_free_to_differ(key)}
+
+
 def is_free_to_differ(setting: str) -> bool:
-    """Whether a resumed run may have a top-level setting otherwise than its checkpoint: it does not change what is learned."""
-    free = ("checkpoint", "device", "index", "label_vector_memory", "tensorboard", "tile_bytes", "token_cache")
-    return setting in free
+    """Whether a resumed run may have a dotted setting otherwise than its checkpoint: it does not change what is learned."""
+    free = ("device", "index", "label_vectors.memory", "tensorboard", "tile_bytes", "token_cache")
+    return setting in free or setting.startswith("checkpoint.")
+
+
+def _settings(stored: dict[str, Any], source: str) -> dict[str, Any]:
+    """The dotted settings of a checkpoint; those of older versions stand in nested sections."""
+    nested = any(isinstance(value, dict) for value in stored.values())
+    return settings_that_matter(TrainConfig.from_mapping(stored, source=source)) if nested else stored

@@ -47,7 +47,7 @@ def prepare(dataset: Dataset, config: TrainConfig, model: DualEncoder) -> Traini
             f"The data set {dataset.name!r} has no split train, only {', '.join(dataset.splits) or 'none'}."
         )
     every, validation = dataset.split("train"), None
-    uses = uses_of_queries(len(every), config.validation, config.calibration, config.seed)
+    uses = uses_of_queries(len(every), config.validation.share, config.calibration, config.seed)
     training, targets = every, dataset.targets("train")
     if len(uses.training) < len(every):
         training, targets = every.take(uses.training), targets.take(uses.training)
@@ -66,7 +66,8 @@ def prepare(dataset: Dataset, config: TrainConfig, model: DualEncoder) -> Traini
     _check_images(model.query_encoder.image_dimension, training, dataset)
     query_features = features(model.query_encoder, training.texts, training.images, "query")
     label_features = features(model.label_encoder, labels.texts, labels.images, "label")
-    taught = taught_labels(config.distillation, training, labels) if config.distillation.teacher else None
+    distillation = config.objective.distillation
+    taught = taught_labels(distillation, training, labels) if distillation.teacher else None
     known = KnownPairs(targets, config, taught)
     return TrainingData(dataset, training, validation, query_features, label_features, known)
 
@@ -76,8 +77,8 @@ def _check_images(dimension: int, training: Split, dataset: Dataset) -> None:
     there = training.images is not None or dataset.labels.images is not None
     if dimension and not there:
         raise DataError(
-            f"transformer.images.dimension is {dimension}, but the data set {dataset.name!r} has no images; add some with "
+            f"encoder.images.dimension is {dimension}, but the data set {dataset.name!r} has no images; add some with "
             f"`xmc data embed-images`, or set it to 0."
         )
     if there and not dimension:
-        logger.info("the data set's images are not used: transformer.images.dimension is 0")
+        logger.info("the data set's images are not used: encoder.images.dimension is 0")

@@ -59,17 +59,17 @@ def estimate(dataset: Dataset, config: TrainConfig, processes: int = 1) -> Estim
     training, labels = dataset.split("train"), len(dataset.labels)
     model = build_encoder(config, 0, torch.Generator().manual_seed(config.seed))
     model.prepare_for_training(config)
-    uses = uses_of_queries(len(training), config.validation, config.calibration, config.seed)
+    uses = uses_of_queries(len(training), config.validation.share, config.calibration, config.seed)
     steps_per_epoch = max(1, len(uses.training) // config.batch_size)
     mean = training.positives.nnz / max(len(training), 1)
-    if config.positives_per_query is not None:
-        mean = min(mean, config.positives_per_query)
+    if config.objective.positives_per_query is not None:
+        mean = min(mean, config.objective.positives_per_query)
     queries = float(math.ceil(max(1, len(uses.training)) / steps_per_epoch)) / processes
     scored, encoded = _labels_of_a_step(config, labels, queries * processes, mean)
     scored, encoded = scored / processes, encoded / processes
     query_tokens = queries * _mean_tokens(model, training.texts[:MEASURED_TEXTS].to_pylist(), True)
     label_tokens = encoded * _mean_tokens(model, dataset.labels.texts[:MEASURED_TEXTS].to_pylist(), False)
-    tokens = query_tokens * (1 - config.token_dropout) + label_tokens * (1 - config.label_token_dropout)
+    tokens = query_tokens * (1 - config.data.token_dropout) + label_tokens * (1 - config.data.label_token_dropout)
 
     sizes = Sizes(config, model, labels, len(uses.training), processes)
     memory: dict[str, float] = {}

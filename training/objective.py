@@ -24,12 +24,14 @@ class Objective:
 
     def __init__(self, config: TrainConfig, dimension: int, world: World) -> None:
         """Raises ConfigError for nested dimensions that are not below `dimension`, that of the embeddings."""
-        if any(nested >= dimension for nested in config.nested_dimensions):
+        nested_dimensions = config.objective.nested_dimensions
+        if any(nested >= dimension for nested in nested_dimensions):
             raise ConfigError(
-                f"nested_dimensions must be below the {dimension} of the encoder, but are {list(config.nested_dimensions)}."
+                f"objective.nested_dimensions must be below the {dimension} of the encoder, but are "
+                f"{list(nested_dimensions)}."
             )
         self.world, self.normalize, self.tile_bytes = world, config.normalize, config.tile_bytes
-        self.dimensions = (*config.nested_dimensions, dimension)
+        self.dimensions = (*nested_dimensions, dimension)
         self.terms = terms_of(config)
         self.needs_texts = any(term.needs_texts for term in self.terms)
         """Whether some term is a function of the labels' texts alone."""

@@ -13,7 +13,7 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 from typing_extensions import Self
 
-from xmc.config import TrainConfig
+from xmc.config import PrototypesConfig, TrainConfig
 from xmc.encoders.prototypes import LabelPrototypes
 from xmc.kernels.clustering import balanced_clusters
 from xmc.training.batch import Batch, StepReport
@@ -29,7 +29,7 @@ __all__ = ["Centroids", "add_prototypes", "query_centroids"]
 
 def add_prototypes(dimension: int, labels: int, config: TrainConfig) -> LabelPrototypes:
     """The untrained network for a number of labels: no more free vectors than labels."""
-    options = config.prototypes
+    options = PrototypesConfig.of(config.label_vectors) or PrototypesConfig()
     with torch.random.fork_rng():
         torch.manual_seed(seed_for(config.seed, 0, Purpose.PROTOTYPES))
         return LabelPrototypes(
@@ -50,7 +50,8 @@ class Centroids(TrainingPart):
 
     def __init__(self, prototypes: LabelPrototypes, positives: csr_matrix, labels: slice, config: TrainConfig) -> None:
         """positives: CSR [N, L] of the training queries. labels: those of them that are this process's."""
-        self.prototypes, self.labels, self.config = prototypes, labels, config
+        self.prototypes, self.labels, self.seed = prototypes, labels, config.seed
+        self.options = PrototypesConfig.of(config.label_vectors) or PrototypesConfig()
         transposed = csr_matrix(positives.T)[labels]
         self.queries = csr_matrix(
             (np.ones(transposed.nnz, np.float32), transposed.indices, transposed.indptr), transposed.shape
@@ -65,8 +66,9 @@ class Centroids(TrainingPart):
     @classmethod
     def memory(cls, sizes: Sizes) -> dict[str, float]:
         """The free vectors, and a centroid of each label."""
+        options = PrototypesConfig.of(sizes.config.label_vectors) or PrototypesConfig()
         return {
-            "free vectors, moments and gradient": 4 * sizes.row * min(sizes.config.prototypes.clusters, sizes.labels),
+            "free vectors, moments and gradient": 4 * sizes.row * min(options.clusters, sizes.labels),
             "query centroids (host)": sizes.own_labels * sizes.row,
         }
 
@@ -81,7 +83,7 @@ class Centroids(TrainingPart):
 
     def cluster(self, texts: Tensor, embeddings: npt.NDArray[np.float32]) -> None:
         """Cluster all labels by their unit text embeddings [L, D], and take the centroids of the queries' [N, D]."""
-        options, seed = self.config.prototypes, self.config.seed
+        options, seed = self.options, self.seed
         count = len(self.prototypes.free_vectors)
         clusters = balanced_clusters(texts.float().cpu().numpy(), count, seed=seed_for(seed, 0, Purpose.CLUSTERS))
         chosen = torch.from_numpy(clusters.astype(np.int64))
@@ -93,7 +95,7 @@ class Centroids(TrainingPart):
     def before_step(self, run: TrainingRun, batch: Batch) -> None:
         """Make stale centroids anew before each epoch but the first."""
         begins = batch.step > 0 and batch.step % run.steps_per_epoch == 0
-        if begins and self.config.prototypes.centroids == "stale":
+        if begins and self.options.centroids == "stale":
             self.renew(query_embeddings(run))
 
     def after_step(self, run: TrainingRun, batch: Batch, report: StepReport) -> Mapping[str, Any]:
@@ -108,16 +110,14 @@ class Centroids(TrainingPart):
 
     def move(self, targets: StepTargets, embeddings: Tensor) -> None:
         """Move centroids towards a batch's queries [B, D], by their positives, where moving averages are configured."""
-        if self.config.prototypes.centroids != "moving_average":
+        if self.options.centroids != "moving_average":
             return
         pairs = targets.kept(targets.pull > 0).within(self.labels).transposed()
         ones = np.ones(len(pairs.labels), np.float32)
         transposed = csr_matrix((ones, pairs.labels.numpy(), pairs.indptr.numpy()), (len(pairs), len(targets)))
         rows = np.flatnonzero(np.diff(transposed.indptr))
         means, _ = query_centroids(transposed[rows], embeddings.float().cpu().numpy())
-        self.prototypes.centroids[rows] = self.prototypes.centroids[rows].lerp(
-            means, 1 - self.config.prototypes.momentum
-        )
+        self.prototypes.centroids[rows] = self.prototypes.centroids[rows].lerp(means, 1 - self.options.momentum)
 
     @contextlib.contextmanager
     def as_saved(self, run: TrainingRun) -> Iterator[None]:

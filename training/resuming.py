@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from xmc.training.checkpoints import Checkpoints, is_free_to_differ, require_same
+from xmc.config import TransformerConfig
+from xmc.training.checkpoints import Checkpoints, require_same, settings_that_matter
 from xmc.training.distributed.sharding import is_split
 from xmc.training.parts import Progress, TrainingRun, bytes_of
 from xmc.training.weights import shared_tensors
@@ -50,7 +51,8 @@ def bytes_on_disk(run: TrainingRun) -> int:
     """Of a run directory, twice while one is replaced, and of one more checkpoint than are kept."""
     labels, dimension, model = len(run.data.label_features), run.model.dimension, run.model
     saved = bytes_of(shared_tensors(model).values())  # adapters are saved alone
-    if not run.config.transformer.lora.rank:
+    transformer = TransformerConfig.of(run.config.encoder)
+    if transformer is None or not transformer.lora.rank:
         saved = bytes_of(parameter for name, parameter in model.named_parameters() if name != "label_vectors")
     vectors = 0 if model.label_vectors is None else 4 * labels * dimension
     directory = saved + vectors + 8 * labels * dimension
@@ -60,5 +62,4 @@ def bytes_on_disk(run: TrainingRun) -> int:
 
 def _identity(run: TrainingRun) -> dict[str, Any]:
     """What a checkpoint must have in common with the run that takes it up."""
-    fixed = {name: value for name, value in run.config.to_mapping().items() if not is_free_to_differ(name)}
-    return {"config": fixed, "dataset": run.data.dataset.fingerprint}
+    return {"config": settings_that_matter(run.config), "dataset": run.data.dataset.fingerprint}

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from xmc.config import ResidualConfig
 from xmc.data.tokens import RaggedTokens
 from xmc.encoders.base import Encoder
 from xmc.encoders.dual import keep_vectors
@@ -32,7 +33,7 @@ class Step:
         run = self.run
         random = torch_random(run.config.seed, batch.step, Purpose.QUERY_TOKENS)
         features = run.data.query_features.take(batch.rows)
-        dropped = run.model.query_encoder.drop(features, run.config.token_dropout, random, "query")
+        dropped = run.model.query_encoder.drop(features, run.config.data.token_dropout, random, "query")
         return self._own_rows(dropped, run.world.own(len(batch.rows)))
 
     def __call__(self, batch: Batch, query_features: RaggedTokens) -> StepReport:
@@ -70,7 +71,8 @@ class Step:
         """Embeddings [C', D] of this process's scored labels, given those of their texts."""
         config = self.run.config
         random = torch_random(config.seed, step, Purpose.LABEL_VECTORS)
-        kept = keep_vectors(len(step_labels.rows), config.label_vector_dropout, random)
+        residual = ResidualConfig.of(config.label_vectors)
+        kept = keep_vectors(len(step_labels.rows), 0.0 if residual is None else residual.dropout, random)
         rows = step_labels.rows[scored] - self.run.labels.start
         return self.run.model.labels(texts, rows.to(self.run.device), None if kept is None else kept[scored])
 
@@ -103,7 +105,7 @@ class Step:
         if len(rows) < len(features):
             features = features.take(rows.numpy())
         random = torch_random(self.run.config.seed, step, Purpose.LABEL_TOKENS)
-        dropped = self.run.model.label_encoder.drop(features, self.run.config.label_token_dropout, random, "label")
+        dropped = self.run.model.label_encoder.drop(features, self.run.config.data.label_token_dropout, random, "label")
         return self._own_rows(dropped, own)
 
     def _own_rows(self, features: RaggedTokens, own: slice) -> RaggedTokens:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from xmc.config import TrainConfig
+from xmc.config import PrototypesConfig, ResidualConfig, TrainConfig
 from xmc.data.dataset import Dataset
 from xmc.data.tokens import RaggedTokens
 from xmc.encoders.dual import build_encoder
@@ -102,18 +102,19 @@ def prepare_run(dataset: Dataset, config: TrainConfig, device: torch.device, wor
     labels = world.own(len(dataset.labels))
     model = build_encoder(config, labels.stop - labels.start, generator)
     model.prepare_for_training(config)
-    if config.label_vectors == "prototypes":
+    if PrototypesConfig.of(config.label_vectors) is not None:
         model.prototypes = add_prototypes(model.dimension, len(dataset.labels), config)
-    if config.transformer.shard and world.size > 1:
+    if config.encoder.is_split and world.size > 1:
         split_backbones(model, world, device)
-    model.place(device, config.label_vector_memory == "host")
+    residual = ResidualConfig.of(config.label_vectors)
+    model.place(device, residual is not None and residual.memory == "host")
     run = TrainingRun(config, model, prepare(dataset, config, model), device, world)
     for kind in part_kinds(config):
         run.parts.append(kind.from_run(run))
     if world.is_root:
         logger.info(
             "training on %d queries, %d labels; %s encoder, dimension %d, negatives %s, device %s, %d processes, seed %d",
-            len(run.data.training), len(dataset.labels), config.encoder, model.dimension, config.negatives, device,
+            len(run.data.training), len(dataset.labels), config.encoder.kind, model.dimension, config.negatives_named, device,
             world.size, config.seed,
         )  # fmt: skip
     return run

@@ -22,19 +22,19 @@ def validate_where_due(run: TrainingRun, out: Path, log: TrainingLog) -> None:
 
     Raises ConfigError for a validation metric that evaluation does not give.
     """
-    every = run.config.validation_steps or run.steps_per_epoch
+    every = run.config.validation.steps or run.steps_per_epoch
     if run.data.validation is None or run.progress.steps % every:
         return
-    progress, name = run.progress, run.config.validation_metric
+    progress, name = run.progress, run.config.validation.metric
     retriever = retriever_of(run, "exact")
     values = run.world.from_root(None if retriever is None else _evaluate(run, retriever, log))
     if name not in values:
-        raise ConfigError(f"validation_metric must be one of {', '.join(values)}, but is {name!r}.")
+        raise ConfigError(f"validation.metric must be one of {', '.join(values)}, but is {name!r}.")
     progress.since_best += 1
     if progress.best is None or values[name] > progress.best:
         progress.best, progress.since_best = values[name], 0
         save_run(run, retriever, out, False, values)
-    progress.finished = progress.since_best >= run.config.patience
+    progress.finished = progress.since_best >= run.config.validation.patience
     if progress.finished:
         logger.info("stopped: no better %s for %d evaluations", name, progress.since_best)
 

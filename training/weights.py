@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
+from xmc.config import ResidualConfig
 from xmc.encoders.dual import DualEncoder
 from xmc.training.checkpoints import Checkpoint
 from xmc.training.distributed.sharding import load_tensor
@@ -30,11 +31,11 @@ class Weights(TrainingPart):
     @classmethod
     def memory(cls, sizes: Sizes) -> dict[str, float]:
         """Parameters of the encoders, and label vectors, which may stay on the host."""
-        config = sizes.config
+        residual = ResidualConfig.of(sizes.config.label_vectors)
         parameters = float(sum(p.numel() * p.element_size() for p in sizes.model.parameters()))
-        taken = {"encoder parameters": parameters / (sizes.processes if config.transformer.shard else 1)}
-        if config.label_vectors == "residual":
-            where = " (host)" if config.label_vector_memory == "host" else ""
+        taken = {"encoder parameters": parameters / (sizes.processes if sizes.config.encoder.is_split else 1)}
+        if residual is not None:
+            where = " (host)" if residual.memory == "host" else ""
             taken["label vectors" + where] = sizes.own_labels * sizes.row
         return taken
 

@@ -19,9 +19,9 @@ SMALL = [
     "--set",
     "epochs=1",
     "--set",
-    "static.dimension=32",
+    "encoder.dimension=32",
     "--set",
-    "static.table_rows=8192",
+    "encoder.table_rows=8192",
     "--set",
     "batch_size=1024",
 ]

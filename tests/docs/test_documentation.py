@@ -46,8 +46,8 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "epochs=1",
         "negatives=sampled",
         "sampled_negatives=1024",
-        "static.dimension=64",
-        "static.table_rows=16384",
+        "encoder.dimension=64",
+        "encoder.table_rows=16384",
     ]
     train(Dataset.load("wordnet-8k"), TrainConfig.from_mapping({}, settings), directory)
     return directory

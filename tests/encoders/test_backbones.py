@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,12 @@ from small_models import (
 )
 
 import xmc
-from xmc.config.training import ImagesConfig, LoRAConfig
+from xmc.config import ImagesConfig, LoRAConfig
 from xmc.data.images.ragged import RaggedImages
 from xmc.data.tokens import RaggedTokens
 from xmc.encoders.dual import build_encoder
 from xmc.encoders.transformer.encoder import TransformerEncoder
-from xmc.errors import ConfigError, DependencyError, StoreError
+from xmc.errors import ConfigError, StoreError
 
 VOCABULARY = len(SPECIAL + WORDS)
 
@@ -88,7 +87,7 @@ def test_pooling_of_the_last_token_as_sentence_transformers_calls_it(pooling: di
 
 
 def test_images_of_an_empty_sequence_go_to_no_other(tmp_path: Path) -> None:
-    encoder = TransformerEncoder.from_pretrained(write_decoder(tmp_path), images=ImagesConfig(6)).eval()
+    encoder = TransformerEncoder.from_pretrained(write_decoder(tmp_path), images=ImagesConfig(dimension=6)).eval()
     features = encoder.featurize(["a boat", "the dog runs"])
     images = RaggedImages.of([np.ones((2, 6)), np.full((1, 6), -2.0), np.full((4, 6), 3.0)])
     with_empty = RaggedTokens(features.values, np.array([0, *features.offsets]), images)
@@ -116,10 +115,6 @@ def test_backbones_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     bert = write_bert(tmp_path / "bert")
     with pytest.raises(ConfigError, match="shard does not go with images"):
         prepared(bert, images={"dimension": 6}, shard=True)
-    kernels = importlib.util.find_spec("liger_kernel")
-    refusal = "no kernels for a model of type bert" if kernels else "needs the package liger_kernel: pip install"
-    with pytest.raises(ConfigError if kernels else DependencyError, match=refusal):
-        TransformerEncoder.from_pretrained(bert, liger=True)
     (tmp_path / "cut.gguf").write_bytes(b"GGUF cut short")
     with pytest.raises(ConfigError, match=r"cut\.gguf cannot be loaded as a transformer"):
         TransformerEncoder.from_pretrained(tmp_path / "cut.gguf")

@@ -12,7 +12,7 @@ from small_models import DECODERS, SPECIAL, WORDS, write_bert, write_decoder, wr
 from torch import Tensor
 from transformers import AutoModel, AutoTokenizer
 
-from xmc.config.training import ImagesConfig, TrainConfig
+from xmc.config import ImagesConfig, TrainConfig
 from xmc.data.images.ragged import RaggedImages
 from xmc.data.tokens import RaggedTokens
 from xmc.encoders.transformer.encoder import TransformerEncoder
@@ -97,7 +97,7 @@ def test_embeddings_are_those_of_the_model_padded_on_the_left(
 def test_an_embedding_depends_neither_on_its_batch_nor_on_the_padding_side(
     family: str, pooling: str, images: bool, models: dict[str, Path]
 ) -> None:
-    options = {"images": ImagesConfig(NUMBERS), "label_prompt": PROMPT} if images else {}
+    options = {"images": ImagesConfig(dimension=NUMBERS), "label_prompt": PROMPT} if images else {}
     encoder = load(models[family], pooling=pooling, **options)
     given = pictures([1, 0, 3, 2]) if images else None
     for side in ("query", "label"):
@@ -158,7 +158,7 @@ def test_token_dropout_leaves_prompts_alone(models: dict[str, Path]) -> None:
 
 
 def test_a_text_cannot_play_the_prompt(models: dict[str, Path]) -> None:
-    encoder = load(models["llama"], query_prompt=PROMPT, images=ImagesConfig(NUMBERS), max_length=20)
+    encoder = load(models["llama"], query_prompt=PROMPT, images=ImagesConfig(dimension=NUMBERS), max_length=20)
     features = encoder.featurize(["a boat {images} {text}", "a boat"])
     assert (features.values == encoder.slot).sum() == 2
     assert words(encoder, features)[1] == "the cat a boat and its house <images> on the sea [SEP]"
@@ -167,7 +167,7 @@ def test_a_text_cannot_play_the_prompt(models: dict[str, Path]) -> None:
 def test_templates_that_cannot_be(models: dict[str, Path]) -> None:
     for template in ("", "no text", "{text} {text}", "{text} {images} {images}"):
         with pytest.raises(ConfigError, match=r"query_prompt must hold \{text\} once"):
-            load(models["llama"], query_prompt=template, images=ImagesConfig(NUMBERS))
+            load(models["llama"], query_prompt=template, images=ImagesConfig(dimension=NUMBERS))
     with pytest.raises(ConfigError, match=r"label_prompt has \{images\}, but there are none"):
         load(models["llama"], label_prompt="{text} {images}")
     with pytest.raises(ConfigError, match=r"query_prompt and special tokens take 5 tokens, which leaves a text none"):
@@ -197,7 +197,7 @@ def test_an_end_token_is_appended_once(models: dict[str, Path]) -> None:
 def test_images_take_places_among_the_tokens(family: str, pooling: str, models: dict[str, Path]) -> None:
     """Against the plain model, one text at a time, with input embeddings put together by hand."""
     prompt = {} if family == "bert" else {"query_prompt": PROMPT}
-    encoder = load(models[family], pooling=pooling, images=ImagesConfig(NUMBERS, most=2), **prompt)
+    encoder = load(models[family], pooling=pooling, images=ImagesConfig(dimension=NUMBERS, most=2), **prompt)
     model = AutoModel.from_pretrained(models[family]).eval()
     counts = [1, 0, 3, 2]
     given = pictures(counts)
@@ -222,7 +222,7 @@ def test_images_take_places_among_the_tokens(family: str, pooling: str, models: 
 
 def test_texts_without_images_are_as_they_would_be_without_the_option(models: dict[str, Path]) -> None:
     for family in ("bert", "llama"):
-        encoder, plain = load(models[family], images=ImagesConfig(NUMBERS)), load(models[family])
+        encoder, plain = load(models[family], images=ImagesConfig(dimension=NUMBERS)), load(models[family])
         for given in (None, pictures([0, 0, 0, 0])):
             torch.testing.assert_close(embed(encoder, TEXTS, given), embed(plain, TEXTS), rtol=0, atol=1e-6)
         with pytest.raises(InputError, match="takes no images"):
@@ -232,7 +232,7 @@ def test_texts_without_images_are_as_they_would_be_without_the_option(models: di
 
 
 def test_images_are_learned_and_saved(models: dict[str, Path], tmp_path: Path) -> None:
-    encoder = load(models["llama"], images=ImagesConfig(NUMBERS), query_prompt=PROMPT, projection=5).train()
+    encoder = load(models["llama"], images=ImagesConfig(dimension=NUMBERS), query_prompt=PROMPT, projection=5).train()
     features = encoder.featurize(TEXTS)
     features = RaggedTokens(features.values, features.offsets, pictures([1, 0, 3, 2]))
     dropped = encoder.drop(features, 0.5, torch.Generator().manual_seed(0))
@@ -251,8 +251,8 @@ def test_images_are_learned_and_saved(models: dict[str, Path], tmp_path: Path) -
 
 def test_positions_of_images_count(models: dict[str, Path]) -> None:
     with pytest.raises(ConfigError, match="from 3 to 21"):
-        load(models["bert"], images=ImagesConfig(NUMBERS), max_length=22)
-    assert load(models["bert"], images=ImagesConfig(NUMBERS)).settings.max_length == 21
+        load(models["bert"], images=ImagesConfig(dimension=NUMBERS), max_length=22)
+    assert load(models["bert"], images=ImagesConfig(dimension=NUMBERS)).settings.max_length == 21
     assert load(models["llama"]).settings.max_length == 32
     with pytest.raises(ConfigError, match="from 3 to 40"):
         load(models["llama"], max_length=41)

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from xmc.config.training import StaticConfig
+from xmc.config import StaticConfig
 from xmc.encoders.static.encoder import FeatureTable, StaticEncoder
 from xmc.encoders.static.feature_table import Bags, transpose
 from xmc.encoders.static.hashing import KINDS, hash_features
@@ -204,7 +204,7 @@ def test_threads_may_encode_at_once(layer: str) -> None:
     """Numba's "workqueue" ends a process in which two threads call a parallel kernel at the same time."""
     code = (
         "import threading, numba, torch\n"
-        "from xmc.config.training import StaticConfig\n"
+        "from xmc.config import StaticConfig\n"
         "from xmc.encoders.static.encoder import StaticEncoder\n"
         "encoder = StaticEncoder(StaticConfig(dimension=8, table_rows=512, weight_slots=512))\n"
         "texts = ['a boat with two hulls'] * 300\n"

@@ -12,7 +12,7 @@ import torch
 from worlds import wordnet_part
 
 import xmc
-from xmc.config.training import LoRAConfig
+from xmc.config import LoRAConfig
 from xmc.encoders.transformer.encoder import TransformerEncoder
 from xmc.storage.directories import LOG
 

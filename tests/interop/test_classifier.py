@@ -271,4 +271,4 @@ def test_a_transformer_directory(tmp_path: Path) -> None:
     classifier = XMCClassifier(str(minilm_directory()), epochs=1, random_state=0)
     classifier.fit(texts, ["sea", "sea", "meal", "meal"])
     assert classifier.predict(["a catamaran", "two croissants"]).tolist() == ["sea", "meal"]
-    assert classifier.retriever_.config.encoder == "transformer"
+    assert classifier.retriever_.config.encoder.kind == "transformer"

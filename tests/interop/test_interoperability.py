@@ -23,7 +23,7 @@ from small_models import (
 from worlds import colours, tiny_config
 
 from xmc.cli.export import export
-from xmc.config import TrainConfig
+from xmc.config import TrainConfig, TransformerConfig
 from xmc.encoders.dual import build_encoder
 from xmc.errors import ConfigError, InputError, StoreError
 from xmc.evaluation.evaluate import evaluate
@@ -96,8 +96,10 @@ def test_trained_further_from_its_configuration(tmp_path: Path) -> None:
     own = Retriever.from_sentence_transformers(directory, names, data.labels.uids.to_pylist())
     own.save(tmp_path / "run")
     changes = ["epochs=4", "learning_rate=1e-2", "batch_size=32", "token_dropout=0", "label_token_dropout=0"]
-    config = TrainConfig.load(tmp_path / "run" / "config.yaml", [*changes, "transformer.dropout=0"])
-    assert (config.encoder, config.negatives, config.transformer.directory) == ("transformer", "bank", str(directory))
+    config = TrainConfig.load(tmp_path / "run" / "config.yaml", [*changes, "encoder.dropout=0"])
+    transformer = TransformerConfig.of(config.encoder)
+    assert transformer is not None
+    assert (config.negatives_named, transformer.directory) == ("bank", str(directory))
     train(data, config, tmp_path / "trained")
 
     before, after = (evaluate(Retriever.load(tmp_path / name), data).values["P@1"] for name in ("run", "trained"))
@@ -115,8 +117,8 @@ def test_prompts_by_name(document: str, tmp_path: Path) -> None:
     prompts = {"query": "the dog: ", document: "in the house ", "other": "sails "}
     write_json(directory / "config_sentence_transformers.json", {"prompts": prompts})
     own = Retriever.from_sentence_transformers(directory, LABELS)
-    assert own.config.transformer.query_prompt == "the dog: {text}"
-    assert own.config.transformer.label_prompt == "in the house {text}"
+    assert own.config.encoder.query_prompt == "the dog: {text}"
+    assert own.config.encoder.label_prompt == "in the house {text}"
     model = load(directory)
     unit = {"normalize_embeddings": True}  # the directory's own are not; scores are cosines all the same
     same(own.embed_queries(QUERIES), model.encode_query(QUERIES, **unit))
@@ -130,7 +132,7 @@ def test_prompts_by_name(document: str, tmp_path: Path) -> None:
     own.export_sentence_transformers(tmp_path / "labels", "label")
     same(own.embeddings, load(tmp_path / "labels").encode(LABELS))
     other = Retriever.from_sentence_transformers(directory, LABELS, query_prompt="{text}")
-    assert other.config.transformer.label_prompt == "in the house {text}"
+    assert other.config.encoder.label_prompt == "in the house {text}"
     same(other.embed_queries(QUERIES), model.encode(QUERIES, **unit))
 
 

@@ -76,7 +76,7 @@ def test_its_calibration_is_for_its_labels_still(
         retriever = xmc.Retriever.load(directory)
         assert retriever.fits_calibration()
         retriever.predict_proba(expected["texts"][:2], k=2)
-        assert not caplog.records
+        assert not [record for record in caplog.records if record.name != "xmc.config"]  # which names old keys
         retriever.add_labels(["a kind of thing that is new"])
         assert not retriever.fits_calibration()
         assert len(caplog.records) == 1

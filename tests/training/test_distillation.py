@@ -12,7 +12,7 @@ from scipy.special import softmax
 from worlds import colours, tiny_config
 
 import xmc
-from xmc.config.training import DistillationConfig
+from xmc.config import DistillationConfig
 from xmc.data.dataset import Dataset
 from xmc.errors import ConfigError, InputError
 from xmc.training.supervision.teacher import taught_labels
@@ -28,7 +28,9 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_teachers_best_labels_are_weighted_by_its_scores(teacher: Path) -> None:
     data = colours()
     split = data.split("train")
-    found = taught_labels(DistillationConfig(str(teacher), labels=3, temperature=0.2), split, data.labels).toarray()
+    found = taught_labels(
+        DistillationConfig(teacher=str(teacher), labels=3, temperature=0.2), split, data.labels
+    ).toarray()
     retriever = xmc.Retriever.load(teacher)
     scores = retriever.embed_queries(split.texts.to_pylist()) @ retriever.embeddings.T
     for row in range(0, 400, 23):
@@ -40,7 +42,7 @@ def test_the_teachers_best_labels_are_weighted_by_its_scores(teacher: Path) -> N
 def test_labels_that_the_student_lacks_are_left_out(teacher: Path) -> None:
     data = colours()
     few = replace(data.labels, uids=data.labels.uids[:2], texts=data.labels.texts[:2])
-    found = taught_labels(DistillationConfig(str(teacher), labels=4), data.split("train"), few)
+    found = taught_labels(DistillationConfig(teacher=str(teacher), labels=4), data.split("train"), few)
     sums = found.toarray().sum(1)
     assert found.shape == (400, 2)
     assert set(np.round(sums, 5)) == {0.0, 1.0}

@@ -42,7 +42,7 @@ def test_every_recipe_can_be_estimated(name: str, bert: Path, llama: Path, tmp_p
     text = (CONFIGS / f"{name}.yaml").read_text()
     if "transformer" in text:
         model = llama if "lora" in text else bert
-        arguments += ["--set", f"transformer.directory={model}", "--set", "transformer.max_length=21"]
+        arguments += ["--set", f"encoder.directory={model}", "--set", "encoder.max_length=21"]
     result = CliRunner().invoke(app, arguments, env={"COLUMNS": "120"})
     assert result.exit_code == 0, result.output
     for part in ("encoder parameters", "embeddings of a step", "memory in all", "all steps at that rate"):

@@ -95,7 +95,7 @@ def test_embeddings_hold_no_graph_and_nothing_is_kept(tmp_path: Path) -> None:
 
 
 def test_static_encoder_too() -> None:
-    from xmc.config.training import StaticConfig
+    from xmc.config import StaticConfig
     from xmc.encoders.static.encoder import StaticEncoder
 
     encoder = StaticEncoder(StaticConfig(dimension=8, table_rows=64, weight_slots=64), torch.Generator().manual_seed(0))

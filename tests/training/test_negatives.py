@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
 from scipy.sparse import csr_matrix
 from worlds import colours, tiny_config
 
-from xmc.config import TrainConfig
+from xmc.config import BankConfig, ClustersConfig, ShortlistConfig, TrainConfig
 from xmc.data.targets import Targets
 from xmc.encoders.dual import DualEncoder, build_encoder
 from xmc.errors import ConfigError
@@ -66,9 +64,15 @@ def in_batch(*sources: NegativeSource) -> JoinedNegatives:
     return JoinedNegatives([InBatch(), *sources], 8)
 
 
+def mined_by(config: TrainConfig) -> ShortlistConfig:
+    return config.negatives_of(ShortlistConfig) or ShortlistConfig()
+
+
 def banked(config: TrainConfig, labels: int = 8) -> BankedLabels:
     model = build_encoder(config, 0, torch.Generator().manual_seed(0))
-    source = BankedLabels(model, labels, config.bank, config.seed, World(), torch.device("cpu"))
+    source = BankedLabels(
+        model, labels, config.negatives_of(BankConfig) or BankConfig(), config.seed, World(), torch.device("cpu")
+    )
     source.bank.fill(torch.nn.functional.normalize(torch.randn(labels, model.dimension)))
     return source
 
@@ -111,9 +115,8 @@ def test_rare_positives_are_drawn_as_often_as_their_inverse_propensity_says() ->
         assert chosen.counts.tolist() == [1, 1]
         np.add.at(times, chosen.indices.numpy(), 1)
     np.testing.assert_allclose(times / times.sum(), chances / chances.sum(), atol=0.03)
-    two = drawn(
-        known_pairs(replace(config, positives_per_query=2), positives=positives).batch(0, np.arange(400)).targets
-    )
+    both = config.changed(**{"objective.positives_per_query": 2})
+    two = drawn(known_pairs(both, positives=positives).batch(0, np.arange(400)).targets)
     assert two.getnnz(axis=1).max() == 2
     assert ((two > 0).multiply(positives > 0) != (two > 0)).nnz == 0
 
@@ -302,7 +305,12 @@ def test_unbiased_bank_has_the_gradient_of_all_labels_in_the_mean() -> None:
 def test_mined_windows_are_the_ranks_asked_for_without_known_labels() -> None:
     config, model, data = world(negatives="shortlist", shortlist={"size": 2, "window_start": 1, "window_end": 4})
     lists = mine(
-        model, data.query_features, data.label_features, data.known.targets.not_negative, config.shortlist, World()
+        model,
+        data.query_features,
+        data.label_features,
+        data.known.targets.not_negative,
+        mined_by(config),
+        World(),
     )
     assert lists.shape == (400, 3)
     scores = embed_queries(model, data.query_features) @ embed_labels(model, data.label_features, World()).numpy().T
@@ -315,12 +323,19 @@ def test_mined_windows_are_the_ranks_asked_for_without_known_labels() -> None:
 def test_shortlist_is_used_one_refresh_after_it_was_mined() -> None:
     """Mined in the background from a snapshot: what the model does in between does not matter."""
     config, model, data = world(negatives="shortlist", shortlist={"size": 2, "window_end": 3, "refresh_steps": 4})
-    shortlist = Shortlist(config.shortlist, config.seed, World())
+    shortlist = Shortlist(mined_by(config), config.seed, World())
     known, seen = data.known.targets.not_negative, []
     at_step_4 = None
     for step in range(13):
         if step == 4:
-            at_step_4 = mine(model, data.query_features, data.label_features, known, config.shortlist, World())
+            at_step_4 = mine(
+                model,
+                data.query_features,
+                data.label_features,
+                known,
+                mined_by(config),
+                World(),
+            )
         shortlist.refresh(step, model, data.query_features, data.label_features, known)
         with torch.no_grad():
             model.query_encoder.table.vectors.normal_(generator=torch.Generator().manual_seed(step))  # type: ignore[union-attr, operator]
@@ -338,7 +353,7 @@ def test_shortlist_is_used_one_refresh_after_it_was_mined() -> None:
 
 def test_fewer_labels_than_the_window() -> None:
     config, model, data = world(negatives="shortlist", shortlist={"size": 10, "window_end": 12})
-    shortlist = Shortlist(config.shortlist, 0, World())
+    shortlist = Shortlist(mined_by(config), 0, World())
     shortlist.refresh(0, model, data.query_features, data.label_features, data.known.targets.not_negative)
     batch = data.known.batch(0, np.arange(50))
     known = data.known.targets.not_negative[:50]
@@ -351,7 +366,7 @@ def test_cluster_batches_hold_whole_clusters_and_every_query_once() -> None:
         negatives="clusters", batch_size=100, clusters={"first_epoch": 2, "size": 5, "doubling_epochs": [4]}
     )
     run = TrainingRun(config, *world()[1:])
-    clusters = Clusters(config.clusters, config.batch_size, config.seed)
+    clusters = Clusters(config.negatives_of(ClustersConfig) or ClustersConfig(), config.batch_size, config.seed)
     random = np.random.default_rng(0)
     groups = random.permutation(np.repeat(np.arange(40), 10))
     points = np.eye(40, dtype=np.float32)[groups] + 0.01 * random.standard_normal((400, 40)).astype(np.float32)
@@ -378,7 +393,7 @@ def test_cluster_batches_hold_whole_clusters_and_every_query_once() -> None:
         ("all+sampled", "negatives all scores every label; it cannot be joined"),
         ("in-batch+bank", "negatives bank scores every label"),
         ("sampled+sampled", "names one kind twice"),
-        ("hard", "must be made of all, bank, in-batch, sampled, shortlist, clusters, but has 'hard'"),
+        ("hard", "must be one of all, bank, in-batch, sampled, shortlist, clusters, but is 'hard'"),
     ],
 )
 def test_compositions_that_make_no_sense_are_refused(negatives: str, message: str) -> None:

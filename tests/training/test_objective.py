@@ -273,7 +273,7 @@ def test_targets_among_candidates_and_within_a_part() -> None:
 def test_dimensions_that_do_not_nest_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"nested_dimensions must be below the 6 of the encoder, but are \[2, 6\]"):
         Objective(tiny_config(nested_dimensions=[2, 6]), DIMENSION, World())
-    with pytest.raises(ConfigError, match=r"nested_dimensions \[2, 2\] names one twice"):
+    with pytest.raises(ConfigError, match=r"nested_dimensions must name each dimension once, but is \[2, 2\]"):
         tiny_config(nested_dimensions=[2, 2])
     with pytest.raises(ConfigError, match=r"nested_dimensions must be at least 1 each"):
         tiny_config(nested_dimensions=[0])

@@ -202,7 +202,7 @@ def test_a_saved_run_has_the_centroids_of_its_own_queries(tmp_path: Path) -> Non
 def test_mistakes_are_sentences() -> None:
     with pytest.raises(ConfigError, match="prototypes also rank queries for a label"):
         tiny_config(label_vectors="prototypes", loss="soft_topk")
-    with pytest.raises(ConfigError, match=r"prototypes\.momentum must be a share in \[0, 1\), but is 1"):
+    with pytest.raises(ConfigError, match=r"label_vectors\.momentum must be a share in \[0, 1\), but is 1"):
         tiny_config(prototypes={"momentum": 1.0})
     with pytest.raises(ConfigError, match=r"margin\.most must be at least margin\.least, 0\.5, but is 0\.3"):
         tiny_config(margin={"least": 0.5})

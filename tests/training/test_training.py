@@ -241,5 +241,5 @@ def test_a_transformer_learns_and_is_loaded(tmp_path: Path) -> None:
     losses = [json.loads(line)["loss"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert np.mean(losses[-4:]) < 0.8 * np.mean(losses[:4])
     retriever = xmc.Retriever.load(tmp_path / "run")
-    assert retriever.model.temperature.item() != pytest.approx(config.temperature)
+    assert retriever.model.temperature.item() != pytest.approx(config.objective.temperature)
     assert xmc.evaluate(retriever, data).values["P@1"] > 80

@@ -22,4 +22,4 @@ for member in (AllLabels, BankedLabels, InBatch, Sampled, Shortlist, Clusters):
 
 def negative_kinds(config: TrainConfig) -> list[type[NegativeSource]]:
     """The sources that a configuration names, in its order; ConfigError for a kind that is not registered."""
-    return [NEGATIVES[kind] for kind in config.negatives.split("+")]
+    return [NEGATIVES[section.kind] for section in config.negatives]

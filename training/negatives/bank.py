@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
-from xmc.config import TrainConfig
-from xmc.config.training import BankConfig
+from xmc.config import BankConfig, TrainConfig
 from xmc.encoders.dual import DualEncoder
 from xmc.kernels.topk import topk_inner_product
 from xmc.training.batch import Batch, StepReport
@@ -49,7 +48,14 @@ class BankedLabels(NegativeSource):
     def from_run(cls, run: TrainingRun) -> Self:
         """An empty bank."""
         labels = len(run.data.label_features)
-        return cls(run.model, labels, run.config.bank, run.config.seed, run.world, run.device)
+        return cls(
+            run.model,
+            labels,
+            run.config.negatives_of(BankConfig) or BankConfig(),
+            run.config.seed,
+            run.world,
+            run.device,
+        )
 
     @classmethod
     def memory(cls, sizes: Sizes) -> dict[str, float]:
@@ -59,7 +65,8 @@ class BankedLabels(NegativeSource):
     @classmethod
     def count(cls, config: TrainConfig, labels: int, queries: float, positives: float) -> tuple[float, float]:
         """All labels are scored, some are encoded."""
-        fresh = positives * config.bank.positives + queries * config.bank.hard + config.bank.refresh
+        bank = config.negatives_of(BankConfig) or BankConfig()
+        fresh = positives * bank.positives + queries * bank.hard + bank.refresh
         return labels, min(labels, fresh)
 
     def begin(self, run: TrainingRun) -> None:

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 from typing_extensions import Self
 
-from xmc.config.training import ClustersConfig
+from xmc.config import ClustersConfig
 from xmc.kernels.clustering import balanced_clusters
 from xmc.training.checkpoints import Checkpoint
 from xmc.training.negatives.base import NegativeSource
@@ -37,7 +37,7 @@ class Clusters(NegativeSource):
     @classmethod
     def from_run(cls, run: TrainingRun) -> Self:
         """Without clusters yet."""
-        return cls(run.config.clusters, run.config.batch_size, run.config.seed)
+        return cls(run.config.negatives_of(ClustersConfig) or ClustersConfig(), run.config.batch_size, run.config.seed)
 
     def groups(self, run: TrainingRun, epoch: int) -> npt.NDArray[np.int32] | None:
         """The clusters of an epoch (counted from 0), made anew where they are due; None before `first_epoch`."""

@@ -7,7 +7,7 @@ import numpy.typing as npt
 from scipy.sparse import csr_matrix
 from typing_extensions import Self
 
-from xmc.config import TrainConfig
+from xmc.config import SampledConfig, TrainConfig
 from xmc.training.batch import Batch, Rows
 from xmc.training.negatives.base import NegativeSource
 from xmc.training.parts import TrainingRun
@@ -41,12 +41,14 @@ class Sampled(NegativeSource):
         if targets.rejected.nnz:
             brought = csr_matrix(brought + targets.judged_negative)
         mean = len(run.data.training) / run.steps_per_epoch
-        return cls(brought, run.config.sampled_negatives, mean, run.config.seed)
+        options = run.config.negatives_of(SampledConfig) or SampledConfig()
+        return cls(brought, options.count, mean, run.config.seed)
 
     @classmethod
     def count(cls, config: TrainConfig, labels: int, queries: float, positives: float) -> tuple[float, float]:
         """The sample."""
-        return config.sampled_negatives, config.sampled_negatives
+        options = config.negatives_of(SampledConfig) or SampledConfig()
+        return options.count, options.count
 
     def rows(self, batch: Batch) -> Rows:
         """A fresh sample."""

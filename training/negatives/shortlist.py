@@ -13,8 +13,7 @@ import torch
 from scipy.sparse import csr_matrix
 from typing_extensions import Self
 
-from xmc.config import TrainConfig
-from xmc.config.training import ShortlistConfig
+from xmc.config import ShortlistConfig, TrainConfig
 from xmc.data.tokens import RaggedTokens
 from xmc.encoders.dual import DualEncoder
 from xmc.indexes.factory import build_index
@@ -53,18 +52,20 @@ class Shortlist(NegativeSource):
     @classmethod
     def from_run(cls, run: TrainingRun) -> Self:
         """An empty shortlist."""
-        return cls(run.config.shortlist, run.config.seed, run.world)
+        return cls(run.config.negatives_of(ShortlistConfig) or ShortlistConfig(), run.config.seed, run.world)
 
     @classmethod
     def memory(cls, sizes: Sizes) -> dict[str, float]:
         """A window of each training query, twice: that in use, and the one that is being mined."""
-        window = sizes.config.shortlist.window_end - sizes.config.shortlist.window_start
+        options = sizes.config.negatives_of(ShortlistConfig) or ShortlistConfig()
+        window = options.window_end - options.window_start
         return {"shortlists (host)": 2.0 * 4 * sizes.queries * min(window, sizes.labels)}
 
     @classmethod
     def count(cls, config: TrainConfig, labels: int, queries: float, positives: float) -> tuple[float, float]:
         """Those drawn of each query's window."""
-        return queries * config.shortlist.size, queries * config.shortlist.size
+        options = config.negatives_of(ShortlistConfig) or ShortlistConfig()
+        return queries * options.size, queries * options.size
 
     def before_step(self, run: TrainingRun, batch: Batch) -> None:
         """Mine where it is time to."""

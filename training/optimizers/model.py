@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from xmc.config import TrainConfig
+from xmc.config import ResidualConfig, TrainConfig
 from xmc.encoders.dual import DualEncoder
 from xmc.encoders.static.encoder import FeatureTable
 from xmc.training.checkpoints import Checkpoint
@@ -28,12 +28,13 @@ class Optimizers:
         modules = list(model.modules())
         self.tables = [FeatureTableAdam(module) for module in modules if isinstance(module, FeatureTable)]
         vectors = model.label_vectors
-        self.vectors = None if vectors is None else RowAdam(vectors, moments=config.label_vector_moments)
+        residual = ResidualConfig.of(config.label_vectors) or ResidualConfig()
+        self.vectors = None if vectors is None else RowAdam(vectors, moments=residual.moments)
         self.dense_parameters = dense_parameters(model)
         # Parameters that are split over the processes cannot be updated, nor measured, in one call with those that are not.
         self.kinds = [[p for p in self.dense_parameters if isinstance(p, DTensor) is split] for split in (False, True)]
         groups = _groups(model, config, self.kinds)
-        self.dense = torch.optim.AdamW(groups, eps=config.epsilon, fused=True) if groups else None
+        self.dense = torch.optim.AdamW(groups, eps=config.optimizer.epsilon, fused=True) if groups else None
 
     def step(self, factor: float) -> float:
         """Update all parameters at `factor` (in [0, 1], the schedule) of the configured rates, and clear gradients.
@@ -42,11 +43,11 @@ class Optimizers:
         """
         rate = factor * self.config.encoder_learning_rate
         for table in self.tables:
-            table.step(rate, factor * self.config.weight_learning_rate)
+            table.step(rate, factor * self.config.optimizer.learning_rate.feature_weights)
         vectors = self.model.label_vectors
         if self.vectors is not None and vectors is not None and vectors.grad is not None:
             rows, values = _sparse_rows(vectors.grad)
-            self.vectors.step(rows, values, factor * self.config.label_vector_learning_rate)
+            self.vectors.step(rows, values, factor * self.config.optimizer.learning_rate.label_vectors)
             vectors.grad = None
         if self.dense is None:
             return 0.0
@@ -64,7 +65,7 @@ class Optimizers:
         ]
         full = [norm.full_tensor() if isinstance(norm, DTensor) else norm for norm in norms]
         norm: Tensor = torch.linalg.vector_norm(torch.stack(full))
-        limit = self.config.max_gradient_norm
+        limit = self.config.optimizer.max_gradient_norm
         if limit is not None:
             for kind in self.kinds:
                 torch.nn.utils.clip_grads_with_norm_(kind, limit, norm)
@@ -117,16 +118,16 @@ def _groups(model: DualEncoder, config: TrainConfig, kinds: list[list[torch.nn.P
     rates: dict[int, float] = {}
     free: set[int] = set()
     if model.prototypes is not None:
-        rates |= {id(p): config.prototypes.learning_rate for p in model.prototypes.parameters()}
+        rates |= {id(p): config.optimizer.learning_rate.prototypes for p in model.prototypes.parameters()}
         free = {id(model.prototypes.free_vectors)}
-    images = config.transformer.images.learning_rate
+    images = config.optimizer.learning_rate.images
     if images is not None:
         rates |= {id(p): images for name, p in model.named_parameters() if ".image_projection." in name}
     groups: list[dict[str, Any]] = []
     for kind in kinds:
         by_options: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
         for parameter in kind:
-            decay = config.weight_decay if parameter.dim() > 1 and id(parameter) not in free else 0.0
+            decay = config.optimizer.weight_decay if parameter.dim() > 1 and id(parameter) not in free else 0.0
             rate = rates.get(id(parameter), config.encoder_learning_rate)
             by_options.setdefault((rate, decay), []).append(parameter)
         groups += [{"params": some, "highest": key[0], "weight_decay": key[1]} for key, some in by_options.items()]

@@ -12,6 +12,6 @@ def rate_factor(step: int, steps: int, config: TrainConfig) -> float:
 
     Linear warm-up over the configured steps, or share of all steps, times linear decay to zero.
     """
-    warmup = config.warmup * steps if config.warmup_steps is None else config.warmup_steps
+    warmup = config.optimizer.warmup_steps(steps)
     rise = min(1.0, (step + 1) / max(1.0, warmup))
     return rise * (1.0 - step / steps)

@@ -7,6 +7,7 @@ from typing import Any
 
 from typing_extensions import Self
 
+from xmc.config import ResidualConfig
 from xmc.training.batch import Batch, StepReport
 from xmc.training.checkpoints import Checkpoint
 from xmc.training.distributed.gradients import sum_gradients
@@ -35,16 +36,19 @@ class Updates(TrainingPart):
     @classmethod
     def memory(cls, sizes: Sizes) -> dict[str, float]:
         """Two moments of everything that is learned, and gradients of what is dense."""
-        config, split = sizes.config, sizes.processes if sizes.config.transformer.shard else 1
+        residual, split = (
+            ResidualConfig.of(sizes.config.label_vectors),
+            sizes.processes if sizes.config.encoder.is_split else 1,
+        )
         learned = float(sum(p.numel() * p.element_size() for p in sizes.model.parameters() if p.requires_grad))
         taken = {"encoder moments": 2 * learned / split}
         gradients = float(sum(encoder.gradient_bytes() for encoder in sizes.model.encoders))
         if gradients:
             taken["encoder gradients"] = gradients / split
-        if config.label_vectors == "residual":
-            where = " (host)" if config.label_vector_memory == "host" else ""
+        if residual is not None:
+            where = " (host)" if residual.memory == "host" else ""
             numbers = sizes.own_labels * sizes.model.dimension
-            taken["label vectors' moments" + where] = numbers * bytes_per_number(config.label_vector_moments)
+            taken["label vectors' moments" + where] = numbers * bytes_per_number(residual.moments)
         return taken
 
     def after_step(self, run: TrainingRun, batch: Batch, report: StepReport) -> Mapping[str, Any]:

@@ -32,12 +32,13 @@ class KnownPairs:
         self.targets, self.taught = targets, taught
         self.values = _coded(targets)
         """CSR float32 [N, L]: the weight of a positive, or REJECTED, or EXCLUDED."""
-        self.seed, self.limit, self.in_batch = config.seed, config.positives_per_query, config.in_batch_positives
-        self.weighted = config.relevance_weights
+        objective = config.objective
+        self.seed, self.limit, self.in_batch = config.seed, objective.positives_per_query, objective.in_batch_positives
+        self.weighted = objective.relevance_weights
         self.chances: npt.NDArray[np.float64] | None = None
         """float64 [L], to which the chance of a positive to be drawn is proportional; None for equal chances."""
-        if config.positives_drawn == "inverse_propensity" and len(targets):
-            self.chances = 1 / propensities(targets.positive_counts, len(targets), *config.positives_propensity)
+        if objective.positives_drawn == "inverse_propensity" and len(targets):
+            self.chances = 1 / propensities(targets.positive_counts, len(targets), *objective.positives_propensity)
 
     def batch(self, step: int, rows: Rows) -> Batch:
         """The queries `rows`, with the positives that this step trains on."""

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from scipy.sparse import csr_matrix, vstack
 from scipy.special import softmax
 
-from xmc.config.training import DistillationConfig
+from xmc.config import DistillationConfig
 from xmc.data.splits import DataLabels, Split
 from xmc.errors import ConfigError, StoreError
 from xmc.search.retriever import Retriever
@@ -34,7 +34,7 @@ def taught_labels(config: DistillationConfig, queries: Split, labels: DataLabels
         raise ConfigError(f"distillation.teacher must name a finished run: {error}") from error
     known = pc.index_in(teacher.labels.uids, value_set=labels.uids)
     if known.null_count == len(known):
-        raise ConfigError(f"distillation.teacher {config.teacher} shares no label uid with the data set.")
+        raise ConfigError(f"objective.distillation.teacher {config.teacher} shares no label uid with the data set.")
     rows_of = np.append(pc.fill_null(known.cast("int64"), -1).to_numpy(), -1)
     count, chunks = min(config.labels, len(teacher)), []
     for start in range(0, len(queries), QUERIES_AT_ONCE):

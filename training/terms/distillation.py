@@ -24,7 +24,8 @@ class DistillationTerm(Term):
     @classmethod
     def from_config(cls, config: TrainConfig) -> Self | None:
         """With a teacher."""
-        return cls(config.distillation.weight) if config.distillation.teacher else None
+        distillation = config.objective.distillation
+        return cls(distillation.weight) if distillation.teacher else None
 
     def loss(self, step: EmbeddedStep) -> Tensor:
         """The loss."""
@@ -35,4 +36,5 @@ class DistillationTerm(Term):
 
 def share_of_data(config: TrainConfig) -> float:
     """The share of the objective that the data's own positives have, beside a teacher."""
-    return 1.0 - config.distillation.weight if config.distillation.teacher else 1.0
+    distillation = config.objective.distillation
+    return 1.0 - distillation.weight if distillation.teacher else 1.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from typing_extensions import Self
 
-from xmc.config import TrainConfig
+from xmc.config import PrototypesConfig, TrainConfig
 from xmc.kernels.losses import Loss
 from xmc.training.terms.base import EmbeddedStep, Term
 from xmc.training.terms.distillation import share_of_data
@@ -28,9 +28,10 @@ class LabelToQueryTerm(Term):
     @classmethod
     def from_config(cls, config: TrainConfig) -> Self | None:
         """With prototypes."""
-        if config.label_vectors != "prototypes":
+        prototypes = PrototypesConfig.of(config.label_vectors)
+        if prototypes is None:
             return None
-        weight = share_of_data(config) * config.prototypes.label_to_query_weight
+        weight = share_of_data(config) * prototypes.label_to_query_weight
         return cls(weight, configured_loss(config)) if weight else None
 
     def loss(self, step: EmbeddedStep) -> Tensor:

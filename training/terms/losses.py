@@ -14,11 +14,9 @@ __all__ = ["configured_loss", "ranking_loss"]
 
 def configured_loss(config: TrainConfig) -> Loss:
     """The loss that a configuration names, with its settings."""
-    loss = LOSSES[config.loss]
-    if config.loss != "triplet_margin":
-        return loss
-    margin = config.margin
-    return loss.with_settings(k=margin.negatives, margins=(margin.least, margin.most), temperature=margin.temperature)
+    options = config.objective.loss
+    settings = options.settings()
+    return LOSSES[options.kind].with_settings(**settings) if settings else LOSSES[options.kind]
 
 
 def ranking_loss(

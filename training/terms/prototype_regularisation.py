@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from typing_extensions import Self
 
-from xmc.config import TrainConfig
+from xmc.config import PrototypesConfig, TrainConfig
 from xmc.kernels.losses import prototype_regularisation
 from xmc.training.terms.base import EmbeddedStep, Term
 from xmc.training.terms.distillation import share_of_data
@@ -28,10 +28,11 @@ class PrototypeRegularisationTerm(Term):
     @classmethod
     def from_config(cls, config: TrainConfig) -> Self | None:
         """With prototypes."""
-        if config.label_vectors != "prototypes":
+        prototypes = PrototypesConfig.of(config.label_vectors)
+        if prototypes is None:
             return None
-        weight = share_of_data(config) * config.prototypes.regularisation
-        return cls(weight, config.margin.negatives) if weight else None
+        weight = share_of_data(config) * prototypes.regularisation
+        return cls(weight, prototypes.regularisation_negatives) if weight else None
 
     def loss(self, step: EmbeddedStep) -> Tensor:
         """The loss."""

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.padding import Padding
+from rich.text import Text
 
 
 def train(
     config: Annotated[
-        Path | None, typer.Argument(help="YAML configuration; the defaults are used without one.")
+        Path | None,
+        typer.Argument(help="YAML configuration, or the key for --explain; the defaults are used without one."),
     ] = None,
     dataset: Annotated[str, typer.Option(help="Name of a shipped data set, or a data set directory.")] = "wordnet-8k",
     out: Annotated[Path, typer.Option(help="Run directory to write.")] = Path("runs/run"),
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="Override a key: --set epochs=4 --set static.dimension=512.")
+        list[str] | None, typer.Option("--set", help="Override a key: --set epochs=4 --set encoder.dimension=512.")
     ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace a run that is already there.")] = False,
     resume: Annotated[bool, typer.Option(help="Go on from the latest checkpoint, where there is one.")] = False,
@@ -25,12 +29,23 @@ def train(
     dry_run: Annotated[
         bool, typer.Option(help="Only estimate memory and work; nothing is trained or written.")
     ] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Only print what a key, a section or, without one, every key means.")
+    ] = False,
+    schema: Annotated[bool, typer.Option("--schema", help="Only print the configuration's JSON schema.")] = False,
 ) -> None:
     """Train on a data set's train split. Ctrl-C ends early and still writes a run that can be loaded.
 
     For several processes: torchrun --nproc-per-node N -m xmc train ...
     """
     from xmc.config import TrainConfig
+
+    if explain:
+        _explain(None if config is None else str(config))
+        return
+    if schema:
+        typer.echo(json.dumps(TrainConfig.model_json_schema(), indent=2))
+        return
     from xmc.data.dataset import Dataset
     from xmc.training.estimate import estimate
     from xmc.training.trainer import train as run
@@ -49,3 +64,19 @@ def train(
         f"{state}: {result.steps} steps in {result.seconds:.1f} s, last loss {result.loss:.4f}, run in {result.directory}"
     )
     console.print(f"next: xmc evaluate {result.directory} {dataset}", highlight=False)
+
+
+def _explain(key: str | None) -> None:
+    """Print type, bounds, default and meaning of keys."""
+    from xmc.config.explain import explain
+
+    keys, note = explain(key)
+    console = Console(highlight=False)
+    if note:
+        console.print(note, style="yellow", markup=False)
+    for item in keys:
+        of_kind = f" ({item.kind})" if item.kind and f".{item.kind}." not in item.name else ""
+        facts = [item.type, item.bounds, f"default {item.default}" if item.default else ""]
+        line = Text.assemble((item.name, "bold"), of_kind, "  ", (", ".join(filter(None, facts)), "cyan"))
+        console.print(line, soft_wrap=True)
+        console.print(Padding(Text(item.meaning), (0, 0, 0, 4)))

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from xmc.config import LearningRates
 from xmc.data.images.ragged import RaggedImages
 from xmc.data.tokens import RaggedTokens
 from xmc.errors import InputError
@@ -48,9 +49,6 @@ class Encoder(nn.Module, ABC):
 
     kind: ClassVar[str]
     """The name used in configurations and in encoder.json, e.g. "static"."""
-
-    default_learning_rate: ClassVar[float] = 1e-3
-    """Highest learning rate of the encoder's parameters where the configuration sets none."""
 
     runs_on_gpu: ClassVar[bool] = True
     """Whether the encoder computes on a GPU where there is one; False for an encoder that computes on the CPU only."""
@@ -145,8 +143,8 @@ class Encoder(nn.Module, ABC):
         Called once, before the first step. Raises ConfigError for options that cannot be used.
         """
 
-    def learning_rates(self, options: Any) -> dict[str, float]:
-        """Highest learning rates of those parameters, by name, that the section gives a rate of their own."""
+    def learning_rates(self, rates: LearningRates) -> dict[str, float]:
+        """Highest learning rates of those parameters, by name, that the configuration gives a rate of their own."""
         return {}
 
     def splittable_modules(self) -> list[nn.Module]:

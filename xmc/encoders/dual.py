@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from xmc.config import TrainConfig
+from xmc.config import ResidualConfig, TrainConfig
 from xmc.data.images.ragged import RaggedImages
 from xmc.data.tokens import RaggedTokens
 from xmc.encoders.base import Encoder, Side
@@ -102,7 +102,7 @@ class DualEncoder(nn.Module):
     def prepare_for_training(self, config: TrainConfig) -> None:
         """Apply to the encoders what the configuration asks of training alone; see `Encoder.prepare_for_training`."""
         for encoder in self.encoders:
-            encoder.prepare_for_training(_options(config))
+            encoder.prepare_for_training(config.encoder)
 
     def place(self, device: torch.device, vectors_on_host: bool = False) -> DualEncoder:
         """Move the model to a device, perhaps without its residual label vectors; returns it."""
@@ -223,12 +223,11 @@ class DualEncoder(nn.Module):
 
 def build_encoder(config: TrainConfig, labels: int, generator: torch.Generator) -> DualEncoder:
     """The untrained dual encoder that a configuration describes, for `labels` labels."""
-    query_encoder = ENCODERS[config.encoder].from_config(_options(config), generator)
+    query_encoder = ENCODERS[config.encoder.kind].from_config(config.encoder, generator)
     label_encoder = query_encoder if config.share_towers else copy.deepcopy(query_encoder)
-    vectors = labels if config.label_vectors == "residual" else 0
-    return DualEncoder(
-        query_encoder, label_encoder, vectors, config.temperature, config.learn_temperature, config.normalize
-    )
+    vectors = labels if ResidualConfig.of(config.label_vectors) is not None else 0
+    temperature, learned = config.objective.temperature, config.objective.learn_temperature
+    return DualEncoder(query_encoder, label_encoder, vectors, temperature, learned, config.normalize)
 
 
 def keep_vectors(labels: int, dropout: float, generator: torch.Generator) -> Tensor | None:
@@ -267,11 +266,6 @@ class _Unit(torch.autograd.Function):
         inner = torch.linalg.vecdot(gradients[0], normalised)[:, None]
         gradient: Tensor = torch.addcmul(gradients[0], normalised, inner, value=-1).div_(norms)
         return gradient
-
-
-def _options(config: TrainConfig) -> Any:
-    """The section of the encoder that the configuration names."""
-    return getattr(config, config.encoder)
 
 
 def _featurized(

@@ -73,7 +73,7 @@ def calibrate(
     where = f"The split {split!r} of {dataset.name!r}"
     if not judged.positives.any():
         raise DataError(f"{where} has no query with a true label, so there is nothing to calibrate on.")
-    fitted = fit_half(judged, retriever.config.temperature, aside.training is not None)
+    fitted = fit_half(judged, retriever.config.objective.temperature, aside.training is not None)
     probabilities, held_out = fitted.probabilities, fitted.held_out
     misses = miss_thresholds(probabilities, held_out)
     sizes = {

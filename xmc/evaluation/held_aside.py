@@ -49,7 +49,7 @@ def queries_to_calibrate_on(retriever: Retriever, dataset: Dataset, split: str) 
     training = dataset.split("train") if "train" in dataset.splits else None
     uses = None
     if training is not None and same:
-        uses = uses_of_queries(len(training), config.validation, config.calibration, config.seed)
+        uses = uses_of_queries(len(training), config.validation.share, config.calibration, config.seed)
     learned = training if training is None or uses is None else training.take(uses.training)
     if split == KEPT_ASIDE and split not in dataset.splits:
         if uses is None or training is None or not len(uses.calibration):

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_matrix
 
-from xmc.config import TrainConfig
+from xmc.config import StaticConfig, TrainConfig
 from xmc.data.dataset import Dataset
 from xmc.errors import DependencyError, InputError, StoreError
 from xmc.indexes.checks import require_count
@@ -52,7 +52,7 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
     epochs, learning_rate: as in TrainConfig, whose defaults they have.
     k: labels that `predict` gives each text of several labels; by default the mean number in training, rounded.
     label_texts: the texts of labels, by label, or a list in the order of `classes_`. By default a label's text is str(label).
-    config: further keys of TrainConfig, nested as in a YAML file, such as {"static": {"dimension": 128}}.
+    config: further keys of TrainConfig, nested as in a YAML file, such as {"encoder": {"dimension": 128}}.
     random_state: seeds training; the same int gives the same model.
 
     Attributes
@@ -203,20 +203,22 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
 
     def _training(self, texts: Sequence[str], seed: int) -> TrainConfig:
         """The configuration for these texts."""
-        values = dict(self.config or {})
-        if self.encoder == "static":
+        values, changes = dict(self.config or {}), {"seed": seed}
+        if self.encoder != "static":
+            section = values.get("encoder")
+            options = dict(section) if isinstance(section, Mapping) else {}
+            values["encoder"] = {**options, "kind": "transformer", "directory": self.encoder}
+            values.setdefault("negatives", "bank")  # or every step would encode every label
+        config = TrainConfig.from_mapping(values, source="XMCClassifier")
+        if StaticConfig.of(config.encoder) is not None:
             features = sum(map(len, texts)) * 4  # character n-grams of three lengths, and some words
             rows = min(max(1 << max(features - 1, 1).bit_length(), TABLE_ROWS[0]), TABLE_ROWS[1])
-            values["static"] = {"table_rows": rows, "weight_slots": rows, **values.get("static", {})}
-        else:
-            values["encoder"] = "transformer"
-            values.setdefault("negatives", "bank")  # or every step would encode every label
-            values["transformer"] = {**values.get("transformer", {}), "directory": self.encoder}
-        whole = TrainConfig().batch_size
-        values.setdefault("batch_size", min(whole, math.ceil(len(texts) / STEPS_AN_EPOCH)))
-        given = {"epochs": self.epochs, "learning_rate": self.learning_rate}
-        values |= {name: value for name, value in given.items() if value is not None}
-        return TrainConfig.from_mapping({**values, "seed": seed}, source="XMCClassifier")
+            given = config.encoder.model_fields_set
+            changes |= {f"encoder.{name}": rows for name in ("table_rows", "weight_slots") if name not in given}
+        if "batch_size" not in config.model_fields_set:
+            changes["batch_size"] = min(config.batch_size, math.ceil(len(texts) / STEPS_AN_EPOCH))
+        asked = {"epochs": self.epochs, "optimizer.learning_rate.encoder": self.learning_rate}
+        return config.changed(**changes, **{name: value for name, value in asked.items() if value is not None})
 
     def _texts_of(self, classes: Labels) -> list[str]:
         given, labels = self.label_texts, classes.tolist()

@@ -201,7 +201,7 @@ def _index_rows(runs: Sequence[ReportedRun], indexes: Sequence[IndexFacts]) -> l
 
 
 def _validation_metric(runs: Sequence[ReportedRun]) -> str:
-    return runs[0].retriever.config.validation_metric
+    return runs[0].retriever.config.validation.metric
 
 
 def _notices(runs: Sequence[ReportedRun], task: Task) -> list[str]:

@@ -77,13 +77,14 @@ def facts_table(runs: Sequence[ReportedRun], indexes: Sequence[IndexFacts]) -> l
 
     def row(run: ReportedRun, index: IndexFacts) -> dict[str, str]:
         config, training = run.retriever.config, run.retriever.metrics.training
-        named = f", {config.transformer.directory}" if config.encoder == "transformer" else ""
+        directory = getattr(config.encoder, "directory", "")
+        named = f", {directory}" if directory else ""
         return {
             "directory": str(run.directory),
-            "encoder": f"{config.encoder}{named}, {run.retriever.model.dimension} dimensions",
-            "label vectors": str(config.label_vectors),
-            "loss": config.loss,
-            "negatives": config.negatives,
+            "encoder": f"{config.encoder.kind}{named}, {run.retriever.model.dimension} dimensions",
+            "label vectors": config.label_vectors.kind,
+            "loss": config.objective.loss.kind,
+            "negatives": config.negatives_named,
             "training": "not known"
             if training is None
             else f"{training.steps:,} steps in {training.seconds:,.0f} s, batches of {config.batch_size:,}",

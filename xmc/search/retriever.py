@@ -454,7 +454,7 @@ class Retriever:
             snapshot = self._state.snapshot
             devices = snapshot.held.devices
             self.use_index(_index(design, snapshot.embeddings, snapshot.ids, self.tuning_queries, rescore, devices))
-            self.config = replace(self.config, index=design)
+            self.config = self.config.changed(index=design)
 
     def exact(self) -> Retriever:
         """A retriever over the same model and labels that searches all of them exactly; changes of one do not show in it."""
@@ -463,7 +463,7 @@ class Retriever:
         index = LabelIndex.from_version(
             held.with_design(design_of("exact", held.dimension)), state.snapshot.column.values
         )
-        config = replace(self.config, index="exact")
+        config = self.config.changed(index="exact")
         return Retriever(self.model, state.labels, index, config, self.metrics, self.tuning_queries, self.stages)
 
     def cut(self, dimension: int, index: str = "") -> Retriever:

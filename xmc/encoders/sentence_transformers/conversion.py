@@ -52,8 +52,7 @@ def from_sentence_transformers(
     transformer = {**_prompts(described, root), **{name: value for name, value in options.items() if value is not None}}
     config = TrainConfig.from_mapping(
         {
-            "encoder": "transformer",
-            "transformer": {"directory": str(root.resolve()), **transformer},
+            "encoder": {"kind": "transformer", "directory": str(root.resolve()), **transformer},
             "normalize": described.normalize or _is_cosine(described.similarity, root),
             "negatives": "bank",  # which encodes few labels in a step, as a transformer needs it
             "index": index,
@@ -146,14 +145,14 @@ def _exportable(model: DualEncoder, tower: Side | None) -> TransformerEncoder:
         raise ConfigError("This run embeds images beside a text, for which sentence-transformers has no module.")
     if encoder.settings.attention == "bidirectional":
         raise ConfigError(
-            "transformer.attention is bidirectional, but sentence-transformers lets a decoder attend as it was trained; "
+            "encoder.attention is bidirectional, but sentence-transformers lets a decoder attend as it was trained; "
             "only a run with attention default can be exported."
         )
     if encoder.settings.pooling == "eos":
         tokens = encoder.tokenizer("a", truncation=True, max_length=encoder.settings.max_length)["input_ids"]
         if tokens[-1:] != [encoder.tokenizer.eos_token_id]:
             raise ConfigError(
-                "transformer.pooling is eos, and the tokenizer does not put an end-of-sequence token itself, so that "
+                "encoder.pooling is eos, and the tokenizer does not put an end-of-sequence token itself, so that "
                 "sentence-transformers would pool another token. Only a run with another pooling can be exported."
             )
     for side, prefix in _prefixes(encoder).items():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,8 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from xmc.config.mappings import dataclass_from_mapping
-from xmc.config.training import StaticConfig
+from xmc.config import StaticConfig
 from xmc.data.tokens import RaggedTokens
 from xmc.encoders.base import Encoder, Side, TokenCost
 from xmc.encoders.static.feature_table import Bags, bag_sums, locate, weigh
@@ -70,7 +68,6 @@ class StaticEncoder(Encoder):
     """
 
     kind: ClassVar[str] = "static"
-    default_learning_rate: ClassVar[float] = 5e-3
     runs_on_gpu: ClassVar[bool] = False
 
     def __init__(self, config: StaticConfig, generator: torch.Generator | None = None) -> None:
@@ -124,7 +121,9 @@ class StaticEncoder(Encoder):
 
     def save(self, directory: Path) -> None:
         """Write encoder.json and encoder.safetensors."""
-        settings = {"kind": self.kind, "static": asdict(self.config)}
+        options = self.config.to_mapping()
+        del options["kind"]
+        settings = {"kind": self.kind, "static": options}
         (directory / "encoder.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         save_file(
             {name: value.contiguous() for name, value in self.state_dict().items()}, directory / "encoder.safetensors"
@@ -135,7 +134,7 @@ class StaticEncoder(Encoder):
         """Read an encoder written by `save`; StoreError when the files do not fit together."""
         try:
             settings = json.loads((directory / "encoder.json").read_text(encoding="utf-8"))["static"]
-            encoder = cls(dataclass_from_mapping(StaticConfig, settings, str(directory / "encoder.json")))
+            encoder = cls(StaticConfig.from_mapping(settings, source=str(directory / "encoder.json")))
             encoder.load_state_dict(load_file(directory / "encoder.safetensors"))
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, ConfigError) as error:
             raise StoreError(

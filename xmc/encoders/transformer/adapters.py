@@ -10,7 +10,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from xmc.config.training import LoRAConfig
+from xmc.config import LoRAConfig
 from xmc.errors import ConfigError, require_package
 
 __all__ = ["add_adapters", "load_adapters", "merged_backbone", "save_adapters"]
@@ -24,7 +24,7 @@ def add_adapters(backbone: Any, config: LoRAConfig) -> None:
 
     Raises DependencyError where peft is not installed, ConfigError where a target is no linear layer.
     """
-    require_package("peft", f"transformer.lora.rank is {config.rank}", "peft")
+    require_package("peft", f"encoder.lora.rank is {config.rank}", "peft")
     from peft import inject_adapter_in_model
 
     targets = _targets(backbone, config)
@@ -62,11 +62,9 @@ def load_adapters(backbone: Any, config: LoRAConfig, directory: Path) -> None:
 
 
 def merged_backbone(backbone: Any) -> nn.Module:
-    """A copy of the backbone with its adapters added into the weights, and gone. ConfigError for weights of four bits."""
+    """A copy of the backbone with its adapters added into the weights, and gone."""
     from peft.tuners.lora import LoraLayer
 
-    if getattr(backbone, "is_loaded_in_4bit", False):
-        raise ConfigError("Adapters cannot be merged into weights of 4 bits; train with transformer.quantization none.")
     merged: Any = copy.deepcopy(backbone)
     for name, module in list(merged.named_modules()):
         if isinstance(module, LoraLayer):

@@ -33,7 +33,7 @@ BROKEN = (
 """What transformers and safetensors raise for files that are missing, cut short or do not fit together."""
 
 
-def read_backbone(directory: Path, dtype: str, quantization: str = "none") -> nn.Module:
+def read_backbone(directory: Path, dtype: str) -> nn.Module:
     """The model, without a head, from a directory in Hugging Face layout or a GGUF file.
 
     Only safetensors and GGUF weights are read, and code in the directory is never run. ValueError where the weights do not
@@ -42,13 +42,6 @@ def read_backbone(directory: Path, dtype: str, quantization: str = "none") -> nn
     from transformers import AutoModel
 
     file, options = _gguf(directory), _options(directory)
-    if quantization == "4bit":
-        require_package("bitsandbytes", "transformer.quantization is 4bit", "bitsandbytes")
-        from transformers import BitsAndBytesConfig
-
-        options["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
-        )
     # The bar of GGUF files heeds no setting.
     bar = contextlib.nullcontext() if file is None else contextlib.redirect_stderr(io.StringIO())
     with quietly(), bar:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from xmc.config.training import TransformerConfig
+from xmc.config import LearningRates, TransformerConfig
 from xmc.data.tokens import RaggedTokens
 from xmc.encoders.base import Encoder, Side, TokenCost
 from xmc.encoders.sentence_transformers.modules import Dense
@@ -47,7 +47,6 @@ class TransformerEncoder(Encoder):
     """
 
     kind: ClassVar[str] = "transformer"
-    default_learning_rate: ClassVar[float] = 5e-5
 
     def __init__(self, parts: TransformerParts) -> None:
         """Put the parts together; projections have random weights. Raises ConfigError for parts that do not fit together."""
@@ -86,7 +85,7 @@ class TransformerEncoder(Encoder):
     @classmethod
     def from_pretrained(cls, directory: str | Path, **options: Any) -> TransformerEncoder:
         """Read a model; see `from_config` and, for the options, xmc.config.TransformerConfig."""
-        return cls.from_config(TransformerConfig(str(directory), **options))
+        return cls.from_config(TransformerConfig(directory=str(directory), **options))
 
     @classmethod
     def from_config(cls, options: TransformerConfig, generator: torch.Generator | None = None) -> TransformerEncoder:
@@ -137,7 +136,7 @@ class TransformerEncoder(Encoder):
         Raises InputError for images that the encoder does not take.
         """
         if features.images is not None and self.images_of(features.images) is None:
-            raise InputError("This encoder takes no images; set transformer.images.dimension, or leave them out.")
+            raise InputError("This encoder takes no images; set encoder.images.dimension, or leave them out.")
         device = next(self.backbone.parameters()).device
         batches = self.micro_batches(features)
         if not batches:
@@ -158,9 +157,9 @@ class TransformerEncoder(Encoder):
         if options.compile:
             backbone.compile(dynamic=True)
 
-    def learning_rates(self, options: TransformerConfig) -> dict[str, float]:
-        """The rate of the layer that projects images, where the options give it one."""
-        rate = options.images.learning_rate
+    def learning_rates(self, rates: LearningRates) -> dict[str, float]:
+        """The rate of the layer that projects images, where the configuration gives it one."""
+        rate = rates.images
         names = [] if rate is None else [name for name, _ in self.named_parameters() if "image_projection." in name]
         return {name: rate for name in names if rate is not None}
 

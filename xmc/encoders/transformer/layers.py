@@ -18,8 +18,8 @@ def layers_of(backbone: Any) -> Sequence[nn.Module]:
     layers: Sequence[nn.Module] | None = getattr(stack, "layer", None) or getattr(stack, "layers", None)
     if layers is None:
         raise ConfigError(
-            f"The layers of a {type(backbone).__name__} are not known: set transformer.frozen_layers to 0 and "
-            f"transformer.shard to false."
+            f"The layers of a {type(backbone).__name__} are not known: set encoder.frozen_layers to 0 and "
+            f"encoder.shard to false."
         )
     return layers
 
@@ -38,6 +38,6 @@ def freeze_layers(backbone: Any, count: int) -> None:
     layers = layers_of(backbone)
     embeddings = getattr(backbone, "embeddings", None) or backbone.get_input_embeddings()
     if count > len(layers):
-        raise ConfigError(f"transformer.frozen_layers is {count}, but the backbone has {len(layers)} layers.")
+        raise ConfigError(f"encoder.frozen_layers is {count}, but the backbone has {len(layers)} layers.")
     for module in (embeddings, *layers[:count]):
         module.requires_grad_(False)

@@ -5,15 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from torch import nn
-
-from xmc.config.training import TransformerConfig
+from xmc.config import TransformerConfig
 from xmc.encoders.sentence_transformers.modules import read_modules
 from xmc.encoders.transformer.adapters import add_adapters
 from xmc.encoders.transformer.backbones import BROKEN, positions, read_backbone, read_tokenizer, weights_digest
 from xmc.encoders.transformer.pooling import POOLINGS
 from xmc.encoders.transformer.settings import TransformerParts, TransformerSettings
-from xmc.errors import ConfigError, require_package
+from xmc.errors import ConfigError
 
 __all__ = ["read_pretrained"]
 
@@ -30,20 +28,16 @@ def read_pretrained(options: TransformerConfig) -> TransformerParts:
     """
     root = Path(options.directory)
     if not root.is_dir() and not (root.suffix == ".gguf" and root.is_file()):
-        raise ConfigError(f"transformer.directory {options.directory!r} is not a directory with a model.")
-    if options.dtype not in ("float32", "bfloat16"):
-        raise ConfigError(f"transformer.dtype must be float32 or bfloat16, but is {options.dtype!r}.")
+        raise ConfigError(f"encoder.directory {options.directory!r} is not a directory with a model.")
     described = read_modules(root)
     pooling = options.pooling or described.pooling or "mean"
     if pooling not in POOLINGS:
         raise ConfigError(f"{root} asks for the pooling {pooling!r}; xmc has {', '.join(POOLINGS)}.")
     try:
-        backbone = read_backbone(described.backbone, options.dtype, options.quantization)
+        backbone = read_backbone(described.backbone, options.dtype)
         tokenizer = read_tokenizer(described.backbone)
     except BROKEN as error:
         raise ConfigError(f"{root} cannot be loaded as a transformer with safetensors weights: {error}") from error
-    if options.liger:
-        _use_liger(backbone)
     settings = TransformerSettings(
         pooling=pooling,
         max_length=_length(options, described.max_length, positions(backbone), tokenizer.model_max_length),
@@ -58,7 +52,6 @@ def read_pretrained(options: TransformerConfig) -> TransformerParts:
         label_prompt=options.label_prompt,
         image_dimension=options.images.dimension,
         most_images=options.images.most,
-        quantization=options.quantization,
     )
     if not options.lora.rank:
         return TransformerParts(backbone, tokenizer, settings, described.dense)
@@ -82,17 +75,6 @@ def _length(options: TransformerConfig, described: int | None, known: int | None
     if length < 3 or (room is not None and length > room):
         allowed = "3 or more" if room is None else f"from 3 to {room}"
         raise ConfigError(
-            f"transformer.max_length must be {allowed} for the model in {options.directory}, but is {length}."
+            f"encoder.max_length must be {allowed} for the model in {options.directory}, but is {length}."
         )
     return length
-
-
-def _use_liger(backbone: nn.Module) -> None:
-    require_package("liger_kernel", "transformer.liger is true", "liger-kernel")
-    from liger_kernel.transformers import monkey_patch
-
-    kind = str(backbone.config.model_type)  # type: ignore[union-attr]
-    if kind not in monkey_patch.MODEL_TYPE_TO_APPLY_LIGER_FN:
-        raise ConfigError(f"liger-kernel has no kernels for a model of type {kind}; set transformer.liger to false.")
-    # Its losses, which it puts in place by default, are those of a language model's head, and there is none.
-    monkey_patch._apply_liger_kernel_to_instance(backbone, cross_entropy=False, fused_linear_cross_entropy=False)

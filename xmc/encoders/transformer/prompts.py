@@ -35,7 +35,7 @@ class Prompt:
         if slots.count("text") != 1 or slots.count("images") > 1:
             raise ConfigError(f"{key} must hold {{text}} once, and {{images}} once or not at all, but is {template!r}.")
         if "images" in slots and not images:
-            raise ConfigError(f"{key} has {{images}}, but there are none: set transformer.images.dimension.")
+            raise ConfigError(f"{key} has {{images}}, but there are none: set encoder.images.dimension.")
         pieces: list[str | None] = [
             None if number % 2 and piece == "images" else piece for number, piece in enumerate(texts_and_slots)
         ]

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from xmc.config.training import LoRAConfig
+from xmc.config import LoRAConfig
 from xmc.encoders.sentence_transformers.modules import Dense
 
 __all__ = ["TransformerParts", "TransformerSettings"]
@@ -37,7 +37,6 @@ class TransformerSettings:
     label_prompt: str | None = None
     image_dimension: int = 0
     most_images: int = 3
-    quantization: str = "none"
     base: str = ""
     base_digest: str = ""
 

@@ -11,7 +11,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from xmc.config.training import LoRAConfig
+from xmc.config import LoRAConfig
 from xmc.encoders.sentence_transformers.modules import Dense
 from xmc.encoders.transformer.adapters import load_adapters, save_adapters
 from xmc.encoders.transformer.backbones import quietly, read_backbone, read_tokenizer, weights_digest
@@ -27,7 +27,7 @@ def write_parts(parts: TransformerParts, tensors: Mapping[str, Tensor], kind: st
     tensors: what the encoder has besides the backbone, by name. kind: the encoder's name, written into encoder.json.
     """
     layers = [{"activation": layer.activation_name, "bias": layer.linear.bias is not None} for layer in parts.dense]
-    lora = None if parts.lora is None else asdict(parts.lora)
+    lora = None if parts.lora is None else parts.lora.to_mapping()
     stored = {"kind": kind, "transformer": asdict(parts.settings), "dense": layers, "lora": lora}
     (directory / "encoder.json").write_text(json.dumps(stored, indent=2) + "\n", encoding="utf-8")
     if parts.lora is None:
@@ -47,10 +47,10 @@ def read_parts(directory: Path) -> tuple[TransformerParts, dict[str, Tensor]]:
     transformers and safetensors raise for broken files.
     """
     stored = json.loads((directory / "encoder.json").read_text(encoding="utf-8"))
-    settings = TransformerSettings(**stored["transformer"])
-    lora = None if stored["lora"] is None else _lora(stored["lora"])
+    settings = _settings(stored["transformer"])
+    lora = None if stored["lora"] is None else LoRAConfig.from_mapping(stored["lora"])
     base = directory / "backbone" if lora is None else _base(settings)
-    backbone = read_backbone(base, settings.dtype, settings.quantization)
+    backbone = read_backbone(base, settings.dtype)
     tokenizer = read_tokenizer(directory / "backbone")
     if lora is not None:
         load_adapters(backbone, lora, directory / "backbone")
@@ -64,8 +64,12 @@ def read_parts(directory: Path) -> tuple[TransformerParts, dict[str, Tensor]]:
     return TransformerParts(backbone, tokenizer, settings, dense, lora), tensors
 
 
-def _lora(stored: dict[str, Any]) -> LoRAConfig:
-    return LoRAConfig(**{**stored, "target": tuple(stored["target"])})
+def _settings(stored: Mapping[str, Any]) -> TransformerSettings:
+    """Settings as they were saved; ValueError for weights of four bits, which older versions offered."""
+    settings = dict(stored)
+    if settings.pop("quantization", "none") != "none":
+        raise ValueError("its backbone has weights of 4 bits, which this version does not read")
+    return TransformerSettings(**settings)
 
 
 def _base(settings: TransformerSettings) -> Path:

@@ -46,8 +46,8 @@ class TextTokenizer:
             self._backend.enable_truncation(settings.max_length, direction=tokenizer.truncation_side)
         self._around = self._special_tokens_around()
         self._prompts: dict[Side, tuple[list[int], str, list[int]]] = {
-            "query": self._tokenised(settings.query_prompt, "transformer.query_prompt"),
-            "label": self._tokenised(settings.label_prompt, "transformer.label_prompt"),
+            "query": self._tokenised(settings.query_prompt, "encoder.query_prompt"),
+            "label": self._tokenised(settings.label_prompt, "encoder.label_prompt"),
         }
 
     @property
@@ -134,15 +134,13 @@ class TextTokenizer:
         if self.settings.pooling == "eos":
             end = self.tokenizer.eos_token_id
             if end is None:
-                raise ConfigError(
-                    "transformer.pooling is eos, but the tokenizer has no end-of-sequence token; use last."
-                )
+                raise ConfigError("encoder.pooling is eos, but the tokenizer has no end-of-sequence token; use last.")
             if after[-1:] != [end]:
                 after.append(end)
         taken = len(before) + len(after) - int(self.has_images)
         if taken >= self.settings.max_length:
             raise ConfigError(
-                f"{key} and special tokens take {taken} tokens, which leaves a text none of transformer.max_length "
+                f"{key} and special tokens take {taken} tokens, which leaves a text none of encoder.max_length "
                 f"{self.settings.max_length}; raise it."
             )
         return before, self.settings.prompt if template is None else prompt.blank, after

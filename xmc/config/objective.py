@@ -1,0 +1,67 @@
+"""What training minimises: the loss, which positives enter it, and what a teacher adds."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from xmc.config.kinds import Family
+from xmc.config.losses import LOSS_SECTIONS, DecoupledSoftmaxConfig, LossConfig
+from xmc.config.section import Section
+from xmc.config.wanted import Wanted
+
+__all__ = ["DistillationConfig", "ObjectiveConfig"]
+
+
+class DistillationConfig(Section):
+    """A teacher, from whose scores the model learns too."""
+
+    teacher: str = ""
+    """A run directory over labels of the same uids; "" for none."""
+    labels: int = Field(default=32, ge=1)
+    """Number of the teacher's best labels of each query that are learned from."""
+    temperature: float = Field(default=0.05, gt=0)
+    """Temperature of the softmax of the teacher's scores that weights its labels."""
+    weight: float = Field(default=0.5, gt=0, le=1)
+    """Weight of what the teacher says; the rest, up to 1, is that of the loss on the positives."""
+
+
+class ObjectiveConfig(Section):
+    """What training minimises."""
+
+    loss: Annotated[LossConfig, Family(LOSS_SECTIONS, "decoupled_softmax")] = DecoupledSoftmaxConfig()
+    """The loss; see xmc.kernels.losses. "soft_topk" and "binary_cross_entropy" need the negatives "all" or "bank"."""
+    temperature: float = Field(default=0.045, gt=0)
+    """Temperature τ of the loss, the start value when `learn_temperature` is set."""
+    learn_temperature: bool = False
+    """Train the temperature too."""
+    positives_per_query: int | None = Field(default=None, ge=1)
+    """Positives of a query in a step, drawn at random; the query's others count nowhere. None for all."""
+    positives_drawn: Literal["uniform", "inverse_propensity"] = "uniform"
+    """How positives are drawn: with equal chances ("uniform"), or the rarer the likelier ("inverse_propensity")."""
+    positives_propensity: tuple[float, ...] = (0.55, 1.5)
+    """A and B of the propensity model by which positives are drawn."""
+    in_batch_positives: bool = False
+    """A query's other positives, where the step scores them for another query, are positives of it as well."""
+    nested_dimensions: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    """The loss is the mean over embeddings cut to these numbers of dimensions, and whole ones (Matryoshka embeddings, Kusupati
+    et al., NeurIPS 2022), so that the run can be served at each of them; see Retriever.cut."""
+    relevance_weights: bool = False
+    """Weight positives by the data set's relevance."""
+    distillation: DistillationConfig = DistillationConfig()
+    """A teacher to learn from."""
+
+    @field_validator("positives_propensity")
+    @classmethod
+    def _two(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        if len(values) != 2 or min(values) <= 0:
+            raise Wanted("must be two numbers A and B > 0")
+        return values
+
+    @field_validator("nested_dimensions")
+    @classmethod
+    def _each_once(cls, values: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(values)) < len(values):
+            raise Wanted("must name each dimension once")
+        return values

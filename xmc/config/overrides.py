@@ -1,0 +1,230 @@
+"""Values of the configuration in the order in which they are given: a file's, then `key=value` settings, of old keys too."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from xmc.config.keys import FAMILIES, GONE, NEW_KEYS, as_written, family_part
+from xmc.errors import ConfigError
+
+__all__ = ["Values", "parse_override"]
+
+SHORT = {"validation": "share", "optimizer.learning_rate": "encoder"}
+"""Sections that a plain value may stand for, and the key that it is."""
+OLD_SECTIONS = frozenset(key.rpartition(".")[0] for key in NEW_KEYS) - {""}
+
+
+def parse_override(text: str) -> tuple[list[str], Any]:
+    """Split `a.b=value` into (["a", "b"], value), the value read as YAML."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"The setting {text!r} must have the form key=value, as in encoder.dimension=512.")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"The value of the setting {text!r} is not valid YAML.") from error
+    if isinstance(parsed, str):  # YAML 1.1 reads 5e-3 as a string
+        with contextlib.suppress(ValueError):
+            parsed = float(parsed)
+    return key.strip().split("."), parsed
+
+
+class Values:
+    """Nested values, into which further ones are put by their dotted keys.
+
+    Options of a kind that is not chosen are kept apart, and are those of the kind where it is chosen later: so
+    `--set negatives=bank` finds what the file says of the bank.
+    """
+
+    def __init__(self, source: str) -> None:
+        """source: what is read, for messages."""
+        self.source = source
+        self.renamed: dict[str, str] = {}
+        """Old keys that were read, and their new ones."""
+        self._tree: dict[str, Any] = {}
+        self._options: dict[tuple[str, str], dict[str, Any]] = {}
+
+    def update(self, values: Mapping[str, Any]) -> None:
+        """Put a whole mapping, such as a file's."""
+        items = list(_old_first({str(key): value for key, value in values.items()}, self.source))
+        # Kinds first: their options are put into them.
+        for key, value in sorted(
+            items, key=lambda item: item[0] not in FAMILIES and NEW_KEYS.get(item[0]) not in FAMILIES
+        ):
+            self.put(key.split("."), value)
+
+    def put(self, keys: Sequence[str], value: Any) -> None:
+        """Put one value. Raises ConfigError for an old option that is gone, and a key that reaches into a plain value."""
+        key = ".".join(keys)
+        if key in OLD_SECTIONS:
+            for inner, item in _old_first({key: value}, self.source):
+                self.put(inner.split("."), item)
+        elif key in NEW_KEYS or keys[0] in OLD_SECTIONS:
+            self._put_old(key, value)
+        elif key == "negatives" and isinstance(value, str) and "+" in value:
+            self.renamed[f"negatives: {value}"] = f"negatives: [{', '.join(value.split('+'))}]"
+            self._choose("negatives", value.split("+"))
+        else:
+            self._put_new(key, value)
+
+    def mapping(self) -> dict[str, Any]:
+        """All values, nested, in the keys of this version."""
+        return copy.deepcopy(self._tree)
+
+    def _put_old(self, key: str, value: Any) -> None:
+        if key not in NEW_KEYS:
+            near = difflib.get_close_matches(key, NEW_KEYS, n=1)
+            hint = (
+                f" Did you mean {near[0]!r}, which is called {as_written(NEW_KEYS[near[0]] or near[0])} now?"
+                if near
+                else ""
+            )
+            raise ConfigError(f"{self.source} has the unknown key {key!r}.{hint}")
+        new = NEW_KEYS[key]
+        if new is None:
+            if value != GONE[key]:
+                raise ConfigError(f"{self.source}: {key} is gone, as no run ever used it; leave it out.")
+            return
+        if key == "warmup_steps" and value is None:
+            return
+        if key == "warmup" and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)  # it was a share, and a whole number is steps now
+        parts = family_part(new)
+        if parts is None:
+            self.renamed[key] = new
+            self._put_new(new, value)
+            return
+        family, kind, name = parts
+        section = self._chosen(family, kind)
+        if section is not None:
+            self.renamed[key] = as_written(new)
+        _set(self._options.setdefault((family, kind), {}) if section is None else section, name, value, key)
+        if key == "margin.negatives":
+            prototypes = self._chosen("label_vectors", "prototypes")
+            target = self._options.setdefault(("label_vectors", "prototypes"), {}) if prototypes is None else prototypes
+            target["regularisation_negatives"] = value
+            if prototypes is not None:
+                self.renamed[key] = f"{as_written(new)} and label_vectors.regularisation_negatives"
+
+    def _put_new(self, key: str, value: Any) -> None:
+        family = next((name for name in FAMILIES if key == name or key.startswith(name + ".")), None)
+        if family is None or key == family:
+            if family is not None:
+                self._choose(family, value)
+            elif isinstance(value, Mapping):
+                self._put_section(key, value)
+            else:
+                _set(self._tree, key, {SHORT[key]: value} if key in SHORT else value, key)
+            return
+        name = key[len(family) + 1 :]
+        if family == "negatives":
+            kind, _, name = name.partition(".")
+            section = self._chosen(family, kind)
+            if section is None or not name:
+                raise ConfigError(
+                    f"The setting {key} is of negatives that are not chosen; set negatives={kind} too, or name one of "
+                    f"{', '.join(str(item) for item in self._kinds(family))}, as in negatives.{kind or 'bank'}.key."
+                )
+            _set(section, name, value, key)
+        elif name == "kind":
+            self._choose(family, value)
+        else:
+            kinds = self._kinds(family)
+            if _get(self._tree, family) is None:
+                self._choose(family, kinds[0])
+            section = _get(self._tree, family)
+            if not isinstance(section, dict):
+                raise _reaches(key, family.rpartition(".")[2])
+            _set(section, name, value, key)
+
+    def _put_section(self, key: str, values: Mapping[str, Any]) -> None:
+        """A mapping in place of what was there, whose inner sections by kind are put as such."""
+        inner = [family for family in FAMILIES if family.startswith(key + ".")]
+        if not inner:
+            _set(self._tree, key, copy.deepcopy(dict(values)), key)
+            return
+        names = {family.rpartition(".")[2]: family for family in inner}
+        before = _get(self._tree, key)
+        _set(self._tree, key, before if isinstance(before, dict) else {}, key)
+        for name in [name for name in (before if isinstance(before, dict) else {}) if name not in names]:
+            del before[name]
+        for name, value in values.items():
+            self._put_new(f"{key}.{name}", value)
+
+    def _choose(self, family: str, value: Any) -> None:
+        """Set a section by kind, or the list of them; a kind alone has the options that were given for it."""
+        for section in self._sections(family):
+            options = {name: item for name, item in section.items() if name != "kind"}
+            self._options[family, str(section.get("kind", FAMILIES[family]))] = options
+        if family == "negatives":
+            chosen: Any = [
+                self._named(family, item) for item in (value if isinstance(value, (list, tuple)) else [value])
+            ]
+        else:
+            chosen = self._named(family, value)
+        _set(self._tree, family, chosen, family)
+
+    def _named(self, family: str, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"kind": value, **self._options.get((family, value), {})}
+        return copy.deepcopy(dict(value)) if isinstance(value, Mapping) else value
+
+    def _chosen(self, family: str, kind: str) -> dict[str, Any] | None:
+        """The section of a kind where it is chosen, by default or not."""
+        if _get(self._tree, family) is None and kind == FAMILIES[family]:
+            self._choose(family, kind)
+        sections = self._sections(family)
+        return next((section for section in sections if section.get("kind", FAMILIES[family]) == kind), None)
+
+    def _sections(self, family: str) -> list[dict[str, Any]]:
+        value = _get(self._tree, family)
+        return [section for section in (value if isinstance(value, list) else [value]) if isinstance(section, dict)]
+
+    def _kinds(self, family: str) -> list[str]:
+        return [str(section.get("kind", FAMILIES[family])) for section in self._sections(family)] or [FAMILIES[family]]
+
+
+def _old_first(values: Mapping[str, Any], source: str, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values, where the sections of older versions are divided into their keys."""
+    for name, value in values.items():
+        key = prefix + str(name)
+        if key not in OLD_SECTIONS:
+            yield key, value
+        elif isinstance(value, Mapping):
+            yield from _old_first(value, source, key + ".")
+        else:
+            raise ConfigError(f"{source}: {key} must be a section of keys, but is {value!r}.")
+
+
+def _get(tree: Mapping[str, Any], key: str) -> Any:
+    value: Any = tree
+    for name in key.split("."):
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
+
+
+def _set(tree: dict[str, Any], name: str, value: Any, key: str) -> None:
+    """Set a dotted name inside of a tree; ConfigError names the whole key where it reaches into a plain value."""
+    *parents, last = name.split(".")
+    node, path = tree, key.split(".")[: -len(name.split("."))]
+    for parent in parents:
+        path = [*path, parent]
+        inner = node.get(parent, {})
+        if not isinstance(inner, Mapping):
+            short = SHORT.get(".".join(path))
+            if short is None:
+                raise _reaches(key, parent)
+            inner = {short: inner}
+        node[parent] = dict(inner)
+        node = node[parent]
+    node[last] = value
+
+
+def _reaches(key: str, name: str) -> ConfigError:
+    return ConfigError(f"The setting {key} reaches into {name!r}, which holds no further keys.")
