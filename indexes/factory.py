@@ -5,12 +5,33 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from xmc.arrays import Embeddings
+from xmc.indexes.blocks import EmbeddingBlocks
+from xmc.indexes.checks import require_matrix
+from xmc.indexes.contract import Devices
 from xmc.indexes.designs import design_of
 from xmc.indexes.label_index import LabelIndex
 from xmc.indexes.placement import devices_of
+from xmc.indexes.tuning import automatic_version
+from xmc.indexes.versions import IndexVersion
 from xmc.storage.directories import read_unreplaced
 
-__all__ = ["build_index", "load_index"]
+__all__ = ["build_index", "index_version", "load_index"]
+
+
+def index_version(
+    design: str, embeddings: Embeddings, tuning_queries: Embeddings, rescore: int = 0, devices: Devices = ()
+) -> IndexVersion:
+    """An index over label embeddings float32 [L, D], which must not change afterwards; label `i` is row `i`.
+
+    design: as of `build_index`, or "auto": exact for few labels, else tuned with `tuning_queries` [n, D].
+    Raises InputError for embeddings that are NaN or infinite, or too few for the design; ConfigError as `build_index`.
+    """
+    dimension = embeddings.shape[1]
+    blocks = EmbeddingBlocks([require_matrix(embeddings, dimension, "label embeddings")])
+    named = design_of("exact" if design == "auto" else design, dimension)
+    version = IndexVersion.from_embeddings(named, blocks, rescore, devices)
+    return automatic_version(version, tuning_queries) if design == "auto" else version
 
 
 def build_index(design: str, dimension: int, rescore: int = 0, device: str | Sequence[str] = "auto") -> LabelIndex:

@@ -199,7 +199,7 @@ def runs(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     retriever = Retriever.load(folder / "exact")
     retriever.reindex("IVF16,PQ8x4fs")
     point = OperatingPoint("IVF16,PQ8x4fs", {"nprobe": 8.0}, 0, 0.9, 0.01, 5000.0, 0.1, 0.2, 12.0, 1.0)
-    retriever.index.measured = {**asdict(point), "goal": asdict(Goal(recall=0.9)), "pareto": [asdict(point)]}
+    retriever.index.measured.update(asdict(point), goal=asdict(Goal(recall=0.9)), pareto=[asdict(point)])
     retriever.save(folder / "approximate")
     return [folder / "exact", folder / "approximate"]
 

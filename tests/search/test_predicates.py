@@ -15,7 +15,7 @@ from pyarrow import compute as pc
 
 from xmc.errors import InputError
 from xmc.search import predicates
-from xmc.search.labels import LabelTable
+from xmc.search.labels import LabelVersion
 from xmc.search.predicates import parse_predicate
 
 VALUES: dict[str, Any] = {
@@ -100,7 +100,7 @@ def test_conditions_mean_what_python_says(rows: list[dict[str, Any]], condition:
     text, meaning = condition
     rows = [*rows, {"market": "x", "stock": 1, "price": 1.0, "new": True}]  # so that every column has its type
     names = [str(number) for number in range(len(rows))]
-    table = LabelTable.of(names, names, {name: [row[name] for row in rows] for name in VALUES})
+    table = LabelVersion.from_lists(names, names, {name: [row[name] for row in rows] for name in VALUES})
     assert table.matching(parse_predicate(text)).tolist() == [meaning(row) is True for row in rows], text
 
 
@@ -143,7 +143,7 @@ def test_all_else_is_refused_with_its_piece(text: str, piece: str) -> None:
 
 
 def test_a_condition_that_does_not_fit_names_the_columns() -> None:
-    table = LabelTable.of(["a", "b"], ["x", "y"], {"price": [1, None], "row": [1, 2]})
+    table = LabelVersion.from_lists(["a", "b"], ["x", "y"], {"price": [1, None], "row": [1, 2]})
     for text, reason in (("prize < 3", "prize"), ("price == 'x'", "equal"), ("uid", "must evaluate to bool")):
         with pytest.raises(InputError, match=rf"uid \(string\), text \(string\), price \(int64\), row .*{reason}"):
             table.matching(parse_predicate(text))

@@ -22,6 +22,7 @@ from xmc.data.dataset import Dataset
 from xmc.data.readers import open_source
 from xmc.errors import DataError, InputError, StoreError
 from xmc.indexes.factory import build_index
+from xmc.search.changes import Compacted
 from xmc.search.run_metrics import RunMetrics
 
 
@@ -176,9 +177,9 @@ def test_use_index_and_exact(run: Path) -> None:
     retriever.remove_labels(["RED"])
     expected = retriever.predict(["red", "dark green"], k=20)
     index = build_index("SQ4", 32)
-    index.build(retriever.embeddings, retriever.index.ids)
+    index.build(retriever.embeddings, retriever.labels.ids)
     retriever.use_index(index)
-    assert retriever.index is index
+    assert retriever.index.design is index.design
     found = retriever.predict(["red", "dark green"], k=20)
     assert not np.allclose(found[1], expected[1], rtol=1e-5)
     exact = retriever.exact()
@@ -194,10 +195,9 @@ def test_use_index_and_exact(run: Path) -> None:
 def exact_of(retriever: xmc.Retriever) -> xmc.Retriever:
     """The same labels in a new exact index, made without the retriever's help."""
     index = build_index("exact", 32)
-    index.build(retriever.embeddings, retriever.index.ids)
-    return xmc.Retriever(
-        retriever.model, retriever.labels, index, retriever.config, RunMetrics(), retriever.tuning_queries
-    )
+    index.build(retriever.embeddings, retriever.labels.ids)
+    labels = Compacted()(retriever.labels).with_index(index.snapshot().held)
+    return xmc.Retriever(retriever.model, labels, retriever.config, RunMetrics(), retriever.tuning_queries)
 
 
 def test_no_pickles_in_a_run(run: Path) -> None:
@@ -240,7 +240,7 @@ def test_filters_against_numpy(many: xmc.Retriever, share: float, design: str) -
     rng = np.random.default_rng(1)
     retriever = many.exact()
     index = build_index(design, 32)
-    index.build(many.embeddings, many.index.ids)
+    index.build(many.embeddings, many.labels.ids)
     retriever.use_index(index)
     queries, labels = ["red 3", "blue and green", "pink"], len(retriever)
     uids = np.array(retriever.labels.uids.to_pylist(), object)
@@ -291,7 +291,7 @@ def test_filters_of_one_label_and_of_none(many: xmc.Retriever) -> None:
     for filters, message in (
         ({"include": "RED"}, "put a single uid into a list"),
         ({"include": ["RED", ["BLUE"]]}, "but holds both"),
-        ({"include": [["RED"], ["BLUE"]]}, "include has 2 lists of ids for 1 queries"),
+        ({"include": [["RED"], ["BLUE"]]}, "include has 2 lists of uids for 1 queries"),
         ({"exclude": [3]}, "3 is of type int"),
         ({"exclude": np.ones(5, bool)}, r"mask of shape \(5,\), but there are 264 labels"),
         ({"where": "prize < 3"}, r"uid \(string\), text \(string\), market \(string\), price \(double\)"),

@@ -98,7 +98,7 @@ def test_every_stage_keeps_the_contract(retriever: xmc.Retriever, name: str) -> 
     corridor = Corridor(retriever.model, [] if name in PLAIN_STAGES else [stage])
 
     def after(texts: list[str]) -> SearchState:
-        state = corridor.begin(SearchRequest(4), retriever.labels, retriever.index.snapshot(), texts)
+        state = corridor.begin(SearchRequest(4), retriever.labels, texts)
         for each in corridor.stages:
             state = each(state)
             if each.name == name:

@@ -13,10 +13,9 @@ from xmc.data.tokens import RaggedTokens
 from xmc.encoders.dual import DualEncoder
 from xmc.errors import InputError
 from xmc.indexes.factory import build_index
-from xmc.indexes.label_index import IndexSnapshot
 from xmc.indexes.sharding import merge_shards
 from xmc.search.filters import matching
-from xmc.search.labels import LabelTable
+from xmc.search.labels import LabelVersion
 from xmc.search.placement import place_model
 from xmc.search.retriever import Retriever
 from xmc.search.run_directory import RunDirectory
@@ -34,20 +33,19 @@ FEW_QUERIES = 16
 class JobSearch:
     """A model with its labels, and the stages by which they are searched.
 
-    snapshot: of the labels' index; None where actors hold it. request: what each row is asked.
+    labels: with their index; without where actors hold it. request: what each row is asked.
     calibration: of this search; None for a run without, and where it was not asked for.
     """
 
     model: DualEncoder
-    labels: LabelTable
-    snapshot: IndexSnapshot | None
+    labels: LabelVersion
     corridor: Corridor
     request: SearchRequest
     calibration: Calibration | None
 
     def begin(self, queries: Any, features: RaggedTokens | None) -> SearchState:
         """The state of some rows before the first stage. features: what the encoder makes of texts; None for embeddings."""
-        return replace(self.corridor.begin(self.request, self.labels, self.snapshot, queries), features=features)
+        return replace(self.corridor.begin(self.request, self.labels, queries), features=features)
 
 
 def load_search(run: str, k: int, where: str | None, shards: tuple[Any, ...], calibrated: bool = False) -> JobSearch:
@@ -65,7 +63,7 @@ def load_search(run: str, k: int, where: str | None, shards: tuple[Any, ...], ca
         ids = None if allowed is None else labels.ids[allowed]
         corridor = Corridor(model, stages).replaced(_SteadySearch(_SearchActors(shards, ids)))
         place_model(model)
-        return JobSearch(model, labels, None, corridor, SearchRequest(k, include=allowed), None)
+        return JobSearch(model, labels, corridor, SearchRequest(k, include=allowed), None)
     retriever = Retriever.load(run)
     model, labels = retriever.model, retriever.labels
     calibration = None
@@ -77,7 +75,7 @@ def load_search(run: str, k: int, where: str | None, shards: tuple[Any, ...], ca
         k = calibration.candidates
     request = SearchRequest(k, include=None if where is None else matching(labels, where))
     corridor = retriever.corridor.replaced(_SteadySearch(retriever.corridor["candidates"]))
-    return JobSearch(model, labels, retriever.index.snapshot(), corridor, request, calibration)
+    return JobSearch(model, labels, corridor, request, calibration)
 
 
 def load_model(run: str) -> DualEncoder:

@@ -119,7 +119,7 @@ def _tune(retriever: Retriever, run: Path, wanted: dict[str, Any], source: str |
     goal = Goal(**wanted)
     queries = retriever.tuning_queries if source is None else retriever.embed_queries(texts_of(source, split))
     with tuning_progress(goal.budget) as report:
-        tuned = tune(retriever.embeddings, retriever.index.ids, queries, goal, _journal(run), report)
+        tuned = tune(retriever.embeddings, retriever.labels.ids, queries, goal, _journal(run), report)
     console.print(_table(tuned, goal, len(queries)))
     retriever.use_index(tuned.index)
 

@@ -95,7 +95,7 @@ def calibrate(
             without_positives=int((judged.positives == 0).sum()),
             recall=float(judged.hits.sum() / judged.positives.sum()),
             seed=seed,
-            labels=labels_and_index(retriever.labels, retriever.index),
+            labels=labels_and_index(retriever.labels),
             stages=retriever.corridor.fingerprints,
         ),
         candidates=candidates,

@@ -17,7 +17,7 @@ from xmc.data.targets import Targets
 from xmc.errors import DataError
 from xmc.evaluation.judging import excluded_predictions, most_excluded
 from xmc.metrics import NO_PREDICTION, UNKNOWN_LABEL, Metrics, evaluate_predictions
-from xmc.search.labels import LabelTable
+from xmc.search.labels import LabelVersion
 from xmc.search.retriever import Retriever
 
 __all__ = ["KS", "RECALL_KS", "Evaluation", "compare", "dataset_rows", "evaluate", "evaluate_split"]
@@ -117,7 +117,7 @@ def compare(
     )
 
 
-def dataset_rows(labels: LabelTable, dataset: Dataset) -> npt.NDArray[np.int64]:
+def dataset_rows(labels: LabelVersion, dataset: Dataset) -> npt.NDArray[np.int64]:
     """The data set's row of each row of a retriever's labels, int64 [L + 1], UNKNOWN_LABEL for a label that it lacks.
 
     The last entry is for the row -1, no prediction. Raises DataError where the two share no label.

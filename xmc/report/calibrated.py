@@ -210,7 +210,7 @@ def notices(runs: Sequence[ReportedRun], measured: Sequence[Measured | None], ta
         difference = stage_difference(calibration, run.retriever.corridor.fingerprints)
         if difference:
             lines.append(f"The calibration of {run.name} was made {difference}; calibrate it again.")
-        if not fits(calibration, run.retriever.labels, run.retriever.index):
+        if not fits(calibration, run.retriever.labels):
             lines.append(
                 f"Labels or index of {run.name} were changed after calibration; what it guarantees is for those before. "
                 f"Calibrate it again."

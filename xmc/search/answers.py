@@ -20,7 +20,7 @@ from xmc.calibration.powerset import Region
 from xmc.calibration.risk import share
 from xmc.calibration.sets import LabelSet, Wanted
 from xmc.errors import InputError
-from xmc.search.labels import LabelTable
+from xmc.search.labels import LabelVersion
 from xmc.search.stages import SearchState
 
 __all__ = ["LISTED_SETS", "Answer", "AnswerParts"]
@@ -117,7 +117,7 @@ class Answer:
     sets: a label set of each query. regions: all label sets of each query that are not refused.
     """
 
-    labels: LabelTable
+    labels: LabelVersion
     ids: Ids
     scores: Embeddings
     version: int = 0
@@ -130,7 +130,7 @@ class Answer:
     @classmethod
     def from_state(cls, state: SearchState) -> Answer:
         """What the last stage made."""
-        version = 0 if state.snapshot is None else state.snapshot.version
+        version = 0 if state.labels.held is None else state.labels.number
         return cls(state.labels, *state.ranked(), version, state.explanation)
 
     def __len__(self) -> int:

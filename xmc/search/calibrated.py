@@ -20,9 +20,9 @@ from xmc.calibration.sets import LabelSet, Scored, Wanted
 from xmc.data.images.ragged import Images
 from xmc.errors import InputError
 from xmc.indexes.checks import require_count
-from xmc.indexes.label_index import LabelIndex
+from xmc.indexes.versions import IndexVersion
 from xmc.search.answers import Answer, AnswerParts
-from xmc.search.labels import LabelTable
+from xmc.search.labels import LabelVersion
 from xmc.search.stages import PLAIN_STAGES
 from xmc.storage.fingerprints import ContentHash, fingerprint_of_json
 
@@ -129,35 +129,34 @@ class CalibrationFit:
     """Whether labels and index are those that a calibration was made for, remembered until they change."""
 
     def __init__(self) -> None:
-        self._known: tuple[Calibration, LabelTable, LabelIndex] | None = None
+        self._known: tuple[Calibration, LabelVersion] | None = None
         self._fits = True
 
-    def check(self, calibration: Calibration, labels: LabelTable, index: LabelIndex) -> bool:
+    def check(self, calibration: Calibration, labels: LabelVersion) -> bool:
         """Compare, and log a warning the first time that they differ."""
-        if self._known is not None and self._known[0] is calibration:
-            same = self._known[1] is labels and self._known[2] is index
-            if same or not self._fits:  # changes are not taken back
-                return self._fits
-        self._known = calibration, labels, index
-        self._fits = fits(calibration, labels, index)
+        before, version = self._known or (None, None)
+        if before is calibration and (version is labels or not self._fits):  # changes are not taken back
+            return self._fits
+        self._known = calibration, labels
+        self._fits = fits(calibration, labels)
         if not self._fits:
             logger.warning("labels or index were changed after calibration; what it guarantees is for those before")
         return self._fits
 
 
-def fits(calibration: Calibration, labels: LabelTable, index: LabelIndex) -> bool:
+def fits(calibration: Calibration, labels: LabelVersion) -> bool:
     """Whether labels and index are those that a calibration was made for."""
     expected = calibration.source.labels
     if expected.startswith(FIRST_FORMAT):
-        return expected == FIRST_FORMAT + _labels_and_index_of_first_format(labels, index)
-    return expected == labels_and_index(labels, index)
+        return expected == FIRST_FORMAT + _labels_and_index_of_first_format(labels)
+    return expected == labels_and_index(labels)
 
 
-def labels_and_index(labels: LabelTable, index: LabelIndex) -> str:
+def labels_and_index(labels: LabelVersion) -> str:
     """A fingerprint of the labels, with their texts and order, and of the index's design."""
     content = ContentHash()
     content.update(labels.table.select(["id", "text"]))
-    return fingerprint_of_json([_design(index), content.hexdigest()])
+    return fingerprint_of_json([_design(labels.index), content.hexdigest()])
 
 
 def stage_difference(calibration: Calibration, fingerprints: Mapping[str, str]) -> str:
@@ -190,14 +189,14 @@ def require_stages(calibration: Calibration, fingerprints: Mapping[str, str]) ->
         )
 
 
-def _design(index: LabelIndex) -> list[Any]:
+def _design(index: IndexVersion) -> list[Any]:
     design = index.design
     return [design.kind, "" if design.name == design.kind else design.name, design.parameters, index.rescore]
 
 
-def _labels_and_index_of_first_format(labels: LabelTable, index: LabelIndex) -> str:
+def _labels_and_index_of_first_format(labels: LabelVersion) -> str:
     """What calibrations of format 1 hold in place of `labels_and_index`."""
-    digest = hashlib.sha256(json.dumps(_design(index)).encode() + labels.ids.tobytes())
+    digest = hashlib.sha256(json.dumps(_design(labels.index)).encode() + labels.ids.tobytes())
     for text in labels.texts.to_pylist():
         digest.update((text or "").encode() + b"\0")
     return digest.hexdigest()

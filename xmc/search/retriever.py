@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, overload
 
@@ -23,21 +22,21 @@ from xmc.encoders.base import Side
 from xmc.encoders.dual import DualEncoder, unit_rows
 from xmc.encoders.sentence_transformers.conversion import from_sentence_transformers, to_sentence_transformers
 from xmc.errors import InputError, StoreError
-from xmc.indexes.blocks import EmbeddingBlocks
-from xmc.indexes.checks import require_count, require_matrix
-from xmc.indexes.contract import Devices
+from xmc.indexes.checks import require_count
 from xmc.indexes.designs import design_of
-from xmc.indexes.label_index import IndexSnapshot, LabelIndex
-from xmc.indexes.tuning import automatic_version
-from xmc.indexes.versions import IndexVersion
+from xmc.indexes.factory import index_version
+from xmc.indexes.label_index import LabelIndex
 from xmc.search.answers import Answer, AnswerParts
 from xmc.search.calibrated import CalibratedAnswers, CalibrationFit, require_stages
+from xmc.search.changes import Added, ColumnsSet, Compacted, Removed, Updated, new_rows
 from xmc.search.filters import Condition, Uids
-from xmc.search.labels import Columns, LabelTable, refuse_repeated
+from xmc.search.label_columns import LabelColumns, refuse_repeated
+from xmc.search.labels import LabelVersion, require_same_labels
 from xmc.search.queries import Query, images_of_texts
 from xmc.search.run_directory import Run, RunDirectory
 from xmc.search.run_metrics import RunMetrics
 from xmc.search.stages import Corridor, SearchRequest, Stage
+from xmc.search.store import LabelStore
 from xmc.storage.directories import atomic_directory, require_free
 
 __all__ = ["Retriever"]
@@ -47,15 +46,6 @@ EXPORTED = "sentence-transformers model"
 """What a manifest calls an exported encoder."""
 CHECKED_TEXTS = 1000
 """So many labels' texts show whether sentence-transformers cuts texts into the same tokens."""
-
-
-@dataclass(frozen=True)
-class _State:
-    """The labels and what their index held at the same moment: a search that reads it sees all of a change or nothing."""
-
-    labels: LabelTable
-    index: LabelIndex
-    snapshot: IndexSnapshot
 
 
 class Retriever:
@@ -71,19 +61,22 @@ class Retriever:
     def __init__(
         self,
         model: DualEncoder,
-        labels: LabelTable,
-        index: LabelIndex,
+        labels: LabelVersion,
         config: TrainConfig,
         metrics: RunMetrics,
         tuning_queries: Embeddings,
         stages: Sequence[Stage] = (),
     ) -> None:
-        """Use `load` or `from_model`. Raises InputError for an index that does not fit the model and the labels."""
+        """Use `load` or `from_model`. Raises InputError for labels whose index does not fit the model."""
         self.model = model.eval()
         self.config, self.metrics, self.tuning_queries = config, metrics, tuning_queries
         self.corridor = Corridor(self.model, stages)
-        self._changing = threading.RLock()
-        self._state = self._checked(labels, index)
+        if labels.index.dimension != model.dimension:
+            raise InputError(
+                f"The index does not belong to this model: it is of dimension {labels.index.dimension}, the model of "
+                f"dimension {model.dimension}."
+            )
+        self._store = LabelStore(labels)
         self.calibration: Calibration | None = None
         self._fit = CalibrationFit()
 
@@ -96,7 +89,7 @@ class Retriever:
         config: TrainConfig,
         index: str = "",
         embeddings: Embeddings | None = None,
-        columns: Columns | None = None,
+        columns: LabelColumns | None = None,
         tuning_queries: Embeddings | None = None,
     ) -> Retriever:
         """Index the labels of training, in their order; `index` overrides the configuration's.
@@ -108,11 +101,11 @@ class Retriever:
         model.eval()
         if embeddings is None:
             embeddings = model.embed_labels(texts, with_vectors=True)
-        labels = LabelTable.of(uids, texts, columns)
         if tuning_queries is None:
             tuning_queries = np.zeros((0, embeddings.shape[1]), np.float32)
-        built = _index(index or config.index, embeddings, labels.ids, tuning_queries, 0)
-        return cls(model, labels, built, config, RunMetrics(), tuning_queries)
+        held = index_version(index or config.index, embeddings, tuning_queries)
+        labels = LabelVersion.from_lists(uids, texts, columns, held)
+        return cls(model, labels, config, RunMetrics(), tuning_queries)
 
     @classmethod
     def from_sentence_transformers(
@@ -120,7 +113,7 @@ class Retriever:
         directory: str | Path,
         label_texts: Sequence[str],
         label_uids: Sequence[str] | None = None,
-        columns: Columns | None = None,
+        columns: LabelColumns | None = None,
         *,
         query_prompt: str | None = None,
         label_prompt: str | None = None,
@@ -146,22 +139,23 @@ class Retriever:
 
     def __len__(self) -> int:
         """Number of labels."""
-        return len(self._state.labels)
+        return len(self._store.version)
 
     @property
-    def labels(self) -> LabelTable:
-        """The label table as it is now; later changes make another one."""
-        return self._state.labels
+    def labels(self) -> LabelVersion:
+        """The labels as they are now; later changes make another version."""
+        return self._store.version
 
     @property
     def index(self) -> LabelIndex:
-        """The index of the labels, to be read: it is changed by the methods here."""
-        return self._state.index
+        """The index of the labels as they are now, by their ids, to be read: changes of it do not show here."""
+        labels = self._store.version
+        return LabelIndex.from_version(labels.index, labels.all_ids.values)
 
     @property
     def embeddings(self) -> Embeddings:
         """Label embeddings float32 [L, D], in the order of `labels`; the index holds them."""
-        return self._state.snapshot.embeddings
+        return self._store.version.embeddings
 
     def predict(
         self,
@@ -191,7 +185,7 @@ class Retriever:
         not fit, naming the columns that there are.
         """
         request = SearchRequest(k, include, exclude, where, rescore, diversity)
-        answer = self._answer(self._state, request, queries, images)
+        answer = self._answer(self._store.version, request, queries, images)
         return answer.uids, answer.scores
 
     def search(
@@ -208,7 +202,7 @@ class Retriever:
     ) -> tuple[Ids, Embeddings]:
         """As `predict`, with the labels' int64 ids, -1 for none: for the labels of training, their row in the data set."""
         request = SearchRequest(k, include, exclude, where, rescore, diversity)
-        answer = self._answer(self._state, request, queries, images)
+        answer = self._answer(self._store.version, request, queries, images)
         return answer.ids, answer.scores
 
     def answer(
@@ -230,7 +224,7 @@ class Retriever:
         """
         parts = AnswerParts(probabilities, sets, decide)
         if not parts:
-            return self._answer(self._state, SearchRequest(k, **filters), queries, images)
+            return self._answer(self._store.version, SearchRequest(k, **filters), queries, images)
         if filters:
             raise InputError(
                 f"A run is calibrated for all of its labels; leave out {', '.join(filters)}, or {', '.join(parts.describe())}."
@@ -334,17 +328,16 @@ class Retriever:
 
         Raises InputError as `require_calibration`.
         """
-        state = self._state
-        return self._fit.check(self.require_calibration(), state.labels, state.index)
+        return self._fit.check(self.require_calibration(), self._store.version)
 
     def similar_labels(self, uids: Sequence[str], k: int = 10, **options: Any) -> Found:
         """The k labels most like each of some labels, itself left out; options and result as of `predict`.
 
         Raises InputError as `predict`, and for a uid that is not there.
         """
-        state = self._state
-        ids = state.labels.ids[state.labels.known_rows(uids)]
-        answer = self._answer(state, SearchRequest(k, **options, without=ids), state.snapshot.vectors(ids))
+        labels = self._store.version
+        rows = labels.known_index_rows(uids)
+        answer = self._answer(labels, SearchRequest(k, **options, without=rows), labels.index.blocks.take(rows))
         return answer.uids, answer.scores
 
     def embed_queries(self, queries: Sequence[str | Query], images: Images | None = None) -> Embeddings:
@@ -352,10 +345,7 @@ class Retriever:
 
         images: as in `predict`.
         """
-        state = self._state
-        return self.corridor.encode(
-            self.corridor.begin(SearchRequest(0), state.labels, state.snapshot, queries, images)
-        )
+        return self.corridor.encode(self.corridor.begin(SearchRequest(0), self._store.version, queries, images))
 
     def texts(self, uids: Sequence[str]) -> list[str]:
         """The texts of labels; InputError names a uid that is not there."""
@@ -366,7 +356,7 @@ class Retriever:
         self,
         texts: Sequence[str],
         uids: Sequence[str] | None = None,
-        columns: Columns | None = None,
+        columns: LabelColumns | None = None,
         images: Images | None = None,
     ) -> None:
         """Add labels by their text; their uid is the text itself unless given.
@@ -378,21 +368,15 @@ class Retriever:
         if isinstance(texts, str):
             raise InputError("texts must be a list of label texts; put a single text into a list.")
         texts = list(texts)
-        with self._changing:
-            state = self._state
-            labels = state.labels.append(texts if uids is None else list(uids), texts, columns)
+        uids = texts if uids is None else list(uids)
+        with self._store.changing:
+            new_rows(self._store.version, uids, texts, columns)  # refused before texts are encoded
             given = images_of_texts(images, len(texts), self.model.label_encoder)
-            state.index.add(self.model.embed_labels(texts, given), labels.ids[len(state.labels) :])
-            self._state = self._checked(labels, state.index)
+            self._store.apply(Added(uids, texts, self.model.embed_labels(texts, given), columns))
 
     def remove_labels(self, uids: Sequence[str]) -> None:
         """Remove labels; InputError names a uid that is not there."""
-        with self._changing:
-            state = self._state
-            kept = np.ones(len(state.labels), bool)
-            kept[state.labels.known_rows(uids)] = False
-            state.index.remove(state.labels.ids[~kept])
-            self._state = self._checked(state.labels.select(kept), state.index)
+        self._store.apply(Removed(uids))
 
     def update_labels(self, texts: Sequence[str], uids: Sequence[str], images: Images | None = None) -> None:
         """Give labels other texts, from which (and their images, as in `predict`) alone they are encoded anew.
@@ -404,18 +388,15 @@ class Retriever:
         if isinstance(texts, str):
             raise InputError("texts must be a list of label texts; put a single text into a list.")
         texts = list(texts)
-        with self._changing:
-            state = self._state
-            rows = state.labels.known_rows(uids)
+        with self._store.changing:
+            rows = self._store.version.known_index_rows(uids)
             refuse_repeated(uids)
             if len(rows) != len(texts):
                 raise InputError(f"{len(rows)} uids were given for {len(texts)} label texts.")
-            labels = state.labels.replace(rows, texts)
             given = images_of_texts(images, len(texts), self.model.label_encoder)
-            state.index.update(self.model.embed_labels(texts, given), state.labels.ids[rows])
-            self._state = self._checked(labels, state.index)
+            self._store.apply(Updated(uids, texts, self.model.embed_labels(texts, given)))
 
-    def set_columns(self, columns: Columns) -> None:
+    def set_columns(self, columns: LabelColumns) -> None:
         """Set columns of the label table, joined by its own column `uid`; other labels keep their values, or have null.
 
         columns: a table, or values by name. InputError for one without `uid`, a uid that is not there or given twice,
@@ -427,12 +408,7 @@ class Retriever:
             raise InputError(f"set_columns needs a column uid beside {', '.join(map(str, names)) or 'the others'}.")
         uids: Any = given["uid"]
         uids = uids.to_pylist() if isinstance(uids, (pa.ChunkedArray, pa.Array)) else uids
-        refuse_repeated(uids)
-        with self._changing:
-            state = self._state
-            rows = state.labels.known_rows(uids)
-            labels = state.labels.with_columns(rows, {name: given[name] for name in names if name != "uid"})
-            self._state = replace(state, labels=labels)
+        self._store.apply(ColumnsSet(uids, {name: given[name] for name in names if name != "uid"}))
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -444,27 +420,31 @@ class Retriever:
         self.corridor = Corridor(self.model, stages)
 
     def use_index(self, index: LabelIndex) -> None:
-        """Search by another index over the same labels; InputError, with both sizes, where it holds others."""
-        with self._changing:
-            self._state = self._checked(self._state.labels, index)
+        """Search by another index over the same labels; InputError, with both sizes, where it holds others.
+
+        index: with the ids of `labels`. What it holds now counts; its later changes do not show here.
+        """
+        snapshot = index.snapshot().compacted()
+        with self._store.changing:
+            labels = Compacted()(self._store.version)
+            require_same_labels(labels, snapshot.ids, snapshot.held)
+            self._store.use(labels.with_index(snapshot.held))
 
     def reindex(self, design: str, rescore: int = 0) -> None:
         """Search by a new index of a design over the same labels; see TrainConfig.index, and LabelIndex for `rescore`."""
-        with self._changing:
-            snapshot = self._state.snapshot
-            devices = snapshot.held.devices
-            self.use_index(_index(design, snapshot.embeddings, snapshot.ids, self.tuning_queries, rescore, devices))
+        with self._store.changing:
+            labels = Compacted()(self._store.version)
+            devices = labels.index.devices
+            held = index_version(design, labels.embeddings, self.tuning_queries, rescore, devices)
+            self._store.use(labels.with_index(held))
             self.config = self.config.changed(index=design)
 
     def exact(self) -> Retriever:
         """A retriever over the same model and labels that searches all of them exactly; changes of one do not show in it."""
-        state = self._state
-        held = state.snapshot.held
-        index = LabelIndex.from_version(
-            held.with_design(design_of("exact", held.dimension)), state.snapshot.column.values
-        )
+        labels = self._store.version
+        exact = labels.with_index(labels.index.with_design(design_of("exact", self.model.dimension)))
         config = self.config.changed(index="exact")
-        return Retriever(self.model, state.labels, index, config, self.metrics, self.tuning_queries, self.stages)
+        return Retriever(self.model, exact, config, self.metrics, self.tuning_queries, self.stages)
 
     def cut(self, dimension: int, index: str = "") -> Retriever:
         """A retriever over the same labels with embeddings cut to their first numbers, by which all are indexed anew.
@@ -472,25 +452,22 @@ class Retriever:
         For a run trained with `nested_dimensions`; scores of others suffer. index: overrides the configuration's.
         Changes of one do not show in the other. Raises InputError for more dimensions than there are.
         """
-        state = self._state
+        labels = Compacted()(self._store.version)
         model = self.model.cut(require_count(dimension, "dimension"))
-        labels = _cut(state.snapshot.embeddings, dimension, model.normalize)
+        embeddings = _cut(labels.embeddings, dimension, model.normalize)
         queries = _cut(self.tuning_queries, dimension, model.normalize)
-        devices = state.snapshot.held.devices
-        built = _index(index or self.config.index, labels, state.labels.ids, queries, 0, devices)
-        return Retriever(model, state.labels, built, self.config, self.metrics, queries, self.stages)
+        held = index_version(index or self.config.index, embeddings, queries, 0, labels.index.devices)
+        return Retriever(model, labels.with_index(held), self.config, self.metrics, queries, self.stages)
 
     def save(self, directory: str | Path, overwrite: bool = False) -> None:
         """Write the run directory: whole or not at all.
 
         Raises StoreError when `directory` holds something that is not a run, or a run and `overwrite` is not set.
         """
-        with self._changing:
-            state = self._state
+        with self._store.changing:
             run = Run(
                 self.model,
-                state.labels,
-                state.index,
+                self._store.version,
                 self.config,
                 self.metrics,
                 self.tuning_queries,
@@ -526,54 +503,26 @@ class Retriever:
         """
         run = RunDirectory(directory).read(device)
         try:
-            retriever = cls(run.model, run.labels, run.index, run.config, run.metrics, run.tuning_queries, run.stages)
+            retriever = cls(run.model, run.labels, run.config, run.metrics, run.tuning_queries, run.stages)
         except InputError as error:
             raise StoreError(f"The run {directory} holds parts of several runs: {error}") from error
         retriever.calibration = run.calibration
         return retriever
 
-    def _answer(self, state: _State, request: SearchRequest, queries: Any, images: Images | None = None) -> Answer:
+    def _answer(
+        self, labels: LabelVersion, request: SearchRequest, queries: Any, images: Images | None = None
+    ) -> Answer:
         corridor = self.corridor
-        return Answer.from_state(corridor(corridor.begin(request, state.labels, state.snapshot, queries, images)))
+        return Answer.from_state(corridor(corridor.begin(request, labels, queries, images)))
 
     def _calibrated(self) -> CalibratedAnswers:
         def search(queries: Any, images: Images | None, count: int) -> Answer:
             self.fits_calibration()
-            return self._answer(self._state, SearchRequest(count), queries, images)
+            return self._answer(self._store.version, SearchRequest(count), queries, images)
 
         return CalibratedAnswers(self.require_calibration(), search)
-
-    def _checked(self, labels: LabelTable, index: LabelIndex) -> _State:
-        """The state of these labels and what the index holds now; InputError where they are not the same labels."""
-        snapshot = index.snapshot()
-        if index.dimension != self.model.dimension or not np.array_equal(snapshot.ids, labels.ids):
-            raise InputError(
-                f"The index does not belong to these labels: it holds {len(snapshot)} of dimension {index.dimension}, where "
-                f"there are {len(labels)} of dimension {self.model.dimension}, or others, or in another order."
-            )
-        return _State(labels, index, snapshot)
 
 
 def _cut(embeddings: Embeddings, dimension: int, normalize: bool) -> Embeddings:
     cut = np.array(embeddings[:, :dimension])  # a copy: they may be a memory map
     return unit_rows(cut) if normalize else cut
-
-
-def _index(
-    design: str,
-    embeddings: Embeddings,
-    ids: npt.NDArray[Any],
-    tuning_queries: Embeddings,
-    rescore: int,
-    devices: Devices = (),
-) -> LabelIndex:
-    """The index that `TrainConfig.index` names, over these labels."""
-    dimension, blocks = (
-        embeddings.shape[1],
-        EmbeddingBlocks([require_matrix(embeddings, embeddings.shape[1], "labels")]),
-    )
-    named = design_of("exact" if design == "auto" else design, dimension)
-    version = IndexVersion.from_embeddings(named, blocks, rescore, devices)
-    if design == "auto":
-        version = automatic_version(version, tuning_queries)
-    return LabelIndex.from_version(version, ids)

@@ -18,13 +18,12 @@ from xmc.arrays import Embeddings, Mask
 from xmc.calibration.calibration import Calibration
 from xmc.config import TrainConfig
 from xmc.encoders.dual import DualEncoder
-from xmc.errors import StoreError
+from xmc.errors import InputError, StoreError
 from xmc.indexes.blocks import EmbeddingBlocks
-from xmc.indexes.factory import load_index
 from xmc.indexes.identifiers import LabelIds
-from xmc.indexes.label_index import LabelIndex
-from xmc.indexes.storage import read_rows
-from xmc.search.labels import LabelTable
+from xmc.indexes.placement import devices_of
+from xmc.indexes.storage import StoredIndex, read_index, read_rows, write_index
+from xmc.search.labels import LabelVersion
 from xmc.search.placement import place_model
 from xmc.search.run_metrics import RunMetrics
 from xmc.search.stages import STAGES, Stage
@@ -59,8 +58,7 @@ class Run:
     """
 
     model: DualEncoder
-    labels: LabelTable
-    index: LabelIndex
+    labels: LabelVersion
     config: TrainConfig
     metrics: RunMetrics
     tuning_queries: Embeddings
@@ -97,7 +95,7 @@ class RunDirectory:
         """
         return read_unreplaced(self.path, lambda: RunDirectory(self.path)._read(device))
 
-    def read_model_and_labels(self) -> tuple[DualEncoder, LabelTable, tuple[Stage, ...]]:
+    def read_model_and_labels(self) -> tuple[DualEncoder, LabelVersion, tuple[Stage, ...]]:
         """The model, the labels and the further stages, without the index; every file of the run is verified."""
         manifest = read_manifest(self.path, KIND)
         model = DualEncoder.load(self.path).eval()
@@ -144,7 +142,8 @@ class RunDirectory:
             run.model.save(temporary)
             run.labels.write(temporary / LABELS)
             write_embeddings([run.tuning_queries], run.model.dimension, temporary / TUNING_QUERIES)
-            run.index.save(temporary / INDEX, source=_model_name(_digests(temporary)))
+            stored = StoredIndex(run.labels.index, run.labels.all_ids.values)
+            write_index(temporary / INDEX, stored, source=_model_name(_digests(temporary)))
             if run.calibration is not None:
                 run.calibration.save(temporary / CALIBRATION)
             if run.stages:
@@ -164,10 +163,14 @@ class RunDirectory:
         source = _model_name({name: entry["sha256"] for name, entry in manifest["files"].items()})
         model = DualEncoder.load(self.path)
         place_model(model, device)
+        stored = read_index(self.path / INDEX, source, None if device == "auto" else devices_of(device))
+        try:
+            labels = self._labels(manifest).with_stored(stored)
+        except InputError as error:
+            raise StoreError(f"The run {self.path} holds parts of several runs: {error}") from error
         return Run(
             model=model,
-            labels=self._labels(manifest),
-            index=load_index(self.path / INDEX, source, device),
+            labels=labels,
             config=TrainConfig.from_mapping(values, source=str(config)),
             metrics=metrics,
             tuning_queries=np.concatenate(read_embeddings(self.path / TUNING_QUERIES)),
@@ -182,9 +185,9 @@ class RunDirectory:
         except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
             raise StoreError(f"The run {self.path} cannot be read: {name}: {error}") from error
 
-    def _labels(self, manifest: Mapping[str, Any]) -> LabelTable:
+    def _labels(self, manifest: Mapping[str, Any]) -> LabelVersion:
         try:
-            return LabelTable.read(self.path / LABELS, int(manifest["properties"]["next_label_id"]))
+            return LabelVersion.read(self.path / LABELS, int(manifest["properties"]["next_label_id"]))
         except (OSError, ValueError, KeyError, IndexError, pa.ArrowException) as error:
             raise StoreError(f"The run {self.path} cannot be read: {LABELS}: {error}") from error
 

@@ -22,10 +22,11 @@ from xmc.data.images.ragged import Images
 from xmc.data.tokens import RaggedTokens
 from xmc.encoders.dual import DualEncoder
 from xmc.errors import ConfigError, InputError
-from xmc.indexes.label_index import IndexSnapshot
+from xmc.indexes.checks import require_matrix
+from xmc.indexes.selection import Selection
 from xmc.registry import Registry
 from xmc.search.filters import Condition, Uids, narrow
-from xmc.search.labels import LabelTable
+from xmc.search.labels import LabelVersion
 from xmc.search.queries import embed, images_of_texts
 from xmc.storage.fingerprints import fingerprint_of_json
 
@@ -46,7 +47,7 @@ __all__ = [
 class SearchRequest:
     """What is asked of a search beside its queries; see `Retriever.predict`.
 
-    without: int64 [n], for each query the id of a label that is not for it.
+    without: int64 [n], for each query the index row of a label that is not for it.
     """
 
     k: int
@@ -55,27 +56,26 @@ class SearchRequest:
     where: Condition | None = None
     rescore: int | None = None
     diversity: float = 0.0
-    without: Ids | None = None
+    without: Rows | None = None
 
-    def filters(self, labels: LabelTable) -> tuple[Mask | list[Rows] | None, list[Rows] | None]:
-        """The labels that alone may be returned, a mask bool [L] or ids for each query, and ids that each query excludes.
+    def filters(self, labels: LabelVersion, queries: int) -> Selection:
+        """The index rows that this number of queries may be answered with.
 
         Raises InputError for filters that do not fit the labels or the number of queries.
         """
-        allowed, excluded = narrow(labels, self.include, self.exclude, self.where)
-        if self.without is not None:
-            lists = [self.without[:0]] * len(self.without) if excluded is None else excluded
-            if len(lists) != len(self.without):
-                raise InputError(f"exclude has {len(lists)} lists of uids for {len(self.without)} queries.")
-            excluded = [np.append(ids, own) for ids, own in zip(lists, self.without, strict=True)]
-        return allowed, excluded
+        selection = narrow(labels, queries, self.include, self.exclude, self.where)
+        if self.without is None:
+            return selection
+        lists = [self.without[:0]] * len(self.without) if selection.exclude is None else selection.exclude
+        excluded = [np.append(rows, row) for rows, row in zip(lists, self.without, strict=True)]
+        return replace(selection, exclude=excluded)
 
 
 @dataclass(frozen=True)
 class SearchState:
     """Some queries on their way through the stages; a stage makes the next state by `dataclasses.replace`.
 
-    labels, snapshot: the labels and their index at one moment; snapshot is None where labels are searched elsewhere.
+    labels: the labels and their index at one moment; `labels.held` is None where labels are searched elsewhere.
     queries: texts, `Query` objects, features of the query encoder, or embeddings float32 [n, D].
     images: those of each text. features: what the query encoder makes of the texts, where that was done before.
     wanted: number of labels that the stages after `candidates` need.
@@ -85,8 +85,7 @@ class SearchState:
     """
 
     request: SearchRequest
-    labels: LabelTable
-    snapshot: IndexSnapshot | None
+    labels: LabelVersion
     queries: Any
     images: Images | None = None
     features: RaggedTokens | None = None
@@ -186,10 +185,10 @@ class EncodeQueries(Stage):
             return given
 
         def vectors(uids: Sequence[str]) -> Embeddings:
-            rows = state.labels.known_rows(uids)
-            if state.snapshot is None:
+            rows = state.labels.known_index_rows(uids)
+            if state.labels.held is None:
                 raise InputError("A Query of labels needs a search that holds their embeddings.")
-            return state.snapshot.vectors(state.labels.ids[rows])
+            return state.labels.held.blocks.take(rows)
 
         return embed(queries, model.embed_queries, vectors, model.dimension)
 
@@ -201,19 +200,21 @@ class SearchIndex(Stage):
 
     def __call__(self, state: SearchState) -> SearchState:
         """Set ids and scores. InputError for embeddings, filters and numbers that do not fit."""
-        if state.snapshot is None:
+        held, request = state.labels.held, state.request
+        if held is None:
             raise InputError("The labels are searched elsewhere; replace the stage 'candidates'.")
-        request = state.request
-        allowed, excluded = request.filters(state.labels)
-        found, scores = state.snapshot.search(
-            state.encoded(),
+        embeddings = require_matrix(state.encoded(), held.dimension, "queries")
+        selection = request.filters(state.labels, len(embeddings))
+        scores, rows = held.search(
+            embeddings,
             state.wanted,
-            include=allowed,
-            exclude=excluded,
+            allowed=selection.allowed,
+            include=selection.include,
+            exclude=selection.exclude,
             rescore=request.rescore,
             diversity=request.diversity,
         )
-        ids = np.asarray(found, np.int64)
+        ids = state.labels.ids_at(rows)
         return replace(state, ids=ids, scores=scores, allowed_ids=ids)
 
 
@@ -239,19 +240,14 @@ class FilterAndCut(Stage):
 
     def _allowed(self, state: SearchState, ids: Ids) -> Mask:
         """Which candidates the request allows, bool [n, m]."""
-        rows = state.labels.rows_of_ids(ids)
+        rows = state.labels.index_rows_of_ids(ids)
+        selection = state.request.filters(state.labels, len(ids))
         kept = rows >= 0
-        allowed, excluded = state.request.filters(state.labels)
-        if isinstance(allowed, list):
-            kept &= np.array([np.isin(row, own) for row, own in zip(ids, allowed, strict=True)], bool).reshape(
-                ids.shape
-            )
-        elif allowed is not None:
-            kept &= allowed[rows]
-        if excluded is not None:
-            kept &= ~np.array([np.isin(row, own) for row, own in zip(ids, excluded, strict=True)], bool).reshape(
-                ids.shape
-            )
+        if selection.allowed is not None:
+            kept &= selection.allowed[rows]
+        for lists, included in ((selection.include, True), (selection.exclude, False)):
+            for query, listed in enumerate(lists or ()):
+                kept[query] &= np.isin(rows[query], listed) == included
         return kept
 
 
@@ -296,8 +292,7 @@ class Corridor:
     def begin(
         self,
         request: SearchRequest,
-        labels: LabelTable,
-        snapshot: IndexSnapshot | None,
+        labels: LabelVersion,
         queries: Any,
         images: Images | None = None,
     ) -> SearchState:
@@ -305,7 +300,7 @@ class Corridor:
         wanted = request.k
         for stage in reversed(self.stages):
             wanted = stage.wanted(wanted)
-        return SearchState(request, labels, snapshot, queries, images, wanted=wanted)
+        return SearchState(request, labels, queries, images, wanted=wanted)
 
     def encode(self, state: SearchState) -> Embeddings:
         """The embeddings of the state's queries, float32 [n, D], by the first stage alone."""

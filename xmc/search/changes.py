@@ -1,0 +1,139 @@
+"""Changes of labels: each makes the next version of the labels, and of their index by rows alone.
+
+A change is called with the version before and returns the one after; see LabelStore.apply. The index takes part by
+`append`, `remove` and `compact` of its rows: it knows neither uids nor ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from xmc.arrays import Embeddings, Ids
+from xmc.errors import InputError
+from xmc.indexes.blocks import GrowingColumn
+from xmc.indexes.checks import require_matrix
+from xmc.indexes.identifiers import RowLookup
+from xmc.search.label_columns import LabelColumns, joined, label_rows, refuse_repeated, strings, with_values
+from xmc.search.labels import LabelVersion
+
+__all__ = ["Added", "Change", "ColumnsSet", "Compacted", "Removed", "Updated", "new_rows"]
+
+
+class Change(Protocol):
+    """What makes a version of the labels into the next. InputError for one that does not fit, before anything changes."""
+
+    def __call__(self, before: LabelVersion, /) -> LabelVersion:
+        """The version after the change."""
+
+
+@dataclass(frozen=True)
+class Added:
+    """New labels, under new ids; values that `columns` or the labels before lack are null.
+
+    embeddings: float32 [n, D]. Raises InputError for a uid that is there already or given twice, columns that do not fit, and
+    embeddings that are NaN or infinite.
+    """
+
+    uids: Sequence[str]
+    texts: Sequence[str]
+    embeddings: Embeddings
+    columns: LabelColumns | None = None
+
+    def __call__(self, before: LabelVersion) -> LabelVersion:
+        """See Change."""
+        rows = new_rows(before, self.uids, self.texts, self.columns)
+        ids = np.arange(before.next_id, before.next_id + len(rows))
+        after = _extended(before, rows, ids, self.embeddings)
+        return replace(after, next_id=before.next_id + len(rows))
+
+
+@dataclass(frozen=True)
+class Removed:
+    """Labels that go. InputError for a uid that is not there."""
+
+    uids: Sequence[str]
+
+    def __call__(self, before: LabelVersion) -> LabelVersion:
+        """See Change."""
+        return before.with_index(before.index.remove(before.known_index_rows(self.uids)))
+
+
+@dataclass(frozen=True)
+class Updated:
+    """Other texts and embeddings, float32 [n, D], of labels, which come last; ids and columns stay.
+
+    InputError for a uid that is not there or given twice.
+    """
+
+    uids: Sequence[str]
+    texts: Sequence[str]
+    embeddings: Embeddings
+
+    def __call__(self, before: LabelVersion) -> LabelVersion:
+        """See Change."""
+        refuse_repeated(self.uids)
+        rows = before.known_index_rows(self.uids)
+        number = before.everything.column_names.index("text")
+        changed = before.everything.take(pa.array(rows)).set_column(number, "text", strings(self.texts, "text"))
+        without = before.with_index(before.index.remove(rows))
+        return _extended(without, changed, before.all_ids.values[rows], self.embeddings)
+
+
+@dataclass(frozen=True)
+class ColumnsSet:
+    """Values of some labels in some columns, old or new. InputError for a uid that is not there or given twice."""
+
+    uids: Sequence[str]
+    columns: LabelColumns
+
+    def __call__(self, before: LabelVersion) -> LabelVersion:
+        """See Change."""
+        refuse_repeated(self.uids)
+        rows = before.known_index_rows(self.uids)
+        return replace(before, everything=with_values(before.everything, rows, self.columns))
+
+
+@dataclass(frozen=True)
+class Compacted:
+    """Removed labels are forgotten, and the index rows of the others numbered anew, in the same order."""
+
+    def __call__(self, before: LabelVersion) -> LabelVersion:
+        """See Change."""
+        if before.alive is None:
+            return before
+        everything = before.everything.filter(pa.array(before.alive)).combine_chunks()
+        lookup = RowLookup(everything["uid"].to_pylist)
+        column, held = GrowingColumn(before.ids), before.index.compact()
+        return replace(before, everything=everything, all_ids=column, lookup=lookup, held=held)
+
+
+def new_rows(before: LabelVersion, uids: Sequence[str], texts: Sequence[str], columns: LabelColumns | None) -> pa.Table:
+    """The rows that labels would add, without their embeddings; InputError where uids or columns do not fit."""
+    uids = list(uids)
+    rows = label_rows(uids, texts, columns)
+    taken = np.flatnonzero(before.index_rows(uids) >= 0)
+    if len(taken):
+        raise InputError(f"The label {uids[taken[0]]!r} is already there; remove it first, or give another uid.")
+    refuse_repeated(uids)
+    joined(before.everything.slice(0, 0), rows)  # columns of types that do not fit are refused now
+    return rows
+
+
+def _extended(before: LabelVersion, rows: pa.Table, ids: Ids, embeddings: Embeddings) -> LabelVersion:
+    """With rows behind all others, of living labels with these ids."""
+    index = before.index
+    embeddings = require_matrix(embeddings, index.dimension, "label embeddings")
+    if not len(rows):
+        return replace(before, everything=joined(before.everything, rows))
+    return replace(
+        before,
+        everything=joined(before.everything, rows),
+        all_ids=before.all_ids.append(ids),
+        lookup=before.lookup.with_rows(rows["uid"].to_pylist(), len(before.all_ids)),
+        held=index.append(embeddings),
+    )

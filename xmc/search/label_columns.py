@@ -1,0 +1,101 @@
+"""Columns of labels as Arrow tables: from lists, one below the other, values changed in some rows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+
+from xmc.arrays import Rows
+from xmc.errors import InputError
+
+__all__ = ["RESERVED", "LabelColumns", "joined", "label_rows", "refuse_repeated", "strings", "with_values"]
+
+LabelColumns: TypeAlias = Mapping[str, Sequence[Any]] | pa.Table
+"""Values by column name, one for each label."""
+
+RESERVED = ("id", "uid", "text")
+"""Columns that every label has, and that a user's own cannot be called."""
+CHUNKS = 64
+"""More pieces of a column than this, left by as many small additions, are joined."""
+
+
+def label_rows(uids: Sequence[str], texts: Sequence[str], columns: LabelColumns | None) -> pa.Table:
+    """A table of uid, text and the user's columns. InputError for values that do not fit."""
+    if len(uids) != len(texts):
+        raise InputError(f"{len(uids)} uids were given for {len(texts)} label texts.")
+    given = _arrays({} if columns is None else columns, len(uids))
+    return pa.table({"uid": strings(uids, "uid"), "text": strings(texts, "text"), **given})
+
+
+def joined(above: pa.Table, below: pa.Table) -> pa.Table:
+    """One table below the other: null where a column lacks, in the wider of two types; InputError where there is none."""
+    try:
+        table = pa.concat_tables([above, below], promote_options="permissive")
+    except pa.ArrowException as error:
+        raise InputError(f"Values of another type than those that a column has: {error}") from error
+    if table["uid"].num_chunks <= CHUNKS:
+        return table
+    first = len(table["uid"].chunk(0))
+    if len(table) - first > len(table) // 4:
+        return table.combine_chunks()
+    return pa.concat_tables(
+        [table.slice(0, first), table.slice(first).combine_chunks()]
+    )  # the long piece is not copied
+
+
+def with_values(table: pa.Table, rows: Rows, columns: LabelColumns) -> pa.Table:
+    """The table with other values in some rows of some columns, old or new; elsewhere values stay, or are null."""
+    places = np.arange(len(table))
+    places[rows] = len(places) + np.arange(len(rows))
+    for name, values in _arrays(columns, len(rows)).items():
+        there = name in table.column_names
+        before = table[name] if there else pa.nulls(len(table), values.type)
+        try:
+            both = pa.concat_tables([pa.table({name: before}), pa.table({name: values})], promote_options="permissive")
+        except pa.ArrowException as error:
+            raise InputError(f"Values of another type than those that a column has: {error}") from error
+        column = both[name].take(pa.array(places))
+        number = table.column_names.index(name) if there else -1
+        table = table.set_column(number, name, column) if there else table.append_column(name, column)
+    return table
+
+
+def strings(values: Sequence[str], name: str) -> pa.Array:
+    """An array of strings; InputError for other values, and for a uid that is None."""
+    try:
+        array = pa.array(list(values), pa.string())
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise InputError(f"The {name} of a label must be a string: {error}") from error
+    if name == "uid" and array.null_count:
+        raise InputError(f"The uid of a label must be a string, but {array.null_count} are None.")
+    return array
+
+
+def refuse_repeated(uids: Sequence[str]) -> None:
+    """InputError where a uid is given twice."""
+    if len(set(uids)) < len(uids):
+        uid = next(uid for uid, count in Counter(uids).items() if count > 1)
+        raise InputError(f"The label {uid!r} is given more than once; give each label one time.")
+
+
+def _arrays(columns: LabelColumns, count: int) -> dict[str, Any]:
+    """Arrow arrays by name. InputError for a name that is reserved, another length, or values that are of no one type."""
+    arrays = {}
+    for name in columns.column_names if isinstance(columns, pa.Table) else columns:
+        if name in RESERVED:
+            raise InputError(f"A column cannot be called {name!r}, as every label has one; give it another name.")
+        given: Any = columns[name]
+        if isinstance(given, str):
+            raise InputError(f"The column {name!r} must be a list of values, one for each label, but is a string.")
+        try:
+            array = given if isinstance(given, (pa.Array, pa.ChunkedArray)) else pa.array(given)
+        except (pa.ArrowException, TypeError, ValueError) as error:
+            raise InputError(f"The values of the column {name!r} are not of one type: {error}") from error
+        if len(array) != count:
+            raise InputError(f"The column {name!r} has {len(array)} values for {count} labels.")
+        arrays[str(name)] = array
+    return arrays
