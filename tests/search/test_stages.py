@@ -294,7 +294,7 @@ def test_answers_do_not_depend_on_tokens_made_ahead(retriever: xmc.Retriever) ->
 
 
 def test_a_stage_out_of_place_says_so(retriever: xmc.Retriever) -> None:
-    state = SearchState(SearchRequest(3), retriever.labels, None, TEXTS)
+    state = SearchState(SearchRequest(3), replace(retriever.labels, held=None), TEXTS)
     with pytest.raises(InputError, match="let the stage come after 'encode'"):
         state.encoded()
     with pytest.raises(InputError, match="let the stage come after 'candidates'"):

@@ -78,6 +78,8 @@ class Updated:
         """See Change."""
         refuse_repeated(self.uids)
         rows = before.known_index_rows(self.uids)
+        if len(rows) != len(self.texts):
+            raise InputError(f"{len(rows)} uids were given for {len(self.texts)} label texts.")
         number = before.everything.column_names.index("text")
         changed = before.everything.take(pa.array(rows)).set_column(number, "text", strings(self.texts, "text"))
         without = before.with_index(before.index.remove(rows))
@@ -128,6 +130,8 @@ def _extended(before: LabelVersion, rows: pa.Table, ids: Ids, embeddings: Embedd
     """With rows behind all others, of living labels with these ids."""
     index = before.index
     embeddings = require_matrix(embeddings, index.dimension, "label embeddings")
+    if len(embeddings) != len(rows):
+        raise InputError(f"{len(embeddings)} embeddings were given for {len(rows)} labels.")
     if not len(rows):
         return replace(before, everything=joined(before.everything, rows))
     return replace(

@@ -1,0 +1,160 @@
+"""The store of labels: versions do not change, changes make the next one, and the index follows by rows."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from xmc.errors import InputError
+from xmc.indexes import versions
+from xmc.indexes.factory import index_version
+from xmc.search.changes import Added, ColumnsSet, Compacted, Removed, Updated
+from xmc.search.filters import narrow
+from xmc.search.labels import LabelVersion
+from xmc.search.store import LabelStore
+
+DIMENSION = 6
+NONE = np.zeros((0, DIMENSION), np.float32)
+
+
+def vectors(count: int, seed: int) -> Any:
+    return np.random.default_rng(seed).normal(size=(count, DIMENSION)).astype(np.float32)
+
+
+def labels(count: int = 20, design: str = "exact") -> LabelVersion:
+    names = [f"l{number}" for number in range(count)]
+    held = index_version(design, vectors(count, 0), NONE)
+    texts, even = [f"text of {name}" for name in names], [number % 2 == 0 for number in range(count)]
+    return LabelVersion.from_lists(names, texts, {"even": even}, held)
+
+
+def content(version: LabelVersion) -> list[tuple[Any, ...]]:
+    rows = version.table.to_pylist()
+    return [(*row.values(), *vector) for row, vector in zip(rows, version.embeddings.tolist(), strict=True)]
+
+
+def test_a_version_stays_as_it_was() -> None:
+    before = labels()
+    kept = content(before)
+    added = Added(["new"], ["a new one"], vectors(1, 1))(before)
+    other = Added(["other", "more"], ["a", "b"], vectors(2, 2), {"price": [1.5, 2.5]})(before)
+    updated = Updated(["l3"], ["another text"], vectors(1, 3))(added)
+    removed = Removed(["l1", "new"])(updated)
+    assert content(before) == kept
+    assert added.uids.to_pylist() == [*before.uids.to_pylist(), "new"]
+    assert other.table["price"].to_pylist() == [None] * 20 + [1.5, 2.5]
+    assert content(added)[:20] == kept  # the room behind its rows went to `added`, so `other` has its own
+    assert content(added)[20][4:] == tuple(vectors(1, 1)[0].tolist())
+    assert content(other)[20][5:] == tuple(vectors(2, 2)[0].tolist())
+    assert updated.table.to_pylist()[-1] == {"id": 3, "uid": "l3", "text": "another text", "even": False}
+    assert updated.index_rows(["l3", "l4", "nobody"]).tolist() == [21, 4, -1]
+    assert added.index_rows(["l3"]).tolist() == [3]
+    assert removed.index_rows(["l1", "new", "l2"]).tolist() == [-1, -1, 2]
+    assert len(removed) == 19
+    for refused in (Removed(["nobody"]), Added(["l1"], ["x"], vectors(1, 1)), Added(["x"], ["x"], NONE[:0])):
+        with pytest.raises(InputError):
+            refused(before)
+    with pytest.raises(InputError, match="NaN or infinite in 1 rows: 0"):
+        Added(["x"], ["x"], np.full((1, DIMENSION), np.nan, np.float32))(before)
+
+
+def test_compaction_is_a_change_that_numbers_anew() -> None:
+    before = Removed(["l0", "l7"])(labels())
+    after = Compacted()(before)
+    assert content(after) == content(before)
+    assert before.index_rows(["l8"]).tolist() == [8]
+    assert after.index_rows(["l8", "l0"]).tolist() == [6, -1]
+    assert after.rows(["l8"]).tolist() == before.rows(["l8"]).tolist() == [6]
+    assert len(after.all_ids) == len(after.everything) == len(after.index.blocks) == 18
+    assert Compacted()(after) is after
+    assert after.next_id == 20
+    again = Added(["l0"], ["came back"], vectors(1, 5))(after)
+    assert again.ids.tolist()[-1] == 20  # an id never comes to mean another label
+
+
+def test_the_store_forgets_removed_labels_when_they_are_many() -> None:
+    store = LabelStore(labels())
+    for number in range(20):
+        held = store.version
+        store.apply(Removed([f"l{number}"]))
+        assert store.version.number == held.number + 1
+        rows, living = len(store.version.all_ids), len(store.version)
+        assert living == 19 - number
+        assert rows - living <= versions.COMPACT_SHARE * rows
+    store.apply(Added(["first"], ["again"], vectors(1, 9)))
+    assert store.version.table.to_pylist() == [{"id": 20, "uid": "first", "text": "again", "even": None}]
+
+
+def test_filters_are_rows_of_the_index() -> None:
+    version = Removed(["l2", "l5"])(labels())
+    selection = narrow(version, 2, ["l1", "l2", "l9", "nobody"], [["l1"], ["l5", "l4"]], "even == False")
+    assert selection.allowed is not None
+    assert np.flatnonzero(selection.allowed).tolist() == [1, 9]
+    assert [rows.tolist() for rows in selection.exclude or []] == [[1], [4]]
+    mask = np.arange(18) < 3  # in the order of the labels that are left: l0, l1, l3
+    assert np.flatnonzero(narrow(version, 1, mask, None, None).allowed).tolist() == [0, 1, 3]  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"include is a mask of shape \(20,\), but there are 18 labels"):
+        narrow(version, 1, np.ones(20, bool), None, None)
+    with pytest.raises(InputError, match="named by uids, which are strings, but 3 is of type int"):
+        narrow(version, 1, [3], None, None)  # type: ignore[list-item]
+
+
+def test_many_small_additions_keep_a_table_of_few_pieces() -> None:
+    version = labels(2000)
+    for number in range(300):
+        version = Added([f"n{number}"], ["t"], vectors(1, number))(version)
+    assert version.everything["uid"].num_chunks <= 66
+    assert version.uids.to_pylist()[-3:] == ["n297", "n298", "n299"]
+    np.testing.assert_array_equal(version.embeddings[2000:], np.concatenate([vectors(1, n) for n in range(300)]))
+    assert version.index_rows(["n0", "n299"]).tolist() == [2000, 2299]
+
+
+def test_columns_are_set_by_uid() -> None:
+    before = Removed(["l1"])(labels(4))
+    after = ColumnsSet(["l3", "l0"], {"even": [True, None], "note": ["x", "y"]})(before)
+    assert after.table.select(["uid", "even", "note"]).to_pylist() == [
+        {"uid": "l0", "even": None, "note": "y"},
+        {"uid": "l2", "even": True, "note": None},
+        {"uid": "l3", "even": True, "note": "x"},
+    ]
+    assert after.columns.field("note").type == pa.string()
+    with pytest.raises(InputError, match="another type"):
+        ColumnsSet(["l0"], {"even": ["a word"]})(before)
+    with pytest.raises(InputError, match="no label 'l1'"):
+        ColumnsSet(["l1"], {"even": [True]})(before)
+
+
+def test_searches_see_one_version_while_it_changes() -> None:
+    """Of each version that a thread reads, uids, ids, texts and embeddings belong together."""
+    store, done, failures = LabelStore(labels(200)), threading.Event(), list[str]()
+
+    def read() -> None:
+        try:
+            while not done.is_set():
+                version = store.version
+                scores, rows = version.index.search(version.embeddings[:5], 3)
+                assert (rows >= 0).all()
+                uids, ids = version.uids_at(rows), version.ids_at(rows)
+                assert [int(uid.removeprefix("l")) for uid in uids.ravel()] == ids.ravel().tolist()
+                vectors_of = version.index.blocks.take(rows.ravel()).reshape(5, 3, -1)
+                np.testing.assert_allclose(
+                    (vectors_of @ version.embeddings[:5, :, None])[..., 0], scores, rtol=1e-4, atol=1e-5
+                )
+        except BaseException as error:
+            failures.append(repr(error))
+
+    threads = [threading.Thread(target=read) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for number in range(200, 500):
+        store.apply(Added([f"l{number}"], [f"text of l{number}"], vectors(1, number)))
+        store.apply(Removed([f"l{number - 150}"]))
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert len(store.version) == 200
