@@ -27,7 +27,7 @@ def balanced_clusters(
 
     Parameters
     ----------
-    points: floating [N, D]; computed in float32. clusters: from 1 to N. iterations: at most so many for each split.
+    points: floating [N, D]; computed in float32. clusters: from 1 to N. iterations: largest number of rounds of each split.
     seed: of the first centres.
 
     Returns int32 [N], the cluster of each point, in [0, clusters); neighbouring clusters are near each other in the tree.

@@ -17,7 +17,8 @@ class Entries:
     """Special pairs as compressed rows, sorted by row and label: those of query i are [indptr[i], indptr[i + 1]).
 
     indptr: int64 [B + 1]. columns: int64 [n], labels. slots: int64 [n], where a positive stands in `Positives.indices`, and
-    -1 for a pair that is left out of everything; None where entry n is positive n. positives: how many entries are that.
+    -1 for a pair that is left out of everything; None where entry n is positive n. positives: number of entries
+    that are positives.
     """
 
     indptr: Tensor

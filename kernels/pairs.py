@@ -32,19 +32,21 @@ class _PairScores(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         queries, labels, rows, columns = ctx.saved_tensors
         dtype = gradient.dtype
-        found: list[Tensor | None] = []
-        for needed, tensor, own, other, others in (
+        gradients: list[Tensor | None] = []
+        for needed, tensor, positions, opposite, opposite_positions in (
             (ctx.needs_input_grad[0], queries, rows, labels, columns),
             (ctx.needs_input_grad[1], labels, columns, queries, rows),
         ):
             if not needed:
-                found.append(None)
+                gradients.append(None)
                 continue
             total = tensor.new_zeros(tensor.shape, dtype=dtype)
             for chunk in _chunks(len(rows), queries.shape[1], dtype):
-                total.index_add_(0, own[chunk], other[others[chunk]].to(dtype) * gradient[chunk, None])
-            found.append(total.to(tensor.dtype))
-        return (*found, None, None)
+                total.index_add_(
+                    0, positions[chunk], opposite[opposite_positions[chunk]].to(dtype) * gradient[chunk, None]
+                )
+            gradients.append(total.to(tensor.dtype))
+        return (*gradients, None, None)
 
 
 def pair_scores(queries: Tensor, labels: Tensor, rows: Tensor, columns: Tensor) -> Tensor:

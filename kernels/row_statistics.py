@@ -99,13 +99,13 @@ def row_statistics(
     not, and is zero for a reduction without a shift. Arguments and errors as in `label_statistics`.
     """
     backend = choose_backend(impl, queries, on_device=reduction.device_module is not None)
-    all_positives, places = positives, None
+    all_positives, positions = positives, None
     if shard is not None:
         require_positives(positives, "positives")
         positives.check(len(queries), shard.total)
-        positives, places = shard.own_pairs(positives, len(labels))
-        exclude = None if exclude is None else shard.own_pairs(exclude, len(labels))[0]
-        label_bias = None if label_bias is None else label_bias[shard.own(len(labels))]
+        positives, positions = shard.pairs_inside(positives, len(labels))
+        exclude = None if exclude is None else shard.pairs_inside(exclude, len(labels))[0]
+        label_bias = None if label_bias is None else label_bias[shard.label_range(len(labels))]
     _check(queries, labels, positives, label_bias, reduction.shift, exclude)
     scale = 1.0 / temperature_of(temperature)
     temperature = torch.as_tensor(temperature, dtype=torch.promote_types(queries.dtype, torch.float32))
@@ -121,8 +121,8 @@ def row_statistics(
         statistics = _RowStatistics.apply(  # type: ignore[no-untyped-call]
             queries, labels, temperature, label_bias, reduction.shift, problem, engine
         )
-    if shard is not None and places is not None:
-        statistics = shard.combine(reduction.detached(), *statistics, places, len(all_positives.indices))
+    if shard is not None and positions is not None:
+        statistics = shard.combine(reduction.detached(), *statistics, positions, len(all_positives.indices))
     if bool(statistics[0].isnan().any()) or bool(statistics[2].isnan().any()):
         raise NotFiniteError(
             "queries, labels or their bias hold NaN, or infinities that cancel, which no loss can be made of."

@@ -31,22 +31,22 @@ class LabelShard:
     total: int
     group: dist.ProcessGroup | None = None
 
-    def own(self, labels: int) -> slice:
-        """The rows of this process, given how many labels it holds."""
+    def label_range(self, labels: int) -> slice:
+        """The range of this process's labels among all, given their number."""
         if not 0 <= self.start <= self.start + labels <= self.total:
             raise InputError(
                 f"A shard of {labels} labels from {self.start} on reaches outside of the {self.total} labels."
             )
         return slice(self.start, self.start + labels)
 
-    def own_pairs(self, pairs: Positives, labels: int) -> tuple[Positives, Tensor]:
-        """The pairs whose label is one of this process's, as positions among these, and their places in `pairs.indices`."""
-        own = self.own(labels)
-        inside = (pairs.indices >= own.start) & (pairs.indices < own.stop)
+    def pairs_inside(self, pairs: Positives, labels: int) -> tuple[Positives, Tensor]:
+        """The pairs whose label is one of this process's, as positions among these, and their positions in `pairs.indices`."""
+        inside_range = self.label_range(labels)
+        inside = (pairs.indices >= inside_range.start) & (pairs.indices < inside_range.stop)
         before = torch.nn.functional.pad(inside.cumsum(0), (1, 0))
-        places = inside.nonzero()[:, 0]
-        weights = None if pairs.weights is None else pairs.weights[places]
-        return Positives(before[pairs.indptr], pairs.indices[places] - own.start, weights), places
+        positions = inside.nonzero()[:, 0]
+        weights = None if pairs.weights is None else pairs.weights[positions]
+        return Positives(before[pairs.indptr], pairs.indices[positions] - inside_range.start, weights), positions
 
     def combine(
         self,
@@ -54,12 +54,12 @@ class LabelShard:
         value: Tensor,
         derivative: Tensor,
         positive_scores: Tensor,
-        places: Tensor,
+        positions: Tensor,
         count: int,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The statistics of all labels from those of each process's: (value [B], derivative [B], positive scores [count])."""
         combined: tuple[Tensor, Tensor, Tensor] = _Combine.apply(  # type: ignore[no-untyped-call]
-            value, derivative, positive_scores, places, count, reduction, self.group
+            value, derivative, positive_scores, positions, count, reduction, self.group
         )
         return combined
 
@@ -79,18 +79,18 @@ class _Combine(torch.autograd.Function):
         value: Tensor,
         derivative: Tensor,
         positive_scores: Tensor,
-        places: Tensor,
+        positions: Tensor,
         count: int,
         reduction: Reduction,
         group: dist.ProcessGroup | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         scores = positive_scores.new_zeros(count)
-        scores[places] = positive_scores
+        scores[positions] = positive_scores
         dist.all_reduce(scores, group=group)
         values = _of_all_processes(value, group)
         derivatives = None if reduction.shift is None else _of_all_processes(derivative, group)
         combined = reduction.combine(values, derivatives)
-        ctx.save_for_backward(value, combined.value, places)
+        ctx.save_for_backward(value, combined.value, positions)
         ctx.reduction = reduction
         ctx.mark_non_differentiable(combined.derivative)
         return combined.value, combined.derivative, scores
@@ -98,9 +98,9 @@ class _Combine(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor, _: Tensor, positive_gradient: Tensor) -> tuple[Tensor | None, ...]:
-        value, total, places = ctx.saved_tensors
+        value, total, positions = ctx.saved_tensors
         value_gradient = gradient * ctx.reduction.combine_gradient(value, total)
-        return value_gradient, None, positive_gradient[places], None, None, None, None
+        return value_gradient, None, positive_gradient[positions], None, None, None, None
 
 
 def _of_all_processes(numbers: Tensor, group: dist.ProcessGroup | None) -> Tensor:

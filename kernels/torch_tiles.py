@@ -34,13 +34,13 @@ class Tile:
     slots: Tensor  # int64, see Entries
 
     @property
-    def block(self) -> slice:
-        """The queries."""
+    def query_range(self) -> slice:
+        """The queries of the tile."""
         return slice(self.top, self.bottom)
 
     @property
-    def part(self) -> slice:
-        """The labels."""
+    def label_range(self) -> slice:
+        """The labels of the tile."""
         return slice(self.left, self.right)
 
 
@@ -83,12 +83,12 @@ def forward(
         scores = scorer(tile)
         _collect(tile, scores, positive_scores, problem)
         if kept is not None:
-            kept[tile.block, tile.part] = scores
-        rescale = reduction.add(sums, tile.block, scores)
+            kept[tile.query_range, tile.label_range] = scores
+        rescale = reduction.add(sums, tile.query_range, scores)
         if weighted is not None:
             if rescale is not None:
-                weighted[tile.block] *= rescale[:, None]
-            weighted[tile.block].addmm_(scores, labels[tile.part].to(dtype))
+                weighted[tile.query_range] *= rescale[:, None]
+            weighted[tile.query_range].addmm_(scores, labels[tile.label_range].to(dtype))
     value = reduction.finish(sums, weighted)
     return Result(value, sums.derivative, positive_scores, scores=kept, weighted=weighted)
 
@@ -122,16 +122,16 @@ def backward(
     for tile in scorer.tiles():
         scores = scorer(tile)
         _mask(tile, scores, problem)
-        gradient = problem.reduction.gradient(result.value, tile.block, scores)
-        gradient.mul_(value_gradient[tile.block, None])
+        gradient = problem.reduction.gradient(result.value, tile.query_range, scores)
+        gradient.mul_(value_gradient[tile.query_range, None])
         chosen = slice(None) if problem.entries.slots is None else tile.slots >= 0
         gradient[tile.rows[chosen], tile.columns[chosen]] += positive_gradient[tile.slots[chosen]]
         if bias_gradient is not None:
-            bias_gradient[tile.part] += gradient.sum(0)
+            bias_gradient[tile.label_range] += gradient.sum(0)
         if label_gradient is not None:
-            label_gradient[tile.part].addmm_(gradient.T, scorer.queries[tile.block])
+            label_gradient[tile.label_range].addmm_(gradient.T, scorer.queries[tile.query_range])
         if query_gradient is not None and result.scores is not None:
-            query_gradient[tile.block].addmm_(gradient, labels[tile.part].to(dtype), alpha=scale)
+            query_gradient[tile.query_range].addmm_(gradient, labels[tile.label_range].to(dtype), alpha=scale)
     return Gradients(query_gradient, label_gradient, bias_gradient)
 
 
@@ -161,21 +161,21 @@ class _Scorer:
             self.buffer = self.buffer.new_empty(height * width)
         scores = self.buffer[: height * width].view(height, width)
         if self.kept is not None:
-            return scores.copy_(self.kept[tile.block, tile.part])
-        torch.mm(self.queries[tile.block], self.labels[tile.part].to(self.dtype).T, out=scores)
+            return scores.copy_(self.kept[tile.query_range, tile.label_range])
+        torch.mm(self.queries[tile.query_range], self.labels[tile.label_range].to(self.dtype).T, out=scores)
         if self.bias is not None:
-            scores += self.bias[tile.part].to(self.dtype)
+            scores += self.bias[tile.label_range].to(self.dtype)
         return scores
 
 
 def _collect(tile: Tile, scores: Tensor, positive_scores: Tensor, problem: Problem) -> None:
     """Note the scores of the positives in this tile, then mask what does not belong to the sum."""
-    found = scores[tile.rows, tile.columns]
+    special_scores = scores[tile.rows, tile.columns]
     if problem.entries.slots is None:
-        positive_scores[tile.slots] = found
+        positive_scores[tile.slots] = special_scores
     else:
         chosen = tile.slots >= 0
-        positive_scores[tile.slots[chosen]] = found[chosen]
+        positive_scores[tile.slots[chosen]] = special_scores[chosen]
     _mask(tile, scores, problem)
 
 

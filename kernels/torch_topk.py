@@ -42,15 +42,15 @@ def topk(
         excluded = None if exclude is None else _entries(exclude, top, top + len(rows))
         best = _Best(rows, k)
         for left in range(0, len(labels), width):
-            part = labels[left : left + width].to(dtype)
-            padded = _whole_segments(len(part))
+            tile_labels = labels[left : left + width].to(dtype)
+            padded = _whole_segments(len(tile_labels))
             tile = buffer[: len(rows) * padded].view(len(rows), padded)
-            tile[:, len(part) :] = -torch.inf
-            torch.mm(rows, part.T, out=tile[:, : len(part)])
+            tile[:, len(tile_labels) :] = -torch.inf
+            torch.mm(rows, tile_labels.T, out=tile[:, : len(tile_labels)])
             if label_bias is not None:
-                tile[:, : len(part)] += label_bias[left : left + width]
+                tile[:, : len(tile_labels)] += label_bias[left : left + width]
             if excluded is not None:
-                inside = (excluded[1] >= left) & (excluded[1] < left + len(part))
+                inside = (excluded[1] >= left) & (excluded[1] < left + len(tile_labels))
                 tile[excluded[0][inside], excluded[1][inside] - left] = -torch.inf
             best.add(tile, left)
         best.sort()
@@ -71,7 +71,7 @@ class _Best:
     def add(self, tile: Tensor, left: int) -> None:
         """Collect what is above the threshold; the labels of the tile are [left, left + w), after all earlier ones.
 
-        Most segments hold nothing, which their largest score tells. NaN is collected, to be found by the caller.
+        Most segments hold nothing, which their largest score tells. NaN is collected, for the caller to see.
         """
         if bool((self.threshold == -torch.inf).any()):
             self._add_best(tile, left)
@@ -80,9 +80,11 @@ class _Best:
         rows, places = (segments.amax(2) <= self.threshold).logical_not_().nonzero(as_tuple=True)
         if not len(rows):
             return
-        found, columns = (segments[rows, places] <= self.threshold[rows]).logical_not_().nonzero(as_tuple=True)
-        columns += places[found] * SEGMENT
-        rows = rows[found]
+        segment_numbers, columns = (
+            (segments[rows, places] <= self.threshold[rows]).logical_not_().nonzero(as_tuple=True)
+        )
+        columns += places[segment_numbers] * SEGMENT
+        rows = rows[segment_numbers]
         arrivals = torch.bincount(rows, minlength=len(tile))
         if int((self.counts + arrivals).max()) > self.capacity:
             self.sort()

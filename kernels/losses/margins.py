@@ -1,4 +1,4 @@
-"""Margin losses on the hardest negatives, found by a streaming top-k over all labels."""
+"""Margin losses on the hardest negatives, exists by a streaming top-k over all labels."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ def triplet_margin(
     least, most = margins
     if not (0 <= least <= most and temperature > 0):
         raise InputError(f"margins {margins} must be 0 <= least <= most, and temperature {temperature} positive.")
-    negatives, found = _hardest(queries, labels, positives, k, exclude, impl)
-    rows, pairs = positives.rows, found.nonzero(as_tuple=True)
+    negatives, exists = _hardest(queries, labels, positives, k, exclude, impl)
+    rows, pairs = positives.rows, exists.nonzero(as_tuple=True)
     scores = pair_scores(
         queries,
         labels,
         torch.cat([rows, pairs[0]]),
-        torch.cat([positives.indices.long(), negatives[found]]),
+        torch.cat([positives.indices.long(), negatives[exists]]),
     )
     positive = scores[: len(rows), None]
     negative = scores.new_full(negatives.shape, -torch.inf).index_put(pairs, scores[len(rows) :])[rows]
     margin = (positive - negative).detach().abs().clamp(least, most)
-    violation = torch.where(found[rows], (negative - positive + margin).clamp_min(0), 0.0)
+    violation = torch.where(exists[rows], (negative - positive + margin).clamp_min(0), 0.0)
     violators = violation > 0
     # Shifted by the row's largest score before masking, so that a row without violators has weights of zero, not NaN.
     shifted = torch.where(violators, negative - negative[:, :1].detach(), 0.0) / temperature
@@ -86,10 +86,10 @@ def prototype_regularisation(
     """
     if prototypes.shape != labels.shape:
         raise InputError(f"prototypes {tuple(prototypes.shape)} must have the shape of labels {tuple(labels.shape)}.")
-    negatives, found = _hardest(queries, prototypes, positives, k, exclude, impl)
+    negatives, exists = _hardest(queries, prototypes, positives, k, exclude, impl)
     counted = slice(None) if positives.weights is None else positives.weights > 0
-    rows = torch.cat([positives.rows[counted], found.nonzero()[:, 0]])
-    columns = torch.cat([positives.indices.long()[counted], negatives[found]])
+    rows = torch.cat([positives.rows[counted], exists.nonzero()[:, 0]])
+    columns = torch.cat([positives.indices.long()[counted], negatives[exists]])
     lead = pair_scores(queries, prototypes, rows, columns) - pair_scores(queries, labels, rows, columns)
     first = len(positives.rows[counted])
     pulled, pushed = (margin - lead[:first]).clamp_min(0), (margin + lead[first:]).clamp_min(0)

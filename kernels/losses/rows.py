@@ -37,7 +37,7 @@ class Options(TypedDict, total=False):
 
 
 def label_count(labels: Tensor, options: Options) -> int:
-    """How many labels there are in all processes."""
+    """Number of labels in all processes together."""
     shard = options.get("shard")
     return len(labels) if shard is None else shard.total
 

@@ -164,8 +164,8 @@ class _Search:
         bias, exclude = self.options.get("label_bias"), self.options.get("exclude")
         shard = self.options.get("shard")
         if shard is not None:
-            bias = None if bias is None else bias[shard.own(len(self.labels))]
-            exclude = None if exclude is None else shard.own_pairs(exclude, len(self.labels))[0]
+            bias = None if bias is None else bias[shard.label_range(len(self.labels))]
+            exclude = None if exclude is None else shard.pairs_inside(exclude, len(self.labels))[0]
         count = min(count, self.count)
         scores, _ = topk_inner_product(
             self.queries,

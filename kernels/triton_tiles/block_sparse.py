@@ -1,4 +1,4 @@
-"""Product with a matrix of which only some blocks are there."""
+"""Product with a matrix that has some blocks only."""
 
 from __future__ import annotations
 

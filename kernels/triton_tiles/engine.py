@@ -9,14 +9,14 @@ from xmc.kernels.problem import Gradients, Problem, Result
 from xmc.kernels.triton_tiles.block_sparse import block_sparse_matmul
 from xmc.kernels.triton_tiles.buckets import Buckets
 from xmc.kernels.triton_tiles.gradient import score_gradients
-from xmc.kernels.triton_tiles.heuristics import operands, tile_shape
+from xmc.kernels.triton_tiles.heuristics import TileShape, operands, tile_shape
 from xmc.kernels.triton_tiles.reduce import reduce_scores
 from xmc.kernels.triton_tiles.skipping import active_tiles, label_order
 
 __all__ = ["backward", "forward"]
 
 DENSE_SHARE = 0.5
-"""Of a chunk's tiles; where more are active, the vendor's dense product is faster than one over blocks."""
+"""Share of a chunk's tiles; where more are active, the vendor's dense product is faster than one over blocks."""
 
 
 def forward(
@@ -53,7 +53,7 @@ def backward(
     """Gradients of queries (float32), labels and bias, each where `needs` says so.
 
     For some labels at a time: scores once more, turned into their gradients in a buffer of `tile_bytes`, and two products
-    with that; 6·B·L·D flops, of which skipped tiles save their part.
+    with that; 6·B·L·D flops, less the share of skipped tiles.
     """
     label_dtype = labels.dtype
     queries, labels = operands(queries, labels)
@@ -64,7 +64,7 @@ def backward(
     buckets = Buckets.of(problem.entries, count, total, shape, _places(order))
     active = active_tiles(result.masses, value_gradient, buckets.occupied(), shape.rows, queries.dtype)
     enlarged, factor = _range_of(queries.dtype, value_gradient, positive_gradient, problem.scale)
-    row_gradient, own_gradient = (value_gradient * enlarged).contiguous(), (positive_gradient * enlarged).contiguous()
+    row_gradient, pair_gradient = (value_gradient * enlarged).contiguous(), (positive_gradient * enlarged).contiguous()
     constant = problem.reduction.row_constant(result.value).float().contiguous()
 
     query_gradient = queries.new_zeros(queries.shape, dtype=torch.float32) if needs_queries else None
@@ -81,9 +81,9 @@ def backward(
             continue
         present = active[:, first : first + chunk]
         left = first * shape.labels
-        part = slice(left, min(total, left + chunk * shape.labels))
-        where = part if order is None else order[part]
-        z = labels[where]
+        label_range = slice(left, min(total, left + chunk * shape.labels))
+        chosen = label_range if order is None else order[label_range]
+        z = labels[chosen]
         gradients = buffer[:, : len(z)]
         computed = here.stop - here.start
         dense = computed > DENSE_SHARE * present.numel()
@@ -92,12 +92,12 @@ def backward(
         score_gradients(
             queries,
             z,
-            None if bias is None else bias[where].contiguous(),
+            None if bias is None else bias[chosen].contiguous(),
             problem.reduction,
             problem.scale,
             constant,
             row_gradient,
-            own_gradient,
+            pair_gradient,
             buckets,
             blocks[here],
             tiles[here],
@@ -106,24 +106,38 @@ def backward(
             shape,
         )
         if bias_gradient is not None:
-            bias_gradient[where] = gradients.sum(0, dtype=torch.float32)
+            bias_gradient[chosen] = gradients.sum(0, dtype=torch.float32)
+        blocks_present = None if dense else present
         if query_gradient is not None:
-            if dense:
-                query_gradient += _product(gradients, z)
-            else:
-                block_sparse_matmul(gradients, z, query_gradient, present, (shape.rows, shape.labels), add=True)
+            _add_product(query_gradient, gradients, z, blocks_present, shape)
         if label_gradient is not None:
-            if not dense:
-                found = torch.empty_like(z, dtype=z.dtype if factor is None else torch.float32)
-                block_sparse_matmul(gradients.T, queries, found, present.T, (shape.labels, shape.rows), add=False)
-            else:
-                found = gradients.T @ queries if factor is None else _product(gradients.T, queries)
-            label_gradient[where] = found if factor is None else (found * factor).to(z.dtype)
+            label_gradient[chosen] = _label_gradient(gradients, queries, blocks_present, shape, factor)
     if query_gradient is not None and factor is not None:
         query_gradient *= factor
     if bias_gradient is not None:
         bias_gradient *= (1.0 if factor is None else factor) / problem.scale
     return Gradients(query_gradient, None if label_gradient is None else label_gradient.to(label_dtype), bias_gradient)
+
+
+def _add_product(out: Tensor, gradients: Tensor, labels: Tensor, present: Tensor | None, shape: TileShape) -> None:
+    """out [B, D], float32, += gradients [B, C] @ labels [C, D]; `present` says which blocks count, None for all."""
+    if present is None:
+        out += _product(gradients, labels)
+    else:
+        block_sparse_matmul(gradients, labels, out, present, (shape.rows, shape.labels), add=True)
+
+
+def _label_gradient(
+    gradients: Tensor, queries: Tensor, present: Tensor | None, shape: TileShape, factor: Tensor | None
+) -> Tensor:
+    """factor · gradients [B, C] transposed @ queries [B, D], [C, D] in the dtype of the queries."""
+    if present is None:
+        product = gradients.T @ queries if factor is None else _product(gradients.T, queries)
+    else:
+        dtype = queries.dtype if factor is None else torch.float32
+        product = queries.new_empty((gradients.shape[1], queries.shape[1]), dtype=dtype)
+        block_sparse_matmul(gradients.T, queries, product, present.T, (shape.labels, shape.rows), add=False)
+    return product if factor is None else (product * factor).to(queries.dtype)
 
 
 def _places(order: Tensor | None) -> Tensor | None:

@@ -30,7 +30,7 @@ def active_tiles(
 
     Of each row the lightest tiles are left out, as many as weigh at most ε/4 together, ε the distance from 1 to the next
     number of `dtype`: half of what rounding the weights to `dtype` may change. (Wijmans et al. drop every weight below a
-    threshold, of which there may be so many that their sum matters.) Other rows may still ask for the tile.
+    threshold, and many such weights may have a sum that matters.) Other rows may still ask for the tile.
     """
     blocks, tiles = occupied.shape
     wanted = row_gradient != 0

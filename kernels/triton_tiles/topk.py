@@ -113,14 +113,14 @@ def topk(
     height = max(1, BUFFER_BYTES // (8 * capacity))
     for top in range(0, len(queries), height):
         block = slice(top, min(top + height, len(queries)))
-        part = None if exclude is None else _rows_of(exclude, block)
-        search = _Search(queries[block], labels, k, capacity, label_bias, part)
+        block_exclude = None if exclude is None else _rows_of(exclude, block)
+        search = _Search(queries[block], labels, k, capacity, label_bias, block_exclude)
         scores[block], indices[block] = search.run()
     return scores, indices
 
 
 class _Search:
-    """Candidates of some queries: int64 [B, capacity], of which the first `counts` [B] are taken."""
+    """Candidates of some queries: int64 [B, capacity], the first `counts` [B] of each row taken."""
 
     def __init__(
         self,
