@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from small_models import write_bert, write_decoder
 from torch import nn
 
-from xmc.config import ImagesConfig, StaticConfig, TrainConfig
+from xmc.config import ENCODER_SECTIONS, ImagesConfig, LearningRates, StaticConfig, TrainConfig
 from xmc.data.token_cache import cached_tokens
 from xmc.data.tokens import RaggedTokens
 from xmc.encoders.base import Encoder
@@ -63,6 +63,13 @@ def test_every_registered_encoder_is_checked_here(tmp_path: Path) -> None:
     built = [factory(tmp_path / str(number)) for number, factory in enumerate(FACTORIES)]
     assert {encoder.kind for encoder in built} == set(ENCODERS)
     assert all(type(encoder) is ENCODERS[encoder.kind] for encoder in built)
+
+
+def test_every_registered_encoder_has_a_section_that_agrees_with_it() -> None:
+    assert set(ENCODER_SECTIONS) == set(ENCODERS)
+    for kind, section in ENCODER_SECTIONS.items():
+        assert section.only_on_cpu is not ENCODERS[kind].runs_on_gpu
+        assert section.default_learning_rate > 0
 
 
 @pytest.fixture(scope="module", params=FACTORIES, ids=lambda factory: str(factory.__name__))
@@ -295,6 +302,12 @@ def test_what_training_takes_is_told(encoder: Encoder) -> None:
     for parameter in encoder.parameters():
         parameter.requires_grad_(False)
     assert encoder.gradient_bytes() == 0
+
+
+def test_rates_of_their_own_are_of_learned_parameters(encoder: Encoder) -> None:
+    rates = encoder.learning_rates(LearningRates(encoder=1e-3, images=1e-2))
+    assert set(rates) <= {name for name, parameter in encoder.named_parameters() if parameter.requires_grad}
+    assert all(rate > 0 for rate in rates.values())
 
 
 def test_modules_to_split_are_of_the_encoder_and_follow_what_they_contain(encoder: Encoder) -> None:

@@ -120,9 +120,9 @@ def _groups(model: DualEncoder, config: TrainConfig, kinds: list[list[torch.nn.P
     if model.prototypes is not None:
         rates |= {id(p): config.optimizer.learning_rate.prototypes for p in model.prototypes.parameters()}
         free = {id(model.prototypes.free_vectors)}
-    images = config.optimizer.learning_rate.images
-    if images is not None:
-        rates |= {id(p): images for name, p in model.named_parameters() if ".image_projection." in name}
+    for encoder in model.encoders:
+        of_encoder = encoder.learning_rates(config.optimizer.learning_rate)
+        rates |= {id(p): of_encoder[name] for name, p in encoder.named_parameters() if name in of_encoder}
     groups: list[dict[str, Any]] = []
     for kind in kinds:
         by_options: dict[tuple[float, float], list[torch.nn.Parameter]] = {}

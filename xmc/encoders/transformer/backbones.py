@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import nn
 
 from xmc.errors import require_package
 from xmc.storage.fingerprints import fingerprint_of, sha256_file
@@ -22,7 +22,6 @@ __all__ = [
     "quietly",
     "read_backbone",
     "read_tokenizer",
-    "see_everything",
     "weights_digest",
 ]
 
@@ -81,16 +80,6 @@ def positions(backbone: Any) -> int | None:
         return None
     known: int | None = getattr(backbone.config, "max_position_embeddings", None)
     return known
-
-
-def see_everything(attention: Tensor, dtype: torch.dtype) -> Tensor:
-    """A mask [n, 1, T, T] to be added to attention scores, for `attention` bool [n, T]: each token sees all, not padding.
-
-    A backbone takes a mask of four dimensions as it is, in place of its causal one.
-    """
-    closed = torch.zeros(attention.shape, dtype=dtype, device=attention.device)
-    closed.masked_fill_(~attention, torch.finfo(dtype).min)
-    return closed[:, None, None, :].expand(-1, 1, attention.shape[1], -1)
 
 
 def weights_digest(directory: Path) -> str:

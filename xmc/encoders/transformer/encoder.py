@@ -18,9 +18,10 @@ from xmc.data.tokens import RaggedTokens
 from xmc.encoders.base import Encoder, Side, TokenCost
 from xmc.encoders.sentence_transformers.modules import Dense
 from xmc.encoders.transformer.adapters import merged_backbone
-from xmc.encoders.transformer.backbones import BROKEN, see_everything
+from xmc.encoders.transformer.backbones import BROKEN
 from xmc.encoders.transformer.images import WithImages, input_embeddings, place_images
 from xmc.encoders.transformer.layers import freeze_layers, layers_of, set_dropout
+from xmc.encoders.transformer.padding import attention_mask, pad
 from xmc.encoders.transformer.pooling import pool
 from xmc.encoders.transformer.pretrained import read_pretrained
 from xmc.encoders.transformer.settings import TransformerParts
@@ -224,32 +225,18 @@ class TransformerEncoder(Encoder):
         placed = WithImages(features.values, features.lengths, np.zeros((0, 0), np.float16))
         if self.image_dimension:
             placed = place_images(features, self.slot, self.image_dimension, self.settings.most_images)
-        lengths = torch.from_numpy(placed.lengths)
-        mask = torch.arange(max(1, int(lengths.max())))[None, :] < lengths[:, None]
-        ids = torch.full(mask.shape, self.texts.padding, dtype=torch.int64)
-        ids[mask] = torch.from_numpy(placed.values.astype(np.int64))
-        if device.type == "cuda":
-            ids, mask = ids.pin_memory().to(device, non_blocking=True), mask.pin_memory().to(device, non_blocking=True)
+        ids, mask = pad(placed.values, placed.lengths, self.texts.padding, device)
         is_image = None
         inputs = {"input_ids": ids}
         if self.image_projection is not None:
             is_image = ids == self.slot
             table: Any = self.backbone.get_input_embeddings()  # type: ignore[operator]
             inputs = {"inputs_embeds": input_embeddings(table, self.image_projection, ids, is_image, placed.images)}
-        hidden: Tensor = self.backbone(**inputs, attention_mask=self._attention(mask)).last_hidden_state
+        bidirectional = self.settings.attention == "bidirectional"
+        attention = attention_mask(mask, bidirectional, next(self.backbone.parameters()).dtype)
+        hidden: Tensor = self.backbone(**inputs, attention_mask=attention).last_hidden_state
         hidden = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
         pooled = pool(hidden, mask, is_image, self.settings.pooling)
         for layer in self._layers():
             pooled = layer.forward(pooled)
         return pooled if self.projection is None else self.projection.forward(pooled)
-
-    def _attention(self, mask: Tensor) -> Tensor:
-        """The attention mask that the backbone is given, for sequences padded to bool [n, T].
-
-        Attention over nothing is not a number, nor is its gradient: an empty sequence attends to one padding token.
-        """
-        attention = mask.clone()
-        attention[:, 0] = True
-        if self.settings.attention == "bidirectional":
-            return see_everything(attention, next(self.backbone.parameters()).dtype)
-        return attention.long()

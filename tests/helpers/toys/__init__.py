@@ -1,0 +1,1 @@
+"""One member of each family, registered from outside of the package: each file here is all that a user writes to add one."""
