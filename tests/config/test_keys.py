@@ -120,3 +120,21 @@ def test_the_warning_is_one_line_in_the_log_of_the_configuration(caplog: pytest.
         "old.yaml has keys of an older version, which are called otherwise now: negatives: clusters+sampled is "
         "negatives: [clusters, sampled], temperature is objective.temperature"
     )
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_the_order_of_old_keys_does_not_matter(reverse: bool) -> None:
+    """A plain value that stands for a section leaves the section's other keys as they were given."""
+    values = {
+        "validation": 0.2,
+        "validation_steps": 3,
+        "patience": 50,
+        "learning_rate": 0.01,
+        "label_vector_learning_rate": 1.0,
+    }
+    given = dict(sorted(values.items(), reverse=reverse))
+    config = TrainConfig.from_mapping(given)
+    assert (config.validation.share, config.validation.steps, config.validation.patience) == (0.2, 3, 50)
+    assert config.optimizer.learning_rate.encoder == 0.01
+    assert config.optimizer.learning_rate.label_vectors == 1.0
+    assert TrainConfig.from_mapping(values, ["validation=0.3"]).validation.patience == 50

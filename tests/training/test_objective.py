@@ -275,5 +275,5 @@ def test_dimensions_that_do_not_nest_are_refused() -> None:
         Objective(tiny_config(nested_dimensions=[2, 6]), DIMENSION, World())
     with pytest.raises(ConfigError, match=r"nested_dimensions must name each dimension once, but is \[2, 2\]"):
         tiny_config(nested_dimensions=[2, 2])
-    with pytest.raises(ConfigError, match=r"nested_dimensions must be at least 1 each"):
+    with pytest.raises(ConfigError, match=r"nested_dimensions must be at least 1, but is 0"):
         tiny_config(nested_dimensions=[0])

@@ -120,7 +120,7 @@ class Values:
             elif isinstance(value, Mapping):
                 self._put_section(key, value)
             else:
-                _set(self._tree, key, {SHORT[key]: value} if key in SHORT else value, key)
+                _set(self._tree, f"{key}.{SHORT[key]}" if key in SHORT else key, value, key)
             return
         name = key[len(family) + 1 :]
         if family == "negatives":
