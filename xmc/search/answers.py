@@ -147,7 +147,7 @@ class Answer:
         columns = self.columns()
         if self.explanation is not None:
             kept = self.ids >= 0
-            rows = [row[own].tolist() for row, own in zip(self.explanation, kept, strict=True)]
+            rows = [row[is_label].tolist() for row, is_label in zip(self.explanation, kept, strict=True)]
             columns["explanation"] = pa.array(rows, _STRINGS)
         return {"version": self.version, "answers": pa.table(columns).to_pylist()}
 
@@ -160,10 +160,10 @@ class Answer:
         rows = self.labels.rows_of_ids(self.ids)
         kept = rows >= 0
         offsets, missing = _offsets(good, kept.sum(axis=1))
-        places = pa.array(rows[kept])
-        values = {"labels": self.labels.uids.combine_chunks().take(places), "scores": pa.array(self.scores[kept])}
+        label_rows = pa.array(rows[kept])
+        values = {"labels": self.labels.uids.combine_chunks().take(label_rows), "scores": pa.array(self.scores[kept])}
         if label_texts:
-            values["texts"] = self.labels.texts.combine_chunks().take(places)
+            values["texts"] = self.labels.texts.combine_chunks().take(label_rows)
         if self.probabilities is not None:
             values["probabilities"] = pa.array(self.probabilities[kept])
         if self.decisions is not None:

@@ -30,7 +30,7 @@ _COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], pc.Expression]] = {
 
 
 def parse_predicate(text: str) -> pc.Expression:
-    """The Arrow expression of a condition in Python's syntax, of which only what `ALLOWED` says is taken; nothing is run.
+    """The Arrow expression of a condition in Python's syntax, limited to what `ALLOWED` says; nothing is run.
 
     As in SQL, a comparison with a null is null, `not` leaves it null, and null is no match: `price < 10` and
     `not price < 10` both leave out a label without a price. `x in [a, b]` means x == a or x == b. Chains such as
@@ -72,11 +72,11 @@ class _Parser:
             return pc.scalar(node.value)
         raise self.refusal(node, "is no condition")
 
-    def comparison(self, left: ast.expr, op: ast.cmpop, right: ast.expr, whole: ast.expr) -> pc.Expression:
+    def comparison(self, left: ast.expr, op: ast.cmpop, right: ast.expr, comparison: ast.expr) -> pc.Expression:
         """One link of a chain of comparisons."""
         if isinstance(op, (ast.Is, ast.IsNot)):
             if not isinstance(right, ast.Constant) or right.value is not None:
-                raise self.refusal(whole, "asks by `is` for something else than None")
+                raise self.refusal(comparison, "asks by `is` for something else than None")
             given = self.operand(left)
             return given.is_null() if isinstance(op, ast.Is) else given.is_valid()
         if isinstance(op, (ast.In, ast.NotIn)):
@@ -85,8 +85,8 @@ class _Parser:
             given = self.operand(left)
             values = [self.constant(value) for value in right.elts]
             same = given == given  # null for a null
-            found = _balanced([given == value for value in values], _or) if values else same & ~same
-            return found if isinstance(op, ast.In) else ~found
+            among = _balanced([given == value for value in values], _or) if values else same & ~same
+            return among if isinstance(op, ast.In) else ~among
         return _COMPARISONS[type(op)](self.operand(left), self.operand(right))
 
     def operand(self, node: ast.expr) -> pc.Expression:

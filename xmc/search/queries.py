@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ from xmc.data.images.ragged import Images, RaggedImages
 from xmc.encoders.base import Encoder
 from xmc.errors import InputError
 
-__all__ = ["Query", "embed", "images_of_texts"]
+__all__ = ["Queries", "Query", "embed", "images_of_texts", "texts_of_list"]
 
 Encode = Callable[[list[str]], Embeddings]
 
@@ -52,6 +52,17 @@ class Query:
         object.__setattr__(self, "embeddings", _vectors(self.embeddings))
         if not (self.texts or self.labels or self.embeddings):
             raise InputError("A Query needs at least one text, label or embedding.")
+
+
+Queries: TypeAlias = Sequence[str | Query] | Embeddings
+"""What a search is asked: texts, or Query objects, or embeddings float32 [n, D]."""
+
+
+def texts_of_list(texts: Sequence[str]) -> list[str]:
+    """The texts of labels as a list; InputError for one bare string."""
+    if isinstance(texts, str):
+        raise InputError("texts must be a list of label texts; put a single text into a list.")
+    return list(texts)
 
 
 def embed(queries: Sequence[str | Query], encode: Encode, vectors: Encode, dimension: int) -> Embeddings:
@@ -103,9 +114,9 @@ def _mixtures(rows: list[Any], vectors: Encode, dimension: int) -> Embeddings:
         return np.zeros((len(rows), dimension), np.float32)
     place = {key: number for number, key in enumerate(keys)}
     weights = np.array([weight for row in rows for weight in row.values()], np.float32)
-    places = np.array([place[key] for row in rows for key in row])
+    columns = np.array([place[key] for row in rows for key in row])
     starts = np.cumsum([0, *map(len, rows)])
-    mixed: Embeddings = csr_matrix((weights, places, starts), shape=(len(rows), len(keys))) @ vectors(keys)
+    mixed: Embeddings = csr_matrix((weights, columns, starts), shape=(len(rows), len(keys))) @ vectors(keys)
     return mixed
 
 

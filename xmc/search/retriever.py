@@ -31,7 +31,7 @@ from xmc.search.changes import Added, ColumnsSet, Compacted, Removed, Updated, n
 from xmc.search.filters import Condition, Uids
 from xmc.search.label_columns import LabelColumns, refuse_repeated
 from xmc.search.labels import LabelVersion, require_same_labels
-from xmc.search.queries import Query, images_of_texts
+from xmc.search.queries import Queries, images_of_texts, texts_of_list
 from xmc.search.run_directory import Run, RunDirectory
 from xmc.search.run_metrics import RunMetrics
 from xmc.search.stages import Corridor, SearchRequest, Stage
@@ -44,7 +44,7 @@ Found = tuple[npt.NDArray[np.object_], Embeddings]
 EXPORTED = "sentence-transformers model"
 """What a manifest calls an exported encoder."""
 CHECKED_TEXTS = 1000
-"""So many labels' texts show whether sentence-transformers cuts texts into the same tokens."""
+"""Number of label texts that show whether sentence-transformers cuts texts into the same tokens."""
 
 
 class Retriever:
@@ -93,7 +93,7 @@ class Retriever:
     ) -> Retriever:
         """Index the labels of training, in their order; `index` overrides the configuration's.
 
-        embeddings: theirs, float32 [L, D], with residual vectors, where they are known already; else they are embedded.
+        embeddings: of the labels, float32 [L, D], with residual vectors, where they are known; else they are embedded here.
         tuning_queries: embeddings [n, D] of queries as those to come, with which an index may be tuned; kept with the run.
         columns: further values of each label by name, for conditions; see `predict`.
         """
@@ -158,7 +158,7 @@ class Retriever:
 
     def predict(
         self,
-        queries: Sequence[str | Query] | Embeddings,
+        queries: Queries,
         k: int = 10,
         *,
         images: Images | None = None,
@@ -188,25 +188,18 @@ class Retriever:
         return answer.uids, answer.scores
 
     def search(
-        self,
-        queries: Sequence[str | Query] | Embeddings,
-        k: int = 10,
-        *,
-        images: Images | None = None,
-        include: Uids | None = None,
-        exclude: Uids | None = None,
-        where: Condition | None = None,
-        rescore: int | None = None,
-        diversity: float = 0.0,
+        self, queries: Queries, k: int = 10, *, images: Images | None = None, **options: Any
     ) -> tuple[Ids, Embeddings]:
-        """As `predict`, with the labels' int64 ids, -1 for none: for the labels of training, their row in the data set."""
-        request = SearchRequest(k, include, exclude, where, rescore, diversity)
-        answer = self._answer(self._store.version, request, queries, images)
+        """As `predict`, with the labels' int64 ids, -1 for none: for the labels of training, their row in the data set.
+
+        options: include, exclude, where, rescore and diversity, as of `predict`.
+        """
+        answer = self._answer(self._store.version, SearchRequest(k, **options), queries, images)
         return answer.ids, answer.scores
 
     def answer(
         self,
-        queries: Sequence[str | Query] | Embeddings,
+        queries: Queries,
         k: int = 10,
         *,
         probabilities: bool = False,
@@ -230,9 +223,7 @@ class Retriever:
             )
         return self._calibrated().answer(queries, k, parts, images)
 
-    def predict_proba(
-        self, queries: Sequence[str | Query] | Embeddings, k: int = 10, *, images: Images | None = None
-    ) -> Found:
+    def predict_proba(self, queries: Queries, k: int = 10, *, images: Images | None = None) -> Found:
         """As `predict`, with the probability that a label is true in place of its score, float32 [n, k'].
 
         Labels come by score; probabilities also know how frequent a label is, and so may rise from left to right.
@@ -245,18 +236,13 @@ class Retriever:
 
     @overload
     def predict_sets(
-        self,
-        queries: Sequence[str | Query] | Embeddings,
-        *,
-        significance: float,
-        limit: int = 100,
-        images: Images | None = None,
+        self, queries: Queries, *, significance: float, limit: int = 100, images: Images | None = None
     ) -> list[Region[str]]: ...
 
     @overload
     def predict_sets(
         self,
-        queries: Sequence[str | Query] | Embeddings,
+        queries: Queries,
         *,
         recall: float | None = None,
         false_positive_share: float | None = None,
@@ -265,7 +251,7 @@ class Retriever:
 
     def predict_sets(
         self,
-        queries: Sequence[str | Query] | Embeddings,
+        queries: Queries,
         *,
         recall: float | None = None,
         false_positive_share: float | None = None,
@@ -289,12 +275,7 @@ class Retriever:
         return calibrated.sets(queries, Wanted(recall, false_positive_share, significance), limit, images)
 
     def decide(
-        self,
-        queries: Sequence[str | Query] | Embeddings,
-        automatic: float = 0.9,
-        person: float = 0.1,
-        *,
-        images: Images | None = None,
+        self, queries: Queries, automatic: float = 0.9, person: float = 0.1, *, images: Images | None = None
     ) -> list[Decision]:
         """Labels to be taken without asking, of probability p >= automatic, and to ask a person about, p >= person.
 
@@ -304,11 +285,7 @@ class Retriever:
         return self._calibrated().decisions(queries, Policy(automatic, person), images)
 
     def p_values(
-        self,
-        queries: Sequence[str | Query] | Embeddings,
-        label_sets: Sequence[Sequence[str]],
-        *,
-        images: Images | None = None,
+        self, queries: Queries, label_sets: Sequence[Sequence[str]], *, images: Images | None = None
     ) -> npt.NDArray[np.float64]:
         """The conformal p-value of one label set, given by uids, for each query, float64 [n]; see `predict_sets`.
 
@@ -339,7 +316,7 @@ class Retriever:
         answer = self._answer(labels, SearchRequest(k, **options, without=rows), labels.index.blocks.take(rows))
         return answer.uids, answer.scores
 
-    def embed_queries(self, queries: Sequence[str | Query], images: Images | None = None) -> Embeddings:
+    def embed_queries(self, queries: Queries, images: Images | None = None) -> Embeddings:
         """Embeddings [n, D] of queries: unit vectors for texts where the model normalises, weighted sums for a Query.
 
         images: as in `predict`.
@@ -364,9 +341,7 @@ class Retriever:
         images: as in `predict`, of each label.
         Raises InputError for a uid already there or given twice, and for columns that do not fit.
         """
-        if isinstance(texts, str):
-            raise InputError("texts must be a list of label texts; put a single text into a list.")
-        texts = list(texts)
+        texts = texts_of_list(texts)
         uids = texts if uids is None else list(uids)
         with self._store.changing:
             new_rows(self._store.version, uids, texts, columns)  # refused before texts are encoded
@@ -378,15 +353,12 @@ class Retriever:
         self._store.apply(Removed(uids))
 
     def update_labels(self, texts: Sequence[str], uids: Sequence[str], images: Images | None = None) -> None:
-        """Give labels other texts, from which (and their images, as in `predict`) alone they are encoded anew.
+        """Give labels other texts, and encode them anew from these (and their images, as in `predict`) alone.
 
-        They come last in the order of `labels`.
-
-        Their ids and columns stay. InputError names a uid that is not there, or given twice.
+        The labels come last in the order of `labels`; ids and columns stay. InputError names a uid that is not there, or given
+        twice.
         """
-        if isinstance(texts, str):
-            raise InputError("texts must be a list of label texts; put a single text into a list.")
-        texts = list(texts)
+        texts = texts_of_list(texts)
         with self._store.changing:
             rows = self._store.version.known_index_rows(uids)
             refuse_repeated(uids)
@@ -464,24 +436,17 @@ class Retriever:
         Raises StoreError when `directory` holds something that is not a run, or a run and `overwrite` is not set.
         """
         with self._store.changing:
-            run = Run(
-                self.model,
-                self._store.version,
-                self.config,
-                self.metrics,
-                self.tuning_queries,
-                self.calibration,
-                self.stages,
-            )
+            labels, queries = self._store.version, self.tuning_queries
+            run = Run(self.model, labels, self.config, self.metrics, queries, self.calibration, self.stages)
             RunDirectory(directory).write(run, overwrite)
 
     def export_sentence_transformers(
         self, directory: str | Path, tower: Side | None = None, overwrite: bool = False
     ) -> None:
-        """Write the encoder alone as a directory that `SentenceTransformer(directory)` loads, for equal embeddings.
+        """Write the encoder alone as a directory that `SentenceTransformer(directory)` loads.
 
-        Those of queries, and those of labels without what was learned of each label itself (residual vectors, prototypes).
-        tower: "query" or "label", where they have an encoder each; its prompt is then the default one.
+        Its embeddings are equal to those of queries, and to those of labels without what was learned of each label itself
+        (residual vectors, prototypes). tower: "query" or "label", where they have an encoder each; its prompt is the default.
         Raises ConfigError for what sentence-transformers cannot hold, InputError for a tower that must be named, StoreError as
         `save`.
         """

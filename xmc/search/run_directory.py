@@ -223,6 +223,6 @@ def _digests(run: Path) -> dict[str, str]:
 
 
 def _model_name(digests: Mapping[str, str]) -> str:
-    """What names the model of a run, given the SHA-256 of files by name, of which those of the model count."""
+    """What names the model of a run, given the SHA-256 of files by name; other files than those of the model do not count."""
     of_model = {name: digest for name, digest in digests.items() if name.split("/")[0] in (*ENCODERS, MODEL)}
     return f"model {fingerprint_of(of_model)}"

@@ -286,7 +286,7 @@ class Corridor:
         """The corridor with another stage in place of the one with the same name."""
         corridor = Corridor.__new__(Corridor)
         corridor.further = self.further
-        corridor.stages = tuple(stage if own.name == stage.name else own for own in self.stages)
+        corridor.stages = tuple(stage if kept.name == stage.name else kept for kept in self.stages)
         return corridor
 
     def begin(
