@@ -95,7 +95,7 @@ def titles() -> list[str]:
 def _static() -> Encode:
     run = CACHE / "runs" / "static-256"
     if not run.exists():
-        config = TrainConfig.load(CONFIG, [f"static.dimension={DIMENSION}"])
+        config = TrainConfig.load(CONFIG, [f"encoder.dimension={DIMENSION}"])
         train(dataset(), config, run)
     return Retriever.load(run).model.embed_queries
 

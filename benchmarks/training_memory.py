@@ -64,7 +64,7 @@ def steps(data, settings, count):
 
 STATIC = """
 def settings(rows):
-    return {"batch_size": 512, "static": {"dimension": 256, "table_rows": rows}}
+    return {"batch_size": 512, "encoder": {"kind": "static", "dimension": 256, "table_rows": rows}}
 
 words = np.array([f"{a}{b}" for a in "bdfgklmnprst" for b in map(str, range(2000))])
 steps(world(words, 64, 10, 100, 5), settings(1000), 1)  # compiles, and loads what is loaded on first use
@@ -93,9 +93,9 @@ with tempfile.TemporaryDirectory() as directory:
     PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(directory)
     shape = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 512}
     BertModel(BertConfig(vocab_size=len(words) + 2, max_position_embeddings=32, **shape)).save_pretrained(directory)
-    transformer = {"directory": directory, "micro_batch_size": 128, "max_length": 32}
-    settings = {"encoder": "transformer", "transformer": transformer, "gradient_cache": True, "batch_size": size,
-                "token_dropout": 0.0, "label_token_dropout": 0.0, "device": "cpu"}
+    transformer = {"kind": "transformer", "directory": directory, "micro_batch_size": 128, "max_length": 32}
+    settings = {"encoder": transformer, "gradient_cache": True, "batch_size": size,
+                "data": {"token_dropout": 0.0, "label_token_dropout": 0.0}, "device": "cpu"}
     steps(world(words, 64, 16, 300, 16), settings, 1)
     data = world(words, size, 16, 65_962, 16)
     before = resident()

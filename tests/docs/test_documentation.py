@@ -44,8 +44,7 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("documentation") / "run"
     settings = [
         "epochs=1",
-        "negatives=sampled",
-        "sampled_negatives=1024",
+        "negatives=[{kind: sampled, count: 1024}]",
         "encoder.dimension=64",
         "encoder.table_rows=16384",
     ]

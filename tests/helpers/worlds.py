@@ -12,13 +12,11 @@ from xmc.config import TrainConfig
 from xmc.data.dataset import Dataset
 
 TINY = {
-    "static": {"dimension": 32, "table_rows": 4096, "weight_slots": 4096},
+    "encoder": {"kind": "static", "dimension": 32, "table_rows": 4096, "weight_slots": 4096},
+    "objective": {"temperature": 0.1},
+    "optimizer": {"learning_rate": {"encoder": 0.02, "feature_weights": 0.2, "label_vectors": 0.02}},
     "epochs": 4,
     "batch_size": 64,
-    "learning_rate": 0.02,
-    "weight_learning_rate": 0.2,
-    "label_vector_learning_rate": 0.02,
-    "temperature": 0.1,
 }
 
 

@@ -42,7 +42,7 @@ SINGLE = [text.split()[0] for text in X]
 LISTS = [sorted(text.split()[:2]) for text in X]
 LABELS = ["blue", "boat", "cup", "green", "house", "red", "tree"]
 INDICATOR = np.array([[int(label in row) for label in LABELS] for row in LISTS])
-SMALL = {"static": {"dimension": 64}}
+SMALL = {"encoder": {"dimension": 64}}
 
 
 class NumbersAsWords(XMCClassifier):  # type: ignore[misc]

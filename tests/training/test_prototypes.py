@@ -203,8 +203,10 @@ def test_mistakes_are_sentences() -> None:
     with pytest.raises(ConfigError, match="prototypes also rank queries for a label"):
         tiny_config(label_vectors="prototypes", loss="soft_topk")
     with pytest.raises(ConfigError, match=r"label_vectors\.momentum must be a share in \[0, 1\), but is 1"):
-        tiny_config(prototypes={"momentum": 1.0})
-    with pytest.raises(ConfigError, match=r"margin\.most must be at least margin\.least, 0\.5, but is 0\.3"):
-        tiny_config(margin={"least": 0.5})
+        tiny_config(label_vectors={"kind": "prototypes", "momentum": 1.0})
+    with pytest.raises(
+        ConfigError, match=r"objective\.loss\.most must be at least objective\.loss\.least, 0\.5, but is 0\.3"
+    ):
+        tiny_config(objective={"loss": {"kind": "triplet_margin", "least": 0.5}})
     with pytest.raises(ConfigError, match="in_batch_positives is for negatives that score some labels"):
         tiny_config(in_batch_positives=True)
