@@ -22,7 +22,7 @@ from measurements import Measurement, from_samples
 from peers import OmikujiBonsai
 from retrieval import CACHE
 from rich.console import Console
-from titles import titles
+from titles import titles, titles_at_most
 
 from xmc.config import TrainConfig
 from xmc.search.retriever import Retriever
@@ -74,9 +74,11 @@ def run(seed: int, methods: Sequence[str]) -> Iterator[list[Measurement]]:
 
 def _source() -> Path:
     """The titles as a job's input: with uids, in one row group."""
-    file = CACHE / "titles.parquet"
+    most = titles_at_most()
+    file = CACHE / ("titles.parquet" if most is None else f"titles-{most}.parquet")
     if not file.exists():
-        texts = titles()
+        texts = titles()[:most]
+        file.parent.mkdir(parents=True, exist_ok=True)
         table = pa.table({"uid": pa.array(np.arange(len(texts))).cast(pa.string()), "text": texts})
         pq.write_table(table, file, compression="zstd", row_group_size=len(texts))
     return file

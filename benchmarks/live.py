@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,7 @@ DESIGNS: dict[str, dict[str, Any]] = {
 """Designs, and settings of FaissDesign, and rescore, with which they find about 95% of the ten best of a million labels."""
 BATCH = 16
 """Queries of half of the searches; the others are of one."""
+SINGLE_ADDS = 500
 console = Console()
 
 
@@ -75,13 +76,14 @@ SIZES = Sizes()
 
 def run(seed: int, methods: Sequence[str]) -> Iterator[list[Measurement]]:
     """Measure each design on all titles by the static encoder, in a process of its own."""
-    static_vectors()  # made before anything is measured
+    titles = len(static_vectors().labels)  # made before anything is measured
+    sizes = replace(SIZES, blocks=min(SIZES.blocks, (titles - SIZES.first) // SIZES.block))
     for design, options in DESIGNS.items():
         if methods and not design.startswith(tuple(methods)):
             continue
         console.print(f"live: {design}", highlight=False)
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-            yield process.submit(_measure, design, options, SIZES, seed).result()
+            yield process.submit(_measure, design, options, sizes, seed).result()
 
 
 def _measure(design: str, options: dict[str, Any], sizes: Sizes, seed: int) -> list[Measurement]:
@@ -294,6 +296,19 @@ def _at_rest(index: LabelIndex, vectors: Vectors, plan: _Plan, sizes: Sizes) -> 
         seconds.append(time.perf_counter() - start)
     yield "p50 of one query at rest", quantile(seconds, 0.5), "ms"
     yield "p99 of one query at rest", quantile(seconds, 0.99), "ms"
+    yield from _single_adds(index, labels)
+
+
+def _single_adds(index: LabelIndex, labels: Embeddings) -> Iterator[Row]:
+    """Labels that come one at a time, and go again together."""
+    new, seconds = len(labels) + np.arange(SINGLE_ADDS), []
+    for label in new:
+        start = time.perf_counter()
+        index.add(labels[:1], label[None])
+        seconds.append(time.perf_counter() - start)
+    index.remove(new)
+    yield "p50 of adding one label at rest", quantile(seconds, 0.5), "ms"
+    yield "p99 of adding one label at rest", quantile(seconds, 0.99), "ms"
 
 
 def _stored(index: LabelIndex, vectors: Vectors, directory: Path) -> Iterator[Row]:

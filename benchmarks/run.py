@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import importlib
 import inspect
+import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from measurements import Measurement, append
@@ -42,16 +44,21 @@ def main() -> int:
     parser.add_argument("--methods", nargs="+", default=[], help="beginnings of the names of methods; default: all")
     parser.add_argument("--gpu", action="store_true", help="training, losses, topk: the sizes for a GPU, on the GPU")
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results.csv")
+    parser.add_argument("--titles", type=int, help="search, live, filters, batch: only so many of the million titles")
     arguments = parser.parse_args()
     run = importlib.import_module(arguments.table).run
     if arguments.gpu and "gpu" not in inspect.signature(run).parameters:
         parser.error(f"{arguments.table} has no sizes for a GPU.")
     options = {"gpu": True} if arguments.gpu else {}
+    suffix = ""
+    if arguments.titles:
+        os.environ["XMC_TITLES"], suffix = str(arguments.titles), f", {arguments.titles:,} titles"
     console = Console()
     measured = 0
     try:
         for seed in arguments.seeds:
-            for measurements in run(seed, arguments.methods, **options):
+            for measured_rows in run(seed, arguments.methods, **options):
+                measurements = [replace(one, method=one.method + suffix) for one in measured_rows]
                 append(arguments.results, measurements)
                 console.print(_show(measurements))
                 measured += len(measurements)

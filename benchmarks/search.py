@@ -24,7 +24,7 @@ from kernel_problems import resident
 from measurements import Measurement
 from rich.console import Console
 from search_methods import METHODS, Method
-from titles import CACHE, Vectors, minilm_vectors, static_vectors
+from titles import CACHE, Vectors, minilm_vectors, static_vectors, titles_at_most
 
 from xmc.indexes.blocks import EmbeddingBlocks
 from xmc.indexes.scan import exact_search
@@ -69,6 +69,8 @@ class _Truth:
 def run(seed: int, methods: Sequence[str]) -> Iterator[list[Measurement]]:
     """Measure every method that is installed, on all titles by the static encoder and on some by MiniLM."""
     for world, vectors in WORLDS.items():
+        if titles_at_most() is not None and world != "titles":
+            continue
         vectors()  # made before anything is measured
         for name, method in METHODS.items():
             if methods and not name.startswith(tuple(methods)):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,7 @@ from xmc.search.retriever import Retriever
 from xmc.storage.directories import atomic_directory, read_manifest
 from xmc.training.trainer import train
 
-__all__ = ["CACHE", "Vectors", "minilm_vectors", "static_vectors", "titles"]
+__all__ = ["CACHE", "Vectors", "minilm_vectors", "static_vectors", "titles", "titles_at_most"]
 
 CACHE = Path(os.environ.get("XMC_CACHE", Path.home() / ".cache" / "xmc")) / "benchmarks"
 DIMENSION = 256
@@ -51,8 +51,14 @@ class Vectors:
 
 
 def static_vectors() -> Vectors:
-    """All titles by a static encoder of 256 dimensions that was trained on LF-WordNet."""
-    return _cached("titles-static", None, _static)
+    """All titles, or the first `titles_at_most`, by a static encoder of 256 dimensions that was trained on LF-WordNet."""
+    vectors = _cached("titles-static", None, _static)
+    return replace(vectors, labels=vectors.labels[: titles_at_most()])
+
+
+def titles_at_most() -> int | None:
+    """How many titles `run.py --titles` asks for; None for all."""
+    return int(os.environ["XMC_TITLES"]) if os.environ.get("XMC_TITLES") else None
 
 
 def minilm_vectors() -> Vectors:
