@@ -22,7 +22,8 @@ DENSE_SHARE = 0.05
 """Few queries pass over a block without copying where, for each of them, more than this share of it is allowed."""
 FEW_QUERIES = 8
 MANY_QUERIES, FEW_LABELS = 512, 200_000
-"""FAISS's flat search is faster for so few queries, or for so many over so few labels, as measured (docs/indexes.md)."""
+"""FAISS's flat search is faster for at most `FEW_QUERIES`, or for at least `MANY_QUERIES` over at most `FEW_LABELS`, as
+measured (docs/indexes.md)."""
 
 
 def exact_search(

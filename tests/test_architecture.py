@@ -107,3 +107,45 @@ def _circle(graph: dict[str, set[str]]) -> list[str] | None:
 )
 def test_a_circle_is_found(graph: dict[str, set[str]], circle: list[str] | None) -> None:
     assert _circle(graph) == circle
+
+
+def class_names(file: Path) -> list[str]:
+    """The public classes that a file defines."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    return [node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and not node.name.startswith("_")]
+
+
+def docstrings(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Line and text of every string that stands as a statement: those of modules, classes, functions, fields and constants."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            yield node.lineno, " ".join(node.value.value.split())
+
+
+def test_no_class_name_is_defined_twice() -> None:
+    """A public name has one meaning in the whole package."""
+    defined: dict[str, list[str]] = {}
+    for module, file in modules().items():
+        for name in class_names(file):
+            defined.setdefault(name, []).append(module)
+    assert {name: where for name, where in defined.items() if len(where) > 1} == {}
+
+
+UNCLEAR = ("so many", "of which")
+"""Words of docstrings that can be understood only with the sentence before them, or not at all."""
+
+
+def test_docstrings_are_in_plain_words() -> None:
+    unclear = [
+        f"{file.relative_to(ROOT)}:{line}: {words!r}"
+        for file in modules().values()
+        for line, text in docstrings(ast.parse(file.read_text(encoding="utf-8")))
+        for words in UNCLEAR
+        if words in text.lower()
+    ]
+    assert not unclear, "\n".join(unclear)
+
+
+def test_docstrings_are_found() -> None:
+    source = 'LIMIT = 3\n"""So\n  many."""\nclass A:\n    """One."""\n    def b(self):\n        """Two."""\n        return 1\n'
+    assert sorted(text for _, text in docstrings(ast.parse(source))) == ["One.", "So many.", "Two."]

@@ -6,8 +6,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from xmc.config.field_errors import FieldError
 from xmc.config.section import KindSection, Section
-from xmc.config.wanted import Wanted
 from xmc.errors import ConfigError
 from xmc.registry import Registry
 
@@ -49,7 +49,7 @@ class StaticConfig(EncoderConfig):
     @classmethod
     def _five(cls, scales: tuple[float, ...]) -> tuple[float, ...]:
         if len(scales) != 5 or min(scales) < 0 or not any(scales):
-            raise Wanted("must be five numbers >= 0, not all 0")
+            raise FieldError("must be five numbers >= 0, not all 0")
         return scales
 
 

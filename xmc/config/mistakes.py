@@ -12,9 +12,9 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from xmc.config.field_errors import FieldError, nearest
 from xmc.config.keys import NEW_KEYS, as_written
 from xmc.config.kinds import family_of
-from xmc.config.wanted import Wanted, nearest
 
 __all__ = ["bounds", "choices", "sentence", "type_name"]
 
@@ -33,7 +33,7 @@ def sentence(error: ValidationError, section: type[BaseModel], values: Any, sour
     if kind == "missing":
         return f"{start} must be given: {(field.description if field else None) or 'it has no default'}"
     cause = first.get("ctx", {}).get("error")
-    if isinstance(cause, Wanted):
+    if isinstance(cause, FieldError):
         shown = value if cause.value is None else cause.value
         return f"{start} {cause.wanted}, but is {_shown(shown)}.{cause.hint}"
     wanted, hint = _wanted(first, field)

@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
+from xmc.config.field_errors import FieldError
 from xmc.config.kinds import Family
 from xmc.config.losses import LOSS_SECTIONS, DecoupledSoftmaxConfig, LossConfig
 from xmc.config.section import Section
-from xmc.config.wanted import Wanted
 
 __all__ = ["DistillationConfig", "ObjectiveConfig"]
 
@@ -56,12 +56,12 @@ class ObjectiveConfig(Section):
     @classmethod
     def _two(cls, values: tuple[float, ...]) -> tuple[float, ...]:
         if len(values) != 2 or min(values) <= 0:
-            raise Wanted("must be two numbers A and B > 0")
+            raise FieldError("must be two numbers A and B > 0")
         return values
 
     @field_validator("nested_dimensions")
     @classmethod
     def _each_once(cls, values: tuple[int, ...]) -> tuple[int, ...]:
         if len(set(values)) < len(values):
-            raise Wanted("must name each dimension once")
+            raise FieldError("must name each dimension once")
         return values

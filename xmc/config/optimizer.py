@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
 
+from xmc.config.field_errors import FieldError
 from xmc.config.section import Section
-from xmc.config.wanted import Wanted
 
 __all__ = ["LearningRates", "OptimizerConfig"]
 
@@ -52,5 +52,5 @@ class OptimizerConfig(Section):
     def _share_or_steps(cls, value: Any) -> Any:
         whole = isinstance(value, int) and not isinstance(value, bool) and value >= 0
         if not whole and not (isinstance(value, float) and 0 <= value < 1):
-            raise Wanted("must be a share in [0, 1) of all steps, or a whole number of steps")
+            raise FieldError("must be a share in [0, 1) of all steps, or a whole number of steps")
         return value

@@ -6,8 +6,8 @@ from typing import ClassVar
 
 from pydantic import Field, field_validator
 
+from xmc.config.field_errors import FieldError, nearest
 from xmc.config.section import Section
-from xmc.config.wanted import Wanted, nearest
 
 __all__ = ["METRICS", "ValidationConfig"]
 
@@ -37,5 +37,5 @@ class ValidationConfig(Section):
     @classmethod
     def _known(cls, name: str) -> str:
         if name not in METRICS:
-            raise Wanted(f"must be one of {', '.join(METRICS)}", nearest(name, METRICS))
+            raise FieldError(f"must be one of {', '.join(METRICS)}", nearest(name, METRICS))
         return name

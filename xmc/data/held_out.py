@@ -24,7 +24,7 @@ class Uses:
 
 
 def uses_of_queries(queries: int, validation: float, calibration: float, seed: int) -> Uses:
-    """Draw the shares of so many queries that are kept aside; a share above 0 has at least one query.
+    """Draw the shares of a number of queries that are kept aside; a share above 0 has at least one query.
 
     Calibration queries are drawn first, from all. The same numbers give the same rows on every machine.
     """

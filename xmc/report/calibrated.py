@@ -39,9 +39,9 @@ __all__ = [
 ]
 
 MOST_QUERIES = 20_000
-"""Calibration is measured on so many queries, a random sample where there are more."""
+"""Largest number of queries that calibration is measured on; a random sample where there are more."""
 COUNTED = 100
-"""The label sets of regions are counted for so many of them."""
+"""Number of queries whose regions' label sets are counted."""
 POLICY = Policy()
 FIRST = 5
 

@@ -35,13 +35,13 @@ __all__ = ["embedded_json", "render"]
 
 HERE = Path(__file__).parent
 JUDGED = 5_000
-"""The causes of mistakes are counted in so many queries, a random sample where there are more."""
+"""Largest number of queries in which causes of mistakes are counted; a random sample where there are more."""
 DECILE_PLOTS = ("P@5", "PSP@5", "R@10", "R@100")
 AGREEMENT = 10
 
 
 def render(runs: Sequence[ReportedRun], task: Task, k: int, queries: int) -> str:
-    """The page, as text. `queries`: how many it shows."""
+    """The page, as text. queries: number of queries that it shows."""
     indexes = [describe_index(run) for run in runs]
     disk, memory = [bytes_on_disk(run.directory) for run in runs], [bytes_in_memory(run) for run in runs]
     calibrated = [measure(run, task) for run in runs]

@@ -18,11 +18,11 @@ __all__ = ["IndexFacts", "bytes_in_memory", "bytes_on_disk", "describe_index"]
 
 @dataclass(frozen=True)
 class IndexFacts:
-    """Of a run's index.
+    """What a report says of a run's index.
 
-    parameters: of its search, as "nprobe=8". bytes_per_label: by its design. chosen: the point that tuning took, None where the
-    index was not tuned; points: those that no other beats, of which an older index has the chosen one alone. goal_k: the k of
-    their recall, and goal, in words.
+    parameters: those of its search, such as "nprobe=8". bytes_per_label: memory by its design. chosen: the point that tuning
+    took; None where the index was not tuned. points: those that no other beats; in an older index, the chosen one alone.
+    goal_k: the k of their recall. goal: the goal of tuning, in words.
     """
 
     design: str

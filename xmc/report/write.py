@@ -26,11 +26,11 @@ def write_report(
     k: int = 100,
     queries: int = 500,
 ) -> Path:
-    """Write one HTML page about runs, the first of which the others are compared with; returns its path.
+    """Write one HTML page about runs, which are compared with the first one; returns its path.
 
     runs: directories. dataset: what they are measured on; its training split gives label frequencies and propensities.
-    k: labels that are searched for each query, at least 10. queries: how many the page shows, half of them the worst, the rest
-        a random sample.
+    k: labels that are searched for each query, at least 10. queries: number of queries on the page, half of them the worst, the
+        rest a random sample.
 
     The page needs nothing else: no network, no other file. The same runs and data give the same page.
 

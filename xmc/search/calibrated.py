@@ -61,7 +61,7 @@ class CalibratedAnswers:
     def sets(
         self, queries: Any, wanted: Wanted, limit: int, images: Images | None
     ) -> list[LabelSet] | list[Region[str]]:
-        """Of each query a label set, or for a significance a region of which at most `limit` sets are listed.
+        """A label set of each query, or for a significance a region that lists at most `limit` sets.
 
         Raises InputError for what the candidates or the number of calibration queries cannot guarantee.
         """

@@ -222,7 +222,7 @@ class LabelVersion:
         return replace(self, held=held)
 
     def with_stored(self, stored: StoredIndex) -> LabelVersion:
-        """These labels, none of which is removed, with a saved index, whose rows may hold removed ones.
+        """These labels, all of them alive, with a saved index, whose rows may hold removed ones.
 
         Raises InputError where the index holds other labels, or in another order.
         """

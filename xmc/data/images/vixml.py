@@ -85,7 +85,7 @@ class _Images:
         return int(self.embeddings.shape[1])
 
     def blocks(self) -> Iterator[npt.NDArray[np.float16]]:
-        """The images of one text after another's, in float16, so many at once."""
+        """The images of one text after another's, in float16, at most `BLOCK` at once."""
         for start in range(0, len(self.places), BLOCK):
             places = self.places[start : start + BLOCK]
             with np.errstate(over="ignore"):

@@ -6,11 +6,11 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["Wanted", "nearest"]
+__all__ = ["FieldError", "nearest"]
 
 
-class Wanted(ValueError):
-    """What a value must be, raised by a field's own check, as in Wanted("must be five numbers")."""
+class FieldError(ValueError):
+    """A value that does not fit its field; the message says what it must be, as in FieldError("must be five numbers")."""
 
     def __init__(self, wanted: str, hint: str = "", value: Any = None) -> None:
         """hint: a further sentence, with a space before it. value: what is named, by default the field's value."""
