@@ -94,7 +94,7 @@ def test_free_vectors_of_xavier_are_random_and_repeatable() -> None:
     bound = (6 / (4 + DIMENSION)) ** 0.5
     assert float(found[0].abs().max()) <= bound
     assert float(found[0].std()) == pytest.approx(bound / 3**0.5, rel=0.2)
-    with pytest.raises(ConfigError, match=r"prototypes\.heads must divide the embedding's 16 dimensions, but is 3"):
+    with pytest.raises(ConfigError, match=r"label_vectors\.heads must divide the embedding's 16 dimensions, but is 3"):
         LabelPrototypes(16, 2, heads=3)
 
 

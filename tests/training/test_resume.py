@@ -157,7 +157,7 @@ def test_what_does_not_belong_is_refused(tmp_path: Path) -> None:
     data = colours()
     stopped = tiny_config(checkpoint={"steps": 5}, epochs=2)
     kill_after(7, stopped, tmp_path)
-    with pytest.raises(StoreError, match=r"made with temperature = 0.1, not 0.2; resume with the same"):
+    with pytest.raises(StoreError, match=r"made with objective\.temperature = 0.1, not 0.2; resume with the same"):
         xmc.train(data, tiny_config(temperature=0.2, epochs=2), tmp_path / "run", resume=True)
     other = colours(["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"])
     with pytest.raises(StoreError, match="is of another data set"):

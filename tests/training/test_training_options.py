@@ -163,7 +163,7 @@ def test_validation_by_steps_and_by_another_metric(tmp_path: Path) -> None:
     assert result.steps == best + 6
     kept = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert (kept["training"]["steps"], kept["validation"]["PSP@3"]) == (best, found[best])
-    with pytest.raises(ConfigError, match=r"validation_metric must be one of P@1, .*, but is 'F1'"):
+    with pytest.raises(ConfigError, match=r"validation\.metric must be one of P@1, .*, but is 'F1'"):
         xmc.train(colours(), tiny_config(validation=0.25, validation_metric="F1"), tmp_path / "other")
 
 

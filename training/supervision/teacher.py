@@ -31,7 +31,7 @@ def taught_labels(config: DistillationConfig, queries: Split, labels: DataLabels
     try:
         teacher = Retriever.load(config.teacher).exact()
     except StoreError as error:
-        raise ConfigError(f"distillation.teacher must name a finished run: {error}") from error
+        raise ConfigError(f"objective.distillation.teacher must name a finished run: {error}") from error
     known = pc.index_in(teacher.labels.uids, value_set=labels.uids)
     if known.null_count == len(known):
         raise ConfigError(f"objective.distillation.teacher {config.teacher} shares no label uid with the data set.")

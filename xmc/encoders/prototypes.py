@@ -32,7 +32,7 @@ class LabelPrototypes(nn.Module):
         super().__init__()
         if dimension % heads:
             raise ConfigError(
-                f"prototypes.heads must divide the embedding's {dimension} dimensions, but is {heads}; set it to another."
+                f"label_vectors.heads must divide the embedding's {dimension} dimensions, but is {heads}; set it to another."
             )
         self.free_vectors = nn.Parameter(torch.zeros(clusters, dimension))
         self.combiner = nn.TransformerEncoderLayer(dimension, heads, feedforward, dropout, "gelu", batch_first=True)
