@@ -21,25 +21,25 @@ from xmc.errors import DataError, InputError
 
 
 def test_ragged_images() -> None:
-    found = RaggedImages.of([np.ones((2, 3)), None, [1, 2, 3], np.zeros((0, 3))])
+    found = RaggedImages.from_arrays([np.ones((2, 3)), None, [1, 2, 3], np.zeros((0, 3))])
     assert found.offsets.tolist() == [0, 2, 2, 3, 3]
     assert found.dimension == 3
     taken = found.take(np.array([2, 0, 2, 1]))
     assert taken.counts.tolist() == [1, 2, 1, 0]
     assert taken.values[0].tolist() == taken.values[3].tolist() == [1, 2, 3]
-    assert RaggedImages.of([None, None], 4).values.shape == (0, 4)
+    assert RaggedImages.from_arrays([None, None], 4).values.shape == (0, 4)
     with pytest.raises(InputError, match="of text 1 have embeddings of 2 numbers, others 3"):
-        RaggedImages.of([[1, 2, 3], [1, 2]])
+        RaggedImages.from_arrays([[1, 2, 3], [1, 2]])
     with pytest.raises(InputError, match="not finite in float16"):
-        RaggedImages.of([[1e6, 2, 3]])
+        RaggedImages.from_arrays([[1e6, 2, 3]])
     for one in (["a"], [[1, [2, 3]]], [["x"]]):
         with pytest.raises(InputError, match="The images of text 0 are not arrays of numbers"):
-            RaggedImages.of(one)
+            RaggedImages.from_arrays(one)
     with pytest.raises(InputError, match=r"must have the shape \[images, numbers\], but have \[2, 3, 4\]"):
-        RaggedImages.of([np.ones((2, 3, 4))])
+        RaggedImages.from_arrays([np.ones((2, 3, 4))])
     for given in (5, "images"):
         with pytest.raises(InputError, match="must be a list with an array, or None, for each text"):
-            RaggedImages.of(given)  # type: ignore[arg-type]
+            RaggedImages.from_arrays(given)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("counts", [[2, 0, 3], [0, 0], [], [1]])
@@ -87,7 +87,10 @@ def test_what_is_no_image_embedding_is_not_written(tmp_path: Path) -> None:
     whole = pictures([2, 1])
     for images, match in (
         (RaggedImages(whole.values.astype(np.float32), whole.offsets), r"must be float16 .* float32 \[3, 5\]"),  # type: ignore[arg-type]
-        (RaggedImages.of([None, None]), r"float16 \[0, 0\]; RaggedImages\.of makes them, with `dimension`"),
+        (
+            RaggedImages.from_arrays([None, None]),
+            r"float16 \[0, 0\]; RaggedImages\.from_arrays makes them, with `dimension`",
+        ),
         (RaggedImages(whole.values, np.array([0, 3, 1])), "must rise from 0 to 3"),
         (RaggedImages(whole.values, np.array([0, 2, 1, 3])), "must rise from 0 to 3"),
     ):

@@ -89,7 +89,7 @@ def test_pooling_of_the_last_token_as_sentence_transformers_calls_it(pooling: di
 def test_images_of_an_empty_sequence_go_to_no_other(tmp_path: Path) -> None:
     encoder = TransformerEncoder.from_pretrained(write_decoder(tmp_path), images=ImagesConfig(dimension=6)).eval()
     features = encoder.featurize(["a boat", "the dog runs"])
-    images = RaggedImages.of([np.ones((2, 6)), np.full((1, 6), -2.0), np.full((4, 6), 3.0)])
+    images = RaggedImages.from_arrays([np.ones((2, 6)), np.full((1, 6), -2.0), np.full((4, 6), 3.0)])
     with_empty = RaggedTokens(features.values, np.array([0, *features.offsets]), images)
     with torch.no_grad():
         found = encoder(with_empty)[1:]

@@ -81,12 +81,12 @@ def constructed(world: Dataset, tmp_path_factory: pytest.TempPathFactory) -> dic
     index.build(embeddings, np.arange(len(LABELS)))
     retriever.use_index(index)
     retriever.save(folder / "quarter")
-    task = Task.of(world, "test")
+    task = Task.from_split(world, "test")
     return {name: ReportedRun.measure(name, folder / name, task, 10) for name in ("exact", "quarter")}
 
 
 def test_a_wrong_label_with_almost_the_text_of_a_true_one(world: Dataset, constructed: dict[str, ReportedRun]) -> None:
-    found = Judge(Task.of(world, "test"), [0]).mistakes(constructed["exact"])[0]
+    found = Judge(Task.from_split(world, "test"), [0]).mistakes(constructed["exact"])[0]
     (wrong,) = found.wrong
     assert wrong.place == 1
     assert wrong.causes == {"near-duplicate": "almost the text of the true label “catamaran”"}
@@ -97,7 +97,7 @@ def test_a_wrong_label_with_almost_the_text_of_a_true_one(world: Dataset, constr
 def test_a_true_label_unseen_in_training_and_a_wrong_one_that_stands_in_the_query(
     world: Dataset, constructed: dict[str, ReportedRun]
 ) -> None:
-    found = Judge(Task.of(world, "test"), [1]).mistakes(constructed["exact"], [1])[1]
+    found = Judge(Task.from_split(world, "test"), [1]).mistakes(constructed["exact"], [1])[1]
     (missed,) = found.missed
     # Its embedding is the opposite of the query's, so that it comes last: of all labels less two filtered ones.
     assert (missed.label, missed.place, missed.exact_place) == (2, None, 84)
@@ -105,19 +105,19 @@ def test_a_true_label_unseen_in_training_and_a_wrong_one_that_stands_in_the_quer
     (wrong,) = found.wrong
     assert wrong.causes == {"missing-positive": "its text stands in the query"}
     assert found.causes == {"unseen", "encoder-miss", "missing-positive"}
-    assert not {17, 18} & set(constructed["exact"].found.labels[1].tolist())
+    assert not {17, 18} & set(constructed["exact"].by_index.labels[1].tolist())
 
 
 def test_a_wrong_label_that_a_training_query_with_the_same_words_has(
     world: Dataset, constructed: dict[str, ReportedRun]
 ) -> None:
-    (wrong,) = Judge(Task.of(world, "test"), [2]).mistakes(constructed["exact"])[2].wrong
+    (wrong,) = Judge(Task.from_split(world, "test"), [2]).mistakes(constructed["exact"])[2].wrong
     assert wrong.causes == {"missing-positive": "the training query 0 has the same words, and this label"}
 
 
 def test_what_the_index_misses_and_what_the_encoder_misses(world: Dataset, constructed: dict[str, ReportedRun]) -> None:
     run = constructed["quarter"]
-    found = Judge(Task.of(world, "test"), [3]).mistakes(run, [3])[3]
+    found = Judge(Task.from_split(world, "test"), [3]).mistakes(run, [3])[3]
     by_index, by_exact = (
         one.search(["a tall mountain"], 10)[0][0].tolist() for one in (run.retriever, run.retriever.exact())
     )
@@ -131,7 +131,7 @@ def test_what_the_index_misses_and_what_the_encoder_misses(world: Dataset, const
     )
     for one in found.missed:
         assert one.exact_place == by_exact.index(one.label) + 1 if one.label in by_exact else one.exact_place > 10
-    exact = Judge(Task.of(world, "test"), [3]).mistakes(constructed["exact"])[3]
+    exact = Judge(Task.from_split(world, "test"), [3]).mistakes(constructed["exact"])[3]
     assert "index-miss" not in exact.causes
     assert constructed["exact"].is_exact
     assert not run.is_exact
@@ -145,7 +145,7 @@ def test_a_true_label_that_the_run_does_not_have(
     retriever.remove_labels(["0"])
     retriever.add_labels(["dinghy"])
     retriever.save(tmp_path / "changed")
-    task = Task.of(world, "test")
+    task = Task.from_split(world, "test")
     run = ReportedRun.measure("changed", tmp_path / "changed", task, 20)
     mistakes = Judge(task, range(4)).mistakes(run, range(4))
     assert [(one.label, one.place, one.causes) for one in mistakes[0].missed] == [(0, None, ("absent",))]
@@ -205,7 +205,7 @@ def runs(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def test_metrics_are_those_of_evaluation(data: Dataset, runs: list[Path]) -> None:
-    task = Task.of(data, "test")
+    task = Task.from_split(data, "test")
     for directory in runs:
         run = ReportedRun.measure("run", directory, task, 100)
         expected = evaluate(run.retriever, data).values
@@ -221,7 +221,7 @@ def test_metrics_are_those_of_evaluation(data: Dataset, runs: list[Path]) -> Non
 
 
 def test_exact_places_are_those_of_all_scores(data: Dataset, runs: list[Path]) -> None:
-    task = Task.of(data, "test")
+    task = Task.from_split(data, "test")
     run = ReportedRun.measure("run", runs[1], task, 10)
     pairs = [(query, label) for query in range(0, 200, 9) for label in task.true_labels(query).tolist()]
     queries, labels = np.array(pairs, np.int64).T
@@ -234,7 +234,7 @@ def test_exact_places_are_those_of_all_scores(data: Dataset, runs: list[Path]) -
 
 
 def test_sizes_and_measurements(data: Dataset, runs: list[Path]) -> None:
-    task = Task.of(data, "test")
+    task = Task.from_split(data, "test")
     exact, approximate = (ReportedRun.measure("run", directory, task, 10) for directory in runs)
     files = [
         file for file in runs[1].rglob("*") if file.is_file() and file.name not in ("manifest.json", "metrics.jsonl")
@@ -365,10 +365,10 @@ def test_rejected_pairs_are_neither_true_nor_missing_positives(
     world: Dataset, constructed: dict[str, ReportedRun]
 ) -> None:
     """Label 3, "sailing boat", stands in the query 1 and is predicted for it: a missing positive, unless it was rejected."""
-    plain = Task.of(world, "test")
+    plain = Task.from_split(world, "test")
     rejected = {"train": [[0, 4], [], [5], []], "test": [[1], [3], [], [], []]}
     splits = {name: (list(part), list(part.values())) for name, part in (("train", TRAINING), ("test", QUERIES))}
-    judged = Task.of(Dataset.from_lists("judged", LABELS, splits, rejected=rejected), "test")
+    judged = Task.from_split(Dataset.from_lists("judged", LABELS, splits, rejected=rejected), "test")
     assert judged.positives.tolist() == [len(labels) for labels in QUERIES.values()]
     assert judged.training_counts is not None
     assert plain.training_counts is not None
@@ -385,5 +385,5 @@ def test_rejected_pairs_are_neither_true_nor_missing_positives(
         "twin", LABELS, {"train": (list(training), list(training.values())), "test": splits["test"]},
         rejected={"train": [[5], [], [], []]},
     )  # fmt: skip
-    (wrong,) = Judge(Task.of(data, "test"), [2]).mistakes(run)[2].wrong
+    (wrong,) = Judge(Task.from_split(data, "test"), [2]).mistakes(run)[2].wrong
     assert wrong.causes == {}  # the training query with the same words rejects the label

@@ -41,7 +41,7 @@ def measured(run: ReportedRun, task: Task) -> Measured:
 
 
 def test_numbers_are_what_the_retriever_does(data: Dataset, directory: Path) -> None:
-    task = Task.of(data, "test")
+    task = Task.from_split(data, "test")
     task = replace(task, targets=task.queries.targets())  # without the filter, which the retriever knows nothing of
     run = ReportedRun.measure("aside", directory, task, 10)
     retriever, found = run.retriever, measured(run, task)
@@ -69,8 +69,8 @@ def test_numbers_are_what_the_retriever_does(data: Dataset, directory: Path) -> 
     assert found.first.error >= abs(probability - right)
 
     decided = retriever.decide(task.texts, POLICY.automatic, POLICY.person)
-    assert found.found.automatic == pytest.approx(np.mean([len(one.automatic) for one in decided]))
-    assert found.found.person == pytest.approx(np.mean([len(one.person) for one in decided]))
+    assert found.observed.automatic == pytest.approx(np.mean([len(one.automatic) for one in decided]))
+    assert found.observed.person == pytest.approx(np.mean([len(one.person) for one in decided]))
     assert found.expected == found.calibration.histogram.expect(POLICY)
 
 
@@ -78,7 +78,7 @@ def test_guarantees_are_checked_as_by_calibrate_check(
     data: Dataset, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("xmc.report.calibrated.COUNTED", 200)  # which is all of them
-    task = Task.of(data, "test")
+    task = Task.from_split(data, "test")
     run = ReportedRun.measure("aside", directory, task, 10)
     found = measured(run, task)
     expected = {one.name: one for one in check(run.retriever, data).checks}
@@ -94,7 +94,7 @@ def test_guarantees_are_checked_as_by_calibrate_check(
 
 
 def test_what_cannot_be_guaranteed_says_why(data: Dataset, directory: Path) -> None:
-    task = Task.of(data, "test")
+    task = Task.from_split(data, "test")
     run = ReportedRun.measure("aside", directory, task, 10)
     calibration = run.retriever.calibration
     assert calibration is not None
@@ -112,14 +112,14 @@ def test_what_cannot_be_guaranteed_says_why(data: Dataset, directory: Path) -> N
 
 def test_a_sample_of_many_queries(data: Dataset, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("xmc.report.calibrated.MOST_QUERIES", 70)
-    task = Task.of(data, "test")
+    task = Task.from_split(data, "test")
     run = ReportedRun.measure("aside", directory, task, 10)
     found = measured(run, task)
     assert sum(part.predictions for part in found.first.bins) == 70
     rows = np.sort(np.random.default_rng(0).permutation(200)[:70])
     part = task.take(rows)
     assert [part.true_labels(row).tolist() for row in range(70)] == [task.true_labels(row).tolist() for row in rows]
-    first = run.found.labels[rows, 0]
+    first = run.by_index.labels[rows, 0]
     assert run.first_labels(part, rows, CANDIDATES).labels[:, 0].tolist() == first.tolist()
     hits = part.contains(first[:, None]).mean()
     assert sum(one.true * one.predictions for one in found.first.bins) / 70 == pytest.approx(hits)
@@ -168,7 +168,7 @@ def test_other_data_and_queries_without_true_labels(data: Dataset, directory: Pa
     splits = {"test": (["a boat with two hulls", "nothing"], [[0], []])}
     labels = (data.labels.texts.to_pylist(), data.labels.uids.to_pylist())
     other = Dataset.from_lists("other", labels[0], splits, label_uids=labels[1])
-    task = Task.of(other, "test")
+    task = Task.from_split(other, "test")
     run = ReportedRun.measure("aside", directory, task, 10)
     found = measure(run, task)
     assert found is None

@@ -16,7 +16,7 @@ BATCH = 8192
 
 
 class _Seen:
-    """Uids met so far, as sorted 64-bit hashes: 8 bytes each, however many there are."""
+    """Uids met so far, as sorted 64-bit hashes of 8 bytes each."""
 
     def __init__(self) -> None:
         self.hashes: npt.NDArray[np.int64] = np.zeros(0, np.int64)
@@ -50,9 +50,9 @@ def checked_rows(source: RowSource, split: str | None, labels: int) -> Iterator[
             if item.row_lost:
                 rows.append(None)
         else:
-            found = row_defects(item, None if split is None else labels)
-            defects.extend(found)
-            rows.append(None if any(defect.severity == "error" for defect in found) else item)
+            of_row = row_defects(item, None if split is None else labels)
+            defects.extend(of_row)
+            rows.append(None if any(defect.severity == "error" for defect in of_row) else item)
         if len(rows) >= BATCH:
             yield _without_duplicates(source, seen, rows, defects)
             rows, defects = [], []
@@ -81,5 +81,5 @@ def checked_filter(source: RowSource, split: str, queries: int, labels: int) -> 
         if 0 <= query < queries and 0 <= label < labels:
             yield query, label
         else:
-            what = f"query {query} of {queries}" if not 0 <= query < queries else f"label {label} of {labels}"
-            yield Defect("error", file, line, "filter row out of range", f"{what} is out of range (0-based).", True)
+            pair = f"query {query} of {queries}" if not 0 <= query < queries else f"label {label} of {labels}"
+            yield Defect("error", file, line, "filter row out of range", f"{pair} is out of range (0-based).", True)

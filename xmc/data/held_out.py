@@ -11,12 +11,12 @@ __all__ = ["Uses", "uses_of_queries"]
 
 Rows = npt.NDArray[np.int64]
 CALIBRATION_STREAM = 1
-"""Drawn apart from the validation queries, which so are the same ones as without calibration."""
+"""A random stream of its own."""
 
 
 @dataclass(frozen=True)
 class Uses:
-    """Rows of the training split by what they are for, ascending int64; each row is in one."""
+    """Rows of the training split by their use, ascending int64; each row has one use."""
 
     training: Rows
     validation: Rows
@@ -24,9 +24,11 @@ class Uses:
 
 
 def uses_of_queries(queries: int, validation: float, calibration: float, seed: int) -> Uses:
-    """Draw the shares of a number of queries that are kept aside; a share above 0 has at least one query.
+    """Draw the queries that are kept aside for validation and for calibration; the others are for training.
 
-    Calibration queries are drawn first, from all. The same numbers give the same rows on every machine.
+    queries: number of queries of the training split. validation, calibration: shares in [0, 1); a share above 0 has at
+    least one query. Calibration queries are drawn first, from all of them. The same numbers give the same rows on every
+    machine.
     """
     calibrating = np.zeros(0, np.int64)
     left = np.arange(queries)
@@ -36,7 +38,7 @@ def uses_of_queries(queries: int, validation: float, calibration: float, seed: i
         left = np.setdiff1d(left, calibrating, assume_unique=True)
     validating = left[:0]
     if validation > 0:
-        places = np.random.default_rng(seed).permutation(len(left))
-        validating = np.sort(left[places[: max(1, round(len(left) * validation))]])
+        shuffled = np.random.default_rng(seed).permutation(len(left))
+        validating = np.sort(left[shuffled[: max(1, round(len(left) * validation))]])
         left = np.setdiff1d(left, validating, assume_unique=True)
     return Uses(left, validating, calibrating)

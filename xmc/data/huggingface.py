@@ -30,8 +30,8 @@ def read_huggingface(
     for split, rows in splits.items():
         for column in (text, labels, *([] if uid is None else [uid])):
             if column not in rows.column_names:
-                there = ", ".join(rows.column_names)
-                raise DataError(f"The split {split} has no column {column!r}, only {there}; name the right one.")
+                names_there = ", ".join(rows.column_names)
+                raise DataError(f"The split {split} has no column {column!r}, only {names_there}; name the right one.")
     wanted = list(dict.fromkeys([text, labels, *([] if uid is None else [uid])]))
     tables = {split: rows.select_columns(wanted).with_format("arrow")[:] for split, rows in splits.items()}
     names = _class_names({split: rows.features[labels] for split, rows in splits.items()}, labels)
@@ -43,9 +43,9 @@ def read_huggingface(
     queries = {}
     for split, table in tables.items():
         lists = given[split]
-        found = pc.index_in(lists.values, value_set=known.values)
-        if found.null_count:
-            label = lists.values.filter(pc.is_null(found))[0].as_py()
+        label_rows = pc.index_in(lists.values, value_set=known.values)
+        if label_rows.null_count:
+            label = lists.values.filter(pc.is_null(label_rows))[0].as_py()
             raise DataError(
                 f"The split {split} has the label {label!r}, which label_texts does not have; add it there."
             )
@@ -55,7 +55,7 @@ def read_huggingface(
                 if uid is None
                 else table[uid].cast(pa.string()),
                 "text": _texts(table[text], f"{split}, column {text}"),
-                "labels": _rows(found.to_numpy(), lists.indptr, len(label_table)),
+                "labels": _rows(label_rows.to_numpy(), lists.indptr, len(label_table)),
             }
         )
     return label_table, queries
@@ -63,7 +63,7 @@ def read_huggingface(
 
 @dataclass(frozen=True)
 class _Lists:
-    """Labels of each row: values [nnz], where row i has those from indptr[i] to indptr[i + 1]."""
+    """Labels of each row: values [nnz]; row i has the values from indptr[i] to indptr[i + 1]."""
 
     values: pa.ChunkedArray
     indptr: npt.NDArray[np.int64]
@@ -71,7 +71,7 @@ class _Lists:
 
 @dataclass(frozen=True)
 class _Known:
-    """The labels there are: as the column holds them, their uids, and their texts."""
+    """All labels: the values that the column has for them, their uids, and their texts."""
 
     values: pa.Array
     uids: list[str]
@@ -79,7 +79,7 @@ class _Known:
 
 
 def _splits(dataset: Any) -> dict[str, Any]:
-    """The Dataset of each split, which of a lone Dataset is "train"."""
+    """The Dataset of each split; a Dataset alone is the split "train"."""
     require_package("datasets", "Dataset.from_huggingface reads data sets of Hugging Face", "datasets")
     import datasets
 
@@ -107,13 +107,13 @@ def _class_names(features: Mapping[str, Any], labels: str) -> list[str] | None:
     """The names of a column of ClassLabel, or of lists of it; None for another column. DataError where splits differ."""
     import datasets
 
-    found: dict[str, list[str] | None] = {}
+    names_of: dict[str, list[str] | None] = {}
     for split, feature in features.items():
         inner = feature[0] if isinstance(feature, list) else getattr(feature, "feature", feature)
-        found[split] = list(inner.names) if isinstance(inner, datasets.ClassLabel) else None
-    (first, names), *others = found.items()
-    for split, theirs in others:
-        if theirs != names:
+        names_of[split] = list(inner.names) if isinstance(inner, datasets.ClassLabel) else None
+    (first, names), *others = names_of.items()
+    for split, other_names in others:
+        if other_names != names:
             raise DataError(
                 f"The splits {first} and {split} have other classes in the column {labels!r}; cast one of them."
             )
@@ -133,7 +133,7 @@ def _lists(column: pa.ChunkedArray, classes: bool, where: str) -> _Lists:
 
 
 def _flat(array: pa.Array, where: str) -> tuple[pa.Array, npt.NDArray[np.int64]]:
-    """Values, int64 or large_string, and how many each row has."""
+    """Values, int64 or large_string, and the number of values of each row."""
     if pa.types.is_fixed_size_list(array.type):
         array = array.cast(pa.list_(array.type.value_type))
     if pa.types.is_list(array.type) or pa.types.is_large_list(array.type):

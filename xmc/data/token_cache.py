@@ -90,19 +90,19 @@ def _chunks(texts: pa.ChunkedArray | Sequence[str]) -> Iterator[list[str]]:
 
 
 def _build(texts: pa.ChunkedArray | Sequence[str], featurize: Featurize, description: str) -> RaggedTokens:
-    parts: list[RaggedTokens] = []
+    chunks: list[RaggedTokens] = []
     # Tokenisers and hashing use all cores inside of one call. Several calls at once were no faster on two cores, and
     # abort the process under numba's "workqueue" layer, which is all that it has where OpenMP is missing.
     with progress_bar(transient=True) as progress:
         task = progress.add_task(f"tokenising {description}", total=len(texts))
         for chunk in _chunks(texts):
-            parts.append(_narrow(featurize(chunk)))
+            chunks.append(_narrow(featurize(chunk)))
             progress.advance(task, len(chunk))
-    if not parts:
+    if not chunks:
         return _narrow(featurize([]))
-    lengths = np.concatenate([part.lengths for part in parts])
+    lengths = np.concatenate([tokens.lengths for tokens in chunks])
     return RaggedTokens(
-        np.concatenate([part.values for part in parts]), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        np.concatenate([tokens.values for tokens in chunks]), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     )
 
 

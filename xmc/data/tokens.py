@@ -36,6 +36,6 @@ class RaggedTokens:
 
     def take(self, rows: npt.NDArray[np.integer]) -> RaggedTokens:
         """The sequences `rows` (integers [m]), in that order, repeats allowed, as a copy in memory."""
-        places, offsets = places_of(self.offsets, rows)
+        value_places, offsets = places_of(self.offsets, rows)
         images = None if self.images is None else self.images.take(rows)
-        return RaggedTokens(self.values[places], offsets, images)
+        return RaggedTokens(self.values[value_places], offsets, images)

@@ -24,7 +24,7 @@ class Decile:
     the first range are many, the frequent ones of the last few.
 
     decile: 1 for the rarest labels to 10 for the most frequent; 0 for labels without any training query.
-    labels: how many labels. training_counts: lowest and highest number of training queries among them.
+    labels: number of labels. training_counts: lowest and highest number of training queries among them.
     positives: test pairs of these labels, after filtering.
     values: percent. "P@k" and "PSP@k" are the part of that metric that these labels contribute (the deciles add up to it);
         "R@k" is the share of these pairs found in the first k places.
@@ -62,10 +62,10 @@ def macro_averages(
     for k in ks:
         first = ranking[:, :k]
         predicted = np.bincount(first[first >= 0], minlength=labels)[tested]
-        found = np.bincount(truth_labels[ranks < k], minlength=labels)[tested]
-        values[f"P@{k}"] = _mean_percent(found / np.maximum(predicted, 1))
-        values[f"R@{k}"] = _mean_percent(found / positives[tested])
-        values[f"F1@{k}"] = _mean_percent(2 * found / (predicted + positives[tested]))
+        hits = np.bincount(truth_labels[ranks < k], minlength=labels)[tested]
+        values[f"P@{k}"] = _mean_percent(hits / np.maximum(predicted, 1))
+        values[f"R@{k}"] = _mean_percent(hits / positives[tested])
+        values[f"F1@{k}"] = _mean_percent(2 * hits / (predicted + positives[tested]))
     return values
 
 
@@ -90,15 +90,15 @@ def decile_breakdown(
     values: list[dict[str, float]] = [{} for _ in range(DECILES + 1)]
     for k in sorted({*ks, *recall_ks}):
         inside = ranks < k
-        found = np.bincount(decile_of_pair[inside], minlength=DECILES + 1)
+        hits = np.bincount(decile_of_pair[inside], minlength=DECILES + 1)
         weighed = np.bincount(decile_of_pair[inside], weights[inside], minlength=DECILES + 1)
         for decile in range(DECILES + 1):
             if k in ks:
-                values[decile][f"P@{k}"] = float(100 * found[decile] / (queries * k))
+                values[decile][f"P@{k}"] = float(100 * hits[decile] / (queries * k))
                 gain = 100 * weighed[decile] / (queries * k)
                 values[decile][f"PSP@{k}"] = float(100 * gain / best[k]) if best[k] else 0.0
             if k in recall_ks:
-                values[decile][f"R@{k}"] = float(100 * found[decile] / max(positives[decile], 1))
+                values[decile][f"R@{k}"] = float(100 * hits[decile] / max(positives[decile], 1))
     breakdown = []
     for decile in range(DECILES + 1):
         counts = training_counts[decile_of_label == decile]

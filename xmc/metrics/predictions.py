@@ -30,7 +30,7 @@ class Metrics:
     values: "P@1", "nDCG@5", "PSP@1", "PSnDCG@3", "R@100" and so on, averages over all queries.
     macro: "P@k", "R@k" and "F1@k", averages over the labels that have a positive.
     deciles: from rare to frequent labels; empty without training counts.
-    queries: how many. queries_without_positives: how many of them have no positive left after filtering; they score 0.
+    queries: number of queries. queries_without_positives: number of queries without a positive after filtering; they score 0.
     """
 
     values: dict[str, float]
@@ -132,8 +132,8 @@ def evaluate_predictions(
         )
     positives = np.diff(truth_indptr)
     for k in recall_ks:
-        found = ranks < k
-        values[f"R@{k}"] = float(100 * np.sum(1 / np.repeat(positives, positives)[found]) / queries)
+        hits = ranks < k
+        values[f"R@{k}"] = float(100 * np.sum(1 / np.repeat(positives, positives)[hits]) / queries)
     macro = macro_averages(ranks, truth_labels, ranking, label_count, ks)
     return Metrics(values, macro, deciles, queries, int(np.sum(positives == 0)))
 
@@ -143,11 +143,11 @@ def _precision_and_ndcg(
 ) -> dict[str, float]:
     """P@k and nDCG@k in percent where a positive found counts by its weight; ranks and weights by pair, [nnz]."""
     queries = len(indptr) - 1
-    found = np.flatnonzero(ranks < max(ks))
+    hits = np.flatnonzero(ranks < max(ks))
     discounts = 1 / np.log2(np.arange(max(ks)) + 2)
     normalisers = np.concatenate([[1.0], np.cumsum(discounts)])
     positives = np.diff(indptr)
-    rank, weight, row_positives = ranks[found], weights[found], np.repeat(positives, positives)[found]
+    rank, weight, row_positives = ranks[hits], weights[hits], np.repeat(positives, positives)[hits]
     precision, ndcg = {}, {}
     for k in ks:
         inside = rank < k

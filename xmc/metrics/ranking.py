@@ -39,7 +39,7 @@ def positive_ranks(
     labels, scores: [n, columns], C-contiguous; labels < 2^32 - 1, scores not NaN where there is a label.
     truth_indptr, truth_indices: CSR rows of positives, [n + 1] and [nnz], sorted within a row; likewise the filter's.
     depth: rank at which to stop looking.
-    top: how many ranked labels to return, at most `depth`.
+    top: number of ranked labels to return, at most `depth`.
 
     Returns
     -------

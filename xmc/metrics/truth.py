@@ -1,4 +1,4 @@
-"""Which labels are true: positives without filtered pairs, and which of some labels are among them."""
+"""What is true, in arrays: positives without filtered pairs, and the labels of a ranking that are among them."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ def hits(labels: Int64s, truth: csr_matrix) -> npt.NDArray[np.bool_]:
     truth: as from `truth_without`.
     """
     queries, k = labels.shape
-    found = np.zeros(labels.shape, bool)
+    is_true = np.zeros(labels.shape, bool)
     if not k:
-        return found
-    places = np.where(labels < 0, UNKNOWN_LABEL, labels)  # so that every label keeps its place
+        return is_true
+    ranked = np.where(labels < 0, UNKNOWN_LABEL, labels)  # an unknown label keeps its place, no prediction would not
     falling = np.ascontiguousarray(np.broadcast_to(-np.arange(k, dtype=np.float32), labels.shape))
     none = np.zeros(0, np.int64)
     indptr, indices = truth.indptr.astype(np.int64), truth.indices.astype(np.int64)
-    ranks, _ = positive_ranks(places, falling, indptr, indices, np.zeros(queries + 1, np.int64), none, k, 0)
-    there = ranks < k
-    found[np.repeat(np.arange(queries), np.diff(indptr))[there], ranks[there]] = True
-    return found
+    ranks, _ = positive_ranks(ranked, falling, indptr, indices, np.zeros(queries + 1, np.int64), none, k, 0)
+    ranked_positives = ranks < k
+    is_true[np.repeat(np.arange(queries), np.diff(indptr))[ranked_positives], ranks[ranked_positives]] = True
+    return is_true
 
 
 def positives_of(truth: csr_matrix) -> tuple[Int64s, Int64s]:

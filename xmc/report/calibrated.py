@@ -39,9 +39,9 @@ __all__ = [
 ]
 
 MOST_QUERIES = 20_000
-"""Largest number of queries that calibration is measured on; a random sample where there are more."""
+"""The number of queries that calibration is measured on, a random sample where there are more."""
 COUNTED = 100
-"""Number of queries whose regions' label sets are counted."""
+"""The number of queries whose regions have their label sets counted."""
 POLICY = Policy()
 FIRST = 5
 
@@ -88,7 +88,7 @@ class Measured:
 
     recall: the share of their true labels that is among the candidates. first, first_five: of each query's first labels.
     by_rank, by_frequency: see xmc.calibration.reliability; the latter is empty where all labels are of one group.
-    expected, found: POLICY by calibration, and on these queries.
+    expected, observed: what POLICY does by calibration, and what it does on these queries.
     """
 
     calibration: Calibration
@@ -100,7 +100,7 @@ class Measured:
     recalls: tuple[RecallLevel, ...]
     regions: tuple[RegionLevel, ...]
     expected: Expectation
-    found: Expectation
+    observed: Expectation
 
     @property
     def facts(self) -> dict[str, str]:
@@ -120,23 +120,23 @@ class Measured:
     @property
     def reliabilities(self) -> list[tuple[Reliability, int, float, float]]:
         """By rank and by frequency, with the number of predictions, their mean probability, and the share that is true."""
-        return [(one, *_means(one)) for one in (*self.by_rank, *self.by_frequency)]
+        return [(group, *_means(group)) for group in (*self.by_rank, *self.by_frequency)]
 
     def recall_checks(self) -> list[Check]:
-        """Of recalls that are guaranteed."""
+        """The checks of recalls that are guaranteed."""
         return [level.check for level in self.recalls if level.check]
 
     def region_checks(self) -> list[Check]:
-        """Of regions."""
+        """The checks of regions."""
         return [level.check for level in self.regions if level.check]
 
     def errors_by_rank(self) -> list[Bar]:
-        """Calibration error in percent, beside its floor."""
-        return [_error_bar(one, _short(one.name.split(" ", 1)[1])) for one in self.by_rank]
+        """Calibration error in percent of each rank, beside its floor."""
+        return [_error_bar(group, _short(group.name.split(" ", 1)[1])) for group in self.by_rank]
 
     def errors_by_frequency(self) -> list[Bar]:
-        """As `errors_by_rank`."""
-        return [_error_bar(one, _short(one.name.removeprefix("training queries: "))) for one in self.by_frequency]
+        """Calibration error in percent of each frequency group, beside its floor."""
+        return [_error_bar(group, _short(group.name.removeprefix("training queries: "))) for group in self.by_frequency]
 
     def mean_sizes(self) -> list[Bar]:
         """The mean size of sets of a recall, beside the fixed k that reaches it."""
@@ -158,42 +158,42 @@ def measure(run: ReportedRun, task: Task) -> Measured | None:
         return None
     if stage_difference(calibration, run.retriever.corridor.fingerprints):
         return None
-    part = task.take(rows)
-    ranking = run.first_labels(part, rows, calibration.candidates)
+    sample = task.take(rows)
+    ranking = run.first_labels(sample, rows, calibration.candidates)
     candidates = calibration.candidates_of(ranking.ids, ranking.scores)
-    hit = part.contains(ranking.labels)
-    found = judged(candidates, hit, part.targets, part.queries, calibration.source.seed)
+    true = sample.contains(ranking.labels)
+    judgement = judged(candidates, true, sample.targets, sample.queries, calibration.source.seed)
     probabilities = calibration.probabilities(candidates)
-    there = np.isfinite(candidates.scores)
+    present = np.isfinite(candidates.scores)
     first, five = (
-        reliability(f"first {most}", probabilities[:, :most][there[:, :most]], found.hits[:, :most][there[:, :most]])
+        reliability(f"first {most}", probabilities[:, :most][present[:, :most]], true[:, :most][present[:, :most]])
         for most in (1, FIRST)
     )
     return Measured(
         calibration,
-        float(found.hits.sum() / found.positives.sum()),
+        float(judgement.hits.sum() / judgement.positives.sum()),
         first,
         five,
-        tuple(reliability_by_rank(probabilities, found)),
-        tuple(reliability_by_group(probabilities, found)) if calibration.groups.any() else (),
-        tuple(_recall_levels(calibration, probabilities, found)),
-        tuple(_region_levels(run, calibration, part, ranking.ids, probabilities, found)),
+        tuple(reliability_by_rank(probabilities, judgement)),
+        tuple(reliability_by_group(probabilities, judgement)) if calibration.groups.any() else (),
+        tuple(_recall_levels(calibration, probabilities, judgement)),
+        tuple(_region_levels(run, calibration, sample, ranking.ids, probabilities, judgement)),
         calibration.histogram.expect(POLICY),
-        histogram(probabilities, found).expect(POLICY),
+        histogram(probabilities, judgement).expect(POLICY),
     )
 
 
 def notices(runs: Sequence[ReportedRun], measured: Sequence[Measured | None], task: Task) -> list[str]:
-    """Why what is measured of a calibrated run may not be what it promises; which runs are not calibrated, where others are."""
+    """Sentences on runs that are not calibrated, and on why what is measured may differ from what calibration promises."""
     lines: list[str] = []
     if all(run.retriever.calibration is None for run in runs):
         return lines
-    for run, own in zip(runs, measured, strict=True):
+    for run, of_run in zip(runs, measured, strict=True):
         calibration = run.retriever.calibration
         if calibration is None:
             lines.append(f"{run.name} is not calibrated, and has no part in this section.")
             continue
-        if own is None and not stage_difference(calibration, run.retriever.corridor.fingerprints):
+        if of_run is None and not stage_difference(calibration, run.retriever.corridor.fingerprints):
             lines.append(f"{run.name} is calibrated, but fewer than two queries have a true label to measure it by.")
         source = calibration.source
         same = source.fingerprint == task.dataset.fingerprint
@@ -218,17 +218,17 @@ def notices(runs: Sequence[ReportedRun], measured: Sequence[Measured | None], ta
     return lines
 
 
-def _means(one: Reliability) -> tuple[int, float, float]:
-    """How many predictions, their mean probability, and the share of them that is true."""
-    predictions = sum(part.predictions for part in one.bins)
-    probability = sum(part.probability * part.predictions for part in one.bins) / max(predictions, 1)
-    return predictions, probability, sum(part.true * part.predictions for part in one.bins) / max(predictions, 1)
+def _means(group: Reliability) -> tuple[int, float, float]:
+    """The number of predictions, their mean probability, and the share of them that is true."""
+    predictions = sum(bin.predictions for bin in group.bins)
+    probability = sum(bin.probability * bin.predictions for bin in group.bins) / max(predictions, 1)
+    return predictions, probability, sum(bin.true * bin.predictions for bin in group.bins) / max(predictions, 1)
 
 
-def _error_bar(one: Reliability, place: str) -> Bar:
-    predictions, probability, true = _means(one)
+def _error_bar(group: Reliability, position: str) -> Bar:
+    predictions, probability, true = _means(group)
     note = f"probability {probability:.1%}, true {true:.1%}, {predictions:,} predictions"
-    return place, 100 * one.error, 100 * one.floor, note
+    return position, 100 * group.error, 100 * group.floor, note
 
 
 def _short(numbers: str) -> str:
@@ -250,10 +250,10 @@ def count_of_sets(count: int) -> str:
     return f"{count:,}" if digits <= 7 else f"about 10^{digits - 1}"
 
 
-def _recall_levels(calibration: Calibration, probabilities: Floats, found: JudgedCandidates) -> list[RecallLevel]:
-    checks = {check.nominal: check for check in check_recall(calibration, probabilities, found)}
-    asked = found.positives > 0
-    by_rank = np.cumsum((found.hits[asked] / found.positives[asked, None]).mean(axis=0))
+def _recall_levels(calibration: Calibration, probabilities: Floats, judgement: JudgedCandidates) -> list[RecallLevel]:
+    checks = {check.nominal: check for check in check_recall(calibration, probabilities, judgement)}
+    judgeable = judgement.positives > 0
+    by_rank = np.cumsum((judgement.hits[judgeable] / judgement.positives[judgeable, None]).mean(axis=0))
     levels = []
     for recall in RECALLS:
         try:
@@ -261,19 +261,24 @@ def _recall_levels(calibration: Calibration, probabilities: Floats, found: Judge
         except InputError as error:
             levels.append(RecallLevel(recall, str(error)))
             continue
-        sizes = set_sizes(probabilities, found, threshold)
+        sizes = set_sizes(probabilities, judgement, threshold)
         fixed = int(np.searchsorted(np.append(0, by_rank), sizes.recall - 1e-9))
         levels.append(RecallLevel(recall, "", checks[recall], sizes, fixed))
     return levels
 
 
 def _region_levels(
-    run: ReportedRun, calibration: Calibration, part: Task, ids: Int64s, probabilities: Floats, found: JudgedCandidates
+    run: ReportedRun,
+    calibration: Calibration,
+    sample: Task,
+    ids: Int64s,
+    probabilities: Floats,
+    judgement: JudgedCandidates,
 ) -> list[RegionLevel]:
-    own: list[list[int]] = [[]] * len(found)
+    true_label_ids: list[list[int]] = [[]] * len(judgement)
     if calibration.powerset.label_sets is not None:
-        own = true_ids(run.retriever, part.dataset, part.targets)
-    checks = {check.nominal: check for check in check_coverage(calibration, probabilities, found, own)}
+        true_label_ids = true_ids(run.retriever, sample.dataset, sample.targets)
+    checks = {check.nominal: check for check in check_coverage(calibration, probabilities, judgement, true_label_ids)}
     levels = []
     for significance in SIGNIFICANCES:
         try:
@@ -288,11 +293,11 @@ def _region_levels(
 
 
 def _counted(calibration: Calibration, significance: Fraction, ids: Int64s, probabilities: Floats) -> RegionCounts:
-    """Of queries in even steps."""
+    """The label sets in the regions of COUNTED queries, taken in even steps."""
     rows = np.unique(np.linspace(0, len(ids) - 1, COUNTED).round().astype(np.int64))
     counts = []
     for row in rows:
-        there = ids[row] >= 0
-        region = calibration.powerset.region(probabilities[row][there], ids[row][there], significance, 1)
+        present = ids[row] >= 0
+        region = calibration.powerset.region(probabilities[row][present], ids[row][present], significance, 1)
         counts.append(region.count)
     return RegionCounts(float(np.mean([count == 0 for count in counts])), median_low(counts))

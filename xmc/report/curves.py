@@ -35,7 +35,7 @@ class TrainingCurves:
 
 @dataclass(frozen=True)
 class ScoreBin:
-    """Predictions with similar scores: the mean score, the share of them that is true, and their number."""
+    """Predictions with similar scores: their mean score, the share of them that is true, and their number."""
 
     score: float
     hits: float
@@ -65,21 +65,21 @@ def read_training_log(directory: Path) -> TrainingCurves:
 
 
 def calibration(run: ReportedRun, task: Task, places: int) -> list[ScoreBin]:
-    """The first predictions of each query in bins of equal numbers, by score: how many of them are true."""
-    labels, scores = run.found.labels[:, :places], run.found.scores[:, :places]
-    there = np.isfinite(scores)
-    given: npt.NDArray[np.float32] = scores[there]
-    hits = task.contains(labels)[there]
-    order = np.argsort(given, kind="stable")
+    """The first `places` predictions of each query in BINS bins of equal numbers, by score."""
+    labels, scores = run.by_index.labels[:, :places], run.by_index.scores[:, :places]
+    predicted = np.isfinite(scores)
+    predicted_scores: npt.NDArray[np.float32] = scores[predicted]
+    hits = task.contains(labels)[predicted]
+    order = np.argsort(predicted_scores, kind="stable")
     return [
-        ScoreBin(float(given[part].mean()), float(hits[part].mean()), len(part))
-        for part in np.array_split(order, BINS)
-        if len(part)
+        ScoreBin(float(predicted_scores[rows].mean()), float(hits[rows].mean()), len(rows))
+        for rows in np.array_split(order, BINS)
+        if len(rows)
     ]
 
 
 def _thinned(points: Points) -> Points:
     if len(points) <= MOST_POINTS:
         return points
-    parts = np.array_split(np.array(points), MOST_POINTS)
-    return [(int(part[-1, 0]), float(part[:, 1].mean())) for part in parts]
+    groups = np.array_split(np.array(points), MOST_POINTS)
+    return [(int(group[-1, 0]), float(group[:, 1].mean())) for group in groups]

@@ -30,12 +30,12 @@ __all__ = [
 
 Figure = dict[str, Any]
 Bar = tuple[str, float, float, str]
-"""Where a bar stands, how high it is, at what height its mark is, and what to say of it."""
+"""A bar's position, its height, the height of its mark, and a note about it."""
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x")
 PATTERNS = ("", "/", "x", ".", "-", "+")
 INK = -1
-"""In place of a run: what is drawn in the colour of text."""
+"""In place of a run's number, for what is drawn in the colour of text."""
 NAME = "<extra>%{fullData.name}</extra>"
 HEIGHT = 300
 
@@ -43,15 +43,16 @@ HEIGHT = 300
 def decile_bars(names: Sequence[str], metrics: Sequence[Metrics], metric: str) -> Figure:
     """Bars of a metric by label-frequency decile, one for each run."""
     traces = []
-    for run, (name, found) in enumerate(zip(names, metrics, strict=True)):
+    for run, (name, of_run) in enumerate(zip(names, metrics, strict=True)):
         facts = [
-            f"{part.labels:,} labels, {_between(part.training_counts)} training queries each, {part.positives:,} true pairs"
-            for part in found.deciles
+            f"{decile.labels:,} labels, {_between(decile.training_counts)} training queries each, "
+            f"{decile.positives:,} true pairs"
+            for decile in of_run.deciles
         ]
         traces.append(
             go.Bar(
-                x=["none" if part.decile == 0 else str(part.decile) for part in found.deciles],
-                y=[round(part.values[metric], 4) for part in found.deciles],
+                x=["none" if decile.decile == 0 else str(decile.decile) for decile in of_run.deciles],
+                y=[round(decile.values[metric], 4) for decile in of_run.deciles],
                 customdata=facts,
                 hovertemplate="%{y:.2f}<br>%{customdata}" + NAME,
                 marker={"pattern": {"shape": _of(PATTERNS, run), "size": 5, "solidity": 0.25}},
@@ -69,14 +70,14 @@ def recall_curve(names: Sequence[str], metrics: Sequence[Metrics], exact: Sequen
     traces = []
     for run, name in enumerate(names):
         pairs = ((metrics[run], name, _of(DASHES, run)), (exact[run], f"{name}, exact search", "dot"))
-        for found, title, dash in pairs:
-            if found is None:
+        for searched, title, dash in pairs:
+            if searched is None:
                 continue
-            ks = sorted(int(key[2:]) for key in found.values if key.startswith("R@"))
+            ks = sorted(int(key[2:]) for key in searched.values if key.startswith("R@"))
             traces.append(
                 go.Scatter(
                     x=ks,
-                    y=[round(found.values[f"R@{k}"], 4) for k in ks],
+                    y=[round(searched.values[f"R@{k}"], 4) for k in ks],
                     mode="lines",
                     line={"dash": dash, "width": 2.25 if title == name else 1.25},
                     hovertemplate="R@%{x}: %{y:.2f}" + NAME,
@@ -90,55 +91,55 @@ def recall_curve(names: Sequence[str], metrics: Sequence[Metrics], exact: Sequen
 
 def calibration_plot(names: Sequence[str], bins: Sequence[Sequence[ScoreBin]]) -> Figure:
     """Share of hits over the score."""
-    points = [[(round(one.score, 5), one.hits, f"{one.predictions:,}") for one in found] for found in bins]
+    points = [[(round(bin.score, 5), bin.hits, f"{bin.predictions:,}") for bin in of_run] for of_run in bins]
     figure = _of_bins(names, points, "score %{x:.3f}", "cosine similarity, mean of a bin")
     figure.update_yaxes(range=[0, 102])
     return _plain(figure)
 
 
-def reliability_plot(names: Sequence[str], found: Sequence[Reliability | None]) -> Figure:
-    """Share of hits over the probability, and the diagonal, on which they are equal; None for a run without."""
+def reliability_plot(names: Sequence[str], reliabilities: Sequence[Reliability | None]) -> Figure:
+    """Share of hits over the probability, and the diagonal, on which they are equal; None for a run without probabilities."""
     points = [
-        [(round(100 * one.probability, 4), one.true, f"{one.predictions:,}") for one in (own.bins if own else ())]
-        for own in found
+        [(round(100 * bin.probability, 4), bin.true, f"{bin.predictions:,}") for bin in (of_run.bins if of_run else ())]
+        for of_run in reliabilities
     ]
     figure = _of_bins(names, points, "probability %{x:.1f}%", "probability, percent, mean of a bin")
     return _plain(_with_diagonal(figure, 0, 100))
 
 
 def coverage_plot(names: Sequence[str], checks: Sequence[Sequence[Check]], x: str, y: str) -> Figure:
-    """What was found over what is guaranteed, with bounds, and the diagonal, at and above which a guarantee holds."""
+    """What the queries gave over what is guaranteed, with bounds; a guarantee holds on the diagonal and above it."""
     traces = []
-    for run, (name, own) in enumerate(zip(names, checks, strict=True)):
-        if own:
+    for run, (name, of_run) in enumerate(zip(names, checks, strict=True)):
+        if of_run:
             traces.append(
                 go.Scatter(
-                    x=[round(100 * one.nominal, 4) for one in own],
-                    y=[round(100 * one.found, 4) for one in own],
+                    x=[round(100 * check.nominal, 4) for check in of_run],
+                    y=[round(100 * check.found, 4) for check in of_run],
                     error_y={
-                        "array": [round(100 * (one.high - one.found), 4) for one in own],
-                        "arrayminus": [round(100 * (one.found - one.low), 4) for one in own],
+                        "array": [round(100 * (check.high - check.found), 4) for check in of_run],
+                        "arrayminus": [round(100 * (check.found - check.low), 4) for check in of_run],
                         "width": 5,
                         "thickness": 1.5,
                     },
-                    customdata=[f"{one.low:.1%} to {one.high:.1%}" for one in own],
+                    customdata=[f"{check.low:.1%} to {check.high:.1%}" for check in of_run],
                     mode="markers",
                     marker={"symbol": _of(SYMBOLS, run), "size": 8},
                     hovertemplate="%{x:g}% guaranteed: %{y:.1f}% found, %{customdata}" + NAME,
                     **_run(name, run),
                 )
             )
-    lowest = min(min(one.nominal, one.low) for own in checks for one in own)
+    lowest = min(min(check.nominal, check.low) for of_run in checks for check in of_run)
     return _plain(_with_diagonal(_figure(traces, x, y), 100 * lowest - 2, 100))
 
 
 def marked_bars(names: Sequence[str], bars: Sequence[Sequence[Bar]], x: str, y: str, mark: str) -> Figure:
     """Bars of each run, and across each bar a mark, which is called `mark`, at a height that it is compared with."""
     traces: list[Any] = []
-    for run, (name, own) in enumerate(zip(names, bars, strict=True)):
-        if own:
-            places, heights, marks, notes = zip(*own, strict=True)
-            group = {"x": places, "customdata": notes, "offsetgroup": str(run)}
+    for run, (name, of_run) in enumerate(zip(names, bars, strict=True)):
+        if of_run:
+            positions, heights, marks, notes = zip(*of_run, strict=True)
+            group = {"x": positions, "customdata": notes, "offsetgroup": str(run)}
             traces.append(
                 go.Bar(
                     y=[round(height, 4) for height in heights],
@@ -191,13 +192,13 @@ def pareto_plot(
     """Queries a second over recall; the design that was taken is a star."""
     traces = []
     for run, name in enumerate(names):
-        for found, symbol, size in (
+        for shown, symbol, size in (
             ([point for point in points[run] if point != chosen[run]], _of(SYMBOLS, run), 9),
             ([chosen[run]] if chosen[run] is not None else [], "star", 16),
         ):
-            if not found:
+            if not shown:
                 continue
-            kept = [point for point in found if point is not None]
+            kept = [point for point in shown if point is not None]
             traces.append(
                 go.Scatter(
                     x=[round(100 * point.recall, 4) for point in kept],
@@ -214,7 +215,7 @@ def pareto_plot(
                 )
             )
     figure = _figure(traces, f"recall@{k}, percent", "queries a second")
-    rates = [point.throughput for found in points for point in found]
+    rates = [point.throughput for of_run in points for point in of_run]
     ticks = [first * 10**power for power in range(12) for first in (1, 2, 5)]
     ticks = [tick for tick in ticks if min(rates) / 2 <= tick <= 2 * max(rates)]
     figure.update_yaxes(type="log", tickvals=ticks, ticktext=[f"{tick:,}" for tick in ticks])
@@ -225,14 +226,14 @@ def bars_of_bytes(names: Sequence[str], parts: Sequence[dict[str, int]], title: 
     """Megabytes of each part, one bar for each run."""
     traces = [
         go.Bar(
-            y=list(found),
-            x=[round(size / 1e6, 4) for size in found.values()],
+            y=list(sizes),
+            x=[round(size / 1e6, 4) for size in sizes.values()],
             orientation="h",
             hovertemplate="%{y}: %{x:,.2f} MB" + NAME,
             marker={"pattern": {"shape": _of(PATTERNS, run), "size": 5, "solidity": 0.25}},
             **_run(name, run),
         )
-        for run, (name, found) in enumerate(zip(names, parts, strict=True))
+        for run, (name, sizes) in enumerate(zip(names, parts, strict=True))
     ]
     figure = _figure(traces, title, "")
     figure.update_yaxes(autorange="reversed", showgrid=False)
@@ -242,14 +243,14 @@ def bars_of_bytes(names: Sequence[str], parts: Sequence[dict[str, int]], title: 
 def _of_bins(
     names: Sequence[str], points: Sequence[Sequence[tuple[float, float, str]]], hover: str, x: str
 ) -> go.Figure:
-    """Lines through bins of predictions: where they stand, the share of them that is true, and how many there are."""
+    """Lines through bins of predictions: their position, the share of them that is true, and their number."""
     traces = []
-    for run, (name, own) in enumerate(zip(names, points, strict=True)):
-        if own:
-            places, hits, predictions = zip(*own, strict=True)
+    for run, (name, of_run) in enumerate(zip(names, points, strict=True)):
+        if of_run:
+            positions, hits, predictions = zip(*of_run, strict=True)
             traces.append(
                 go.Scatter(
-                    x=places,
+                    x=positions,
                     y=[round(100 * share, 4) for share in hits],
                     customdata=predictions,
                     mode="lines+markers",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -85,7 +85,7 @@ class Mistakes:
 def quality(run: ReportedRun, task: Task) -> npt.NDArray[np.float64]:
     """nDCG at PLACES of each query, float64 [n] in [0, 1]; NaN for one without true labels."""
     discounts = 1 / np.log2(np.arange(PLACES) + 2)
-    hits = task.contains(run.found.labels)[:, :PLACES]
+    hits = task.contains(run.by_index.labels)[:, :PLACES]
     best = np.concatenate([[np.nan], np.cumsum(discounts)])[np.minimum(task.positives, PLACES)]
     return np.asarray(hits @ discounts[: hits.shape[1]] / best)
 
@@ -128,7 +128,7 @@ class Judge:
     def mistakes(self, run: ReportedRun, places: Iterable[int] = ()) -> dict[int, Mistakes]:
         """The mistakes of a run in each query. places: queries whose missed labels get their exact place, beyond k too."""
         missed = {query: self._missed(run, query) for query in self.queries}
-        wanted = [(query, one.label) for query in places for one in missed[query] if "absent" not in one.causes]
+        wanted = [(query, label.label) for query in places for label in missed[query] if "absent" not in label.causes]
         exact: dict[tuple[int, int], int] = {}
         if wanted:
             pairs = np.array(wanted, np.int64)
@@ -136,8 +136,8 @@ class Judge:
         return {
             query: Mistakes(
                 tuple(
-                    Missed(one.label, one.place, exact.get((query, one.label), one.exact_place), one.causes)
-                    for one in missed[query]
+                    replace(label, exact_place=exact.get((query, label.label), label.exact_place))
+                    for label in missed[query]
                 ),
                 tuple(self._wrong(run, query)),
             )
@@ -148,12 +148,12 @@ class Judge:
         labels, counts = self.task.true_labels(query), self.task.training_counts
         missed = []
         for label in labels.tolist():
-            place = run.found.place(query, label)
+            place = run.by_index.place(query, label)
             if place is not None and place <= len(labels):
                 continue
             exact = run.exact.place(query, label)
             causes = ["unseen"] if counts is not None and not counts[label] else []
-            if label not in run.own_rows:
+            if label not in run.run_rows:
                 causes.append("absent")
             else:
                 causes.append("index-miss" if place is None and exact is not None else "encoder-miss")
@@ -162,8 +162,8 @@ class Judge:
 
     def _wrong(self, run: ReportedRun, query: int) -> Iterable[Wrong]:
         true = self.task.true_labels(query)
-        first = run.found.labels[query, : min(len(true), PLACES)]
-        rows = run.retriever.labels.rows_of_ids(run.found.ids[query, : len(first)])
+        first = run.by_index.labels[query, : min(len(true), PLACES)]
+        rows = run.retriever.labels.rows_of_ids(run.by_index.ids[query, : len(first)])
         wrong = [
             place for place, label in enumerate(first.tolist()) if rows[place] >= 0 and label not in set(true.tolist())
         ]

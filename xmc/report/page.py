@@ -66,7 +66,7 @@ def render(runs: Sequence[ReportedRun], task: Task, k: int, queries: int) -> str
         metrics=metric_table(runs),
         deciles=decile_table(runs),
         decile_plots=[name for name in DECILE_PLOTS if f"decile {name}" in plots],
-        calibrated=[(run, own) for run, own in enumerate(calibrated) if own],
+        calibrated=[(run, measured) for run, measured in enumerate(calibrated) if measured],
         calibration_notices=notices(runs, calibrated, task),
         measured_queries=min(len(task.queries), MOST_QUERIES),
         counted_queries=min(len(task.queries), COUNTED),
@@ -111,7 +111,7 @@ def _plots(
     names, metrics = [run.name for run in runs], [run.metrics for run in runs]
     plots = {}
     for metric in DECILE_PLOTS:
-        if all(found.deciles and metric in found.deciles[0].values for found in metrics):
+        if all(of_run.deciles and metric in of_run.deciles[0].values for of_run in metrics):
             plots[f"decile {metric}"] = figures.decile_bars(names, metrics, metric)
     exact = [None if run.is_exact else run.exact_metrics for run in runs]
     plots["recall"] = figures.recall_curve(names, metrics, exact)
@@ -144,14 +144,14 @@ def _calibrated_plots(names: Sequence[str], calibrated: Sequence[Measured | None
     if not any(calibrated):
         return {}
     plots = {
-        "reliability 1": figures.reliability_plot(names, [one.first if one else None for one in calibrated]),
-        "reliability 5": figures.reliability_plot(names, [one.first_five if one else None for one in calibrated]),
+        "reliability 1": figures.reliability_plot(names, [run.first if run else None for run in calibrated]),
+        "reliability 5": figures.reliability_plot(names, [run.first_five if run else None for run in calibrated]),
     }
     for place, checks_of, x, y in (
         ("guarantee recall", Measured.recall_checks, "guaranteed recall, percent", "recall found, percent"),
         ("guarantee region", Measured.region_checks, "guaranteed share, percent", "true sets inside, percent"),
     ):
-        checks = [checks_of(one) if one else [] for one in calibrated]
+        checks = [checks_of(measured) if measured else [] for measured in calibrated]
         if any(checks):
             plots[place] = figures.coverage_plot(names, checks, x, y)
     error = "calibration error, percent"
@@ -160,7 +160,7 @@ def _calibrated_plots(names: Sequence[str], calibrated: Sequence[Measured | None
         ("error by frequency", Measured.errors_by_frequency, "training queries of the label", error, "floor"),
         ("set sizes", Measured.mean_sizes, "guaranteed recall", "labels a set, mean", "fixed k"),
     ):
-        bars = [bars_of(one) if one else [] for one in calibrated]
+        bars = [bars_of(measured) if measured else [] for measured in calibrated]
         if any(bars):
             plots[place] = figures.marked_bars(names, bars, x, y, mark)
     return plots
@@ -169,13 +169,13 @@ def _calibrated_plots(names: Sequence[str], calibrated: Sequence[Measured | None
 def _browsed(runs: Sequence[ReportedRun], task: Task, queries: int) -> dict[str, Any]:
     """The queries that the page shows, and how often mistakes have each cause."""
     qualities = [quality(run, task) for run in runs]
-    confidence = np.mean([run.found.scores[:, 0] for run in runs], axis=0)
+    confidence = np.mean([run.by_index.scores[:, 0] for run in runs], axis=0)
     chosen = choose_queries(np.mean(qualities, axis=0), confidence, queries)
     judgeable = np.flatnonzero(task.positives)
     sample = np.sort(np.random.default_rng(SEED).permutation(judgeable)[:JUDGED]).tolist()
     judge = Judge(task, {*sample, *chosen})
     mistakes = [judge.mistakes(run, chosen) for run in runs]
-    counts = [count_causes(found[query] for query in sample) for found in mistakes]
+    counts = [count_causes(of_run[query] for query in sample) for of_run in mistakes]
     return {
         "rows": query_rows(runs, task, chosen, mistakes, qualities),
         "judged": len(sample),
@@ -185,7 +185,7 @@ def _browsed(runs: Sequence[ReportedRun], task: Task, queries: int) -> dict[str,
 
 
 def _index_rows(runs: Sequence[ReportedRun], indexes: Sequence[IndexFacts]) -> list[dict[str, Any]]:
-    """Of each run: its index, and what it loses on the task."""
+    """The index of each run, and what it loses on the task."""
     return [
         {
             "facts": facts,
@@ -214,12 +214,12 @@ def _notices(runs: Sequence[ReportedRun], task: Task) -> list[str]:
                 f"{run.name} was trained on {training.dataset}, whose content is not that of this data set "
                 f"({task.dataset.name}): label frequencies, and what is called unseen in training, are this data set's."
             )
-        missing = len(task.dataset.labels) - len(run.own_rows)
+        missing = len(task.dataset.labels) - len(run.run_rows)
         if missing:
             notices.append(
                 f"{run.name} lacks {missing:,} of the data set's {len(task.dataset.labels):,} labels, which count as missed."
             )
-        more = len(run.retriever) - len(run.own_rows)
+        more = len(run.retriever) - len(run.run_rows)
         if more:
             notices.append(
                 f"{run.name} has {more:,} labels that the data set does not, which count as wrong predictions."

@@ -31,9 +31,9 @@ Float32s = npt.NDArray[np.float32]
 class ReportedRun:
     """A run with what it predicts for a task.
 
-    rows: the data set's row of each row of the run's labels, see `dataset_rows`. embeddings: of the queries, [n, D].
-    found: by the run's index. exact: by exact search, the same where the index is exact.
-    metrics, exact_metrics: of both, with R@k for all k.
+    rows: the data set's row of each row of the run's labels, see `dataset_rows`. embeddings: float32 [n, D], of the
+    queries. by_index: the labels that the run's index returns. exact: the labels that exact search returns, the same object
+    where the index is exact. metrics, exact_metrics: metrics of either, with R@k for all k.
     """
 
     name: str
@@ -41,7 +41,7 @@ class ReportedRun:
     retriever: Retriever
     rows: Int64s
     embeddings: Float32s
-    found: Ranking
+    by_index: Ranking
     exact: Ranking
     metrics: Metrics
     exact_metrics: Metrics
@@ -59,58 +59,58 @@ class ReportedRun:
         images = retriever.model.query_encoder.images_of(task.queries.images)
         embeddings = retriever.embed_queries(task.texts, images=images)
         index = retriever.index
-        found = _search(retriever, embeddings, rows, task, k)
+        by_index = _search(retriever, embeddings, rows, task, k)
         scores_all = is_exact(index.design.name, len(index)) and not index.devices
-        exact = found if scores_all else _search(retriever.exact(), embeddings, rows, task, k)
-        metrics = _metrics(found, task)
-        exact_metrics = metrics if exact is found else _metrics(exact, task)
-        return cls(name, directory, retriever, rows, embeddings, found, exact, metrics, exact_metrics)
+        exact = by_index if scores_all else _search(retriever.exact(), embeddings, rows, task, k)
+        metrics = _metrics(by_index, task)
+        exact_metrics = metrics if exact is by_index else _metrics(exact, task)
+        return cls(name, directory, retriever, rows, embeddings, by_index, exact, metrics, exact_metrics)
 
     @property
     def is_exact(self) -> bool:
         """Whether its index scores every label, so that it cannot miss one."""
-        return self.exact is self.found
+        return self.exact is self.by_index
 
     @cached_property
-    def own_rows(self) -> dict[int, int]:
+    def run_rows(self) -> dict[int, int]:
         """The run's row of each row of the data set's labels that it has."""
-        return {int(row): own for own, row in enumerate(self.rows[:-1]) if row != UNKNOWN_LABEL}
+        return {int(row): run_row for run_row, row in enumerate(self.rows[:-1]) if row != UNKNOWN_LABEL}
 
-    def first_labels(self, part: Task, queries: Int64s, k: int) -> Ranking:
-        """The k best labels by the run's index of some queries, `part` the task of these alone."""
-        return _search(self.retriever, self.embeddings[queries], self.rows, part, k)
+    def first_labels(self, sample: Task, queries: Int64s, k: int) -> Ranking:
+        """The k best labels by the run's index for the queries with the rows `queries`. sample: the task of these alone."""
+        return _search(self.retriever, self.embeddings[queries], self.rows, sample, k)
 
     def agreement(self, k: int) -> float:
         """The share of the k best labels by exact search that the index returns among its first k, over all queries."""
-        pairs = zip(self.found.ids[:, :k], self.exact.ids[:, :k], strict=True)
-        return float(
-            np.mean([np.isin(best[best >= 0], found).mean() if (best >= 0).any() else 1.0 for found, best in pairs])
-        )
+        pairs = zip(self.by_index.ids[:, :k], self.exact.ids[:, :k], strict=True)
+        shares = [np.isin(best[best >= 0], ids).mean() if (best >= 0).any() else 1.0 for ids, best in pairs]
+        return float(np.mean(shares))
 
     def exact_places(self, queries: Int64s, labels: Int64s, task: Task) -> Int64s:
-        """The place, from 1, of some pairs (query, label of the data set that the run has), among all labels by exact score.
+        """The place of labels of the data set among all labels of the run by exact score, int64 [pairs], from 1.
 
-        int64 [pairs]. A label with the same score is not before it; filtered labels do not count.
+        queries, labels: of each pair, int64 [pairs]; the run has these labels. A label with the same score is not before
+        another; excluded labels do not count.
         """
-        own = np.array([self.own_rows[label] for label in labels.tolist()], np.int64)
+        pair_rows = np.array([self.run_rows[label] for label in labels.tolist()], np.int64)
         asked, pair_queries = np.unique(queries, return_inverse=True)
         embeddings, vectors = self.embeddings[asked], self.retriever.embeddings
-        targets = np.einsum("pd,pd->p", embeddings[pair_queries], vectors[own])
+        targets = np.einsum("pd,pd->p", embeddings[pair_queries], vectors[pair_rows])
         hidden = [
-            (place, self.own_rows[label])
+            (place, self.run_rows[label])
             for place, query in enumerate(asked.tolist())
             for label in task.targets.excluded[query].indices.tolist()
-            if label in self.own_rows
+            if label in self.run_rows
         ]
         hidden_queries, hidden_labels = np.array(hidden, np.int64).reshape(-1, 2).T
-        before = np.zeros(len(own), np.int64)
+        before = np.zeros(len(pair_rows), np.int64)
         for first in range(0, len(vectors), LABELS_AT_ONCE):
             scores = embeddings @ vectors[first : first + LABELS_AT_ONCE].T
             inside = (hidden_labels >= first) & (hidden_labels < first + scores.shape[1])
             scores[hidden_queries[inside], hidden_labels[inside] - first] = -np.inf
             higher = scores[pair_queries] > targets[:, None]
-            here = np.flatnonzero((own >= first) & (own < first + scores.shape[1]))
-            higher[here, own[here] - first] = False  # a product may differ in its last bit from the one above
+            here = np.flatnonzero((pair_rows >= first) & (pair_rows < first + scores.shape[1]))
+            higher[here, pair_rows[here] - first] = False  # a product may differ in its last bit from the one above
             before += higher.sum(axis=1)
         return before + 1
 

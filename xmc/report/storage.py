@@ -43,10 +43,10 @@ def bytes_in_memory(run: ReportedRun) -> dict[str, int]:
     """Bytes that a loaded run holds, by part; label embeddings are memory-mapped, and stay while there is room for them."""
     model, labels = run.retriever.model, len(run.retriever)
     vectors = 0 if model.label_vectors is None else model.label_vectors.nbytes
-    whole = sum(tensor.nbytes for tensor in [*model.parameters(), *model.buffers()])
+    all_weights = sum(tensor.nbytes for tensor in [*model.parameters(), *model.buffers()])
     index = run.retriever.index
     return {
-        "encoder": whole - vectors,
+        "encoder": all_weights - vectors,
         "label vectors, temperature": vectors,
         "label embeddings": 4 * model.dimension * labels,
         "index": 0 if is_exact(index.design.name, labels) else round(describe_index(run).bytes_per_label * labels),

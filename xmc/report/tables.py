@@ -44,7 +44,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class LabelRow:
-    """A label as the page shows it: of a prediction its place and score, of a true label where each run has it."""
+    """A label as the page shows it: a prediction with its place and score, or a true label with its place in each run."""
 
     text: str
     uid: str
@@ -73,7 +73,7 @@ class QueryRow:
 
 
 def facts_table(runs: Sequence[ReportedRun], indexes: Sequence[IndexFacts]) -> list[tuple[str, list[str]]]:
-    """What the runs are."""
+    """Facts about the runs: for each name the value of every run."""
 
     def row(run: ReportedRun, index: IndexFacts) -> dict[str, str]:
         config, training = run.retriever.config, run.retriever.metrics.training
@@ -94,11 +94,11 @@ def facts_table(runs: Sequence[ReportedRun], indexes: Sequence[IndexFacts]) -> l
         }
 
     rows = [row(run, index) for run, index in zip(runs, indexes, strict=True)]
-    return [(name, [one[name] for one in rows]) for name in rows[0]]
+    return [(name, [row[name] for row in rows]) for name in rows[0]]
 
 
 def metric_table(runs: Sequence[ReportedRun]) -> list[tuple[str, list[Cell]]]:
-    """The metrics by name, of each run, with differences to the first."""
+    """The metrics of each run by name, with differences to the first run."""
     kept = [name for name in runs[0].metrics.values if not name.startswith("R@")]
     kept += [f"R@{k}" for k in (10, 20, 50, 100, 200, 500, 1000) if all(f"R@{k}" in run.metrics.values for run in runs)]
     return [(name, compared([run.metrics.values[name] for run in runs])) for name in kept]
@@ -137,16 +137,17 @@ def decile_table(runs: Sequence[ReportedRun]) -> tuple[list[str], list[dict[str,
     deciles = [run.metrics.deciles for run in runs]
     names = [name for name in DECILE_METRICS if deciles[0] and name in deciles[0][0].values]
     rows = []
-    for parts in zip(*deciles, strict=True):
-        low, high = parts[0].training_counts
+    for of_runs in zip(*deciles, strict=True):
+        decile = of_runs[0]
+        low, high = decile.training_counts
         rows.append(
             {
-                "name": "none" if parts[0].decile == 0 else str(parts[0].decile),
-                "decile": parts[0].decile,
-                "labels": parts[0].labels,
+                "name": "none" if decile.decile == 0 else str(decile.decile),
+                "decile": decile.decile,
+                "labels": decile.labels,
                 "counts": f"{low:,}" if low == high else f"{low:,}–{high:,}",
-                "positives": parts[0].positives,
-                "cells": [compared([part.values[name] for part in parts]) for name in names],
+                "positives": decile.positives,
+                "cells": [compared([of_run.values[name] for of_run in of_runs]) for name in names],
             }
         )
     return names, rows
@@ -154,8 +155,8 @@ def decile_table(runs: Sequence[ReportedRun]) -> tuple[list[str], list[dict[str,
 
 def bytes_table(parts: Sequence[dict[str, int]]) -> list[tuple[str, list[Cell]]]:
     """Sizes by part, and in all."""
-    whole = [{**found, "in all": sum(found.values())} for found in parts]
-    return [(name, [Cell(decimal(found[name]), found[name]) for found in whole]) for name in whole[0]]
+    with_sums = [{**sizes, "in all": sum(sizes.values())} for sizes in parts]
+    return [(name, [Cell(decimal(sizes[name]), sizes[name]) for sizes in with_sums]) for name in with_sums[0]]
 
 
 def query_rows(
@@ -169,7 +170,7 @@ def query_rows(
     rows = []
     for number, (query, worst) in enumerate(chosen.items(), 1):
         text = task.texts[query]
-        own = [found[query] for found in mistakes]
+        of_query = [of_run[query] for of_run in mistakes]
         rows.append(
             QueryRow(
                 number,
@@ -177,10 +178,12 @@ def query_rows(
                 text[:MOST_CHARACTERS],
                 max(0, len(text) - MOST_CHARACTERS),
                 worst,
-                tuple(_true_label(runs, task, query, label, own) for label in task.true_labels(query).tolist()),
-                tuple(tuple(_predictions(run, task, query, one)) for run, one in zip(runs, own, strict=True)),
-                tuple(float(found[query]) for found in qualities),
-                tuple(cause for cause in CAUSES if any(cause in one.causes for one in own)),
+                tuple(_true_label(runs, task, query, label, of_query) for label in task.true_labels(query).tolist()),
+                tuple(
+                    tuple(_predictions(run, task, query, of_run)) for run, of_run in zip(runs, of_query, strict=True)
+                ),
+                tuple(float(of_run[query]) for of_run in qualities),
+                tuple(cause for cause in CAUSES if any(cause in of_run.causes for of_run in of_query)),
             )
         )
     return rows
@@ -191,9 +194,9 @@ def _true_label(
 ) -> LabelRow:
     counts = task.training_counts
     places = []
-    for run, found in zip(runs, mistakes, strict=True):
-        place = run.found.place(query, label)
-        missed = next((one for one in found.missed if one.label == label), None)
+    for run, of_run in zip(runs, mistakes, strict=True):
+        place = run.by_index.place(query, label)
+        missed = next((candidate for candidate in of_run.missed if candidate.label == label), None)
         causes = () if missed is None else tuple(cause for cause in missed.causes if cause != "unseen")
         places.append((_place(run, place, missed), missed is None, causes))
     unseen = counts is not None and not counts[label]
@@ -211,22 +214,22 @@ def _place(run: ReportedRun, place: int | None, missed: Missed | None) -> str:
     exact = None if missed is None else missed.exact_place
     if place is None and run.is_exact and exact is not None:
         return f"{exact:,}"
-    shown = f"{place:,}" if place is not None else f"> {run.found.labels.shape[1]:,}"
+    shown = f"{place:,}" if place is not None else f"> {run.by_index.labels.shape[1]:,}"
     return shown if exact in (None, place) else f"{shown}, exact {exact:,}"
 
 
 def _predictions(run: ReportedRun, task: Task, query: int, mistakes: Mistakes) -> list[LabelRow]:
     true = set(task.true_labels(query).tolist())
-    wrong: dict[int, Wrong] = {one.place: one for one in mistakes.wrong}
-    ids = run.found.ids[query, :PLACES]
+    wrong_at: dict[int, Wrong] = {wrong.place: wrong for wrong in mistakes.wrong}
+    ids = run.by_index.ids[query, :PLACES]
     table = run.retriever.labels
-    own = table.rows_of_ids(ids[ids >= 0])
-    texts, uids = table.texts_of(own), table.uids_of(ids[ids >= 0])
+    run_rows = table.rows_of_ids(ids[ids >= 0])
+    texts, uids = table.texts_of(run_rows), table.uids_of(ids[ids >= 0])
     rows = []
     for place, (text, uid) in enumerate(zip(texts, uids, strict=True), 1):
-        label, score = int(run.found.labels[query, place - 1]), float(run.found.scores[query, place - 1])
+        label, score = int(run.by_index.labels[query, place - 1]), float(run.by_index.scores[query, place - 1])
         note = f"{score:.3f}" + (", not in the data set" if label == UNKNOWN_LABEL else "")
-        found = wrong[place].causes if place in wrong else {}
-        causes = tuple((cause, CAUSES[cause], why) for cause, why in found.items())
+        reasons = wrong_at[place].causes if place in wrong_at else {}
+        causes = tuple((cause, CAUSES[cause], why) for cause, why in reasons.items())
         rows.append(LabelRow(text, str(uid), note, label in true, place, causes))
     return rows

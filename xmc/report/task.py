@@ -36,7 +36,7 @@ class Task:
     targets: Targets
 
     @classmethod
-    def of(cls, dataset: Dataset, split: str) -> Task:
+    def from_split(cls, dataset: Dataset, split: str) -> Task:
         """A split of a data set; DataError where it has no such split, or the split no queries."""
         queries = dataset.split(split)
         if not len(queries):
@@ -50,12 +50,12 @@ class Task:
 
     @cached_property
     def texts(self) -> list[str]:
-        """Of the queries [n]."""
+        """The texts of the queries [n]."""
         return list(pc.fill_null(self.queries.texts, "").to_pylist())
 
     @cached_property
     def label_texts(self) -> list[str]:
-        """Of the data set's labels [L]."""
+        """The texts of the data set's labels [L]."""
         return list(pc.fill_null(self.dataset.labels.texts, "").to_pylist())
 
     @cached_property

@@ -53,7 +53,7 @@ def write_report(
         raise StoreError(f"{out} is a directory; name a file such as {out / 'report.html'}.")
     for directory in directories:  # before the work
         RunDirectory(directory).require()
-    task = Task.of(dataset, split)
+    task = Task.from_split(dataset, split)
     page = render(
         [ReportedRun.measure(*named, task, k) for named in zip(names, directories, strict=True)], task, k, queries
     )

@@ -99,7 +99,7 @@ def images_of_texts(images: Images | None, count: int, encoder: Encoder) -> Ragg
     if not encoder.image_dimension:
         raise InputError("This model was trained without images; leave images out.")
     if not isinstance(images, RaggedImages):
-        images = RaggedImages.of(list(images), encoder.image_dimension)
+        images = RaggedImages.from_arrays(list(images), encoder.image_dimension)
     if len(images) != count:
         raise InputError(
             f"There are images for {len(images)} texts, but {count} texts; give None for one without images."

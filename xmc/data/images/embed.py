@@ -35,15 +35,16 @@ __all__ = ["EmbeddedImages", "embed_images"]
 
 logger = logging.getLogger("xmc.data")
 CHUNK = 1024
-"""Images of a part, which is what an interruption can lose."""
+"""Number of images in one part of the work, which is the most that an interruption loses."""
 
 
 @dataclass(frozen=True)
 class EmbeddedImages:
-    """What was done.
+    """What `embed_images` did.
 
-    images: embedded. texts: that have at least one. broken: (uid, path, reason) of files that were skipped. unknown_uids,
-    too_many: lines of the table whose uid the data set does not have, and those beyond a text's `most` images.
+    images: number of images embedded. texts: number of texts with at least one. broken: (uid, path, reason) of files that
+    were skipped. unknown_uids: number of lines of the table with a uid that the data set does not have. too_many: number of
+    lines beyond the `most` images of a text.
     """
 
     images: int
@@ -158,7 +159,7 @@ def _model_digest(model: Path) -> str:
 
 
 def _digest(jobs: list[tuple[int, str]]) -> str:
-    """Of the rows, too: a data set that was converted again may have its uids in another order."""
+    """The digest of rows and paths: a data set that was converted again may have its uids in another order."""
     digest = hashlib.sha256()
     for row, path in jobs:
         digest.update(f"{row}:{path}\0".encode())
@@ -171,8 +172,8 @@ def _name(start: int) -> str:
 
 def _is_whole(file: Path) -> bool:
     try:
-        with safe_open(file, "numpy") as part:
-            return "embeddings" in part.keys()  # noqa: SIM118
+        with safe_open(file, "numpy") as tensors:
+            return "embeddings" in tensors.keys()  # noqa: SIM118
     except (OSError, SafetensorError):
         return False
 
@@ -183,15 +184,15 @@ def _write_part(file: Path, embeddings: npt.NDArray[np.float16], reasons: list[s
 
 
 def _reasons(file: Path) -> list[str]:
-    with safe_open(file, "numpy") as part:
-        return [str(reason) for reason in json.loads(part.metadata()["reasons"])]
+    with safe_open(file, "numpy") as tensors:
+        return [str(reason) for reason in json.loads(tensors.metadata()["reasons"])]
 
 
 def _embeddings(parts: list[Path]) -> Iterator[npt.NDArray[np.float16]]:
-    """Those of the files that could be embedded, part by part."""
+    """The embeddings of the files that could be embedded, part by part."""
     for file in parts:
-        with safe_open(file, "numpy") as part:
-            yield part.get_tensor("embeddings")[[not reason for reason in _reasons(file)]]
+        with safe_open(file, "numpy") as tensors:
+            yield tensors.get_tensor("embeddings")[[not reason for reason in _reasons(file)]]
 
 
 def _list_broken(file: Path, broken: list[tuple[str, str, str]]) -> None:

@@ -44,8 +44,9 @@ def write_images(images: RaggedImages, file: Path) -> str:
 
 
 def read_images(file: Path) -> RaggedImages:
-    """Memory-map a file of `write_images`. Raises DataError when it is cut short, or does not match its checksum,
-    for which it is read once as a whole.
+    """Memory-map a file of `write_images`, after its checksum has been compared, for which all of it is read once.
+
+    Raises DataError for a file that is cut short or does not match its checksum.
     """
     table = _open(file)
     try:
@@ -55,10 +56,10 @@ def read_images(file: Path) -> RaggedImages:
         width = column.type.value_type.list_size
         values = column.values.values.to_numpy(zero_copy_only=True).reshape(-1, width)
         images = RaggedImages(values, np.asarray(offsets, np.int64))
-        whole = len(offsets) and offsets[0] == 0 and offsets[-1] == len(values) and values.dtype == np.float16
+        sound = len(offsets) and offsets[0] == 0 and offsets[-1] == len(values) and values.dtype == np.float16
     except (LookupError, ValueError, AttributeError, pa.ArrowException) as error:
         raise DataError(f"The images {file} cannot be read: {error}") from error
-    if not whole or digest_of(images) != content_of(file):
+    if not sound or digest_of(images) != content_of(file):
         raise DataError(f"The images {file} do not match their checksum; make them again.")
     return images
 
@@ -101,7 +102,7 @@ def _check(images: RaggedImages) -> None:
     if values.dtype != np.float16 or values.ndim != 2 or not values.shape[1]:
         raise InputError(
             f"Image embeddings must be float16 [images, numbers], but are {values.dtype} {list(values.shape)}; "
-            f"RaggedImages.of makes them, with `dimension` where no text has an image."
+            f"RaggedImages.from_arrays makes them, with `dimension` where no text has an image."
         )
     if len(offsets) == 0 or offsets[0] != 0 or offsets[-1] != len(values) or (np.diff(offsets) < 0).any():
         raise InputError(f"The offsets of {len(values)} image embeddings must rise from 0 to {len(values)}.")

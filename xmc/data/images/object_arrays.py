@@ -28,14 +28,19 @@ def read_number_lists(stream: BinaryIO, shape: tuple[int, ...]) -> list[npt.NDAr
     Raises NotNumbersError for anything else; the message names it.
     """
     try:
-        whole = _Unpickler(stream).load()
+        unpickled = _Unpickler(stream).load()
     except NotNumbersError:
         raise
     except Exception as error:  # a damaged pickle can make the unpickler raise anything
         raise NotNumbersError(f"its pickle cannot be read ({type(error).__name__}: {error})") from error
-    if not isinstance(whole, _Array) or whole.items is None or whole.shape != shape or len(shape) not in (1, 2):
+    if (
+        not isinstance(unpickled, _Array)
+        or unpickled.items is None
+        or unpickled.shape != shape
+        or len(shape) not in (1, 2)
+    ):
         raise NotNumbersError("its pickle is not the array of rows that its header describes")
-    entries = whole.items
+    entries = unpickled.items
     if len(shape) == 2:  # stored row by row, whatever the order in memory was
         rows, columns = shape
         entries = [entries[row * columns : (row + 1) * columns] for row in range(rows)]

@@ -26,28 +26,28 @@ class RaggedImages:
     offsets: npt.NDArray[np.int64]
 
     @classmethod
-    def of(cls, images: Sequence[npt.ArrayLike | None], dimension: int | None = None) -> RaggedImages:
-        """From one array [m, I] (or [I], for one image) a text, None where it has none.
+    def from_arrays(cls, images: Sequence[npt.ArrayLike | None], dimension: int | None = None) -> RaggedImages:
+        """From an array [m, I] (or [I], for one image) for each text, None for a text without images.
 
         dimension: I, to be given where no text may have an image. Raises InputError for embeddings of different lengths,
         that are no numbers, or not finite.
         """
         if isinstance(images, str) or not isinstance(images, Sequence):
             raise InputError("images must be a list with an array, or None, for each text.")
-        parts: list[npt.NDArray[np.float16] | None] = []
-        for row, one in enumerate(images):
-            part = _numbers([] if one is None else one, row)
-            if part.size:
-                dimension = part.shape[-1] if dimension is None else dimension
-                if part.shape[1:] != (dimension,):
+        of_texts: list[npt.NDArray[np.float16] | None] = []
+        for row, given in enumerate(images):
+            embeddings = _numbers([] if given is None else given, row)
+            if embeddings.size:
+                dimension = embeddings.shape[-1] if dimension is None else dimension
+                if embeddings.shape[1:] != (dimension,):
                     raise InputError(
-                        f"The images of text {row} have embeddings of {part.shape[-1]} numbers, others {dimension}."
+                        f"The images of text {row} have embeddings of {embeddings.shape[-1]} numbers, others {dimension}."
                     )
-            parts.append(part if part.size else None)
-        values = [part for part in parts if part is not None]
-        counts = [0 if part is None else len(part) for part in parts]
-        whole = np.concatenate(values) if values else np.zeros((0, dimension or 0), np.float16)
-        return cls(whole, np.cumsum([0, *counts], dtype=np.int64))
+            of_texts.append(embeddings if embeddings.size else None)
+        present = [embeddings for embeddings in of_texts if embeddings is not None]
+        counts = [0 if embeddings is None else len(embeddings) for embeddings in of_texts]
+        values = np.concatenate(present) if present else np.zeros((0, dimension or 0), np.float16)
+        return cls(values, np.cumsum([0, *counts], dtype=np.int64))
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -59,29 +59,29 @@ class RaggedImages:
 
     @property
     def counts(self) -> npt.NDArray[np.int64]:
-        """Images of each text, int64 [n]."""
+        """Number of images of each text, int64 [n]."""
         return np.diff(self.offsets)
 
     def take(self, rows: npt.NDArray[np.integer]) -> RaggedImages:
-        """Those of the texts `rows` (integers [m]), in that order, repeats allowed, as a copy in memory."""
-        places, offsets = places_of(self.offsets, rows)
-        return RaggedImages(self.values[places], offsets)
+        """The images of the texts `rows` (integers [m]), in that order, repeats allowed, as a copy in memory."""
+        value_places, offsets = places_of(self.offsets, rows)
+        return RaggedImages(self.values[value_places], offsets)
 
 
-def _numbers(one: npt.ArrayLike, row: int) -> npt.NDArray[np.float16]:
-    """The images of a text, [m, I]."""
+def _numbers(given: npt.ArrayLike, row: int) -> npt.NDArray[np.float16]:
+    """The images of a text, [m, I]. row: the text's, for errors."""
     try:
         with np.errstate(over="ignore"):
-            part = np.atleast_2d(np.asarray(one, np.float16))
+            embeddings = np.atleast_2d(np.asarray(given, np.float16))
     except (TypeError, ValueError) as error:
         raise InputError(f"The images of text {row} are not arrays of numbers: {error}.") from error
-    if part.size and part.ndim != 2:
+    if embeddings.size and embeddings.ndim != 2:
         raise InputError(
-            f"The images of text {row} must have the shape [images, numbers], but have {list(part.shape)}."
+            f"The images of text {row} must have the shape [images, numbers], but have {list(embeddings.shape)}."
         )
-    if not np.isfinite(part).all():
+    if not np.isfinite(embeddings).all():
         raise InputError(f"An image embedding of text {row} is not finite in float16.")
-    return part
+    return embeddings
 
 
 Images: TypeAlias = RaggedImages | Sequence[npt.ArrayLike | None]

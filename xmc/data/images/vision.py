@@ -80,24 +80,25 @@ class VisionModel:
     def embed(
         self, paths: Sequence[Path], batch_size: int, done: Callable[[int], object] = lambda count: None
     ) -> tuple[Embedding, list[str]]:
-        """Embeddings float16 [n, I] of n files, and for each why it has none, "" where it has; then its row is 0.
+        """Embeddings float16 [n, I] of n files, and for each the reason why it has none, "" where it has one. Rows without
+        are 0.
 
         done: called with the number of files of each batch.
         """
-        found, reasons = np.zeros((len(paths), self.dimension), np.float16), [""] * len(paths)
+        embeddings, reasons = np.zeros((len(paths), self.dimension), np.float16), [""] * len(paths)
         with ThreadPoolExecutor() as pool, warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # _read says it instead
             for start in range(0, len(paths), batch_size):
                 files = list(pool.map(_read, paths[start : start + batch_size]))
-                embedded = iter(self._embed([one for one in files if not isinstance(one, str)]))
-                for row, one in enumerate(files, start):
-                    result = one if isinstance(one, str) else next(embedded)
+                embedded = iter(self._embed([file for file in files if not isinstance(file, str)]))
+                for row, file in enumerate(files, start):
+                    result = file if isinstance(file, str) else next(embedded)
                     if isinstance(result, str):
                         reasons[row] = result
                     else:
-                        found[row] = result
+                        embeddings[row] = result
                 done(len(files))
-        return found, reasons
+        return embeddings, reasons
 
     def _embed(self, images: list[Image.Image]) -> list[Embedding | str]:
         """The embedding of each image, or why it has none."""
@@ -108,10 +109,10 @@ class VisionModel:
         except REFUSALS as error:
             if len(images) == 1:
                 return [f"the model cannot take it: {_line(error)}"]
-            return [one for image in images for one in self._embed([image])]  # so that the others have theirs
+            return [result for image in images for result in self._embed([image])]  # only the refused one has none then
         with np.errstate(over="ignore"):
             embeddings = features.astype(np.float16)
-        return [one if np.isfinite(one).all() else "its embedding is not finite in float16" for one in embeddings]
+        return [row if np.isfinite(row).all() else "its embedding is not finite in float16" for row in embeddings]
 
     def _prepared(self, images: list[Image.Image]) -> Any:
         return self.processor(images=images, return_tensors="pt")

@@ -32,13 +32,13 @@ def import_vixml_images(
     -1 for none, a row, rows padded with -1, or, in an array of Python objects, a list, or None for none.
 
     read_object_arrays: read such arrays, which are pickles, by a reader that makes lists and numbers of them and nothing else.
-    Returns, for each of "train", "test" and "labels" that is there, how many images and how many texts with any.
+    Returns, for each of "train", "test" and "labels" in the folder, the number of images and the number of texts with any.
 
     Raises DataError for files that are not there, ambiguous, do not fit the data set, or hold objects without leave, before any
     is imported, and for embeddings that are not finite in float16.
     """
     directory = dataset.writable_directory()
-    found = {}
+    imported = {}
     for name, (short, long) in KINDS.items():
         arrays = sorted(source.glob(f"{short}_embs_*.npy"))
         if not arrays:
@@ -47,21 +47,21 @@ def import_vixml_images(
         maps = [file for file in maps if "map" in file.name or "ids" in file.name]
         rows = len(dataset.labels if name == "labels" else dataset.split(name))
         array, entries = _only(arrays, source, f"{short}_embs_*.npy"), _only(maps, source, f"{long}_*map*.npy")
-        found[name] = _Images(array, entries, rows, read_object_arrays)
-        dataset.check_images(name, rows, found[name].dimension)
-    if not found:
+        imported[name] = _Images(array, entries, rows, read_object_arrays)
+        dataset.check_images(name, rows, imported[name].dimension)
+    if not imported:
         raise DataError(f"{source} has no trn_embs_*.npy, tst_embs_*.npy or lbl_embs_*.npy.")
-    dimensions = {images.file.name: images.dimension for images in found.values()}
+    dimensions = {images.file.name: images.dimension for images in imported.values()}
     if len(set(dimensions.values())) > 1:
         sizes = ", ".join(f"{file} of {dimension}" for file, dimension in dimensions.items())
         raise DataError(
             f"{source} has embeddings of different lengths, which cannot be of one data set: {sizes} numbers."
         )
-    for name, images in found.items():
+    for name, images in imported.items():
         values = gather_blocks(images.blocks(), images.dimension, directory)
         offsets = np.concatenate([[0], np.cumsum(images.counts)]).astype(np.int64)
         dataset.add_images(name, RaggedImages(values, offsets))
-    return {name: (int(images.counts.sum()), int((images.counts > 0).sum())) for name, images in found.items()}
+    return {name: (int(images.counts.sum()), int((images.counts > 0).sum())) for name, images in imported.items()}
 
 
 class _Images:
@@ -72,12 +72,12 @@ class _Images:
         self.embeddings = _load(array)
         if self.embeddings.ndim != 2 or self.embeddings.dtype not in (np.float16, np.float32):
             raise DataError(f"{array} must be float16 or float32 [images, numbers], but is {_kind(self.embeddings)}.")
-        self.counts, self.places = _map(entries, read_object_arrays)
+        self.counts, self.image_rows = _map(entries, read_object_arrays)
         if len(self.counts) != rows:
             raise DataError(f"{entries} has {len(self.counts)} entries, but the data set has {rows} rows.")
         count = len(self.embeddings)
-        if len(self.places) and not 0 <= self.places.min() <= self.places.max() < count:
-            bad = int(self.places[(self.places < 0) | (self.places >= count)][0])
+        if len(self.image_rows) and not 0 <= self.image_rows.min() <= self.image_rows.max() < count:
+            bad = int(self.image_rows[(self.image_rows < 0) | (self.image_rows >= count)][0])
             raise DataError(f"{entries} names the image {bad}, but {array} has {count}.")
 
     @property
@@ -85,14 +85,14 @@ class _Images:
         return int(self.embeddings.shape[1])
 
     def blocks(self) -> Iterator[npt.NDArray[np.float16]]:
-        """The images of one text after another's, in float16, at most `BLOCK` at once."""
-        for start in range(0, len(self.places), BLOCK):
-            places = self.places[start : start + BLOCK]
+        """The images of all texts, one text after the other, float16 [up to BLOCK, I] at a time."""
+        for start in range(0, len(self.image_rows), BLOCK):
+            rows = self.image_rows[start : start + BLOCK]
             with np.errstate(over="ignore"):
-                block = self.embeddings[places].astype(np.float16)
+                block = self.embeddings[rows].astype(np.float16)
             finite = np.isfinite(block).all(1)
             if not finite.all():
-                bad = int(places[~finite][0])
+                bad = int(rows[~finite][0])
                 raise DataError(
                     f"{self.file}, row {bad}: the embedding is not finite in float16; leave it out of the map."
                 )
@@ -100,11 +100,11 @@ class _Images:
 
 
 def _map(file: Path, read_object_arrays: bool) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """How many images each row has, and which, one row's after another's."""
+    """The number of images of each row, and the rows of these images in their array, one row's after another's."""
     lists = _object_lists(file, read_object_arrays)
     if lists is not None:
-        lists = [one[one != -1] for one in lists]
-        return np.array([len(one) for one in lists], np.int64), np.concatenate([np.zeros(0, np.int64), *lists])
+        lists = [images[images != -1] for images in lists]
+        return np.array([len(images) for images in lists], np.int64), np.concatenate([np.zeros(0, np.int64), *lists])
     entries = _load(file)
     if entries.dtype.kind not in "iu" or entries.ndim not in (1, 2):
         raise DataError(f"{file} must hold whole numbers [rows] or [rows, images], or lists, but is {_kind(entries)}.")
