@@ -138,3 +138,6 @@ def test_the_order_of_old_keys_does_not_matter(reverse: bool) -> None:
     assert config.optimizer.learning_rate.encoder == 0.01
     assert config.optimizer.learning_rate.label_vectors == 1.0
     assert TrainConfig.from_mapping(values, ["validation=0.3"]).validation.patience == 50
+    mixed = {"learn_temperature": True, "loss": "softmax", "objective": {"temperature": 0.1}}
+    objective = TrainConfig.from_mapping(dict(sorted(mixed.items(), reverse=reverse))).objective
+    assert (objective.learn_temperature, objective.temperature, objective.loss.kind) == (True, 0.1, "softmax")

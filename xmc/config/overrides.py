@@ -53,10 +53,14 @@ class Values:
     def update(self, values: Mapping[str, Any]) -> None:
         """Put a whole mapping, such as a file's."""
         items = list(_old_first({str(key): value for key, value in values.items()}, self.source))
-        # Kinds first: their options are put into them.
-        for key, value in sorted(
-            items, key=lambda item: item[0] not in FAMILIES and NEW_KEYS.get(item[0]) not in FAMILIES
-        ):
+
+        def rank(item: tuple[str, Any]) -> int:
+            """Sections first, into which plain values are put; then kinds, whose options are put into them."""
+            if isinstance(item[1], Mapping) and item[0] not in FAMILIES:
+                return 0
+            return 1 if item[0] in FAMILIES or NEW_KEYS.get(item[0]) in FAMILIES else 2
+
+        for key, value in sorted(items, key=rank):
             self.put(key.split("."), value)
 
     def put(self, keys: Sequence[str], value: Any) -> None:
