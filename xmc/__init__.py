@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from xmc.training.trainer import train
 
 __all__ = ["Dataset", "Query", "Retriever", "TrainConfig", "XMCError", "calibrate", "evaluate", "train"]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # An editable install serves xmc.kernels, a namespace package inside a regular one, through setuptools' own path entry;
 # Python looks for it on the parent's path only. In a wheel there is no such entry and nothing is added.
