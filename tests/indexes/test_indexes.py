@@ -134,7 +134,8 @@ def test_save_and_load_in_another_process(design: str, tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, env=environment())
     with np.load(tmp_path / "out.npz") as out:
         assert out["ids"].tolist() == expected.tolist()
-        np.testing.assert_array_equal(out["s"], scores)
+        # numpy's products, which the toy design is made of, hang in the last bit on where a memory map begins
+        np.testing.assert_allclose(out["s"], scores, rtol=0, atol=1e-6 if design.startswith("toy") else 0)
     loaded = load_index(tmp_path / "index")
     loaded.add(vectors(3, 9), ["a", "b", "c"])  # a loaded index is memory-mapped, and can change all the same
     loaded.remove(["ü1"])
