@@ -87,6 +87,8 @@ class IndexVersion:
 
     def remove(self, rows: Rows) -> IndexVersion:
         """Without some rows, which keep their numbers."""
+        if not len(rows):
+            return self
         alive = np.ones(len(self.blocks), bool) if self.alive is None else self.alive.copy()
         alive[rows] = False
         return replace(self, alive=alive)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
+from dataclasses import fields
 from fractions import Fraction
 from pathlib import Path
 
@@ -22,6 +24,8 @@ from xmc.data.held_out import uses_of_queries
 from xmc.encoders.dual import build_encoder
 from xmc.errors import ConfigError, DataError, InputError, StoreError
 from xmc.evaluation.check import check, check_texts
+from xmc.search.calibrated import CalibrationFit
+from xmc.search.labels import LabelVersion
 from xmc.training.data import prepare
 
 KEPT = 0.3
@@ -241,6 +245,39 @@ def test_labels_added_after_calibration_are_noticed(run: Path, data: Dataset, ca
     retriever.reindex("HNSW16")
     retriever.predict_sets(texts, recall=0.5)
     assert len(caplog.records) == 1
+
+
+def test_no_thread_sees_half_of_a_comparison(retriever: xmc.Retriever) -> None:
+    """While one thread compares changed labels with the calibration, another does not take the verdict of those before."""
+    calibration, compared = retriever.require_calibration(), threading.Semaphore(0)
+    going_on = threading.Event()
+
+    class SlowlyRead(LabelVersion):
+        @property
+        def table(self) -> pa.Table:  # type: ignore[override]
+            compared.release()
+            assert going_on.wait(60)
+            return super().table
+
+    fit = CalibrationFit()
+    assert fit.check(calibration, retriever.labels)
+    last = retriever.labels.uids[-1].as_py()
+    retriever.update_labels(["another text"], [last])
+    changed = SlowlyRead(**{part.name: getattr(retriever.labels, part.name) for part in fields(LabelVersion)})
+    verdicts: list[bool] = []
+
+    def check_and_tell() -> None:
+        verdicts.append(fit.check(calibration, changed))
+        compared.release()
+
+    threads = [threading.Thread(target=check_and_tell) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+        assert compared.acquire(timeout=60)
+    going_on.set()
+    for thread in threads:
+        thread.join()
+    assert verdicts == [False, False]
 
 
 def test_only_queries_that_were_kept_aside(run: Path, data: Dataset, tmp_path: Path) -> None:

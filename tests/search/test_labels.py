@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,9 @@ from xmc.indexes import versions
 from xmc.indexes.factory import index_version
 from xmc.search.changes import Added, ColumnsSet, Compacted, Removed, Updated
 from xmc.search.filters import narrow
+from xmc.search.label_columns import values_at
 from xmc.search.labels import LabelVersion
+from xmc.search.stages import FilterAndCut, SearchRequest, SearchState
 from xmc.search.store import LabelStore
 
 DIMENSION = 6
@@ -101,6 +104,39 @@ def test_filters_are_rows_of_the_index() -> None:
         narrow(version, 1, np.ones(20, bool), None, None)
     with pytest.raises(InputError, match="named by uids, which are strings, but 3 is of type int"):
         narrow(version, 1, [3], None, None)  # type: ignore[list-item]
+
+
+def test_nothing_removed_from_no_labels() -> None:
+    empty = Compacted()(Removed([f"l{number}" for number in range(20)])(labels()))
+    for change in (Removed([]), Updated([], [], NONE)):
+        after = change(empty)
+        assert (len(after), after.alive) == (0, None)
+        assert after.index_rows(["l0"]).tolist() == [-1]
+        request = SearchRequest(1, where="even")
+        state = SearchState(request, after, [], ids=np.array([[3]]), scores=np.ones((1, 1), np.float32))
+        assert FilterAndCut()(state).ranked()[0].tolist() == [[-1]]  # a label that a stage brings, and that is gone
+
+
+def test_values_in_some_rows_of_a_column_of_any_pieces() -> None:
+    rng = np.random.default_rng(0)
+    values = [None if number % 7 == 0 else f"value {number}" for number in range(50)]
+    for cuts in ([], [0], [10, 10, 30], [50, 50], list(range(1, 50))):
+        bounds = [0, *cuts, 50]
+        pieces = [pa.array(values[start:end], pa.string()) for start, end in pairwise(bounds)]
+        for count in (0, 1, 80):
+            rows = rng.integers(0, 50, count)
+            taken = values_at(pa.chunked_array(pieces), rows)
+            assert taken.type == pa.string()
+            assert taken.to_pylist() == [values[row] for row in rows]
+    assert len(values_at(pa.chunked_array([], pa.string()), np.zeros(0, np.int64))) == 0
+
+
+def test_labels_in_another_index_are_numbered_as_it_is() -> None:
+    before = Removed(["l0", "l7"])(labels())
+    after = before.compacted(index_version("exact", before.embeddings, NONE))
+    assert content(after) == content(before)
+    assert after.alive is None
+    assert after.index_rows(["l0", "l8"]).tolist() == [-1, 6]
 
 
 def test_many_small_additions_keep_a_table_of_few_pieces() -> None:

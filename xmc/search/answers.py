@@ -20,6 +20,7 @@ from xmc.calibration.powerset import Region
 from xmc.calibration.risk import share
 from xmc.calibration.sets import LabelSet, Wanted
 from xmc.errors import InputError
+from xmc.search.label_columns import values_at
 from xmc.search.labels import LabelVersion
 from xmc.search.stages import SearchState
 
@@ -157,13 +158,13 @@ class Answer:
         label_texts: with the text of each label. good: bool [rows], which of more rows have a query; the others are null.
         """
         good = np.ones(len(self), bool) if good is None else good
-        rows = self.labels.rows_of_ids(self.ids)
-        kept = rows >= 0
+        index_rows = self.labels.index_rows_of_ids(self.ids)
+        kept = index_rows >= 0
         offsets, missing = _offsets(good, kept.sum(axis=1))
-        label_rows = pa.array(rows[kept])
-        values = {"labels": self.labels.uids.combine_chunks().take(label_rows), "scores": pa.array(self.scores[kept])}
+        everything, label_rows = self.labels.everything, index_rows[kept]
+        values = {"labels": values_at(everything["uid"], label_rows), "scores": pa.array(self.scores[kept])}
         if label_texts:
-            values["texts"] = self.labels.texts.combine_chunks().take(label_rows)
+            values["texts"] = values_at(everything["text"], label_rows)
         if self.probabilities is not None:
             values["probabilities"] = pa.array(self.probabilities[kept])
         if self.decisions is not None:

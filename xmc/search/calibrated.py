@@ -129,19 +129,18 @@ class CalibrationFit:
     """Whether labels and index are those that a calibration was made for, remembered until they change."""
 
     def __init__(self) -> None:
-        self._known: tuple[Calibration, LabelVersion] | None = None
-        self._fits = True
+        self._known: tuple[Calibration, LabelVersion, bool] | None = None
 
     def check(self, calibration: Calibration, labels: LabelVersion) -> bool:
         """Compare, and log a warning the first time that they differ."""
-        before, version = self._known or (None, None)
-        if before is calibration and (version is labels or not self._fits):  # changes are not taken back
-            return self._fits
-        self._known = calibration, labels
-        self._fits = fits(calibration, labels)
-        if not self._fits:
+        known = self._known
+        if known is not None and known[0] is calibration and (known[1] is labels or not known[2]):
+            return known[2]  # changes are not taken back
+        is_fit = fits(calibration, labels)
+        self._known = calibration, labels, is_fit  # in one step: other threads see all of a comparison or nothing of it
+        if not is_fit:
             logger.warning("labels or index were changed after calibration; what it guarantees is for those before")
-        return self._fits
+        return is_fit
 
 
 def fits(calibration: Calibration, labels: LabelVersion) -> bool:

@@ -15,9 +15,7 @@ import pyarrow as pa
 
 from xmc.arrays import Embeddings, Ids
 from xmc.errors import InputError
-from xmc.indexes.blocks import GrowingColumn
 from xmc.indexes.checks import require_matrix
-from xmc.indexes.identifiers import RowLookup
 from xmc.search.label_columns import LabelColumns, joined, label_rows, refuse_repeated, strings, with_values
 from xmc.search.labels import LabelVersion
 
@@ -106,12 +104,7 @@ class Compacted:
 
     def __call__(self, before: LabelVersion) -> LabelVersion:
         """See Change."""
-        if before.alive is None:
-            return before
-        everything = before.everything.filter(pa.array(before.alive)).combine_chunks()
-        lookup = RowLookup(everything["uid"].to_pylist)
-        column, held = GrowingColumn(before.ids), before.index.compact()
-        return replace(before, everything=everything, all_ids=column, lookup=lookup, held=held)
+        return before if before.alive is None else before.compacted(before.index.compact())
 
 
 def new_rows(before: LabelVersion, uids: Sequence[str], texts: Sequence[str], columns: LabelColumns | None) -> pa.Table:

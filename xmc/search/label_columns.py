@@ -12,7 +12,7 @@ import pyarrow as pa
 from xmc.arrays import Rows
 from xmc.errors import InputError
 
-__all__ = ["RESERVED", "LabelColumns", "joined", "label_rows", "refuse_repeated", "strings", "with_values"]
+__all__ = ["RESERVED", "LabelColumns", "joined", "label_rows", "refuse_repeated", "strings", "values_at", "with_values"]
 
 LabelColumns: TypeAlias = Mapping[str, Sequence[Any]] | pa.Table
 """Values by column name, one for each label."""
@@ -62,6 +62,23 @@ def with_values(table: pa.Table, rows: Rows, columns: LabelColumns) -> pa.Table:
         number = table.column_names.index(name) if there else -1
         table = table.set_column(number, name, column) if there else table.append_column(name, column)
     return table
+
+
+def values_at(column: pa.ChunkedArray, rows: Rows) -> pa.Array:
+    """The values of a column in some rows, in their order; no others are copied, however many pieces the column has."""
+    pieces = column.chunks
+    if len(pieces) == 1:
+        return pieces[0].take(pa.array(rows))
+    starts = np.cumsum([0, *map(len, pieces)])
+    order = np.argsort(rows, kind="stable")
+    ascending = rows[order]
+    bounds = np.searchsorted(ascending, starts).tolist()
+    taken = [
+        piece.take(pa.array(ascending[first:end] - start))
+        for piece, start, first, end in zip(pieces, starts[:-1], bounds[:-1], bounds[1:], strict=True)
+        if end > first
+    ]
+    return pa.chunked_array(taken, column.type).combine_chunks().take(pa.array(np.argsort(order)))
 
 
 def strings(values: Sequence[str], name: str) -> pa.Array:

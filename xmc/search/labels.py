@@ -21,7 +21,7 @@ from xmc.indexes.blocks import GrowingColumn
 from xmc.indexes.identifiers import RowLookup
 from xmc.indexes.storage import StoredIndex
 from xmc.indexes.versions import IndexVersion
-from xmc.search.label_columns import RESERVED, LabelColumns, label_rows
+from xmc.search.label_columns import RESERVED, LabelColumns, label_rows, values_at
 
 __all__ = ["LabelVersion", "require_same_labels"]
 
@@ -176,13 +176,13 @@ class LabelVersion:
 
     def texts_of(self, rows: Rows) -> list[str]:
         """The texts of some rows of `table`."""
-        return [text or "" for text in self.everything["text"].take(pa.array(self.living[rows])).to_pylist()]
+        return [text or "" for text in values_at(self.everything["text"], self.living[rows]).to_pylist()]
 
     def uids_at(self, index_rows: Rows) -> npt.NDArray[np.object_]:
         """The uid of each index row, of any shape; None for -1."""
         uids = np.full(index_rows.shape, None, object)
         there = index_rows >= 0
-        uids[there] = self.everything["uid"].take(pa.array(index_rows[there])).to_pylist()
+        uids[there] = values_at(self.everything["uid"], index_rows[there]).to_pylist()
         return uids
 
     def ids_at(self, index_rows: Rows) -> Ids:
@@ -220,6 +220,14 @@ class LabelVersion:
     def with_index(self, held: IndexVersion) -> LabelVersion:
         """The same labels in the same index rows, searched by another index."""
         return replace(self, held=held)
+
+    def compacted(self, held: IndexVersion) -> LabelVersion:
+        """The labels alone, without removed ones, in index rows numbered anew; held: an index over `embeddings`."""
+        if self.alive is None:
+            return self.with_index(held)
+        everything = self.everything.filter(pa.array(self.alive)).combine_chunks()
+        column, lookup = GrowingColumn(self.ids), _lookup(everything)
+        return replace(self, everything=everything, all_ids=column, lookup=lookup, held=held)
 
     def with_stored(self, stored: StoredIndex) -> LabelVersion:
         """These labels, all of them alive, with a saved index, whose rows may hold removed ones.

@@ -27,7 +27,7 @@ from xmc.indexes.factory import index_version
 from xmc.indexes.label_index import LabelIndex
 from xmc.search.answers import Answer, AnswerParts
 from xmc.search.calibrated import CalibratedAnswers, CalibrationFit, require_stages
-from xmc.search.changes import Added, ColumnsSet, Compacted, Removed, Updated, new_rows
+from xmc.search.changes import Added, ColumnsSet, Removed, Updated, new_rows
 from xmc.search.filters import Condition, Uids
 from xmc.search.label_columns import LabelColumns, refuse_repeated
 from xmc.search.labels import LabelVersion, require_same_labels
@@ -397,17 +397,16 @@ class Retriever:
         """
         snapshot = index.snapshot().compacted()
         with self._store.changing:
-            labels = Compacted()(self._store.version)
+            labels = self._store.version
             require_same_labels(labels, snapshot.ids, snapshot.held)
-            self._store.use(labels.with_index(snapshot.held))
+            self._store.use(labels.compacted(snapshot.held))
 
     def reindex(self, design: str, rescore: int = 0) -> None:
         """Search by a new index of a design over the same labels; see TrainConfig.index, and LabelIndex for `rescore`."""
         with self._store.changing:
-            labels = Compacted()(self._store.version)
-            devices = labels.index.devices
-            held = index_version(design, labels.embeddings, self.tuning_queries, rescore, devices)
-            self._store.use(labels.with_index(held))
+            labels = self._store.version
+            held = index_version(design, labels.embeddings, self.tuning_queries, rescore, labels.index.devices)
+            self._store.use(labels.compacted(held))
             self.config = self.config.changed(index=design)
 
     def exact(self) -> Retriever:
@@ -423,12 +422,12 @@ class Retriever:
         For a run trained with `nested_dimensions`; scores of others suffer. index: overrides the configuration's.
         Changes of one do not show in the other. Raises InputError for more dimensions than there are.
         """
-        labels = Compacted()(self._store.version)
+        labels = self._store.version
         model = self.model.cut(require_count(dimension, "dimension"))
         embeddings = _cut(labels.embeddings, dimension, model.normalize)
         queries = _cut(self.tuning_queries, dimension, model.normalize)
         held = index_version(index or self.config.index, embeddings, queries, 0, labels.index.devices)
-        return Retriever(model, labels.with_index(held), self.config, self.metrics, queries, self.stages)
+        return Retriever(model, labels.compacted(held), self.config, self.metrics, queries, self.stages)
 
     def save(self, directory: str | Path, overwrite: bool = False) -> None:
         """Write the run directory: whole or not at all.

@@ -244,7 +244,7 @@ class FilterAndCut(Stage):
         selection = state.request.filters(state.labels, len(ids))
         kept = rows >= 0
         if selection.allowed is not None:
-            kept &= selection.allowed[rows]
+            kept[kept] = selection.allowed[rows[kept]]
         for lists, included in ((selection.include, True), (selection.exclude, False)):
             for query, listed in enumerate(lists or ()):
                 kept[query] &= np.isin(rows[query], listed) == included
