@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from xmc.config import (
     ClustersConfig,
     EncoderConfig,
     LoRAConfig,
+    PrototypesConfig,
     ResidualConfig,
     ShortlistConfig,
     StaticConfig,
@@ -256,6 +258,30 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     bad.write_text("encoder: !!python/object/apply:os.system ['true']")
     with pytest.raises(ConfigError, match=r"not valid YAML"):
         TrainConfig.load(bad)
+
+
+def test_every_order_of_settings_is_the_same_configuration() -> None:
+    settings = ["label_vectors.heads=2", "label_vectors.kind=prototypes", "label_vectors.dropout=0.5"]
+    first = TrainConfig.from_mapping({}, settings)
+    assert first.label_vectors == PrototypesConfig(heads=2, dropout=0.5)
+    assert all(TrainConfig.from_mapping({}, order) == first for order in itertools.permutations(settings))
+
+
+def test_quoted_settings_are_texts() -> None:
+    config = TrainConfig.from_mapping({}, ["index='3'", "objective.temperature=1e-2", "optimizer.warmup=1e-1"])
+    assert (config.index, config.objective.temperature, config.optimizer.warmup) == ("3", 0.01, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("negatives.bank.hard=3", r"negatives that are not chosen; set negatives=bank too"),
+        ("negatives.hard=3", r"negatives\.hard must name a kind of negatives that is chosen \(all\)"),
+    ],
+)
+def test_settings_of_negatives_that_are_not_there(setting: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        TrainConfig.from_mapping({}, [setting])
 
 
 def test_overrides_that_are_not_settings() -> None:

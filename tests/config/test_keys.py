@@ -94,6 +94,15 @@ def test_warmup_was_a_share_in_one_key_and_steps_in_another() -> None:
     assert TrainConfig.from_mapping({"warmup_steps": 1}).optimizer.warmup_steps(100) == 1
 
 
+def test_warmup_in_steps_goes_before_a_share_in_any_order() -> None:
+    assert TrainConfig.from_mapping({"warmup_steps": 3, "warmup": 0.1}).optimizer.warmup_steps(100) == 3
+    assert TrainConfig.from_mapping({"warmup_steps": 3}, ["warmup=0.1"]).optimizer.warmup_steps(100) == 3
+    without = TrainConfig.from_mapping({"warmup_steps": 3, "warmup": 0.1}, ["warmup_steps=null"])
+    assert without.optimizer.warmup_steps(100) == 10
+    assert TrainConfig.from_mapping({"warmup_steps": 3}, ["warmup_steps=null"]) == TrainConfig()
+    assert TrainConfig.from_mapping({"warmup_steps": 3}, ["optimizer.warmup=0.1"]).optimizer.warmup_steps(100) == 10
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -104,6 +113,7 @@ def test_warmup_was_a_share_in_one_key_and_steps_in_another() -> None:
         ({"loss": "triplet"}, r"objective\.loss must be one of"),
         ({"negatives": "bank+sampled"}, r"negatives bank scores every label"),
         ({"warmup": 2}, r"optimizer\.warmup must be a share"),
+        ({"warmup_steps": 0.5}, r"warmup_steps must be of type int, but is 0\.5"),
     ],
 )
 def test_mistakes_in_old_keys_are_named(values: dict[str, Any], message: str) -> None:

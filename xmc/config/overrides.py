@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +10,7 @@ from typing import Any
 import yaml
 
 from xmc.config.keys import FAMILIES, GONE, NEW_KEYS, as_written, family_part
+from xmc.config.negatives import NEGATIVES_SECTIONS
 from xmc.errors import ConfigError
 
 __all__ = ["Values", "parse_override"]
@@ -29,9 +29,6 @@ def parse_override(text: str) -> tuple[list[str], Any]:
         parsed = yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise ConfigError(f"The value of the setting {text!r} is not valid YAML.") from error
-    if isinstance(parsed, str):  # YAML 1.1 reads 5e-3 as a string
-        with contextlib.suppress(ValueError):
-            parsed = float(parsed)
     return key.strip().split("."), parsed
 
 
@@ -47,6 +44,7 @@ class Values:
         self.source = source
         self.renamed: dict[str, str] = {}
         """Old keys that were read, and their new ones."""
+        self._old_warmup: dict[str, Any] = {}
         self._tree: dict[str, Any] = {}
         self._options: dict[tuple[str, str], dict[str, Any]] = {}
 
@@ -95,10 +93,9 @@ class Values:
             if value != GONE[key]:
                 raise ConfigError(f"{self.source}: {key} is gone, as no run ever used it; leave it out.")
             return
-        if key == "warmup_steps" and value is None:
+        if key in ("warmup", "warmup_steps"):
+            self._put_old_warmup(key, value)
             return
-        if key == "warmup" and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)  # it was a share, and a whole number is steps now
         parts = family_part(new)
         if parts is None:
             self.renamed[key] = new
@@ -116,6 +113,23 @@ class Values:
             if prototypes is not None:
                 self.renamed[key] = f"{as_written(new)} and label_vectors.regularisation_negatives"
 
+    def _put_old_warmup(self, key: str, value: Any) -> None:
+        """A share of all steps, or a whole number of them, which goes before a share whichever is given first."""
+        if key == "warmup_steps" and value is not None and type(value) is not int:
+            raise ConfigError(f"{self.source}: warmup_steps must be of type int, but is {value!r}.")
+        if key == "warmup" and type(value) is int:
+            value = float(value)  # it was a share, and a whole number is steps now
+        had_steps = self._old_warmup.get("warmup_steps") is not None
+        self._old_warmup[key] = value
+        if self._old_warmup.get("warmup_steps") is not None:
+            self._put_new("optimizer.warmup", self._old_warmup["warmup_steps"])
+        elif "warmup" in self._old_warmup:
+            self._put_new("optimizer.warmup", self._old_warmup["warmup"])
+        elif had_steps and isinstance(_get(self._tree, "optimizer"), dict):
+            self._tree["optimizer"].pop("warmup", None)
+        if value is not None:
+            self.renamed[key] = NEW_KEYS[key] or ""
+
     def _put_new(self, key: str, value: Any) -> None:
         family = next((name for name in FAMILIES if key == name or key.startswith(name + ".")), None)
         if family is None or key == family:
@@ -130,10 +144,15 @@ class Values:
         if family == "negatives":
             kind, _, name = name.partition(".")
             section = self._chosen(family, kind)
-            if section is None or not name:
+            if section is None and kind in NEGATIVES_SECTIONS:
                 raise ConfigError(
-                    f"The setting {key} is of negatives that are not chosen; set negatives={kind} too, or name one of "
-                    f"{', '.join(str(item) for item in self._kinds(family))}, as in negatives.{kind or 'bank'}.key."
+                    f"The setting {key} is of negatives that are not chosen; set negatives={kind} too, or leave it out."
+                )
+            if section is None or not name:
+                chosen = self._kinds(family)
+                raise ConfigError(
+                    f"The setting {key} must name a kind of negatives that is chosen ({', '.join(chosen)}) and a key of it, "
+                    f"as in negatives.bank.hard=8."
                 )
             _set(section, name, value, key)
         elif name == "kind":

@@ -196,10 +196,10 @@ class TrainConfig(Section):
 
     @classmethod
     def _read(cls, values: Mapping[str, Any], changes: Iterable[tuple[list[str], Any]], source: str) -> TrainConfig:
-        """Values, then changes, the shorter keys first so that a section's kind comes before its keys."""
+        """Values, then changes, the shorter keys and kinds first so that a section's kind comes before its keys."""
         given = Values(source or cls.__name__)
         given.update(values)
-        for keys, value in sorted(changes, key=lambda change: len(change[0])):
+        for keys, value in sorted(changes, key=lambda change: (len(change[0]), change[0][-1] != "kind")):
             given.put(keys, value)
         if given.renamed:
             names = ", ".join(f"{old} is {new}" for old, new in given.renamed.items())
