@@ -131,6 +131,15 @@ def test_values_in_some_rows_of_a_column_of_any_pieces() -> None:
     assert len(values_at(pa.chunked_array([], pa.string()), np.zeros(0, np.int64))) == 0
 
 
+def test_columns_are_set_from_values_or_a_table_by_uid() -> None:
+    values = {"uid": ["l3", "l1"], "price": [3, 1]}
+    for columns in (values, pa.table(values)):
+        after = ColumnsSet.from_columns(columns)(Removed(["l0"])(labels()))
+        assert after.table["price"].to_pylist() == [1, None, 3, *[None] * 16]
+    with pytest.raises(InputError, match="needs a column uid beside price"):
+        ColumnsSet.from_columns({"price": [1]})
+
+
 def test_labels_in_another_index_are_numbered_as_it_is() -> None:
     before = Removed(["l0", "l7"])(labels())
     after = before.compacted(index_version("exact", before.embeddings, NONE))

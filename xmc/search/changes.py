@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 
-from xmc.arrays import Embeddings, Ids
+from xmc.arrays import Embeddings, Ids, Rows
 from xmc.errors import InputError
 from xmc.indexes.checks import require_matrix
 from xmc.search.label_columns import LabelColumns, joined, label_rows, refuse_repeated, strings, with_values
 from xmc.search.labels import LabelVersion
 
-__all__ = ["Added", "Change", "ColumnsSet", "Compacted", "Removed", "Updated", "new_rows"]
+__all__ = ["Added", "Change", "ColumnsSet", "Compacted", "Removed", "Updated", "new_rows", "updated_rows"]
 
 
 class Change(Protocol):
@@ -74,10 +74,7 @@ class Updated:
 
     def __call__(self, before: LabelVersion) -> LabelVersion:
         """See Change."""
-        refuse_repeated(self.uids)
-        rows = before.known_index_rows(self.uids)
-        if len(rows) != len(self.texts):
-            raise InputError(f"{len(rows)} uids were given for {len(self.texts)} label texts.")
+        rows = updated_rows(before, self.uids, self.texts)
         number = before.everything.column_names.index("text")
         changed = before.everything.take(pa.array(rows)).set_column(number, "text", strings(self.texts, "text"))
         without = before.with_index(before.index.remove(rows))
@@ -90,6 +87,17 @@ class ColumnsSet:
 
     uids: Sequence[str]
     columns: LabelColumns
+
+    @classmethod
+    def from_columns(cls, columns: LabelColumns) -> ColumnsSet:
+        """A table, or values by name, with a column `uid` among them. InputError for one without."""
+        values = columns if isinstance(columns, pa.Table) else dict(columns)
+        names = values.column_names if isinstance(values, pa.Table) else list(values)
+        if "uid" not in names:
+            raise InputError(f"set_columns needs a column uid beside {', '.join(map(str, names)) or 'the others'}.")
+        uids: Any = values["uid"]
+        uids = uids.to_pylist() if isinstance(uids, (pa.ChunkedArray, pa.Array)) else uids
+        return cls(uids, {name: values[name] for name in names if name != "uid"})
 
     def __call__(self, before: LabelVersion) -> LabelVersion:
         """See Change."""
@@ -116,6 +124,18 @@ def new_rows(before: LabelVersion, uids: Sequence[str], texts: Sequence[str], co
         raise InputError(f"The label {uids[taken[0]]!r} is already there; remove it first, or give another uid.")
     refuse_repeated(uids)
     joined(before.everything.slice(0, 0), rows)  # columns of types that do not fit are refused now
+    return rows
+
+
+def updated_rows(before: LabelVersion, uids: Sequence[str], texts: Sequence[str]) -> Rows:
+    """The index rows of labels that would get other texts.
+
+    Raises InputError for a uid that is not there or given twice, and for another number of texts.
+    """
+    rows = before.known_index_rows(uids)
+    refuse_repeated(uids)
+    if len(rows) != len(texts):
+        raise InputError(f"{len(rows)} uids were given for {len(texts)} label texts.")
     return rows
 
 

@@ -58,10 +58,10 @@ Queries: TypeAlias = Sequence[str | Query] | Embeddings
 """What a search is asked: texts, or Query objects, or embeddings float32 [n, D]."""
 
 
-def texts_of_list(texts: Sequence[str]) -> list[str]:
-    """The texts of labels as a list; InputError for one bare string."""
+def texts_of_list(texts: Sequence[str], name: str = "texts") -> list[str]:
+    """The texts of labels as a list; InputError, with the name of the argument, for one bare string."""
     if isinstance(texts, str):
-        raise InputError("texts must be a list of label texts; put a single text into a list.")
+        raise InputError(f"{name} must be a list of label texts; put a single text into a list.")
     return list(texts)
 
 

@@ -8,7 +8,6 @@ from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from xmc.arrays import Embeddings, Ids
 from xmc.calibration.calibration import Calibration, require_calibration
@@ -19,7 +18,6 @@ from xmc.config import TrainConfig
 from xmc.data.images.ragged import Images
 from xmc.encoders.base import Side
 from xmc.encoders.dual import DualEncoder, unit_rows
-from xmc.encoders.sentence_transformers.conversion import from_sentence_transformers, to_sentence_transformers
 from xmc.errors import InputError, StoreError
 from xmc.indexes.checks import require_count
 from xmc.indexes.designs import design_of
@@ -27,24 +25,20 @@ from xmc.indexes.factory import index_version
 from xmc.indexes.label_index import LabelIndex
 from xmc.search.answers import Answer, AnswerParts
 from xmc.search.calibrated import CalibratedAnswers, CalibrationFit, require_stages
-from xmc.search.changes import Added, ColumnsSet, Removed, Updated, new_rows
+from xmc.search.changes import Added, ColumnsSet, Removed, Updated, new_rows, updated_rows
 from xmc.search.filters import Condition, Uids
 from xmc.search.label_columns import LabelColumns, refuse_repeated
 from xmc.search.labels import LabelVersion, require_same_labels
 from xmc.search.queries import Queries, images_of_texts, texts_of_list
 from xmc.search.run_directory import Run, RunDirectory
 from xmc.search.run_metrics import RunMetrics
+from xmc.search.sentence_transformers import export_encoder, read_encoder
 from xmc.search.stages import Corridor, SearchRequest, Stage
 from xmc.search.store import LabelStore
-from xmc.storage.directories import atomic_directory, require_free
 
 __all__ = ["Retriever"]
 
 Found = tuple[npt.NDArray[np.object_], Embeddings]
-EXPORTED = "sentence-transformers model"
-"""What a manifest calls an exported encoder."""
-CHECKED_TEXTS = 1000
-"""Number of label texts that show whether sentence-transformers cuts texts into the same tokens."""
 
 
 class Retriever:
@@ -127,13 +121,11 @@ class Retriever:
         max_length, index: as in the configuration. The retriever's `config`, which `save` writes, trains the model further.
         Raises ConfigError for a directory that cannot be used, InputError for a uid given twice.
         """
-        if isinstance(label_texts, str):
-            raise InputError("label_texts must be a list of label texts; put a single text into a list.")
-        texts = list(label_texts)
+        texts = texts_of_list(label_texts, "label_texts")
         uids = texts if label_uids is None else list(label_uids)
         refuse_repeated(uids)
         options = {"query_prompt": query_prompt, "label_prompt": label_prompt, "max_length": max_length}
-        model, config = from_sentence_transformers(directory, texts[:CHECKED_TEXTS], index, **options)
+        model, config = read_encoder(directory, texts, index, **options)
         return cls.from_model(model, uids, texts, config, columns=columns)
 
     def __len__(self) -> int:
@@ -188,13 +180,20 @@ class Retriever:
         return answer.uids, answer.scores
 
     def search(
-        self, queries: Queries, k: int = 10, *, images: Images | None = None, **options: Any
+        self,
+        queries: Queries,
+        k: int = 10,
+        *,
+        images: Images | None = None,
+        include: Uids | None = None,
+        exclude: Uids | None = None,
+        where: Condition | None = None,
+        rescore: int | None = None,
+        diversity: float = 0.0,
     ) -> tuple[Ids, Embeddings]:
-        """As `predict`, with the labels' int64 ids, -1 for none: for the labels of training, their row in the data set.
-
-        options: include, exclude, where, rescore and diversity, as of `predict`.
-        """
-        answer = self._answer(self._store.version, SearchRequest(k, **options), queries, images)
+        """As `predict`, with the labels' int64 ids, -1 for none: for the labels of training, their row in the data set."""
+        request = SearchRequest(k, include, exclude, where, rescore, diversity)
+        answer = self._answer(self._store.version, request, queries, images)
         return answer.ids, answer.scores
 
     def answer(
@@ -360,10 +359,7 @@ class Retriever:
         """
         texts = texts_of_list(texts)
         with self._store.changing:
-            rows = self._store.version.known_index_rows(uids)
-            refuse_repeated(uids)
-            if len(rows) != len(texts):
-                raise InputError(f"{len(rows)} uids were given for {len(texts)} label texts.")
+            updated_rows(self._store.version, uids, texts)  # refused before texts are encoded
             given = images_of_texts(images, len(texts), self.model.label_encoder)
             self._store.apply(Updated(uids, texts, self.model.embed_labels(texts, given)))
 
@@ -373,13 +369,7 @@ class Retriever:
         columns: a table, or values by name. InputError for one without `uid`, a uid that is not there or given twice,
         another column called id, uid or text, and values of another type than those there.
         """
-        given = columns if isinstance(columns, pa.Table) else dict(columns)
-        names = given.column_names if isinstance(given, pa.Table) else list(given)
-        if "uid" not in names:
-            raise InputError(f"set_columns needs a column uid beside {', '.join(map(str, names)) or 'the others'}.")
-        uids: Any = given["uid"]
-        uids = uids.to_pylist() if isinstance(uids, (pa.ChunkedArray, pa.Array)) else uids
-        self._store.apply(ColumnsSet(uids, {name: given[name] for name in names if name != "uid"}))
+        self._store.apply(ColumnsSet.from_columns(columns))
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -449,11 +439,7 @@ class Retriever:
         Raises ConfigError for what sentence-transformers cannot hold, InputError for a tower that must be named, StoreError as
         `save`.
         """
-        directory = Path(directory)
-        require_free(directory, EXPORTED, overwrite)
-        texts = [text or "" for text in self.labels.texts[:CHECKED_TEXTS].to_pylist()]
-        with atomic_directory(directory, EXPORTED) as temporary:
-            to_sentence_transformers(self.model, temporary, tower, texts)
+        export_encoder(self.model, self.labels, directory, tower, overwrite)
 
     @classmethod
     def load(cls, directory: str | Path, device: str | Sequence[str] = "auto") -> Retriever:
@@ -479,11 +465,13 @@ class Retriever:
         return Answer.from_state(corridor(corridor.begin(request, labels, queries, images)))
 
     def _calibrated(self) -> CalibratedAnswers:
-        def search(queries: Any, images: Images | None, count: int) -> Answer:
-            self.fits_calibration()
-            return self._answer(self._store.version, SearchRequest(count), queries, images)
+        calibration, labels = self.require_calibration(), self._store.version
 
-        return CalibratedAnswers(self.require_calibration(), search)
+        def search(queries: Any, images: Images | None, count: int) -> Answer:
+            self._fit.check(calibration, labels)
+            return self._answer(labels, SearchRequest(count), queries, images)
+
+        return CalibratedAnswers(calibration, search)
 
 
 def _cut(embeddings: Embeddings, dimension: int, normalize: bool) -> Embeddings:
