@@ -218,6 +218,8 @@ class IndexVersion:
             return exact_search(queries, blocks, k, mask)
         covered = None if mask is None else mask[: engine.covered]
         inside = engine.covered if covered is None else int(covered.sum())
+        if not inside:  # FAISS refuses to search for no rows
+            return exact_search(queries, blocks, k, mask)
         fetch = min(k * max(1, factor), inside)
         scores, rows = engine.search(queries, fetch, covered, inside / engine.covered)
         if factor:

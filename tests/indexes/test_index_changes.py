@@ -177,6 +177,21 @@ def test_any_order_of_changes(design: str, named: bool) -> None:
     machine.TestCase().runTest()
 
 
+@pytest.mark.parametrize("design", ["HNSW8", "IVF2,Flat", "SQ8", "IVF2,Flat,RFlat"])
+def test_only_labels_behind_the_engine_are_left(design: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Labels that the engine covers are all removed, or not allowed, while those added since are scanned."""
+    monkeypatch.setattr(versions, "TAIL", 1000)
+    index, asked = build_index(design, DIMENSION), vectors(3, 2)
+    first, later = vectors(10, 0), vectors(100, 1)
+    index.build(first, np.arange(10))
+    index.add(later, np.arange(10, 110))
+    best = 10 + np.argsort(-(asked @ later.T), axis=1)[:, :4]
+    assert index.search(asked, 4, exclude=np.arange(10))[0].tolist() == best.tolist()
+    index.remove(np.arange(10))
+    for rescore in (0, 3):
+        assert index.search(asked, 4, rescore=rescore)[0].tolist() == best.tolist()
+
+
 @pytest.mark.parametrize("design", ["exact", "IVF64,PQ16x4fs,Refine(SQ8)", "HNSW16"])
 def test_searches_while_labels_change(design: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each search of four threads is that of a moment: right for the labels that its snapshot holds, and for no others."""
