@@ -29,7 +29,7 @@ from xmc.training.trainer import train
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """wordnet-8k, trained for a moment."""
     small = {"dimension": 32, "table_rows": 8192}
-    config = TrainConfig.from_mapping({"epochs": 1, "batch_size": 1024, "static": small})
+    config = TrainConfig.from_mapping({"epochs": 1, "batch_size": 1024, "encoder": {"kind": "static", **small}})
     return train(Dataset.load("wordnet-8k"), config, tmp_path_factory.mktemp("index") / "run").directory
 
 

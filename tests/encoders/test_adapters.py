@@ -104,7 +104,7 @@ def test_adapters_and_projections_alone_are_trained(llama: Path) -> None:
         "directory": str(llama), "lora": {"rank": 4}, "projection": 5, "gradient_checkpointing": True,
         "images": {"dimension": 6}, "dtype": "bfloat16",
     }  # fmt: skip
-    config = xmc.TrainConfig.from_mapping({"encoder": "transformer", "transformer": values, "share_towers": False})
+    config = xmc.TrainConfig.from_mapping({"encoder": {"kind": "transformer", **values}, "share_towers": False})
     model = build_encoder(config, 0, torch.Generator())
     model.prepare_for_training(config)
     for tower in (model.query_encoder, model.label_encoder):
@@ -128,13 +128,12 @@ def config(directory: Path, **changes: Any) -> xmc.TrainConfig:
     transformer = {"directory": str(directory), "lora": {"rank": 4, "dropout": 0.1}, "micro_batch_size": 16}
     return xmc.TrainConfig.from_mapping(
         {
-            "encoder": "transformer",
-            "transformer": {**transformer, **changes.pop("transformer", {})},
-            "learning_rate": 0.01,
+            "encoder": {"kind": "transformer", **transformer, **changes.pop("encoder", {})},
+            "optimizer.learning_rate.encoder": 0.01,
             "batch_size": 40,
             "epochs": 6,
-            "temperature": 0.1,
-            "label_vector_learning_rate": 0.02,
+            "objective.temperature": 0.1,
+            "optimizer.learning_rate.label_vectors": 0.02,
             "device": "cpu",
             **changes,
         }
@@ -195,7 +194,7 @@ def test_damaged_adapters_are_refused(llama: Path, tmp_path: Path) -> None:
 
 def test_adapters_cost_less(llama: Path) -> None:
     data = colours(WORDS[3:15])
-    costs = [estimate(data, config(llama, transformer={"lora": {"rank": rank}})) for rank in (1, 0)]
+    costs = [estimate(data, config(llama, encoder={"lora": {"rank": rank}})) for rank in (1, 0)]
     assert costs[0].memory["encoder moments"] < costs[1].memory["encoder moments"]
     assert costs[0].work["encoding, a step"][0] < costs[1].work["encoding, a step"][0]
 
@@ -206,11 +205,11 @@ def test_mistakes_are_sentences(llama: Path, tmp_path: Path) -> None:
     ):
         TransformerEncoder.from_pretrained(llama, lora=LoRAConfig(rank=4, target=("query",)))
     with pytest.raises(ConfigError, match=r"lora\.target must be a list of texts, but is 'q_proj'"):
-        config(llama, transformer={"lora": {"rank": 4, "target": "q_proj"}})
+        config(llama, encoder={"lora": {"rank": 4, "target": "q_proj"}})
     with pytest.raises(ConfigError, match=r"lora freezes the whole backbone; set encoder\.frozen_layers to 0"):
-        config(llama, transformer={"frozen_layers": 1})
+        config(llama, encoder={"frozen_layers": 1})
     with pytest.raises(ConfigError, match="splits a backbone that is trained whole"):
-        config(llama, transformer={"shard": True}, gradient_cache=True)
+        config(llama, encoder={"shard": True}, gradient_cache=True)
     bert = write_bert(tmp_path / "bert")
     layers = {name for name, _ in adapted(bert, LoRAConfig(rank=2)).named_parameters() if "lora_A" in name}
     assert layers

@@ -31,7 +31,7 @@ VOCABULARY = len(SPECIAL + WORDS)
 
 def prepared(directory: Path, **transformer: Any) -> TransformerEncoder:
     values = {"directory": str(directory), **transformer}
-    config = xmc.TrainConfig.from_mapping({"encoder": "transformer", "transformer": values})
+    config = xmc.TrainConfig.from_mapping({"encoder": {"kind": "transformer", **values}})
     model = build_encoder(config, 0, torch.Generator())
     model.prepare_for_training(config)
     encoder = model.query_encoder.train()

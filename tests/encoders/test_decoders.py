@@ -263,7 +263,7 @@ def test_training_options_of_decoders(family: str, models: dict[str, Path]) -> N
     from xmc.encoders.dual import build_encoder
 
     values = {"directory": str(models[family]), "frozen_layers": 1, "gradient_checkpointing": True}
-    config = TrainConfig.from_mapping({"encoder": "transformer", "transformer": values})
+    config = TrainConfig.from_mapping({"encoder": {"kind": "transformer", **values}})
     model = build_encoder(config, 0, torch.Generator())
     model.prepare_for_training(config)
     backbone: Any = model.query_encoder.backbone

@@ -23,50 +23,65 @@ from xmc.training.log import TrainingLog
 
 BERT = {
     "encoder": "transformer",
-    "learning_rate": 1e-3,
+    "optimizer.learning_rate.encoder": 1e-3,
     "batch_size": 50,
     "epochs": 1,
-    "temperature": 0.1,
+    "objective.temperature": 0.1,
     "gradient_cache": True,
-    "label_vector_learning_rate": 0.02,
+    "optimizer.learning_rate.label_vectors": 0.02,
 }
 WORDNET = {**TINY, "epochs": 2}
 PROTOTYPES = {
     "label_vectors": "prototypes",
-    "prototypes": {"clusters": 5, "heads": 4, "feedforward": 32, "dropout": 0.0},
-    "loss": "triplet_margin",
+    "label_vectors.clusters": 5,
+    "label_vectors.heads": 4,
+    "label_vectors.feedforward": 32,
+    "label_vectors.dropout": 0.0,
+    "objective.loss": "triplet_margin",
     "negatives": "in-batch",
-    "positives_per_query": 1,
-    "in_batch_positives": True,
-    "max_gradient_norm": 1.0,
+    "objective.positives_per_query": 1,
+    "objective.in_batch_positives": True,
+    "optimizer.max_gradient_norm": 1.0,
     "epochs": 2,
 }
 
 
 def configurations(bert: Path) -> dict[str, tuple[str, dict[str, Any]]]:
     """Name: (data set, configuration). Without dropout inside of the backbone, which each process draws for itself."""
-    transformer = {"transformer": {"directory": str(bert), "micro_batch_size": 8, "dropout": 0.0}}
+    transformer = {"encoder.directory": str(bert), "encoder.micro_batch_size": 8, "encoder.dropout": 0.0}
     return {
-        "static-all": ("wordnet", {**WORDNET, "label_vector_dropout": 0.1}),
+        "static-all": ("wordnet", {**WORDNET, "label_vectors.dropout": 0.1}),
         "static-sampled": (
             "wordnet",
-            {**WORDNET, "negatives": "clusters+sampled", "clusters": {"first_epoch": 1}, "sampled_negatives": 300},
+            {
+                **WORDNET,
+                "negatives": ["clusters", "sampled"],
+                "negatives.clusters.first_epoch": 1,
+                "negatives.sampled.count": 300,
+            },
         ),
-        "static-soft-topk": ("colours", {**TINY, "loss": "soft_topk", "learn_temperature": True}),
+        "static-soft-topk": ("colours", {**TINY, "objective.loss": "soft_topk", "objective.learn_temperature": True}),
         "static-prototypes": ("colours", {**TINY, **PROTOTYPES}),
-        "static-margins": ("colours", {**TINY, "loss": "triplet_margin", "nested_dimensions": [8]}),
-        "bert-bank": ("colours", {**BERT, **transformer, "negatives": "bank", "bank": {"hard": 2, "refresh": 3}}),
+        "static-margins": ("colours", {**TINY, "objective.loss": "triplet_margin", "objective.nested_dimensions": [8]}),
+        "bert-bank": (
+            "colours",
+            {**BERT, **transformer, "negatives": "bank", "negatives.bank.hard": 2, "negatives.bank.refresh": 3},
+        ),
         "bert-split": (
             "colours",
             {
                 **BERT,
-                "transformer": {**transformer["transformer"], "shard": True, "projection": 12},
+                **transformer,
+                "encoder.shard": True,
+                "encoder.projection": 12,
                 "negatives": "shortlist",
                 "epochs": 2,
                 "share_towers": False,
-                "learn_temperature": True,
-                "max_gradient_norm": 1.0,
-                "shortlist": {"size": 2, "window_end": 4, "refresh_steps": 5},
+                "objective.learn_temperature": True,
+                "optimizer.max_gradient_norm": 1.0,
+                "negatives.shortlist.size": 2,
+                "negatives.shortlist.window_end": 4,
+                "negatives.shortlist.refresh_steps": 5,
                 "validation": 0.1,
                 "checkpoint": {"steps": 5, "minutes": None},
             },

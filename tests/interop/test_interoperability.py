@@ -51,7 +51,7 @@ def load(directory: Path) -> Any:
 
 def retriever(transformer: dict[str, Any], **changes: Any) -> Retriever:
     """An untrained run; what a directory does not hold has random weights."""
-    config = TrainConfig.from_mapping({"encoder": "transformer", "transformer": transformer, **changes})
+    config = TrainConfig.from_mapping({"encoder": {"kind": "transformer", **transformer}, **changes})
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = build_encoder(config, 0, torch.Generator().manual_seed(0))
@@ -95,7 +95,13 @@ def test_trained_further_from_its_configuration(tmp_path: Path) -> None:
     names = data.labels.texts.to_pylist()
     own = Retriever.from_sentence_transformers(directory, names, data.labels.uids.to_pylist())
     own.save(tmp_path / "run")
-    changes = ["epochs=4", "learning_rate=1e-2", "batch_size=32", "token_dropout=0", "label_token_dropout=0"]
+    changes = [
+        "epochs=4",
+        "optimizer.learning_rate=1e-2",
+        "batch_size=32",
+        "data.token_dropout=0",
+        "data.label_token_dropout=0",
+    ]
     config = TrainConfig.load(tmp_path / "run" / "config.yaml", [*changes, "encoder.dropout=0"])
     transformer = TransformerConfig.of(config.encoder)
     assert transformer is not None

@@ -61,7 +61,11 @@ def test_a_student_learns_from_its_teacher_alone(negatives: str, teacher: Path, 
         label_uids=data.labels.uids.to_pylist(),
     )
     distillation = {"teacher": str(teacher), "labels": 6, "temperature": 0.1, "weight": 1.0}
-    xmc.train(confused, tiny_config(epochs=8, negatives=negatives, distillation=distillation), tmp_path / "run")
+    xmc.train(
+        confused,
+        tiny_config(epochs=8, negatives=negatives, **{"objective.distillation": distillation}),
+        tmp_path / "run",
+    )
     assert xmc.evaluate(xmc.Retriever.load(tmp_path / "run"), data).values["P@1"] >= 90
     xmc.train(confused, tiny_config(epochs=8), tmp_path / "alone")
     assert xmc.evaluate(xmc.Retriever.load(tmp_path / "alone"), data).values["P@1"] <= 75
@@ -69,19 +73,25 @@ def test_a_student_learns_from_its_teacher_alone(negatives: str, teacher: Path, 
 
 def test_a_teacher_that_cannot_teach_is_refused(teacher: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"distillation\.teacher must name a finished run"):
-        xmc.train(colours(), tiny_config(distillation={"teacher": str(tmp_path / "none")}), tmp_path / "run")
+        xmc.train(
+            colours(), tiny_config(**{"objective.distillation.teacher": str(tmp_path / "none")}), tmp_path / "run"
+        )
     others = colours([f"{name}ish" for name in "abcdefghijkl"])
     with pytest.raises(ConfigError, match="shares no label uid with the data set"):
-        xmc.train(others, tiny_config(distillation={"teacher": str(teacher)}), tmp_path / "run")
+        xmc.train(others, tiny_config(**{"objective.distillation.teacher": str(teacher)}), tmp_path / "run")
     with pytest.raises(ConfigError, match=r"distillation\.weight must be a share in \(0, 1\], but is 0"):
-        tiny_config(distillation={"teacher": "x", "weight": 0.0})
+        tiny_config(**{"objective.distillation.teacher": "x", "objective.distillation.weight": 0.0})
 
 
 @pytest.mark.parametrize("label_vectors", ["none", "residual", "prototypes"])
 def test_one_run_is_served_at_several_dimensions(label_vectors: str, tmp_path: Path) -> None:
     data = colours()
-    prototypes = {"clusters": 4, "heads": 4, "feedforward": 32, "learning_rate": 0.01}
-    config = tiny_config(label_vectors=label_vectors, nested_dimensions=[4, 8], prototypes=prototypes, epochs=10)
+    prototypes = {"kind": "prototypes", "clusters": 4, "heads": 4, "feedforward": 32}
+    config = tiny_config(
+        label_vectors=prototypes if label_vectors == "prototypes" else label_vectors,
+        epochs=10,
+        **{"objective.nested_dimensions": [4, 8], "optimizer.learning_rate.prototypes": 0.01},
+    )
     xmc.train(data, config, tmp_path / "run")
     retriever = xmc.Retriever.load(tmp_path / "run")
     for dimension, expected in ((4, 80), (8, 95), (32, 95)):
@@ -105,7 +115,7 @@ def test_one_run_is_served_at_several_dimensions(label_vectors: str, tmp_path: P
 def test_nested_training_makes_small_dimensions_better(tmp_path: Path) -> None:
     data, found = colours(), {}
     for name, nested in (("nested", [3]), ("plain", [])):
-        xmc.train(data, tiny_config(nested_dimensions=nested, epochs=10), tmp_path / name)
+        xmc.train(data, tiny_config(**{"objective.nested_dimensions": nested}, epochs=10), tmp_path / name)
         found[name] = xmc.evaluate(xmc.Retriever.load(tmp_path / name).cut(3), data).values["P@1"]
     assert found["nested"] > found["plain"] + 8
 

@@ -54,9 +54,9 @@ def test_every_recipe_can_be_estimated(name: str, bert: Path, llama: Path, tmp_p
     "changes",
     [
         {},
-        {"negatives": "bank", "bank": {"hard": 0, "refresh": 40}},
-        {"negatives": "sampled", "sampled_negatives": 500},
-        {"negatives": "in-batch", "positives_per_query": 1},
+        {"negatives": "bank", "negatives.bank.hard": 0, "negatives.bank.refresh": 40},
+        {"negatives": "sampled", "negatives.sampled.count": 500},
+        {"negatives": "in-batch", "objective.positives_per_query": 1},
     ],
     ids=str,
 )
@@ -75,7 +75,7 @@ def test_work_is_what_a_step_does(changes: dict[str, object], tmp_path: Path) ->
 
 
 def test_memory_of_parameters_and_vectors_is_exact_and_split_over_processes() -> None:
-    data, config = wordnet_part(100), tiny_config(label_vector_moments="bfloat16")
+    data, config = wordnet_part(100), tiny_config(**{"label_vectors.moments": "bfloat16"})
     one, four = estimate(data, config), estimate(data, config, processes=4)
     assert one.memory["encoder parameters"] == 4 * (4096 * 32 + 4096 + 1)
     assert one.memory["label vectors"] == 4 * 7488 * 32
@@ -91,7 +91,7 @@ def test_gradient_cache_bounds_the_activations() -> None:
     sizes = []
     for cached in (False, True):
         config = TrainConfig.from_mapping(
-            {"encoder": "transformer", "transformer": settings, "negatives": "in-batch", "gradient_cache": cached}
+            {"encoder": {"kind": "transformer", **settings}, "negatives": "in-batch", "gradient_cache": cached}
         )
         found = estimate(data, config)
         sizes.append(found.memory["activations"])

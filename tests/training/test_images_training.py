@@ -46,14 +46,13 @@ def data() -> Dataset:
 def config(model: Path, images: int, **transformer: Any) -> xmc.TrainConfig:
     own = {"directory": str(model), "max_length": 12, "dropout": 0.0, **transformer}
     if images:
-        own["images"] = {"dimension": images, "learning_rate": 0.02}
+        own["images"] = {"dimension": images}
     return xmc.TrainConfig.from_mapping(
         {
-            "encoder": "transformer",
-            "transformer": own,
-            "learning_rate": 5e-3,
-            "label_vector_learning_rate": 0.02,
-            "temperature": 0.1,
+            "encoder": {"kind": "transformer", **own},
+            "optimizer.learning_rate": {"encoder": 5e-3, "images": 0.02 if images else None},
+            "optimizer.learning_rate.label_vectors": 0.02,
+            "objective.temperature": 0.1,
             "batch_size": 50,
             "epochs": 25,
             "device": "cpu",

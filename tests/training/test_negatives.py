@@ -104,7 +104,13 @@ def test_rare_positives_are_drawn_as_often_as_their_inverse_propensity_says() ->
     """Label 0 is a positive of all 400 queries, label 1 of half of them, labels 2 and 3 of few."""
     lists = [[0] + [1] * (row % 2 == 0) + [2] * (row % 40 == 0) + [3] * (row % 100 == 0) for row in range(400)]
     positives = matrix(lists, 4)
-    config = tiny_config(positives_per_query=1, positives_drawn="inverse_propensity", positives_propensity=[0.6, 2.6])
+    config = tiny_config(
+        **{
+            "objective.positives_per_query": 1,
+            "objective.positives_drawn": "inverse_propensity",
+            "objective.positives_propensity": [0.6, 2.6],
+        }
+    )
     known = known_pairs(config, positives=positives)
     counts = np.asarray(positives.getnnz(axis=0))
     chances = 1 / propensities(counts, 400, 0.6, 2.6)
@@ -123,7 +129,9 @@ def test_rare_positives_are_drawn_as_often_as_their_inverse_propensity_says() ->
 
 def test_positives_that_others_bring_are_positives_where_asked_for() -> None:
     lists = matrix([[0, 3], [3, 5], [2], [0, 2, 5]], 8)
-    config = tiny_config(positives_per_query=1, in_batch_positives=True, negatives="in-batch")
+    config = tiny_config(
+        **{"objective.positives_per_query": 1, "objective.in_batch_positives": True}, negatives="in-batch"
+    )
     known = known_pairs(config, FILTERED, positives=lists)
     for step in range(20):
         batch = known.batch(step, np.arange(4))
@@ -156,7 +164,7 @@ def test_what_a_teacher_says_is_scored_and_weighted() -> None:
 
 
 def test_positives_that_are_not_drawn_count_nowhere() -> None:
-    known = known_pairs(tiny_config(positives_per_query=1))
+    known = known_pairs(tiny_config(**{"objective.positives_per_query": 1}))
     seen = set()
     for step in range(40):
         batch = known.batch(step, np.array([2, 0, 3]))
@@ -198,7 +206,7 @@ def test_labels_of_other_sources_are_in_any_sample() -> None:
 
 
 def test_bank_encodes_positives_hard_ones_and_a_rotation() -> None:
-    config = tiny_config(negatives="bank", bank={"hard": 1, "refresh": 3})
+    config = tiny_config(negatives="bank", **{"negatives.bank.hard": 1, "negatives.bank.refresh": 3})
     known = known_pairs(config, FILTERED)
     source = banked(config)
     seen = set()
@@ -210,12 +218,16 @@ def test_bank_encodes_positives_hard_ones_and_a_rotation() -> None:
         assert candidates.fresh.tolist() == sorted(set(candidates.fresh.tolist()))
         seen |= set(candidates.fresh.tolist())
     assert seen == set(range(8))
-    few = banked(tiny_config(negatives="bank", bank={"refresh": 0, "hard": 0, "positives": 0.5}))
+    few = banked(
+        tiny_config(
+            negatives="bank", **{"negatives.bank.refresh": 0, "negatives.bank.hard": 0, "negatives.bank.positives": 0.5}
+        )
+    )
     assert len(few.encoded(known.batch(0, np.array([0, 2])), NOTHING)[0]) == 2
 
 
 def world(**changes: object) -> tuple[TrainConfig, DualEncoder, TrainingData]:
-    config = tiny_config(token_dropout=0.0, label_token_dropout=0.0, **changes)
+    config = tiny_config(**{"data.token_dropout": 0.0, "data.label_token_dropout": 0.0}, **changes)
     model = build_encoder(config, 12, torch.Generator().manual_seed(0))
     return config, model, prepare(colours(), config, model)
 
@@ -235,7 +247,10 @@ def test_bank_has_the_loss_of_all_labels_and_its_gradient_where_it_encodes() -> 
     """Just after the bank is filled, only what is constant differs."""
     found = {}
     for negatives in ("all", "bank"):
-        config, model, data = world(negatives=negatives, bank={"hard": 2, "refresh": 2}, label_vectors="none")
+        config, model, data = world(
+            negatives={"kind": "bank", "hard": 2, "refresh": 2} if negatives == "bank" else negatives,
+            label_vectors="none",
+        )
         run, step = begun(config, model, data)
         batch = data.known.batch(0, np.arange(6))
         found[negatives] = step(batch, step.dropped_queries(batch))
@@ -282,11 +297,8 @@ def test_unbiased_bank_has_the_gradient_of_all_labels_in_the_mean() -> None:
     """Over all turns of the rotation, the gradient of the label texts is that of `all`, the model standing still."""
     totals = {}
     for negatives in ("all", "bank"):
-        config, model, data = world(
-            negatives=negatives,
-            label_vectors="none",
-            bank={"hard": 0, "refresh": 4, "positives": 0.0, "unbiased": True},
-        )
+        section = {"kind": "bank", "hard": 0, "refresh": 4, "positives": 0.0, "unbiased": True}
+        config, model, data = world(negatives=section if negatives == "bank" else negatives, label_vectors="none")
         total = 0.0
         for turn in range(3):
             _, step = begun(config, model, data)
@@ -303,7 +315,10 @@ def test_unbiased_bank_has_the_gradient_of_all_labels_in_the_mean() -> None:
 
 
 def test_mined_windows_are_the_ranks_asked_for_without_known_labels() -> None:
-    config, model, data = world(negatives="shortlist", shortlist={"size": 2, "window_start": 1, "window_end": 4})
+    config, model, data = world(
+        negatives="shortlist",
+        **{"negatives.shortlist.size": 2, "negatives.shortlist.window_start": 1, "negatives.shortlist.window_end": 4},
+    )
     lists = mine(
         model,
         data.query_features,
@@ -322,7 +337,10 @@ def test_mined_windows_are_the_ranks_asked_for_without_known_labels() -> None:
 
 def test_shortlist_is_used_one_refresh_after_it_was_mined() -> None:
     """Mined in the background from a snapshot: what the model does in between does not matter."""
-    config, model, data = world(negatives="shortlist", shortlist={"size": 2, "window_end": 3, "refresh_steps": 4})
+    config, model, data = world(
+        negatives="shortlist",
+        **{"negatives.shortlist.size": 2, "negatives.shortlist.window_end": 3, "negatives.shortlist.refresh_steps": 4},
+    )
     shortlist = Shortlist(mined_by(config), config.seed, World())
     known, seen = data.known.targets.not_negative, []
     at_step_4 = None
@@ -352,7 +370,9 @@ def test_shortlist_is_used_one_refresh_after_it_was_mined() -> None:
 
 
 def test_fewer_labels_than_the_window() -> None:
-    config, model, data = world(negatives="shortlist", shortlist={"size": 10, "window_end": 12})
+    config, model, data = world(
+        negatives="shortlist", **{"negatives.shortlist.size": 10, "negatives.shortlist.window_end": 12}
+    )
     shortlist = Shortlist(mined_by(config), 0, World())
     shortlist.refresh(0, model, data.query_features, data.label_features, data.known.targets.not_negative)
     batch = data.known.batch(0, np.arange(50))
@@ -363,7 +383,13 @@ def test_fewer_labels_than_the_window() -> None:
 
 def test_cluster_batches_hold_whole_clusters_and_every_query_once() -> None:
     config = tiny_config(
-        negatives="clusters", batch_size=100, clusters={"first_epoch": 2, "size": 5, "doubling_epochs": [4]}
+        negatives="clusters",
+        batch_size=100,
+        **{
+            "negatives.clusters.first_epoch": 2,
+            "negatives.clusters.size": 5,
+            "negatives.clusters.doubling_epochs": [4],
+        },
     )
     run = TrainingRun(config, *world()[1:])
     clusters = Clusters(config.negatives_of(ClustersConfig) or ClustersConfig(), config.batch_size, config.seed)
@@ -415,7 +441,7 @@ def test_clock_shares_sum_to_one() -> None:
 def test_a_positive_that_the_filter_names_counts_nowhere() -> None:
     """It is not drawn, not trained on, not pushed, and never mined."""
     filtered = np.array([[0, 3], [2, 4], [3, 1]])
-    known = known_pairs(tiny_config(positives_per_query=1), filtered)
+    known = known_pairs(tiny_config(**{"objective.positives_per_query": 1}), filtered)
     for step in range(20):
         batch = known.batch(step, np.arange(4))
         chosen, out = pairs(everything().labels_of(batch, NOTHING))

@@ -26,16 +26,18 @@ from xmc.training.resuming import resume_run, write_checkpoint
 from xmc.training.supervision.known import KnownPairs
 
 QUERIES, LABELS = 400, 12
+OPTIONS: dict[str, dict[str, int]] = {
+    "sampled": {"count": 3},
+    "shortlist": {"size": 2, "window_end": 4, "refresh_steps": 3},
+    "clusters": {"first_epoch": 1, "size": 5},
+    "bank": {"hard": 1, "refresh": 2},
+}
 
 
 def world(kind: str, **changes: object) -> TrainingRun:
     """A begun run with one source; of each query one label was judged not relevant, and one counts nowhere."""
     config = tiny_config(
-        negatives=kind,
-        sampled_negatives=3,
-        shortlist={"size": 2, "window_end": 4, "refresh_steps": 3},
-        clusters={"first_epoch": 1, "size": 5},
-        bank={"hard": 1, "refresh": 2},
+        negatives={"kind": kind, **OPTIONS.get(kind, {})},
         **changes,
     )
     model = build_encoder(config, LABELS, torch.Generator().manual_seed(0))

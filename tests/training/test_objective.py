@@ -100,7 +100,9 @@ def gradients(loss: Tensor, *of: Tensor) -> list[Tensor]:
 def test_prototypes_with_the_triplet_loss() -> None:
     """The paper's four parts: prototypes, texts, texts against queries, and a tenth of the regularisation."""
     queries, labels, texts = embeddings(QUERIES, 0), embeddings(LABELS, 1), embeddings(LABELS, 2)
-    config = tiny_config(loss="triplet_margin", label_vectors="prototypes", margin={"negatives": 3})
+    config = tiny_config(
+        **{"objective.loss": "triplet_margin", "objective.loss.negatives": 3}, label_vectors="prototypes"
+    )
     found = objective(config, queries, labels, texts)
     expected = triplets(queries @ labels.T, POSITIVES, EXCLUDED, 3) + triplets(
         queries @ texts.T, POSITIVES, EXCLUDED, 3
@@ -127,7 +129,7 @@ def softmax_over(scores: Tensor, positives: list[list[int]], excluded: list[list
 def test_prototypes_with_a_softmax_and_parts_left_out() -> None:
     queries, labels, texts = embeddings(QUERIES, 0), embeddings(LABELS, 1), embeddings(LABELS, 2)
     weights = {"text_weight": 0.0, "label_to_query_weight": 0.5, "regularisation": 0.0}
-    found = objective(tiny_config(label_vectors="prototypes", prototypes=weights), queries, labels, texts)
+    found = objective(tiny_config(label_vectors={"kind": "prototypes", **weights}), queries, labels, texts)
     expected = softmax_over(queries @ labels.T / 0.2, POSITIVES, EXCLUDED)
     expected = expected + 0.5 * softmax_over(texts @ queries.T / 0.2, turned(POSITIVES), turned(EXCLUDED))
     torch.testing.assert_close(found, expected)
@@ -142,11 +144,15 @@ def test_prototypes_with_a_softmax_and_parts_left_out() -> None:
 )
 def test_nested_dimensions_are_the_mean_over_cut_embeddings(loss: str) -> None:
     queries, labels = embeddings(QUERIES, 0), embeddings(LABELS, 1)
-    found = objective(tiny_config(loss=loss, nested_dimensions=[2, 3]), queries, labels, None)
+    found = objective(
+        tiny_config(**{"objective.loss": loss, "objective.nested_dimensions": [2, 3]}), queries, labels, None
+    )
     given = [(normalize(queries[:, :size]), normalize(labels[:, :size])) for size in (2, 3)] + [(queries, labels)]
     temperature, places = torch.tensor(0.2, dtype=torch.float64), slice(0, LABELS)
     parts = [
-        Objective(tiny_config(loss=loss), one.shape[1], World())(one, other, None, step_labels(), places, temperature)
+        Objective(tiny_config(**{"objective.loss": loss}), one.shape[1], World())(
+            one, other, None, step_labels(), places, temperature
+        )
         for one, other in given
     ]
     expected = torch.stack(parts).mean()
@@ -182,7 +188,7 @@ def cross_entropy(scores: Tensor) -> Tensor:
 @pytest.mark.parametrize("weight", [0.3, 1.0])
 def test_a_teacher_adds_the_cross_entropy_to_its_labels(weight: float) -> None:
     queries, labels = embeddings(QUERIES, 0), embeddings(LABELS, 1)
-    config = tiny_config(distillation={"teacher": "some run", "weight": weight})
+    config = tiny_config(**{"objective.distillation.teacher": "some run", "objective.distillation.weight": weight})
     found = objective(config, queries, labels, None, taught=True)
     scores = queries @ labels.T / 0.2
     expected = weight * cross_entropy(scores) + (1 - weight) * softmax_over(scores, POSITIVES, EXCLUDED)
@@ -194,7 +200,7 @@ def test_a_teacher_adds_the_cross_entropy_to_its_labels(weight: float) -> None:
 @pytest.mark.parametrize("weight", [0.3, 1.0])
 def test_excluded_pairs_count_nowhere_under_a_teacher(weight: float) -> None:
     """Moving a label's embedding away moves no query that excludes it, or has it as a positive that the teacher leaves out."""
-    config = tiny_config(distillation={"teacher": "some run", "weight": weight})
+    config = tiny_config(**{"objective.distillation.teacher": "some run", "objective.distillation.weight": weight})
     changed = 0
     for row, out in enumerate(left_out_of_teaching()):
         for label in out:
@@ -272,8 +278,8 @@ def test_targets_among_candidates_and_within_a_part() -> None:
 
 def test_dimensions_that_do_not_nest_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"nested_dimensions must be below the 6 of the encoder, but are \[2, 6\]"):
-        Objective(tiny_config(nested_dimensions=[2, 6]), DIMENSION, World())
+        Objective(tiny_config(**{"objective.nested_dimensions": [2, 6]}), DIMENSION, World())
     with pytest.raises(ConfigError, match=r"nested_dimensions must name each dimension once, but is \[2, 2\]"):
-        tiny_config(nested_dimensions=[2, 2])
+        tiny_config(**{"objective.nested_dimensions": [2, 2]})
     with pytest.raises(ConfigError, match=r"nested_dimensions must be at least 1, but is 0"):
-        tiny_config(nested_dimensions=[0])
+        tiny_config(**{"objective.nested_dimensions": [0]})

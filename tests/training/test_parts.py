@@ -21,13 +21,22 @@ from xmc.training.parts import Sizes
 from xmc.training.resuming import write_checkpoint
 from xmc.training.trainer import Trainer, prepare_run
 
-PROTOTYPES = {"label_vectors": "prototypes", "prototypes": {"clusters": 4, "heads": 4, "feedforward": 32}}
+PROTOTYPES = {
+    "label_vectors": "prototypes",
+    "label_vectors.clusters": 4,
+    "label_vectors.heads": 4,
+    "label_vectors.feedforward": 32,
+}
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "all": {},
     "bank": {"negatives": "bank"},
-    "joined": {"negatives": "clusters+shortlist+sampled", "shortlist": {"size": 2, "window_end": 4}},
-    "prototypes": {**PROTOTYPES, "negatives": "clusters", "clusters": {"first_epoch": 1}},
-    "prototypes and a bank": {**PROTOTYPES, "negatives": "bank", "loss": "softmax"},
+    "joined": {
+        "negatives": ["clusters", "shortlist", "sampled"],
+        "negatives.shortlist.size": 2,
+        "negatives.shortlist.window_end": 4,
+    },
+    "prototypes": {**PROTOTYPES, "negatives": {"kind": "clusters", "first_epoch": 1}},
+    "prototypes and a bank": {**PROTOTYPES, "negatives": "bank", "objective.loss": "softmax"},
 }
 
 

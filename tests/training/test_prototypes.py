@@ -119,7 +119,7 @@ def test_centroids_are_means_of_each_labels_queries() -> None:
 
 def test_moving_averages_move_towards_the_batch() -> None:
     options = {"centroids": "moving_average", "momentum": 0.9}
-    data, centroids, embeddings = world(tiny_config(label_vectors="prototypes", prototypes=options))
+    data, centroids, embeddings = world(tiny_config(label_vectors={"kind": "prototypes", **options}))
     centroids.renew(embeddings)
     before = centroids.prototypes.centroids.clone()
     targets = KnownPairs(data.targets("train"), tiny_config()).batch(0, np.arange(5)).targets
@@ -135,13 +135,15 @@ def test_moving_averages_move_towards_the_batch() -> None:
 
 PRIME = {
     "label_vectors": "prototypes",
-    "prototypes": {"clusters": 4, "heads": 4, "feedforward": 32, "learning_rate": 0.01},
-    "negatives": "clusters",
-    "clusters": {"first_epoch": 3, "size": 8, "doubling_epochs": [5]},
-    "positives_per_query": 1,
-    "positives_drawn": "inverse_propensity",
-    "in_batch_positives": True,
-    "warmup_steps": 5,
+    "label_vectors.clusters": 4,
+    "label_vectors.heads": 4,
+    "label_vectors.feedforward": 32,
+    "optimizer.learning_rate.prototypes": 0.01,
+    "negatives": {"kind": "clusters", "first_epoch": 3, "size": 8, "doubling_epochs": [5]},
+    "objective.positives_per_query": 1,
+    "objective.positives_drawn": "inverse_propensity",
+    "objective.in_batch_positives": True,
+    "optimizer.warmup": 5,
     "epochs": 8,
 }
 
@@ -149,11 +151,14 @@ PRIME = {
 @pytest.mark.parametrize(
     "changes",
     [
-        {"loss": "triplet_margin"},
-        {"loss": "decoupled_softmax"},
-        {"loss": "triplet_margin", "prototypes": {**PRIME["prototypes"], "centroids": "moving_average", "initial": "xavier"}},  # type: ignore[dict-item]
-        {"loss": "softmax", "negatives": "bank", "in_batch_positives": False},
-        {"loss": "softmax", "negatives": "all", "in_batch_positives": False, "nested_dimensions": [8, 16]},
+        {"objective.loss": "triplet_margin"},
+        {"objective.loss": "decoupled_softmax"},
+        {"objective.loss": "triplet_margin", "label_vectors.centroids": "moving_average", "label_vectors.initial": "xavier"},
+        {"objective.loss": "softmax", "negatives": "bank", "objective.in_batch_positives": False},
+        {
+            "objective.loss": "softmax", "negatives": "all",
+            "objective.in_batch_positives": False, "objective.nested_dimensions": [8, 16],
+        },
     ],
     ids=str,
 )  # fmt: skip
@@ -201,7 +206,7 @@ def test_a_saved_run_has_the_centroids_of_its_own_queries(tmp_path: Path) -> Non
 
 def test_mistakes_are_sentences() -> None:
     with pytest.raises(ConfigError, match="prototypes also rank queries for a label"):
-        tiny_config(label_vectors="prototypes", loss="soft_topk")
+        tiny_config(label_vectors="prototypes", **{"objective.loss": "soft_topk"})
     with pytest.raises(ConfigError, match=r"label_vectors\.momentum must be a share in \[0, 1\), but is 1"):
         tiny_config(label_vectors={"kind": "prototypes", "momentum": 1.0})
     with pytest.raises(
@@ -209,4 +214,4 @@ def test_mistakes_are_sentences() -> None:
     ):
         tiny_config(objective={"loss": {"kind": "triplet_margin", "least": 0.5}})
     with pytest.raises(ConfigError, match="in_batch_positives is for negatives that score some labels"):
-        tiny_config(in_batch_positives=True)
+        tiny_config(**{"objective.in_batch_positives": True})

@@ -23,7 +23,9 @@ EXCLUDED, REJECTED = 7, 2
 def config(loss: str = "decoupled_softmax", **changes: object) -> TrainConfig:
     """One that asks for every term."""
     return tiny_config(
-        loss=loss, label_vectors="prototypes", distillation={"teacher": "some run", "weight": 0.5}, **changes
+        **{"objective.loss": loss, "objective.distillation.teacher": "some run", "objective.distillation.weight": 0.5},
+        label_vectors="prototypes",
+        **changes,
     )
 
 
@@ -43,7 +45,9 @@ def embedded(seed: int = 0, weight: float = 1.0) -> EmbeddedStep:
     taught[:, [EXCLUDED, REJECTED, 3]] = 0.25
     taught[range(QUERIES), [0, 1, 8, 5]] = 0.5
     targets = Targets.from_pairs(csr_matrix(positives), csr_matrix(rejected), excluded)
-    batch = KnownPairs(targets, config(relevance_weights=True), csr_matrix(taught)).batch(0, np.arange(QUERIES))
+    batch = KnownPairs(targets, config(**{"objective.relevance_weights": True}), csr_matrix(taught)).batch(
+        0, np.arange(QUERIES)
+    )
     temperature = torch.tensor(0.2, dtype=torch.float64)
     return EmbeddedStep(queries, labels, texts, batch.targets, batch.taught, None, temperature, None, 2**20)
 

@@ -30,24 +30,41 @@ from xmc.training.supervision.known import KnownPairs
     "changes",
     [
         {},
-        {"loss": "softmax"},
-        {"loss": "multi_label_cluster_discrimination", "negatives": "sampled", "sampled_negatives": 5},
-        {"loss": "soft_topk"},
-        {"loss": "binary_cross_entropy"},
-        {"negatives": "sampled", "sampled_negatives": 5},
+        {"objective.loss": "softmax"},
+        {"objective.loss": "multi_label_cluster_discrimination", "negatives": "sampled", "negatives.sampled.count": 5},
+        {"objective.loss": "soft_topk"},
+        {"objective.loss": "binary_cross_entropy"},
+        {"negatives": "sampled", "negatives.sampled.count": 5},
         {"negatives": "in-batch"},
-        {"negatives": "bank", "bank": {"hard": 1, "refresh": 2, "positives": 0.5}},
-        {"negatives": "bank", "loss": "soft_topk", "label_vectors": "none", "bank": {"hard": 0, "refresh": 6}},
-        {"negatives": "shortlist", "shortlist": {"size": 2, "window_start": 1, "window_end": 6, "refresh_steps": 10}},
-        {"negatives": "clusters+sampled", "sampled_negatives": 3, "clusters": {"size": 4, "doubling_epochs": [3, 5]}},
-        {"positives_per_query": 1, "label_vector_moments": "bfloat16"},
-        {"label_vector_moments": "int8"},
+        {"negatives": "bank", "negatives.bank.hard": 1, "negatives.bank.refresh": 2, "negatives.bank.positives": 0.5},
+        {
+            "negatives": "bank",
+            "objective.loss": "soft_topk",
+            "label_vectors": "none",
+            "negatives.bank.hard": 0,
+            "negatives.bank.refresh": 6,
+        },
+        {
+            "negatives": "shortlist",
+            "negatives.shortlist.size": 2,
+            "negatives.shortlist.window_start": 1,
+            "negatives.shortlist.window_end": 6,
+            "negatives.shortlist.refresh_steps": 10,
+        },
+        {
+            "negatives": ["clusters", "sampled"],
+            "negatives.sampled.count": 3,
+            "negatives.clusters.size": 4,
+            "negatives.clusters.doubling_epochs": [3, 5],
+        },
+        {"objective.positives_per_query": 1, "label_vectors.moments": "bfloat16"},
+        {"label_vectors.moments": "int8"},
         {"gradient_cache": True},
-        {"normalize": False, "temperature": 1.0, "learning_rate": 0.05},
+        {"normalize": False, "objective.temperature": 1.0, "optimizer.learning_rate.encoder": 0.05},
         {"label_vectors": "none"},
         {"share_towers": False},
-        {"learn_temperature": True},
-        {"relevance_weights": True, "label_vector_dropout": 0.2},
+        {"objective.learn_temperature": True},
+        {"objective.relevance_weights": True, "label_vectors.dropout": 0.2},
         {"index": "Flat"},
     ],
     ids=str,
@@ -78,7 +95,7 @@ def test_same_seed_same_model_other_seed_another(tmp_path: Path) -> None:
     data = colours()
     embeddings = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        xmc.train(data, tiny_config(seed=seed, negatives="sampled", sampled_negatives=4), tmp_path / name)
+        xmc.train(data, tiny_config(seed=seed, negatives="sampled", **{"negatives.sampled.count": 4}), tmp_path / name)
         embeddings.append(xmc.Retriever.load(tmp_path / name).embeddings)
     np.testing.assert_array_equal(embeddings[0], embeddings[1])
     assert np.abs(embeddings[0] - embeddings[2]).max() > 0.01
@@ -93,7 +110,7 @@ def test_log_has_a_line_a_step(tmp_path: Path) -> None:
 
 
 def test_early_stopping_keeps_the_best_epoch(tmp_path: Path) -> None:
-    config = tiny_config(validation=0.25, patience=1, epochs=30)
+    config = tiny_config(validation=0.25, **{"validation.patience": 1}, epochs=30)
     result = xmc.train(colours(), config, tmp_path / "run")
     batches = 300 // 64
     assert result.steps < 30 * batches
@@ -174,7 +191,9 @@ def test_divergence_is_an_error_and_leaves_the_old_run(tmp_path: Path) -> None:
     data = colours()
     xmc.train(data, tiny_config(epochs=1), tmp_path / "run")
     with pytest.raises(TrainingError, match=r"loss of step \d+ is (nan|inf): training diverged"):
-        xmc.train(data, tiny_config(weight_learning_rate=1e6), tmp_path / "run", overwrite=True)
+        xmc.train(
+            data, tiny_config(**{"optimizer.learning_rate.feature_weights": 1e6}), tmp_path / "run", overwrite=True
+        )
     assert len(xmc.Retriever.load(tmp_path / "run")) == 12
 
 
@@ -226,11 +245,13 @@ def test_a_transformer_learns_and_is_loaded(tmp_path: Path) -> None:
     config = xmc.TrainConfig.from_mapping(
         {
             "encoder": "transformer",
-            "transformer": {"directory": str(minilm_directory()), "projection": 64, "micro_batch_size": 64},
+            "encoder.directory": str(minilm_directory()),
+            "encoder.projection": 64,
+            "encoder.micro_batch_size": 64,
             "share_towers": False,
-            "learn_temperature": True,
+            "objective.learn_temperature": True,
             "label_vectors": "none",
-            "learning_rate": 2e-4,
+            "optimizer.learning_rate.encoder": 2e-4,
             "epochs": 2,
             "batch_size": 32,
             "device": "cpu",

@@ -34,12 +34,11 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def config(bert: Path, transformer: dict[str, Any] | None = None, **changes: Any) -> xmc.TrainConfig:
     values: dict[str, Any] = {
-        "encoder": "transformer",
-        "transformer": {"directory": str(bert), "micro_batch_size": 16, **(transformer or {})},
-        "learning_rate": 3e-3,
+        "encoder": {"kind": "transformer", "directory": str(bert), "micro_batch_size": 16, **(transformer or {})},
+        "optimizer.learning_rate.encoder": 3e-3,
         "batch_size": 40,
         "epochs": 2,
-        "temperature": 0.1,
+        "objective.temperature": 0.1,
         "device": "cpu",
         **changes,
     }
@@ -90,7 +89,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(bert: Path) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"precision": "bfloat16"}, {"gradient_cache": True, "max_gradient_norm": 0.5, "negatives": "bank"}],
+    [{"precision": "bfloat16"}, {"gradient_cache": True, "optimizer.max_gradient_norm": 0.5, "negatives": "bank"}],
     ids=str,
 )
 def test_trains(changes: dict[str, Any], bert: Path, tmp_path: Path) -> None:
@@ -111,7 +110,7 @@ def test_clipping_bounds_the_gradient(bert: Path) -> None:
     """With plain gradient descent in place of Adam one could see it in the parameters; here in the gradients themselves."""
     from xmc.training.optimizers import Optimizers
 
-    options = config(bert, {"dropout": 0.0}, max_gradient_norm=1e-3)
+    options = config(bert, {"dropout": 0.0}, optimizer={"learning_rate": 3e-3, "max_gradient_norm": 1e-3})
     model = built(options)
     optimizers = Optimizers(model, options)
     (100 * embeddings(model)[0, 0]).backward()
@@ -154,7 +153,9 @@ def test_tensorboard_gets_what_the_log_gets(tmp_path: Path) -> None:
 
 
 def test_validation_by_steps_and_by_another_metric(tmp_path: Path) -> None:
-    options = tiny_config(validation=0.25, validation_steps=3, validation_metric="PSP@3", patience=2, epochs=30)
+    options = tiny_config(
+        validation=0.25, **{"validation.steps": 3, "validation.metric": "PSP@3", "validation.patience": 2}, epochs=30
+    )
     result = xmc.train(colours(), options, tmp_path / "run")
     lines = [json.loads(line) for line in (tmp_path / "run" / LOG).read_text().splitlines()]
     found = {line["step"]: line["validation"]["PSP@3"] for line in lines if "validation" in line}
@@ -164,7 +165,7 @@ def test_validation_by_steps_and_by_another_metric(tmp_path: Path) -> None:
     kept = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert (kept["training"]["steps"], kept["validation"]["PSP@3"]) == (best, found[best])
     with pytest.raises(ConfigError, match=r"validation\.metric must be one of P@1, .*, but is 'F1'"):
-        xmc.train(colours(), tiny_config(validation=0.25, validation_metric="F1"), tmp_path / "other")
+        xmc.train(colours(), tiny_config(validation=0.25, **{"validation.metric": "F1"}), tmp_path / "other")
 
 
 def adam(kind: str, steps: int, gradient: Callable[[int], torch.Tensor]) -> tuple[torch.Tensor, RowAdam]:
@@ -235,7 +236,7 @@ def test_running_out_of_memory_says_what_to_lower(tmp_path: Path) -> None:
 
 
 def test_label_vectors_left_on_the_host(bert: Path, tmp_path: Path) -> None:
-    options = config(bert, label_vector_memory="host")
+    options = config(bert, label_vectors={"kind": "residual", "memory": "host"})
     model = built(options).place(torch.device("meta"), vectors_on_host=True)
     assert model.label_vectors is not None
     assert model.label_vectors.device.type == "cpu"
@@ -250,7 +251,13 @@ def test_label_vectors_left_on_the_host(bert: Path, tmp_path: Path) -> None:
 @pytest.mark.cuda
 def test_label_vectors_left_on_the_host_of_a_gpu(bert: Path, tmp_path: Path) -> None:
     for where in ("host", "device"):
-        options = config(bert, device="cuda", label_vector_memory=where, negatives="in-batch", max_gradient_norm=1.0)
+        options = config(
+            bert,
+            device="cuda",
+            label_vectors={"kind": "residual", "memory": where},
+            optimizer={"max_gradient_norm": 1.0},
+            negatives="in-batch",
+        )
         xmc.train(colours(WORDS[3:15]), options, tmp_path / where)
     host, device = (xmc.Retriever.load(tmp_path / name).embeddings for name in ("host", "device"))
     np.testing.assert_allclose(host, device, atol=1e-3)
