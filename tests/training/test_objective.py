@@ -101,7 +101,8 @@ def test_prototypes_with_the_triplet_loss() -> None:
     """The paper's four parts: prototypes, texts, texts against queries, and a tenth of the regularisation."""
     queries, labels, texts = embeddings(QUERIES, 0), embeddings(LABELS, 1), embeddings(LABELS, 2)
     config = tiny_config(
-        **{"objective.loss": "triplet_margin", "objective.loss.negatives": 3}, label_vectors="prototypes"
+        label_vectors={"kind": "prototypes", "regularisation_negatives": 3},
+        **{"objective.loss": "triplet_margin", "objective.loss.negatives": 3},
     )
     found = objective(config, queries, labels, texts)
     expected = triplets(queries @ labels.T, POSITIVES, EXCLUDED, 3) + triplets(
