@@ -3,38 +3,26 @@
 from __future__ import annotations
 
 from torch import Tensor
-from typing_extensions import Self
 
-from xmc.config import PrototypesConfig, TrainConfig
-from xmc.kernels.losses import Loss
-from xmc.training.terms.base import EmbeddedStep, Term
-from xmc.training.terms.distillation import share_of_data
-from xmc.training.terms.losses import configured_loss, ranking_loss
+from xmc.config import PrototypesConfig
+from xmc.training.terms.base import EmbeddedStep
+from xmc.training.terms.losses import ranking_loss
+from xmc.training.terms.of_texts import TermOfTexts
 
 __all__ = ["TextRankingTerm"]
 
 
-class TextRankingTerm(Term):
+class TextRankingTerm(TermOfTexts):
     """Queries against labels by their texts alone (PRIME, Dahiya et al., NAACL 2025, eq. 6)."""
 
     name = "text ranking"
-    needs_texts = True
-    needs_all_labels = True
 
-    def __init__(self, weight: float, loss: Loss) -> None:
-        super().__init__(weight)
-        self.ranked = loss
-
-    @classmethod
-    def from_config(cls, config: TrainConfig) -> Self | None:
-        """With prototypes."""
-        prototypes = PrototypesConfig.of(config.label_vectors)
-        if prototypes is None:
-            return None
-        weight = share_of_data(config) * prototypes.text_weight
-        return cls(weight, configured_loss(config)) if weight else None
+    @staticmethod
+    def configured_weight(prototypes: PrototypesConfig) -> float:
+        """`text_weight`."""
+        return prototypes.text_weight
 
     def loss(self, step: EmbeddedStep) -> Tensor:
-        """The loss."""
+        """The loss of queries that labels compete for."""
         assert step.texts is not None
         return ranking_loss(self.ranked, step, step.queries, step.texts, step.targets, step.log_inclusion)
