@@ -1,51 +1,58 @@
-"""Steps that work on a stream one after another, each ahead of the next by a bounded number of items."""
+"""Steps that work on a stream one after another, each thread of them ahead of the next by a bounded number of items."""
 
 from __future__ import annotations
 
 import itertools
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 __all__ = ["Pipeline"]
 
 A = TypeVar("A")
-B = TypeVar("B")
 AHEAD = 2
-"""Number of items that a step may have waiting for the next one."""
+"""Number of items that a thread may have waiting for the next one."""
 
 
 class Pipeline:
     """A context that holds the threads of some steps, and counts the seconds that each is at work in `busy`.
 
-    Steps that are given the same thread take turns: on a processor, where each of them can use all cores, thread pools that
-    work at the same time slow each other down several times.
+    Steps of the same thread take turns: on a processor, where each of them can use all cores, thread pools that work at the
+    same time slow each other down several times.
     """
 
     def __init__(self) -> None:
         self.busy: Counter[str] = Counter()
         self._threads: dict[str, ThreadPoolExecutor] = {}
 
-    def apply(self, name: str, work: Callable[[A], B], items: Iterable[A], thread: str) -> Iterator[B]:
-        """work(item) of each item, in order, done in a thread; an error is raised where its item is due, and not before."""
+    def apply(
+        self, steps: Sequence[tuple[str, Callable[[Any], Any]]], items: Iterable[Any], thread: str
+    ) -> Iterator[Any]:
+        """The result of all steps, one after another, for each item, in order, made in a thread.
+
+        steps: name and work of each; nothing waits between them, so that their number costs no memory.
+        An error is raised where its item is due, and not before.
+        """
         pool = self._thread(thread)
 
-        def timed(item: A) -> B:
-            start = time.perf_counter()
-            try:
-                return work(item)
-            finally:
-                self.busy[name] += time.perf_counter() - start  # type: ignore[assignment]
+        def worked(item: Any) -> Any:
+            for name, work in steps:
+                start = time.perf_counter()
+                try:
+                    item = work(item)
+                finally:
+                    self.busy[name] += time.perf_counter() - start  # type: ignore[assignment]
+            return item
 
-        waiting: deque[Future[B]] = deque()
+        waiting: deque[Future[Any]] = deque()
         failure: Exception | None = None
         source = iter(items)
         while failure is None:
             try:
-                waiting.append(pool.submit(timed, next(source)))
+                waiting.append(pool.submit(worked, next(source)))
             except StopIteration:
                 break
             except Exception as error:
@@ -60,10 +67,10 @@ class Pipeline:
     def read(self, name: str, items: Iterator[A], thread: str) -> Iterator[A]:
         """The items, some of them taken from their source ahead, in a thread."""
         end = object()
-        for item in self.apply(name, lambda _: next(items, end), itertools.repeat(None), thread):
+        for item in self.apply([(name, lambda _: next(items, end))], itertools.repeat(None), thread):
             if item is end:
                 return
-            yield item  # type: ignore[misc]
+            yield item
 
     def _thread(self, name: str) -> ThreadPoolExecutor:
         if name not in self._threads:

@@ -60,25 +60,27 @@ class Worker:
 
         Raises DataError for input that cannot be read, and for a bad row where these are refused.
         """
-        # On a processor the steps that compute take turns in one thread; on a GPU each has its own.
-        on_gpu = self._work.device.type == "cuda"
         current: list[PartFile] = []
         with Pipeline() as pipeline:
             self.busy = pipeline.busy
             try:
-                moving: Iterator[_Moving] = pipeline.apply(
-                    "check", self._checked, pipeline.read("read", self._windows(parts), "read"), "read"
-                )
-                for name, work in self._work.steps:
-                    moving = pipeline.apply(name, _forward(work), moving, name if on_gpu else "compute")
+                read = pipeline.read("read", self._windows(parts), "read")
+                moving: Iterator[_Moving] = pipeline.apply([("check", self._checked)], read, "read")
+                for thread, steps in self._threads():
+                    moving = pipeline.apply(steps, moving, thread)
                 writing = _Writing(self._output, self._plan, self._policy, self._work.schema, current)
-                for rows, done in pipeline.apply("write", writing, moving, "write"):
+                for rows, done in pipeline.apply([("write", writing)], moving, "write"):
                     advance(rows)
                     if done is not None:
                         yield done
             finally:
                 for part in current:
                     part.abandon()
+
+    def _threads(self) -> list[tuple[str, list[tuple[str, Callable[[_Moving], _Moving]]]]]:
+        """The steps by thread: on a processor those that compute take turns in one; on a GPU each has its own."""
+        steps = [(name, _forward(work)) for name, work in self._work.steps]
+        return [(step[0], [step]) for step in steps] if self._work.device.type == "cuda" else [("compute", steps)]
 
     def _windows(self, parts: Iterable[Part]) -> Iterator[_Window]:
         columns = self._plan.columns
