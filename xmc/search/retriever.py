@@ -8,6 +8,7 @@ from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import Unpack
 
 from xmc.arrays import Embeddings, Ids
 from xmc.calibration.calibration import Calibration, require_calibration
@@ -22,26 +23,24 @@ from xmc.errors import InputError, StoreError
 from xmc.indexes.checks import require_count
 from xmc.indexes.designs import design_of
 from xmc.indexes.factory import index_version
-from xmc.indexes.label_index import LabelIndex
 from xmc.search.answers import Answer, AnswerParts
 from xmc.search.calibrated import CalibratedAnswers, CalibrationFit, require_stages
-from xmc.search.changes import Added, ColumnsSet, Removed, Updated, new_rows, updated_rows
-from xmc.search.filters import Condition, Uids
 from xmc.search.label_columns import LabelColumns, refuse_repeated
-from xmc.search.labels import LabelVersion, require_same_labels
-from xmc.search.queries import Queries, images_of_texts, texts_of_list
+from xmc.search.labelled_model import LabelledModel
+from xmc.search.labels import LabelVersion
+from xmc.search.options import SearchOptions
+from xmc.search.queries import Queries, texts_of_list
 from xmc.search.run_directory import Run, RunDirectory
 from xmc.search.run_metrics import RunMetrics
 from xmc.search.sentence_transformers import export_encoder, read_encoder
 from xmc.search.stages import Corridor, SearchRequest, Stage
-from xmc.search.store import LabelStore
 
 __all__ = ["Retriever"]
 
 Found = tuple[npt.NDArray[np.object_], Embeddings]
 
 
-class Retriever:
+class Retriever(LabelledModel):
     """A trained model with its labels and their index: `predict` gives the best labels of each text.
 
     Label embeddings are the ones of training (with residual vectors); labels added later are encoded from their text.
@@ -61,15 +60,8 @@ class Retriever:
         stages: Sequence[Stage] = (),
     ) -> None:
         """Use `load` or `from_model`. Raises InputError for labels whose index does not fit the model."""
-        self.model = model.eval()
-        self.config, self.metrics, self.tuning_queries = config, metrics, tuning_queries
-        self.corridor = Corridor(self.model, stages)
-        if labels.index.dimension != model.dimension:
-            raise InputError(
-                f"The index does not belong to this model: it is of dimension {labels.index.dimension}, the model of "
-                f"dimension {model.dimension}."
-            )
-        self._store = LabelStore(labels)
+        super().__init__(model, labels, config, tuning_queries)
+        self.metrics, self.corridor = metrics, Corridor(self.model, stages)
         self.calibration: Calibration | None = None
         self._fit = CalibrationFit()
 
@@ -128,55 +120,26 @@ class Retriever:
         model, config = read_encoder(directory, texts, index, **options)
         return cls.from_model(model, uids, texts, config, columns=columns)
 
-    def __len__(self) -> int:
-        """Number of labels."""
-        return len(self._store.version)
-
-    @property
-    def labels(self) -> LabelVersion:
-        """The labels as they are now; later changes make another version."""
-        return self._store.version
-
-    @property
-    def index(self) -> LabelIndex:
-        """The index of the labels as they are now, by their ids, to be read: changes of it do not show here."""
-        labels = self._store.version
-        return LabelIndex.from_version(labels.index, labels.all_ids.values)
-
-    @property
-    def embeddings(self) -> Embeddings:
-        """Label embeddings float32 [L, D], in the order of `labels`; the index holds them."""
-        return self._store.version.embeddings
-
     def predict(
         self,
         queries: Queries,
         k: int = 10,
         *,
         images: Images | None = None,
-        include: Uids | None = None,
-        exclude: Uids | None = None,
-        where: Condition | None = None,
-        rescore: int | None = None,
-        diversity: float = 0.0,
+        **options: Unpack[SearchOptions],
     ) -> Found:
         """The k best labels of each query.
 
         queries: texts, or Query objects of several parts, or query embeddings [n, D] as from `embed_queries`.
         images: of each text the embeddings of its images, [m, I] or None, for a model that was trained with such.
-        include, exclude: labels that alone, or never, may be returned: uids (a list, set or array), a mask bool [labels] in
-            the order of `labels`, or a list with one of these for each query. Uids that are not there are ignored.
-        where: a condition over the columns of `labels`, such as `market == "de" and price < 10` (see xmc.search.predicates), or
-            an expression of pyarrow.compute. Labels must satisfy it and be included and not excluded.
-        rescore, diversity: see xmc.indexes.label_index.LabelIndex.search.
+        options: `include`, `exclude`, `where`, `rescore` and `diversity`, see xmc.search.options.SearchOptions.
 
         Returns label uids [n, k'] (str) and scores [n, k'] (float32, cosine similarity), best first, k' = min(k, labels).
         Where fewer labels are allowed, a row ends with uid None and score -inf.
         Raises InputError for k < 0, one bare string, embeddings of another dimension, and filters or a condition that do
         not fit, naming the columns that there are.
         """
-        request = SearchRequest(k, include, exclude, where, rescore, diversity)
-        answer = self._answer(self._store.version, request, queries, images)
+        answer = self._answer(self._store.version, SearchRequest(k, **options), queries, images)
         return answer.uids, answer.scores
 
     def search(
@@ -185,15 +148,10 @@ class Retriever:
         k: int = 10,
         *,
         images: Images | None = None,
-        include: Uids | None = None,
-        exclude: Uids | None = None,
-        where: Condition | None = None,
-        rescore: int | None = None,
-        diversity: float = 0.0,
+        **options: Unpack[SearchOptions],
     ) -> tuple[Ids, Embeddings]:
         """As `predict`, with the labels' int64 ids, -1 for none: for the labels of training, their row in the data set."""
-        request = SearchRequest(k, include, exclude, where, rescore, diversity)
-        answer = self._answer(self._store.version, request, queries, images)
+        answer = self._answer(self._store.version, SearchRequest(k, **options), queries, images)
         return answer.ids, answer.scores
 
     def answer(
@@ -205,20 +163,20 @@ class Retriever:
         sets: Wanted | None = None,
         decide: Policy | None = None,
         images: Images | None = None,
-        **filters: Any,
+        **options: Unpack[SearchOptions],
     ) -> Answer:
         """The k best labels of each query with all that is asked for beside them, as one object.
 
         probabilities, sets, decide: as of `predict_proba`, `predict_sets` and `decide`, of a calibrated run; then without
-            filters. filters: include, exclude, where, rescore and diversity, as of `predict`.
+            options. options: as of `predict`.
         Raises InputError as `predict` and `predict_sets`.
         """
         parts = AnswerParts(probabilities, sets, decide)
         if not parts:
-            return self._answer(self._store.version, SearchRequest(k, **filters), queries, images)
-        if filters:
+            return self._answer(self._store.version, SearchRequest(k, **options), queries, images)
+        if options:
             raise InputError(
-                f"A run is calibrated for all of its labels; leave out {', '.join(filters)}, or {', '.join(parts.describe())}."
+                f"A run is calibrated for all of its labels; leave out {', '.join(options)}, or {', '.join(parts.describe())}."
             )
         return self._calibrated().answer(queries, k, parts, images)
 
@@ -305,7 +263,7 @@ class Retriever:
         """
         return self._fit.check(self.require_calibration(), self._store.version)
 
-    def similar_labels(self, uids: Sequence[str], k: int = 10, **options: Any) -> Found:
+    def similar_labels(self, uids: Sequence[str], k: int = 10, **options: Unpack[SearchOptions]) -> Found:
         """The k labels most like each of some labels, itself left out; options and result as of `predict`.
 
         Raises InputError as `predict`, and for a uid that is not there.
@@ -322,55 +280,6 @@ class Retriever:
         """
         return self.corridor.encode(self.corridor.begin(SearchRequest(0), self._store.version, queries, images))
 
-    def texts(self, uids: Sequence[str]) -> list[str]:
-        """The texts of labels; InputError names a uid that is not there."""
-        labels = self.labels
-        return labels.texts_of(labels.known_rows(uids))
-
-    def add_labels(
-        self,
-        texts: Sequence[str],
-        uids: Sequence[str] | None = None,
-        columns: LabelColumns | None = None,
-        images: Images | None = None,
-    ) -> None:
-        """Add labels by their text; their uid is the text itself unless given.
-
-        columns: values by column name, one for each label; a column that is new is null for the labels before.
-        images: as in `predict`, of each label.
-        Raises InputError for a uid already there or given twice, and for columns that do not fit.
-        """
-        texts = texts_of_list(texts)
-        uids = texts if uids is None else list(uids)
-        with self._store.changing:
-            new_rows(self._store.version, uids, texts, columns)  # refused before texts are encoded
-            given = images_of_texts(images, len(texts), self.model.label_encoder)
-            self._store.apply(Added(uids, texts, self.model.embed_labels(texts, given), columns))
-
-    def remove_labels(self, uids: Sequence[str]) -> None:
-        """Remove labels; InputError names a uid that is not there."""
-        self._store.apply(Removed(uids))
-
-    def update_labels(self, texts: Sequence[str], uids: Sequence[str], images: Images | None = None) -> None:
-        """Give labels other texts, and encode them anew from these (and their images, as in `predict`) alone.
-
-        The labels come last in the order of `labels`; ids and columns stay. InputError names a uid that is not there, or given
-        twice.
-        """
-        texts = texts_of_list(texts)
-        with self._store.changing:
-            updated_rows(self._store.version, uids, texts)  # refused before texts are encoded
-            given = images_of_texts(images, len(texts), self.model.label_encoder)
-            self._store.apply(Updated(uids, texts, self.model.embed_labels(texts, given)))
-
-    def set_columns(self, columns: LabelColumns) -> None:
-        """Set columns of the label table, joined by its own column `uid`; other labels keep their values, or have null.
-
-        columns: a table, or values by name. InputError for one without `uid`, a uid that is not there or given twice,
-        another column called id, uid or text, and values of another type than those there.
-        """
-        self._store.apply(ColumnsSet.from_columns(columns))
-
     @property
     def stages(self) -> tuple[Stage, ...]:
         """The stages of a search between candidates and cut."""
@@ -379,25 +288,6 @@ class Retriever:
     def use_stages(self, stages: Sequence[Stage]) -> None:
         """Search with these stages between candidates and cut; see xmc.search.stages. ConfigError for one given twice."""
         self.corridor = Corridor(self.model, stages)
-
-    def use_index(self, index: LabelIndex) -> None:
-        """Search by another index over the same labels; InputError, with both sizes, where it holds others.
-
-        index: with the ids of `labels`. What it holds now counts; its later changes do not show here.
-        """
-        snapshot = index.snapshot().compacted()
-        with self._store.changing:
-            labels = self._store.version
-            require_same_labels(labels, snapshot.ids, snapshot.held)
-            self._store.use(labels.compacted(snapshot.held))
-
-    def reindex(self, design: str, rescore: int = 0) -> None:
-        """Search by a new index of a design over the same labels; see TrainConfig.index, and LabelIndex for `rescore`."""
-        with self._store.changing:
-            labels = self._store.version
-            held = index_version(design, labels.embeddings, self.tuning_queries, rescore, labels.index.devices)
-            self._store.use(labels.compacted(held))
-            self.config = self.config.changed(index=design)
 
     def exact(self) -> Retriever:
         """A retriever over the same model and labels that searches all of them exactly; changes of one do not show in it."""

@@ -1,0 +1,26 @@
+"""What a search can be asked beside its queries and the number of labels, by name, for every call that searches."""
+
+from __future__ import annotations
+
+from typing_extensions import TypedDict
+
+from xmc.search.filters import Condition, Uids
+
+__all__ = ["SearchOptions"]
+
+
+class SearchOptions(TypedDict, total=False):
+    """The keywords of `Retriever.predict`, `search`, `answer` and `similar_labels`; each may be left out.
+
+    include, exclude: labels that alone, or never, may be returned: uids (a list, set or array), a mask bool [labels] in the
+        order of `labels`, or a list with one of these for each query. Uids that are not there are ignored.
+    where: a condition over the columns of `labels`, such as `market == "de" and price < 10` (see xmc.search.predicates), or an
+        expression of pyarrow.compute. Labels must satisfy it and be included and not excluded.
+    rescore, diversity: see xmc.indexes.label_index.LabelIndex.search.
+    """
+
+    include: Uids | None
+    exclude: Uids | None
+    where: Condition | None
+    rescore: int | None
+    diversity: float
