@@ -225,7 +225,7 @@ def test_a_pair_cannot_be_positive_and_rejected(tmp_path: Path) -> None:
         (2, "label positive and rejected"),
     ]
     with pytest.raises(
-        DataError, match="line 1: label 2 is a label of the query 'q0' and rejected for it; decide for one"
+        DataError, match="line 1: label row 2 is a label of the query 'q0' and rejected for it; decide for one"
     ):
         convert(source, tmp_path / "out")
     dropped = convert(source, tmp_path / "out", on_bad_row="drop")

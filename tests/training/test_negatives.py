@@ -6,91 +6,39 @@ import numpy as np
 import pytest
 import torch
 from scipy.sparse import csr_matrix
-from worlds import colours, tiny_config
+from step_labels import (
+    FILTERED,
+    NOTHING,
+    POSITIVES,
+    banked,
+    drawn,
+    everything,
+    in_batch,
+    known_pairs,
+    matrix,
+    mined_by,
+    pairs,
+    world,
+)
+from worlds import tiny_config
 
-from xmc.config import BankConfig, ClustersConfig, ShortlistConfig, TrainConfig
+from xmc.config import ClustersConfig
 from xmc.data.targets import Targets
-from xmc.encoders.dual import DualEncoder, build_encoder
 from xmc.errors import ConfigError
-from xmc.kernels.losses import decoupled_softmax
 from xmc.metrics.propensity import propensities
-from xmc.training.assembly import part_kinds
 from xmc.training.batches import batches_of_epoch
 from xmc.training.clock import Clock
-from xmc.training.data import TrainingData, prepare
 from xmc.training.distributed import World
 from xmc.training.embedding import embed_labels, embed_queries
-from xmc.training.negatives import JoinedNegatives, NegativeSource, StepLabels
-from xmc.training.negatives.all_labels import AllLabels
-from xmc.training.negatives.bank import BankedLabels
+from xmc.training.negatives import JoinedNegatives
 from xmc.training.negatives.clusters import Clusters
 from xmc.training.negatives.in_batch import InBatch
-from xmc.training.negatives.label_bank import LabelBank
 from xmc.training.negatives.sampled import Sampled
 from xmc.training.negatives.shortlist import Shortlist, mine
 from xmc.training.parts import TrainingRun
-from xmc.training.step import Step
 from xmc.training.supervision.known import KnownPairs
-from xmc.training.targets import StepTargets
 
-
-def matrix(lists: list[list[int]], labels: int) -> csr_matrix:
-    indptr = np.cumsum([0, *map(len, lists)])
-    return csr_matrix((np.ones(indptr[-1], np.float32), np.concatenate(lists), indptr), shape=(len(lists), labels))
-
-
-POSITIVES = matrix([[0, 3], [1], [2, 4, 5], []], 8)
-FILTERED = np.array([[0, 7], [3, 1]])
-
-
-NOTHING = torch.zeros(0, 0)
 """Embeddings of queries, for sources that do not look at them."""
-
-
-def known_pairs(
-    config: TrainConfig,
-    filtered: np.ndarray | None = None,
-    taught: csr_matrix | None = None,
-    positives: csr_matrix = POSITIVES,
-) -> KnownPairs:
-    return KnownPairs(Targets.from_pairs(positives, excluded=filtered), config, taught)
-
-
-def everything(labels: int = 8) -> JoinedNegatives:
-    return JoinedNegatives([AllLabels()], labels)
-
-
-def in_batch(*sources: NegativeSource) -> JoinedNegatives:
-    return JoinedNegatives([InBatch(), *sources], 8)
-
-
-def mined_by(config: TrainConfig) -> ShortlistConfig:
-    return config.negatives_of(ShortlistConfig) or ShortlistConfig()
-
-
-def banked(config: TrainConfig, labels: int = 8) -> BankedLabels:
-    model = build_encoder(config, 0, torch.Generator().manual_seed(0))
-    source = BankedLabels(
-        model, labels, config.negatives_of(BankConfig) or BankConfig(), config.seed, World(), torch.device("cpu")
-    )
-    source.bank.fill(torch.nn.functional.normalize(torch.randn(labels, model.dimension)))
-    return source
-
-
-def pairs(step: StepLabels) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """(query, label row) of positives and of what is left out."""
-    chosen = []
-    for entries in (step.targets.positives, step.targets.exclude):
-        labels = [] if entries is None else step.rows[entries.indices].tolist()
-        chosen.append([] if entries is None else list(zip(entries.rows.tolist(), labels, strict=True)))
-    return chosen[0], chosen[1]
-
-
-def drawn(targets: StepTargets) -> csr_matrix:
-    """CSR [B, L] of the positives."""
-    positives = targets.positives
-    ones = np.ones(len(positives.indices))
-    return csr_matrix((ones, positives.indices.numpy(), positives.indptr.numpy()), (len(targets), targets.count))
 
 
 def test_filtered_pairs_are_neither_positives_nor_negatives() -> None:
@@ -203,115 +151,6 @@ def test_labels_of_other_sources_are_in_any_sample() -> None:
     assert by_label[6] == by_label[2] == 0.0
     assert by_label[1] == pytest.approx(sampled.log_inclusions[1])
     assert by_label[1] < 0
-
-
-def test_bank_encodes_positives_hard_ones_and_a_rotation() -> None:
-    config = tiny_config(negatives="bank", **{"negatives.bank.hard": 1, "negatives.bank.refresh": 3})
-    known = known_pairs(config, FILTERED)
-    source = banked(config)
-    seen = set()
-    for step in range(3):
-        queries = source.bank.embeddings[[6]]  # the label 6 scores highest
-        candidates = JoinedNegatives([source], 8).labels_of(known.batch(step, np.array([1])), queries)
-        assert candidates.rows.tolist() == list(range(8))
-        assert {1, 6} <= set(candidates.fresh.tolist())
-        assert candidates.fresh.tolist() == sorted(set(candidates.fresh.tolist()))
-        seen |= set(candidates.fresh.tolist())
-    assert seen == set(range(8))
-    few = banked(
-        tiny_config(
-            negatives="bank", **{"negatives.bank.refresh": 0, "negatives.bank.hard": 0, "negatives.bank.positives": 0.5}
-        )
-    )
-    assert len(few.encoded(known.batch(0, np.array([0, 2])), NOTHING)[0]) == 2
-
-
-def world(**changes: object) -> tuple[TrainConfig, DualEncoder, TrainingData]:
-    config = tiny_config(**{"data.token_dropout": 0.0, "data.label_token_dropout": 0.0}, **changes)
-    model = build_encoder(config, 12, torch.Generator().manual_seed(0))
-    return config, model, prepare(colours(), config, model)
-
-
-def begun(config: TrainConfig, model: DualEncoder, data: TrainingData) -> tuple[TrainingRun, Step]:
-    """A run before its first step, with all of its parts."""
-    run = TrainingRun(config, model, data)
-    for kind in part_kinds(config):
-        run.parts.append(kind.from_run(run))
-    for part in run.parts:
-        part.begin(run)
-    sources = [part for part in run.parts if isinstance(part, NegativeSource)]
-    return run, Step(run, JoinedNegatives(sources, len(data.label_features)))
-
-
-def test_bank_has_the_loss_of_all_labels_and_its_gradient_where_it_encodes() -> None:
-    """Just after the bank is filled, only what is constant differs."""
-    found = {}
-    for negatives in ("all", "bank"):
-        config, model, data = world(
-            negatives={"kind": "bank", "hard": 2, "refresh": 2} if negatives == "bank" else negatives,
-            label_vectors="none",
-        )
-        run, step = begun(config, model, data)
-        batch = data.known.batch(0, np.arange(6))
-        found[negatives] = step(batch, step.dropped_queries(batch))
-        source = run.find(BankedLabels)
-        assert (source is not None) == (negatives == "bank")
-        if source is not None:
-            report = source.after_step(run, batch, found[negatives])["bank"]
-            assert report["age"] == 0
-            assert report["drift"] < 1e-6
-    assert found["bank"].loss == pytest.approx(found["all"].loss, rel=1e-6)
-    assert found["bank"].tokens < found["all"].tokens
-
-
-def test_bank_gradients_are_those_of_all_labels_for_fresh_ones_and_none_for_others() -> None:
-    torch.manual_seed(0)
-    cached = torch.nn.functional.normalize(torch.randn(10, 4, dtype=torch.float64), dim=1)
-    queries = torch.nn.functional.normalize(torch.randn(5, 4, dtype=torch.float64), dim=1)
-    positives = matrix([[i] for i in range(5)], 10)
-    from xmc.kernels.losses import Positives
-
-    rows = torch.tensor([0, 1, 2, 3, 4, 8])
-    fresh = torch.nn.functional.normalize(torch.randn(6, 4, dtype=torch.float64), dim=1).requires_grad_()
-    bank = LabelBank(10, 4)
-    bank.embeddings = cached.clone()
-    merged, report = bank.renew(rows, fresh, step=3)
-    loss = decoupled_softmax(queries, merged, Positives.from_scipy(positives))
-    loss.backward()
-    whole = cached.clone()
-    whole[rows] = fresh.detach()
-    whole.requires_grad_()
-    expected = decoupled_softmax(queries, whole, Positives.from_scipy(positives))
-    expected.backward()
-    assert torch.equal(loss, expected)
-    assert whole.grad is not None
-    assert torch.equal(fresh.grad, whole.grad[rows])
-    cosines = (cached[rows] * fresh.detach()).sum(1)
-    assert report.drift == pytest.approx(float((1 - cosines).mean()), rel=1e-5)
-    assert report.span == 3
-    assert report.age == pytest.approx(4 * 3 / 10)
-    assert torch.equal(bank.embeddings, whole.detach())
-
-
-def test_unbiased_bank_has_the_gradient_of_all_labels_in_the_mean() -> None:
-    """Over all turns of the rotation, the gradient of the label texts is that of `all`, the model standing still."""
-    totals = {}
-    for negatives in ("all", "bank"):
-        section = {"kind": "bank", "hard": 0, "refresh": 4, "positives": 0.0, "unbiased": True}
-        config, model, data = world(negatives=section if negatives == "bank" else negatives, label_vectors="none")
-        total = 0.0
-        for turn in range(3):
-            _, step = begun(config, model, data)
-            batch = data.known.batch(turn, np.arange(6))
-            step(batch, step.dropped_queries(batch))
-            pending = model.label_encoder.table.pending
-            (gradients,) = [gradient for _, gradient in pending if len(gradient) != 6]  # the other is the six queries'
-            by_rows = torch.zeros(12, model.dimension)
-            by_rows[step.negatives.labels_of(batch, NOTHING).fresh] = gradients
-            total = total + by_rows / 3
-            pending.clear()
-        totals[negatives] = total
-    torch.testing.assert_close(totals["bank"], totals["all"], rtol=1e-4, atol=1e-7)
 
 
 def test_mined_windows_are_the_ranks_asked_for_without_known_labels() -> None:

@@ -120,6 +120,8 @@ def row_defects(row: Row, labels: int | None) -> list[Defect]:
         add("warning", "query without labels", f"the query {row.uid!r} has no labels.")
     contradictions = sorted(positives & set(row.rejected))
     if contradictions:
-        message = f"label {contradictions[0]} is a label of the query {row.uid!r} and rejected for it; decide for one."
+        message = (
+            f"label row {contradictions[0]} is a label of the query {row.uid!r} and rejected for it; decide for one."
+        )
         add("error", "label positive and rejected", message)
     return defects
