@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from importlib.util import find_spec
 from inspect import signature
+from typing import Any
 
 import pytest
 import torch
@@ -85,20 +86,25 @@ def problem(shape: tuple[int, int, int], seed: int = 0, size: float = 1.0, exclu
     return Problem([t.requires_grad_() for t in tensors], random_positives(queries, labels, seed), excluded)
 
 
-def evaluate(name: str, one: Problem, **options: object) -> list[Tensor]:
-    """Value, derivative and positive scores, then the gradients of a fixed random projection of them, in float64."""
-    queries, labels, temperature, bias, _ = one.tensors
-    found = row_statistics(
-        one.reduction(name),
+def statistics_of(name: str, problem: Problem, **options: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """`row_statistics` of a problem by the reduction of that name."""
+    queries, labels, temperature, bias, _ = problem.tensors
+    return row_statistics(
+        problem.reduction(name),
         queries,
         labels,
-        one.positives,
+        problem.positives,
         temperature,
         label_bias=bias,
-        exclude=one.exclude,
-        **options,  # type: ignore[arg-type]
+        exclude=problem.exclude,
+        **options,
     )
-    return [*found, *project(found, one.tensors)]
+
+
+def evaluate(name: str, problem: Problem, **options: Any) -> list[Tensor]:
+    """Value, derivative and positive scores, then the gradients of a fixed random projection of them, in float64."""
+    statistics = statistics_of(name, problem, **options)
+    return [*statistics, *project(statistics, problem.tensors)]
 
 
 def dense(name: str, one: Problem) -> list[Tensor]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from kernel_problems import ENGINES, SHAPES, assert_no_worse, dense, evaluate, problem
+from kernel_problems import ENGINES, SHAPES, assert_no_worse, dense, evaluate, problem, statistics_of
 from torch import Tensor
 
 from xmc.errors import ConfigError
@@ -57,19 +57,8 @@ def test_gradcheck(name: str) -> None:
     keep[-1] = name != "log_sum_exp"  # all labels positive: N is -inf there
 
     def function(*tensors: Tensor) -> tuple[Tensor, Tensor]:
-        queries, labels, temperature, bias, _ = tensors
         one.tensors = list(tensors)
-        value, _, positive = row_statistics(
-            one.reduction(name),
-            queries,
-            labels,
-            one.positives,
-            temperature,
-            label_bias=bias,
-            exclude=one.exclude,
-            tile_bytes=200,
-            impl="torch",
-        )
+        value, _, positive = statistics_of(name, one, tile_bytes=200, impl="torch")
         return value[keep], positive
 
     inputs = tuple(one.tensors) if name == "sigmoid" else (*one.tensors[:4], torch.zeros(5, dtype=torch.float64))
@@ -106,18 +95,7 @@ def test_frozen_inputs(engine: Engine, name: str, frozen: str) -> None:
         queries.requires_grad_(frozen == "labels")
         labels.requires_grad_(frozen == "queries")
         one.tensors = [queries, labels, temperature, bias, shift]
-        reduction = one.reduction(name)
-        value, _, positive = row_statistics(
-            reduction,
-            queries,
-            labels,
-            one.positives,
-            temperature,
-            label_bias=bias,
-            exclude=one.exclude,
-            tile_bytes=tile_bytes,
-            impl=impl,
-        )
+        value, _, positive = statistics_of(name, one, tile_bytes=tile_bytes, impl=impl)
         assert value.requires_grad == (frozen != "both")
         if frozen == "both":
             continue
