@@ -58,6 +58,6 @@ def require_finite(batch: Batch, loss: float) -> None:
 
 def _divergence(batch: Batch, loss: float) -> TrainingError:
     return TrainingError(
-        f"The loss of step {batch.step + 1} is {loss}: training diverged. Lower learning_rate, "
-        f"weight_learning_rate or label_vector_learning_rate, or raise temperature."
+        f"The loss of step {batch.step + 1} is {loss}: training diverged. Lower the rates under "
+        f"optimizer.learning_rate, or raise objective.temperature."
     )

@@ -71,7 +71,8 @@ def test_file_and_overrides(tmp_path: Path) -> None:
 def test_overrides_reach_into_sections_of_a_kind() -> None:
     config = TrainConfig.from_mapping({}, ["negatives.bank.hard=2", "negatives=bank", "encoder.dimension=8"])
     assert config.negatives_of(BankConfig) == BankConfig(hard=2)
-    assert config.negatives_of(ShortlistConfig) is None
+    with pytest.raises(ConfigError, match=r"negatives are .*, without a section ShortlistConfig"):
+        config.negatives_of(ShortlistConfig)
     assert config.encoder == StaticConfig(dimension=8)
     joined = TrainConfig.from_mapping({}, ["negatives=[clusters, shortlist]", "negatives.clusters.size=3"])
     assert joined.negatives == (ClustersConfig(size=3), ShortlistConfig())

@@ -71,14 +71,12 @@ def in_batch(*sources: NegativeSource) -> JoinedNegatives:
 
 
 def mined_by(config: TrainConfig) -> ShortlistConfig:
-    return config.negatives_of(ShortlistConfig) or ShortlistConfig()
+    return config.negatives_of(ShortlistConfig)
 
 
 def banked(config: TrainConfig, labels: int = 8) -> BankedLabels:
     model = build_encoder(config, 0, torch.Generator().manual_seed(0))
-    source = BankedLabels(
-        model, labels, config.negatives_of(BankConfig) or BankConfig(), config.seed, World(), torch.device("cpu")
-    )
+    source = BankedLabels(model, labels, config.negatives_of(BankConfig), config.seed, World(), torch.device("cpu"))
     source.bank.fill(torch.nn.functional.normalize(torch.randn(labels, model.dimension)))
     return source
 

@@ -94,7 +94,7 @@ def test_positives_that_others_bring_are_positives_where_asked_for() -> None:
 def test_what_a_teacher_says_is_scored_and_weighted() -> None:
     taught = csr_matrix(([0.75, 0.25, 1.0], ([0, 0, 2], [1, 6, 5])), (4, 8))
     known = known_pairs(tiny_config(), taught=taught)
-    bank = JoinedNegatives([banked(tiny_config())], 8)
+    bank = JoinedNegatives([banked(tiny_config(negatives="bank"))], 8)
     for negatives in (in_batch(), everything(), bank):
         candidates = negatives.labels_of(known.batch(0, np.array([2, 0])), torch.zeros(2, 32))
         assert candidates.taught is not None
@@ -231,7 +231,7 @@ def test_cluster_batches_hold_whole_clusters_and_every_query_once() -> None:
         },
     )
     run = TrainingRun(config, *world()[1:])
-    clusters = Clusters(config.negatives_of(ClustersConfig) or ClustersConfig(), config.batch_size, config.seed)
+    clusters = Clusters(config.negatives_of(ClustersConfig), config.batch_size, config.seed)
     random = np.random.default_rng(0)
     groups = random.permutation(np.repeat(np.arange(40), 10))
     points = np.eye(40, dtype=np.float32)[groups] + 0.01 * random.standard_normal((400, 40)).astype(np.float32)

@@ -51,7 +51,7 @@ class BankedLabels(NegativeSource):
         return cls(
             run.model,
             labels,
-            run.config.negatives_of(BankConfig) or BankConfig(),
+            run.config.negatives_of(BankConfig),
             run.config.seed,
             run.world,
             run.device,
@@ -65,7 +65,7 @@ class BankedLabels(NegativeSource):
     @classmethod
     def count(cls, config: TrainConfig, labels: int, queries: float, positives: float) -> tuple[float, float]:
         """All labels are scored, some are encoded."""
-        bank = config.negatives_of(BankConfig) or BankConfig()
+        bank = config.negatives_of(BankConfig)
         fresh = positives * bank.positives + queries * bank.hard + bank.refresh
         return labels, min(labels, fresh)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -38,7 +37,7 @@ class StepLabels:
     weights: Tensor | None = None
 
 
-class NegativeSource(TrainingPart, ABC):
+class NegativeSource(TrainingPart):
     """One kind of negatives: the labels that a step scores besides those that it must, and what goes with them.
 
     A step must score the positives that it drew, labels that were judged not relevant to its queries, and what a teacher names.

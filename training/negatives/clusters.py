@@ -37,7 +37,7 @@ class Clusters(NegativeSource):
     @classmethod
     def from_run(cls, run: TrainingRun) -> Self:
         """Without clusters yet."""
-        return cls(run.config.negatives_of(ClustersConfig) or ClustersConfig(), run.config.batch_size, run.config.seed)
+        return cls(run.config.negatives_of(ClustersConfig), run.config.batch_size, run.config.seed)
 
     def groups(self, run: TrainingRun, epoch: int) -> npt.NDArray[np.int32] | None:
         """The clusters of an epoch (counted from 0), made anew where they are due; None before `first_epoch`."""

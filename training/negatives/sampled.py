@@ -41,13 +41,13 @@ class Sampled(NegativeSource):
         if targets.rejected.nnz:
             brought = csr_matrix(brought + targets.judged_negative)
         mean = len(run.data.training) / run.steps_per_epoch
-        options = run.config.negatives_of(SampledConfig) or SampledConfig()
+        options = run.config.negatives_of(SampledConfig)
         return cls(brought, options.count, mean, run.config.seed)
 
     @classmethod
     def count(cls, config: TrainConfig, labels: int, queries: float, positives: float) -> tuple[float, float]:
         """The sample."""
-        options = config.negatives_of(SampledConfig) or SampledConfig()
+        options = config.negatives_of(SampledConfig)
         return options.count, options.count
 
     def rows(self, batch: Batch) -> Rows:

@@ -52,19 +52,19 @@ class Shortlist(NegativeSource):
     @classmethod
     def from_run(cls, run: TrainingRun) -> Self:
         """An empty shortlist."""
-        return cls(run.config.negatives_of(ShortlistConfig) or ShortlistConfig(), run.config.seed, run.world)
+        return cls(run.config.negatives_of(ShortlistConfig), run.config.seed, run.world)
 
     @classmethod
     def memory(cls, sizes: Sizes) -> dict[str, float]:
         """A window of each training query, twice: that in use, and the one that is being mined."""
-        options = sizes.config.negatives_of(ShortlistConfig) or ShortlistConfig()
+        options = sizes.config.negatives_of(ShortlistConfig)
         window = options.window_end - options.window_start
         return {"shortlists (host)": 2.0 * 4 * sizes.queries * min(window, sizes.labels)}
 
     @classmethod
     def count(cls, config: TrainConfig, labels: int, queries: float, positives: float) -> tuple[float, float]:
         """Those drawn of each query's window."""
-        options = config.negatives_of(ShortlistConfig) or ShortlistConfig()
+        options = config.negatives_of(ShortlistConfig)
         return queries * options.size, queries * options.size
 
     def before_step(self, run: TrainingRun, batch: Batch) -> None:

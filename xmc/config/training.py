@@ -147,9 +147,14 @@ class TrainConfig(Section):
         """The kinds of negatives, joined by "+" for messages and tables."""
         return "+".join(section.kind for section in self.negatives)
 
-    def negatives_of(self, kind: type[N]) -> N | None:
-        """The section of a class among the negatives, such as `BankConfig`; None where it is not among them."""
-        return next((section for section in self.negatives if isinstance(section, kind)), None)
+    def negatives_of(self, kind: type[N]) -> N:
+        """The section of a class among the negatives, such as `BankConfig`; ConfigError where it is not among them."""
+        for section in self.negatives:
+            if isinstance(section, kind):
+                return section
+        raise ConfigError(
+            f"negatives are {self.negatives_named}, without a section {kind.__name__}; choose its kind too."
+        )
 
     @classmethod
     def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:

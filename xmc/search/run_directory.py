@@ -86,7 +86,7 @@ class RunDirectory:
 
     def require(self) -> None:
         """Raise StoreError where there is no run; its files are not looked at."""
-        assert self._manifest
+        read_manifest(self.path, KIND, verify=False)
 
     def read(self, device: str | Sequence[str] = "auto") -> Run:
         """Read everything, verifying every file against its checksum. Files of two runs are never taken together.

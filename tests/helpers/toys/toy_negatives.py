@@ -32,9 +32,7 @@ class ToyTurns(NegativeSource):
 
     @classmethod
     def from_run(cls, run: TrainingRun) -> Self:
-        section = run.config.negatives_of(ToyTurnsConfig)
-        assert section is not None
-        return cls(len(run.data.label_features), section.count)
+        return cls(len(run.data.label_features), run.config.negatives_of(ToyTurnsConfig).count)
 
     def rows(self, batch: Batch) -> Rows:
         return (batch.step * self.count_of_step + np.arange(self.count_of_step)) % self.labels

@@ -87,16 +87,14 @@ def _targets(backbone: Any, config: LoRAConfig) -> list[str]:
         if isinstance(module, nn.Linear) and "lora_" not in name and not name.startswith("pooler.")
     }
     if not linear:
-        raise ConfigError(
-            f"A {type(backbone).__name__} has no linear layers for adapters; set transformer.lora.rank to 0."
-        )
+        raise ConfigError(f"A {type(backbone).__name__} has no linear layers for adapters; set encoder.lora.rank to 0.")
     if not config.target:
         return sorted(linear)
     for target in config.target:
         if not any(name == target or name.endswith("." + target) for name in linear):
             kinds = sorted({name.rpartition(".")[2] for name in linear})
             raise ConfigError(
-                f"transformer.lora.target {target!r} is no linear layer of the backbone; its are {', '.join(kinds)}."
+                f"encoder.lora.target {target!r} is no linear layer of the backbone; its are {', '.join(kinds)}."
             )
     return sorted(config.target)
 
