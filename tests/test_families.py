@@ -20,9 +20,3 @@ def test_sections_and_losses_agree_on_what_needs_all_labels() -> None:
     assert {name for name, section in LOSS_SECTIONS.items() if section.over_all_labels} == {
         name for name, loss in LOSSES.items() if loss.over_all_labels
     }
-
-
-def test_sections_and_encoders_agree_on_where_they_run() -> None:
-    assert {name for name, section in ENCODER_SECTIONS.items() if not section.only_on_cpu} == {
-        name for name, encoder in ENCODERS.items() if encoder.runs_on_gpu
-    }

@@ -50,9 +50,6 @@ class Encoder(nn.Module, ABC):
     kind: ClassVar[str]
     """The name used in configurations and in encoder.json, e.g. "static"."""
 
-    runs_on_gpu: ClassVar[bool] = True
-    """Whether the encoder computes on a GPU where there is one; False for an encoder that computes on the CPU only."""
-
     dimension: int
     """Length D of an embedding."""
 

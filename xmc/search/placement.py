@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from xmc.config import ENCODER_SECTIONS
 from xmc.encoders.dual import DualEncoder
 from xmc.indexes.placement import devices_of
 
@@ -18,5 +19,5 @@ def place_model(model: DualEncoder, device: str | Sequence[str] = "auto") -> Non
     device: "auto" for the GPU, where there is one; a device of torch's, or several. ConfigError for one that is not there.
     """
     first, *_ = (*devices_of(device), "cpu")
-    movable = model.query_encoder.runs_on_gpu and model.label_encoder.runs_on_gpu
+    movable = not any(ENCODER_SECTIONS[encoder.kind].only_on_cpu for encoder in model.encoders)
     model.place(torch.device(first if movable else "cpu"))

@@ -68,7 +68,6 @@ class StaticEncoder(Encoder):
     """
 
     kind: ClassVar[str] = "static"
-    runs_on_gpu: ClassVar[bool] = False
 
     def __init__(self, config: StaticConfig, generator: torch.Generator | None = None) -> None:
         super().__init__()
