@@ -36,6 +36,7 @@ def empty_faiss_index(factory: str, dimension: int) -> Any:
         ) from error
     if isinstance(index, faiss.IndexIDMap):
         raise ConfigError(f"Leave IDMap out of the index design {factory!r}: ids are kept without it.")
+    _require_sound(index, factory)
     for part in parts_of(index):
         if isinstance(part, faiss.IndexIVF):
             part.cp.min_points_per_centroid, part.cp.max_points_per_centroid = 1, POINTS_PER_CELL
@@ -43,6 +44,21 @@ def empty_faiss_index(factory: str, dimension: int) -> Any:
         elif isinstance(part, faiss.IndexHNSW):
             part.hnsw.efConstruction = GRAPH_EFFORT
     return index
+
+
+def _require_sound(index: Any, factory: str) -> None:
+    """Raise ConfigError for what FAISS makes an index of and then fails on, or ends the process."""
+    for part in parts_of(index):
+        if part.d < 1:
+            raise ConfigError(f"The index design {factory!r} leaves no dimension of the embeddings.")
+        if isinstance(part, faiss.IndexHNSW) and part.hnsw.cum_nneighbor_per_level.size() < 3:
+            raise ConfigError(
+                f"The graph of the index design {factory!r} needs at least 2 links a label, as HNSW32 has 32."
+            )
+        if isinstance(part, faiss.IndexIVF):
+            if part.nlist < 1:
+                raise ConfigError(f"The index design {factory!r} needs at least 1 cell, as IVF256,Flat has 256.")
+            _require_sound(part.quantizer, factory)
 
 
 def set_parameters(index: Any, factory: str, parameters: dict[str, float] | None) -> None:

@@ -253,6 +253,14 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     bad.write_text("epochs: [")
     with pytest.raises(ConfigError, match=r"bad.yaml is not valid YAML"):
         TrainConfig.load(bad)
+    bad.write_text("epochs: " + "[" * 5000)
+    with pytest.raises(ConfigError, match=r"bad.yaml is not valid YAML: it is nested too deeply"):
+        TrainConfig.load(bad)
+    bad.write_text("epochs: 2\nobjective:\n  loss: soft_topk\n  loss: decoupled_softmax\n")
+    with pytest.raises(ConfigError, match=r"the key 'loss' stands twice(.|\n)*line 4"):
+        TrainConfig.load(bad)
+    bad.write_text("objective: &usual {temperature: 0.1}\n")
+    assert TrainConfig.load(bad).objective.temperature == 0.1
     bad.write_text("- epochs")
     with pytest.raises(ConfigError, match=r"must be a mapping"):
         TrainConfig.load(bad)

@@ -250,6 +250,22 @@ def test_designs_that_cannot_be() -> None:
         build_index("IDMap,Flat", DIMENSION)
 
 
+@pytest.mark.parametrize(
+    ("design", "message"),
+    [
+        ("HNSW0", "'HNSW0' needs at least 2 links a label"),
+        ("PCA8,HNSW1,SQ8", "at least 2 links a label"),
+        ("IVF4_HNSW0,Flat", "at least 2 links a label"),
+        ("IVF0,Flat", "at least 1 cell"),
+        ("PCA0,Flat", "leaves no dimension"),
+        ("IVF2(RR0,Flat),Flat", "leaves no dimension"),
+    ],
+)
+def test_designs_that_faiss_makes_and_then_fails_on(design: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build_index(design, DIMENSION).build(LABELS, np.arange(2000))
+
+
 def test_search_parameters_are_kept(tmp_path: Path) -> None:
     few = LabelIndex(FaissDesign(DIMENSION, "IVF16,Flat", {"nprobe": 1}))
     all_lists = LabelIndex(FaissDesign(DIMENSION, "IVF16,Flat", {"nprobe": 16}))

@@ -11,6 +11,7 @@ import yaml
 
 from xmc.config.keys import FAMILIES, GONE, NEW_KEYS, as_written, family_part
 from xmc.config.negatives import NEGATIVES_SECTIONS
+from xmc.config.yaml_values import read_yaml
 from xmc.errors import ConfigError
 
 __all__ = ["Values", "parse_override"]
@@ -26,7 +27,7 @@ def parse_override(text: str) -> tuple[list[str], Any]:
     if not equals or not key:
         raise ConfigError(f"The setting {text!r} must have the form key=value, as in encoder.dimension=512.")
     try:
-        parsed = yaml.safe_load(value)
+        parsed = read_yaml(value)
     except yaml.YAMLError as error:
         raise ConfigError(f"The value of the setting {text!r} is not valid YAML.") from error
     return key.strip().split("."), parsed

@@ -21,6 +21,7 @@ from xmc.config.optimizer import OptimizerConfig
 from xmc.config.overrides import Values, parse_override
 from xmc.config.section import Section
 from xmc.config.validation import ValidationConfig
+from xmc.config.yaml_values import read_yaml
 from xmc.errors import ConfigError
 
 __all__ = ["TrainConfig"]
@@ -165,7 +166,7 @@ class TrainConfig(Section):
         """
         path = Path(path)
         try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8"))
+            values = read_yaml(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"The configuration {path} cannot be read: {error}.") from error
         except yaml.YAMLError as error:
