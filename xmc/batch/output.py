@@ -213,7 +213,7 @@ class Output:
 
 
 class PartFile:
-    """A part while it is written. A context: left by an exception, nothing of it stays."""
+    """A part while it is written; it is finished, or abandoned, and then nothing of it stays."""
 
     def __init__(self, output: Output, part: Part, schema: pa.Schema) -> None:
         self._output, self._part = output, part

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -34,15 +35,20 @@ class Pipeline:
         """The result of all steps, one after another, for each item, in order, made in a thread.
 
         steps: name and work of each; nothing waits between them, so that their number costs no memory.
-        An error is raised where its item is due, and not before.
+        An error is raised where its item is due, and not before; no item behind it is worked on.
         """
-        pool = self._thread(thread)
+        pool, failed = self._thread(thread), threading.Event()
 
         def worked(item: Any) -> Any:
+            if failed.is_set():
+                raise CancelledError
             for name, work in steps:
                 start = time.perf_counter()
                 try:
                     item = work(item)
+                except BaseException:
+                    failed.set()
+                    raise
                 finally:
                     self.busy[name] += time.perf_counter() - start  # type: ignore[assignment]
             return item

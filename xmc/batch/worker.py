@@ -60,22 +60,20 @@ class Worker:
 
         Raises DataError for input that cannot be read, and for a bad row where these are refused.
         """
-        current: list[PartFile] = []
-        with Pipeline() as pipeline:
-            self.busy = pipeline.busy
-            try:
+        writing = _Writing(self._output, self._plan, self._policy, self._work.schema)
+        try:
+            with Pipeline() as pipeline:
+                self.busy = pipeline.busy
                 read = pipeline.read("read", self._windows(parts), "read")
                 moving: Iterator[_Moving] = pipeline.apply([("check", self._checked)], read, "read")
                 for thread, steps in self._threads():
                     moving = pipeline.apply(steps, moving, thread)
-                writing = _Writing(self._output, self._plan, self._policy, self._work.schema, current)
                 for rows, done in pipeline.apply([("write", writing)], moving, "write"):
                     advance(rows)
                     if done is not None:
                         yield done
-            finally:
-                for part in current:
-                    part.abandon()
+        finally:  # when no thread writes any more
+            writing.abandon()
 
     def _threads(self) -> list[tuple[str, list[tuple[str, Callable[[_Moving], _Moving]]]]]:
         """The steps by thread: on a processor those that compute take turns in one; on a GPU each has its own."""
@@ -111,22 +109,19 @@ class Worker:
 
 
 class _Writing:
-    """Called with every window in turn: gives the rows that it had, and what there is to say of a part that it ended.
+    """Called with every window in turn: gives the rows that it had, and what there is to say of a part that it ended."""
 
-    current: the part that is being written, to be abandoned should it remain.
-    """
-
-    def __init__(self, output: Output, plan: Plan, policy: str, schema: pa.Schema, current: list[PartFile]) -> None:
+    def __init__(self, output: Output, plan: Plan, policy: str, schema: pa.Schema) -> None:
         self._output, self._plan, self._policy, self._schema = output, plan, policy, schema
-        self._current = current
+        self._file: PartFile | None = None
         self._written = self._null = 0
         self._bad: Counter[str] = Counter()
         self._remarks: Counter[str] = Counter()
 
     def __call__(self, moving: _Moving) -> tuple[int, Done | None]:
         window, rows = moving.window, moving.chunk.rows
-        if not self._current:
-            self._current.append(PartFile(self._output, window.part, self._schema))
+        if self._file is None:
+            self._file = PartFile(self._output, window.part, self._schema)
             self._written = self._null = 0
             self._bad, self._remarks = Counter(), Counter()
         batch = moving.chunk.value
@@ -134,16 +129,21 @@ class _Writing:
             batch = batch.filter(pa.array(rows.good))
         else:
             self._null += int((~rows.good).sum())
-        self._current[0].write(batch)
+        self._file.write(batch)
         self._written += len(batch)
         self._bad.update(rows.bad)
         self._remarks.update(rows.remarks)
-        return len(rows.good), self._finished(window.part) if window.last else None
+        return len(rows.good), self._finished(self._file, window.part) if window.last else None
 
-    def _finished(self, part: Part) -> Done:
+    def abandon(self) -> None:
+        """Leave nothing of a part that is not whole."""
+        if self._file is not None:
+            self._file.abandon()
+
+    def _finished(self, file: PartFile, part: Part) -> Done:
         done = Done(part.number, part.rows, self._written, self._null, dict(self._bad), dict(self._remarks))
-        self._current[0].finish(self._plan, self._policy, done)
-        self._current.clear()
+        file.finish(self._plan, self._policy, done)
+        self._file = None
         return done
 
 
