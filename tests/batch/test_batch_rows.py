@@ -71,6 +71,14 @@ def test_bad_rows_are_null_or_dropped_and_counted(run: Path, tmp_path: Path, pol
     assert done["remarks"] == {"control characters": 1}
 
 
+def test_a_job_may_drop_every_row(run: Path, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"uid": ["a", "b"], "text": ["", None]}), tmp_path / "in.parquet")
+    summary = predict_files(run, tmp_path / "in.parquet", tmp_path / "out", options=JobOptions(on_bad_row="drop"))
+    assert (summary.rows, summary.predicted, summary.dropped, summary.duplicate_uids) == (2, 0, 2, 0)
+    assert (tmp_path / "out" / "_SUCCESS").exists()
+    assert pq.read_table(tmp_path / "out").num_rows == 0
+
+
 def test_a_refused_job_goes_on_with_another_policy(run: Path, tmp_path: Path) -> None:
     table = pa.table({"uid": [str(row) for row in range(9)], "text": [*["red"] * 5, None, *["blue"] * 3]})
     pq.write_table(table, tmp_path / "in.parquet")

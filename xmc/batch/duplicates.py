@@ -22,7 +22,7 @@ def count_duplicates(uids: Callable[[], Iterable[pa.Array]], count: int) -> int:
     passes = -(-count // HELD)
     duplicates = 0
     for number in range(passes):
-        held = []
+        held = [np.zeros(0, np.int64)]
         for some in uids():
             hashes = np.fromiter(map(hash, some.drop_null().to_pylist()), np.int64)
             held.append(hashes[hashes % passes == number])

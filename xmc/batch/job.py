@@ -54,7 +54,7 @@ def run_job(work: WorkSpecification, source: str, destination: str, options: Job
                 for done in made:
                     summary.add(done)
                     finished[done.part] = done
-        summary.duplicate_uids = count_duplicates(lambda: output.uids(plan), summary.rows)
+        summary.duplicate_uids = count_duplicates(lambda: output.uids(plan), summary.predicted + summary.null)
         output.finish(plan, summary, finished)
     summary.seconds = time.perf_counter() - started
     if missing:
