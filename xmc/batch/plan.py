@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 from xmc.batch.input_files import InputFile, list_files
@@ -50,7 +51,7 @@ class Plan:
         """Number of rows of input."""
         return sum(part.rows for part in self.parts)
 
-    @property
+    @cached_property
     def description(self) -> dict[str, Any]:
         """What a job and the one that it is resumed by must have in common, by name; JSON values."""
         files = {part.file.address: [part.file.size, part.file.modified] for part in self.parts}
@@ -62,7 +63,7 @@ class Plan:
             "parts": [[part.file.address, part.start, part.rows] for part in self.parts],
         }
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the description."""
         return fingerprint_of_json(self.description, sort_keys=True)

@@ -24,7 +24,9 @@ class _Seen:
     def duplicates(self, rows: list[Row]) -> list[Defect]:
         """Rows whose uid was met before, in earlier batches or in this one."""
         fresh = np.array([hash(row.uid) for row in rows], np.int64)
-        again = np.isin(fresh, self.hashes)
+        places = np.searchsorted(self.hashes, fresh)
+        again = places < len(self.hashes)
+        again[again] = self.hashes[places[again]] == fresh[again]
         first = np.zeros(len(fresh), bool)
         first[np.unique(fresh, return_index=True)[1]] = True
         self.hashes = np.sort(np.concatenate([self.hashes, fresh[first & ~again]]), kind="stable")
