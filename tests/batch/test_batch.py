@@ -205,6 +205,8 @@ def test_embedded_files_are_input_for_predictions(
     assert sorted(file.name for file in tmp_path.glob("v.*")) == ["v.arrow", "v.npy", "v.uids.parquet"]
     with pytest.raises(StoreError, match=r"v.npy exists already"):
         embed_files(run, tmp_path / "in.parquet", tmp_path / "v.npy")
+    with pytest.raises(ConfigError, match=r"side must be query or label, but is 'lable'"):
+        embed_files(run, tmp_path / "in.parquet", tmp_path / "w.npy", side="lable")
     with pytest.raises(ConfigError, match=r"must end with .arrow or .npy"):
         embed_files(run, tmp_path / "in.parquet", tmp_path / "v.txt")
 

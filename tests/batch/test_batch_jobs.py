@@ -15,7 +15,7 @@ from batch_kills import ENVIRONMENT, command, kill_and_resume
 from worlds import COLOURS, colours, tiny_config
 
 import xmc
-from xmc.batch import JobOptions, predict_files
+from xmc.batch import JobOptions, embed_files, predict_files
 from xmc.errors import StoreError
 
 
@@ -164,3 +164,29 @@ def test_what_a_job_says(run: Path, tmp_path: Path) -> None:
         "noticed: 1 x uid that an earlier row has",
     ]
     assert json.loads((tmp_path / "out" / "_SUCCESS").read_text())["dropped"] == 1
+
+
+FULL_DISK = """
+import resource, signal, sys
+from xmc.batch import JobOptions, embed_files
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000))
+try:
+    embed_files(*sys.argv[1:4], options=JobOptions(rows_per_part=500, resume=len(sys.argv) > 4))
+except Exception as error:
+    print(f"{type(error).__name__}: {error}")
+"""
+
+
+@pytest.mark.parametrize("name", ["v.npy", "v.arrow"])
+def test_a_full_disk_while_embeddings_are_joined(run: Path, name: str, tmp_path: Path) -> None:
+    """The parts fit, the file of all does not: a sentence, and nothing is lost."""
+    source = write_queries(tmp_path / "in.parquet", 3000)
+    arguments = [sys.executable, "-c", FULL_DISK, str(run), str(source), str(tmp_path / name)]
+    done = subprocess.run(arguments, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"StoreError: {tmp_path / name} cannot be written"), done.stdout
+    assert "go on with resume" in done.stdout
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["in.parquet", "v.parts"]
+    summary = embed_files(run, source, tmp_path / name, options=JobOptions(rows_per_part=500, resume=True))
+    assert (summary.resumed, summary.predicted) == (6, 3000)

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,7 @@ from xmc.batch.output import SUCCESS
 from xmc.batch.search import load_model
 from xmc.batch.summary import Summary
 from xmc.batch.work import Chunk, Work, WorkSpecification, features_of
+from xmc.encoders.base import Side
 from xmc.errors import ConfigError, StoreError
 from xmc.search.run_directory import RunDirectory
 from xmc.storage.directories import atomic_file
@@ -31,7 +32,7 @@ def embed_files(
     run: str | Path,
     source: str | Path,
     destination: str | Path,
-    side: Literal["query", "label"] = "query",
+    side: str = "query",
     *,
     options: JobOptions | None = None,
 ) -> Summary:
@@ -46,6 +47,8 @@ def embed_files(
     What is done is kept in NAME.parts until all is. Errors as of `predict_files`; ConfigError for another ending.
     """
     options, destination = options or JobOptions(), Path(destination)
+    if side not in get_args(Side):
+        raise ConfigError(f"side must be {' or '.join(get_args(Side))}, but is {side!r}.")
     if destination.suffix not in (".arrow", ".npy"):
         raise ConfigError(f"{destination} must end with .arrow or .npy.")
     if options.columns.embedding is not None or options.index_shards:
@@ -53,12 +56,17 @@ def embed_files(
     if destination.exists():
         raise StoreError(f"{destination} exists already; name another file, or remove it first.")
     parts = destination.with_suffix(".parts")
-    summary = run_job(Embedding(str(Path(run).absolute()), options.columns, side), str(source), str(parts), options)
-    written = summary.predicted + summary.null
-    if destination.suffix == ".arrow":
-        _to_arrow(parts, destination)
-    else:
-        _to_npy(parts, destination, written)
+    work = Embedding(str(Path(run).absolute()), options.columns, "label" if side == "label" else "query")
+    summary = run_job(work, str(source), str(parts), options)
+    try:
+        if destination.suffix == ".arrow":
+            _to_arrow(parts, destination)
+        else:
+            _to_npy(parts, destination, summary.predicted + summary.null)
+    except OSError as error:
+        raise StoreError(
+            f"{destination} cannot be written: {error}. Make room and go on with resume; what was embedded is in {parts}."
+        ) from error
     shutil.rmtree(parts)
     return summary
 
@@ -67,7 +75,7 @@ def embed_files(
 class Embedding(WorkSpecification):
     """The embedding of each row."""
 
-    side: Literal["query", "label"]
+    side: Side
 
     def describe(self) -> dict[str, Any]:
         """See WorkSpecification."""
@@ -122,15 +130,19 @@ def _to_arrow(parts: Path, destination: Path) -> None:
 
 def _to_npy(parts: Path, destination: Path, rows: int) -> None:
     dimension = pq.read_schema(_files(parts)[0]).field("embedding").type.list_size
+    header = {"descr": "<f4", "fortran_order": False, "shape": (rows, dimension)}
     uids = destination.with_suffix(".uids.parquet")
     schema = pa.schema([("uid", pa.string())])
-    with atomic_file(destination) as matrix, atomic_file(uids) as names, pq.ParquetWriter(names, schema) as writer:
-        out = np.lib.format.open_memmap(matrix, "w+", np.float32, (rows, dimension))
-        row = 0
+    # Written, not mapped for writing: on a full disk that is an error, where a map would end the process.
+    with (
+        atomic_file(destination) as matrix,
+        atomic_file(uids) as names,
+        matrix.open("wb") as out,
+        pq.ParquetWriter(names, schema) as writer,
+    ):
+        np.lib.format.write_array_header_1_0(out, header)
         for batch in _batches(parts):
             lists = batch.column("embedding")
             values = lists.flatten() if not lists.null_count else lists.fill_null([float("nan")] * dimension).flatten()
-            out[row : row + len(batch)] = values.to_numpy().reshape(-1, dimension)
+            out.write(np.ascontiguousarray(values.to_numpy(), "<f4").data)
             writer.write_batch(batch.select(["uid"]))
-            row += len(batch)
-        out.flush()

@@ -29,11 +29,8 @@ def embed(
 ) -> None:
     """Embed every row by a run's encoder: input for `xmc predict --embedding-column`, or for tools of your own."""
     from xmc.batch import Columns, JobOptions, embed_files
-    from xmc.errors import ConfigError
 
-    if side not in ("query", "label"):
-        raise ConfigError(f"--side must be query or label, but is {side!r}.")
     columns = Columns(uid_column, text_column, tokens_column)
     options = JobOptions(columns, on_bad_row, rows_per_part, resume, engine, workers, address)
-    summary = embed_files(run, source, output, "query" if side == "query" else "label", options=options)
+    summary = embed_files(run, source, output, side, options=options)
     tell(summary, f"embedded {summary.predicted:,} of {summary.rows:,} rows into {output}")

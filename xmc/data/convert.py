@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ from xmc.data.images.files import write_images
 from xmc.data.rows import Defect, Row
 from xmc.data.sources import RowSource
 from xmc.data.tables import LABEL_SCHEMA, QUERY_SCHEMA, TableContent, filter_table, format_of, write_properties
-from xmc.errors import DataError
+from xmc.errors import ConfigError, DataError
 from xmc.metrics import propensity_parameters
 from xmc.progress import progress_bar
 from xmc.storage.directories import atomic_file
@@ -46,7 +46,7 @@ def convert(
     destination: str | Path,
     *,
     name: str | None = None,
-    on_bad_row: Literal["error", "drop"] = "error",
+    on_bad_row: str = "error",
     propensity: tuple[float, float] | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> Conversion:
@@ -63,8 +63,11 @@ def convert(
     propensity: A and B; by default those of the data set's family, from its name.
     provenance: further values for dataset.json, such as a licence.
 
-    Raises DataError for a file that cannot be read, and, with "error", for the first bad row: file, line and reason.
+    Raises DataError for a file that cannot be read, and, with "error", for the first bad row: file, line and reason;
+    ConfigError for another `on_bad_row`.
     """
+    if on_bad_row not in ("error", "drop"):
+        raise ConfigError(f"on_bad_row must be error or drop, but is {on_bad_row!r}.")
     directory = Path(destination)
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "dataset.json").unlink(missing_ok=True)

@@ -26,16 +26,13 @@ def convert(
     """Convert a data set into the canonical directory that all other commands read."""
     from xmc.data.convert import convert as convert_dataset
     from xmc.data.readers import open_source
-    from xmc.errors import ConfigError
 
-    if on_bad_row not in ("error", "drop"):
-        raise ConfigError(f"--on-bad-row must be error or drop, but is {on_bad_row!r}.")
     columns = columns_of(uid_column, text_column, labels_column, relevance_column, rejected_column, separator)
     done = convert_dataset(
         open_source(source, format, columns),
         destination,
         name=name,
-        on_bad_row="drop" if on_bad_row == "drop" else "error",
+        on_bad_row=on_bad_row,
     )
     data = done.dataset
     sizes = ", ".join(f"{rows:,} {split}" for split, rows in data.properties["splits"].items())
