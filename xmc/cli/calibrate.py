@@ -9,7 +9,7 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from xmc.cli.console import console, say
+from xmc.cli.console import console, say, shell
 from xmc.cli.texts import texts_of
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def calibrate(
         typer.echo(json.dumps(result.to_dict(), indent=2))
         return
     _tell(result)
-    say(f"next: xmc predict {run} --probabilities --sets recall=0.8 --input FILE --output FOLDER")
+    say(f"next: {shell('xmc', 'predict', run)} --probabilities --sets recall=0.8 --input FILE --output FOLDER")
 
 
 def _checked(retriever: Retriever, source: str, split: str) -> Checked:

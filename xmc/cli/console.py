@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
+
 from rich.console import Console
 
-__all__ = ["console", "say"]
+__all__ = ["console", "say", "shell"]
 
 console = Console()
 
@@ -12,3 +14,8 @@ console = Console()
 def say(text: str) -> None:
     """Print a line; brackets in names are no markup, and a long one is not broken."""
     console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def shell(*words: object) -> str:
+    """A command as it is typed in a shell, whatever is in the names of files."""
+    return shlex.join(map(str, words))

@@ -10,7 +10,7 @@ from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
-from xmc.cli.console import console, say
+from xmc.cli.console import console, say, shell
 from xmc.cli.texts import texts_of
 from xmc.cli.units import parse_bytes, parse_seconds
 
@@ -91,7 +91,7 @@ def index(
     _journal(run).unlink(missing_ok=True)
     say(f"run with this index in {out or run}")
     if retriever.calibration is not None:
-        say(f"its calibration is for the index before: `xmc calibrate {out or run} DATA` again")
+        say(f"its calibration is for the index before: `{shell('xmc', 'calibrate', out or run)} DATA` again")
 
 
 def _build(retriever: Retriever, design: str, rescore: int) -> None:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from xmc.cli.console import console, say, shell
 
 if TYPE_CHECKING:
     from xmc.data.dataset import Dataset
@@ -34,7 +35,6 @@ def quickstart(
     from xmc.search.retriever import Retriever
     from xmc.training.trainer import train
 
-    console = Console()
     data = Dataset.load(DATASET)
     console.print(
         f"{data.name}: {len(data.split('train')):,} training queries, {len(data.labels):,} labels, "
@@ -42,14 +42,14 @@ def quickstart(
     )
     result = train(data, TrainConfig(seed=seed), out, overwrite=True)
     if result.interrupted:
-        console.print(f"interrupted after {result.steps} steps; what was learned so far is in {out}")
+        say(f"interrupted after {result.steps} steps; what was learned so far is in {out}")
     retriever = Retriever.load(out)
     evaluation = evaluate(retriever, data)
     console.print(_results(evaluation, result.seconds, _peers()))
     console.print(_examples(retriever, data))
-    console.print(f"The run is in [bold]{out}[/bold]. Next: ask it something of your own,")
-    console.print(f'    xmc search {out} "a boat with two hulls"', highlight=False, markup=False)
-    console.print("or train on your own data: xmc data convert, then xmc train (see --help).", highlight=False)
+    say(f"The run is in {out}. Next: ask it something of your own,")
+    say(f'    {shell("xmc", "search", out)} "a boat with two hulls"')
+    say("or train on your own data: xmc data convert, then xmc train (see --help).")
 
 
 def _results(evaluation: Evaluation, seconds: float, peers: dict[str, Any]) -> Table:

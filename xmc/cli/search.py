@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from xmc.cli.console import console
 
 if TYPE_CHECKING:
     from xmc.search.queries import Query
@@ -40,7 +41,6 @@ def search(
     retriever = Retriever.load(run)
     retriever.texts([*(include or ()), *(exclude or ())])  # a mistyped uid is an error here, not an empty answer
     options = {"include": include, "exclude": exclude, "where": where, "diversity": diversity}
-    console = Console()
     if text or like:
         query = combined(" ".join(text or ()), like or [], unlike or [])
         console.print(answer(retriever, query, k, **options))

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
+
+from xmc.cli.console import console, say, shell
 
 
 def train(
@@ -52,7 +53,6 @@ def train(
 
     overrides = [*(settings or []), *(["tensorboard=true"] if tensorboard else [])]
     options = TrainConfig.load(config, overrides) if config else TrainConfig.from_mapping({}, overrides, "--set")
-    console = Console()
     if dry_run:
         console.print(estimate(Dataset.load(dataset), options, int(os.environ.get("WORLD_SIZE", "1"))).table())
         return
@@ -60,10 +60,10 @@ def train(
     if int(os.environ.get("RANK", "0")):
         return
     state = "interrupted" if result.interrupted else "trained"
-    console.print(
+    say(
         f"{state}: {result.steps} steps in {result.seconds:.1f} s, last loss {result.loss:.4f}, run in {result.directory}"
     )
-    console.print(f"next: xmc evaluate {result.directory} {dataset}", highlight=False)
+    say(f"next: {shell('xmc', 'evaluate', result.directory, dataset)}")
 
 
 def _explain(key: str | None) -> None:
@@ -71,12 +71,11 @@ def _explain(key: str | None) -> None:
     from xmc.config.explain import explain
 
     keys, note = explain(key)
-    console = Console(highlight=False)
     if note:
-        console.print(note, style="yellow", markup=False)
+        console.print(note, style="yellow", markup=False, highlight=False)
     for item in keys:
         of_kind = f" ({item.kind})" if item.kind and f".{item.kind}." not in item.name else ""
         facts = [item.type, item.bounds, f"default {item.default}" if item.default else ""]
         line = Text.assemble((item.name, "bold"), of_kind, "  ", (", ".join(filter(None, facts)), "cyan"))
-        console.print(line, soft_wrap=True)
+        console.print(line, soft_wrap=True, highlight=False)
         console.print(Padding(Text(item.meaning), (0, 0, 0, 4)))

@@ -32,7 +32,7 @@ def embed_images(
 
     data = Dataset.load(dataset)
     done = embed_files(data, of, images, model, root=root, most=max_images, batch_size=batch_size, device=device)
-    typer.echo(f"{done.images:,} images of {done.texts:,} of {len(data.images(of) or ()):,} {of} embedded")
+    typer.echo(f"{done.images:,} images of {done.texts:,} of {done.rows:,} {of} embedded")
     if done.broken:
         typer.echo(f"skipped: {len(done.broken):,} files that cannot be read, see {dataset}/images-{of}.broken.csv")
     for count, what in ((done.unknown_uids, "of unknown uids"), (done.too_many, f"beyond {max_images} a text")):

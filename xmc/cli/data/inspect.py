@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from xmc.cli.console import console
 
 if TYPE_CHECKING:
     from xmc.data.inspect import Inspection, Spread
@@ -24,7 +25,6 @@ def inspect(
 
 
 def _print(inspection: Inspection) -> None:
-    console = Console()
     console.print(
         f"[bold]{escape(inspection.name)}[/bold]: {inspection.labels:,} labels, "
         f"{inspection.zero_shot_labels:,} without a training query"

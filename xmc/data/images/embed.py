@@ -42,11 +42,12 @@ CHUNK = 1024
 class EmbeddedImages:
     """What `embed_images` did.
 
-    images: number of images embedded. texts: number of texts with at least one. broken: (uid, path, reason) of files that
-    were skipped. unknown_uids: number of lines of the table with a uid that the data set does not have. too_many: number of
-    lines beyond the `most` images of a text.
+    rows: number of texts. images: number of images embedded. texts: number of texts with at least one. broken: (uid, path,
+    reason) of files that were skipped. unknown_uids: number of lines of the table with a uid that the data set does not have.
+    too_many: number of lines beyond the `most` images of a text.
     """
 
+    rows: int
     images: int
     texts: int
     broken: list[tuple[str, str, str]]
@@ -106,7 +107,7 @@ def embed_images(
     images = RaggedImages(gather_blocks(_embeddings(files), vision.dimension, directory), offsets)
     dataset.add_images(of, images)
     shutil.rmtree(parts)
-    return EmbeddedImages(len(images.values), int((images.counts > 0).sum()), broken, unknown, too_many)
+    return EmbeddedImages(len(uids), len(images.values), int((images.counts > 0).sum()), broken, unknown, too_many)
 
 
 def _jobs(table: Path, uids: pa.ChunkedArray, most: int) -> tuple[list[tuple[int, str]], int, int]:
