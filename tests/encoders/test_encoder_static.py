@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from xmc.config import StaticConfig
 from xmc.encoders.static.encoder import FeatureTable, StaticEncoder
@@ -186,6 +187,35 @@ def test_save_and_load(tmp_path: Path) -> None:
     assert loaded.config == SMALL
     assert torch.equal(loaded(loaded.featurize(TEXTS)), encoder(encoder.featurize(TEXTS)))
     (tmp_path / "encoder.safetensors").write_bytes(b"\x08\x00\x00\x00\x00\x00\x00\x00{}      ")
+    with pytest.raises(StoreError, match="does not hold a static encoder"):
+        StaticEncoder.load(tmp_path)
+
+
+def test_loading_draws_no_table_and_what_is_loaded_learns(tmp_path: Path) -> None:
+    encoder = StaticEncoder(SMALL, torch.Generator().manual_seed(0))
+    encoder.save(tmp_path)
+    stored, state = (tmp_path / "encoder.safetensors").read_bytes(), torch.get_rng_state()
+    loaded = StaticEncoder.load(tmp_path)
+    assert torch.equal(torch.get_rng_state(), state)
+    pairs = list(zip(loaded.named_parameters(), encoder.named_parameters(), strict=True))
+    for (name, value), (same, fresh) in pairs:
+        assert (name, value.dtype, value.device, value.requires_grad) == (same, fresh.dtype, fresh.device, True)
+    for one in (loaded, encoder):
+        one(one.featurize(TEXTS)).square().sum().backward()
+        FeatureTableAdam(one.table).step(0.05, 0.2)
+    for (_, value), (_, fresh) in pairs:
+        assert torch.equal(value, fresh)
+    assert (tmp_path / "encoder.safetensors").read_bytes() == stored  # steps do not write through to the file
+    assert not torch.equal(StaticEncoder.load(tmp_path).table.vectors, loaded.table.vectors)
+
+
+def test_a_table_of_another_size_or_precision(tmp_path: Path) -> None:
+    encoder = StaticEncoder(SMALL, torch.Generator().manual_seed(0))
+    encoder.save(tmp_path)
+    half = {name: value.half() for name, value in encoder.state_dict().items()}
+    save_file(half, tmp_path / "encoder.safetensors")
+    assert torch.equal(StaticEncoder.load(tmp_path).table.vectors, half["table.vectors"].float())
+    save_file(half | {"table.vectors": half["table.vectors"][1:].clone()}, tmp_path / "encoder.safetensors")
     with pytest.raises(StoreError, match="does not hold a static encoder"):
         StaticEncoder.load(tmp_path)
 

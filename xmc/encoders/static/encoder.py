@@ -133,8 +133,11 @@ class StaticEncoder(Encoder):
         """Read an encoder written by `save`; StoreError when the files do not fit together."""
         try:
             settings = json.loads((directory / "encoder.json").read_text(encoding="utf-8"))["static"]
-            encoder = cls(StaticConfig.from_mapping(settings, source=str(directory / "encoder.json")))
-            encoder.load_state_dict(load_file(directory / "encoder.safetensors"))
+            config = StaticConfig.from_mapping(settings, source=str(directory / "encoder.json"))
+            with torch.device("meta"):  # no table is drawn that the stored one replaces
+                encoder = cls(config)
+            tensors = {name: value.float() for name, value in load_file(directory / "encoder.safetensors").items()}
+            encoder.load_state_dict(tensors, assign=True)
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, ConfigError) as error:
             raise StoreError(
                 f"{directory} does not hold a static encoder that this version can read: {error}"
