@@ -5,6 +5,8 @@ from __future__ import annotations
 import doctest
 import math
 import operator
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -152,6 +154,26 @@ def test_a_condition_that_does_not_fit_names_the_columns() -> None:
     many = " or ".join(f"price == {number}" for number in range(3000))  # as deep as it is long, were it not balanced
     assert table.matching(parse_predicate(many)).tolist() == [True, False]
     assert table.matching(parse_predicate("True")).tolist() == [True, True]
+
+
+AFTER_CHANGES = """
+import numpy as np
+from xmc.indexes.factory import index_version
+from xmc.search.changes import Added
+from xmc.search.labels import LabelVersion
+from xmc.search.predicates import parse_predicate
+vectors = np.ones((1, 4), np.float32)
+labels = LabelVersion.from_lists(["first"], ["first"], None, index_version("exact", vectors, vectors[:0]))
+for number in range(40):
+    labels = Added([str(number)], ["text"], vectors, None)(labels)
+labels.matching(parse_predicate("True"))
+"""
+
+
+def test_a_program_that_ends_after_a_condition_ends_well() -> None:
+    """A thread of Arrow that still runs then ends the process by abort, in most runs of this program."""
+    programs = [subprocess.Popen([sys.executable, "-c", AFTER_CHANGES], stderr=subprocess.PIPE) for _ in range(4)]
+    assert [(program.communicate()[1], program.returncode) for program in programs] == [(b"", 0)] * 4
 
 
 def test_the_documented_example() -> None:

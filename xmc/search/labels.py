@@ -196,25 +196,21 @@ class LabelVersion:
 
         Raises InputError, which names the columns, for one that is not there or values of another type.
         """
-        row = "row"
-        while row in self.everything.column_names:
-            row += "_"
-        table = self.everything.append_column(row, pa.array(np.arange(len(self.everything))))
         plan = [
-            acero.Declaration("table_source", acero.TableSourceNodeOptions(table)),
-            acero.Declaration("filter", acero.FilterNodeOptions(condition)),
-            acero.Declaration("project", acero.ProjectNodeOptions([pc.field(row)], [row])),
+            acero.Declaration("table_source", acero.TableSourceNodeOptions(self.everything)),
+            acero.Declaration("project", acero.ProjectNodeOptions([condition], ["holds"])),
         ]
-        try:
-            matches = acero.Declaration.from_sequence(plan).to_table()[row].to_numpy()
+        try:  # in this thread: those of Arrow may still run where the process ends
+            values = acero.Declaration.from_sequence(plan).to_table(use_threads=False)["holds"]
+            if values.type != pa.bool_():
+                raise TypeError(f"it must evaluate to bool, but evaluates to {values.type}")
         except (pa.ArrowException, TypeError, ValueError) as error:
             there = ", ".join(f"{field.name} ({field.type})" for field in self.columns)
             reason = str(error).splitlines()[0]
             raise InputError(
                 f"The condition {condition} does not fit the labels, whose columns are {there}: {reason}"
             ) from error
-        holds = np.zeros(len(self.everything), bool)
-        holds[matches] = True
+        holds: Mask = values.fill_null(False).to_numpy()
         return holds if self.alive is None else holds & self.alive
 
     def with_index(self, held: IndexVersion) -> LabelVersion:
