@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from worlds import colours, texts_of_split, tiny_config
 
 import xmc
+from xmc.calibration.sets import Wanted
 from xmc.data.dataset import Dataset
 from xmc.errors import DataError, InputError
 from xmc.evaluation.check import check
@@ -89,3 +91,31 @@ def test_calls_that_cannot_be_answered(run: Path, data: Dataset, tmp_path: Path)
     with pytest.raises(InputError, match="not calibrated; `xmc calibrate`"):
         check(retriever.exact(), data)
     assert retriever.predict_sets([], recall=0.5) == retriever.predict_sets([], significance=0.1) == []
+
+
+def test_what_cannot_be_given_is_refused_before_the_search(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    retriever = xmc.Retriever.load(run)
+
+    def search(*arguments: object) -> None:
+        raise AssertionError("searched")
+
+    monkeypatch.setattr(retriever, "_answer", search)
+    with pytest.raises(InputError, match=r"significance of 0\.001 needs 999 calibration queries or more"):
+        retriever.predict_sets(["a"], significance=0.001)
+    with pytest.raises(InputError, match="limit must be at least 0"):
+        retriever.predict_sets(["a"], significance=0.2, limit=-1)
+    with pytest.raises(InputError, match=r"recall of 0\.99 cannot be guaranteed"):
+        retriever.predict_sets(["a"], recall=0.99)
+    with pytest.raises(InputError, match=r"significance of 0\.001 needs"):
+        retriever.answer(["a"], sets=Wanted(significance=0.001))
+
+
+def test_options_that_ask_for_nothing_go_with_probabilities(run: Path) -> None:
+    retriever = xmc.Retriever.load(run)
+    plain = retriever.answer(["a"], 3, probabilities=True)
+    nothing = {"include": None, "exclude": None, "where": None, "rescore": None, "diversity": 0.0}
+    again = retriever.answer(["a"], 3, probabilities=True, **nothing)  # type: ignore[arg-type]
+    assert again.to_dict() == plain.to_dict()
+    everything = np.ones(len(retriever), bool)
+    with pytest.raises(InputError, match="leave out include, rescore, diversity, or probabilities"):
+        retriever.answer(["a"], probabilities=True, include=everything, where=None, rescore=0, diversity=0.5)

@@ -227,6 +227,27 @@ def test_labels_added_after_calibration_are_noticed(run: Path, data: Dataset, ca
     assert len(caplog.records) == 1
 
 
+def test_a_change_that_is_taken_back_fits_again(run: Path, data: Dataset, caplog: pytest.LogCaptureFixture) -> None:
+    retriever, texts = xmc.Retriever.load(run), texts_of_split(data)[:3]
+    assert retriever.fits_calibration()
+    for _ in range(2):
+        retriever.add_labels(["a kind of thing that is new"])
+        retriever.add_labels(["another"])
+        assert not retriever.fits_calibration()
+        retriever.remove_labels(["a kind of thing that is new"])
+        assert not retriever.fits_calibration()
+        retriever.remove_labels(["another"])
+        assert retriever.fits_calibration()
+    assert len(caplog.records) == 2  # each time that they come to differ
+    design = retriever.index.design.name
+    retriever.reindex("HNSW16")
+    assert not retriever.fits_calibration()
+    retriever.reindex(design)
+    assert retriever.fits_calibration()
+    retriever.predict_proba(texts)
+    assert len(caplog.records) == 3
+
+
 def test_no_thread_sees_half_of_a_comparison(retriever: xmc.Retriever) -> None:
     """While one thread compares changed labels with the calibration, another does not take the verdict of those before."""
     calibration, compared = retriever.require_calibration(), threading.Semaphore(0)

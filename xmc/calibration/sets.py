@@ -50,6 +50,18 @@ class Wanted:
             raise InputError("Name one of recall, false_positive_share and significance.")
         share(given[0][1], given[0][0])
 
+    @property
+    def exact_significance(self) -> Fraction | None:
+        """The significance as the share that is written; None where sets are to guarantee something else."""
+        return None if self.significance is None else share(self.significance, "significance")
+
+    def require(self, calibration: Calibration) -> None:
+        """Raise InputError for what the candidates or the number of calibration queries cannot guarantee."""
+        if self.exact_significance is None:
+            self.threshold(calibration)
+        else:
+            calibration.powerset.threshold(self.exact_significance)
+
     def threshold(self, calibration: Calibration) -> float:
         """The threshold on probabilities, for a recall or false positives. InputError for what the candidates cannot give."""
         if self.recall is not None:
@@ -78,6 +90,17 @@ class Scored:
 
     ids: npt.NDArray[np.int64]
     probabilities: Floats
+
+    def guaranteed(
+        self, wanted: Wanted, calibration: Calibration, limit: int, uids: Uids
+    ) -> list[LabelSet] | list[Region[str]]:
+        """For each query a label set with the guarantee that is wanted; for a significance a region that lists at most `limit`.
+
+        Raises InputError as `Wanted.require`.
+        """
+        if wanted.exact_significance is None:
+            return self.sets(wanted.threshold(calibration), uids)
+        return self.regions(calibration.powerset, wanted.exact_significance, limit, uids)
 
     def sets(self, threshold: float, uids: Uids) -> list[LabelSet]:
         """For each query the labels whose probability reaches a threshold."""

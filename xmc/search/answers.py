@@ -17,7 +17,6 @@ from xmc.arrays import Embeddings, Ids, Mask
 from xmc.calibration.calibration import Calibration
 from xmc.calibration.decisions import Policy
 from xmc.calibration.powerset import Region
-from xmc.calibration.risk import share
 from xmc.calibration.sets import LabelSet, Wanted
 from xmc.errors import InputError
 from xmc.search.label_columns import values_at
@@ -71,8 +70,7 @@ class AnswerParts:
     @property
     def significance(self) -> Fraction | None:
         """The significance of the regions that are asked for; None where none are."""
-        asked = None if self.sets is None else self.sets.significance
-        return None if asked is None else share(asked, "significance")
+        return None if self.sets is None else self.sets.exact_significance
 
     def describe(self) -> dict[str, Any]:
         """The parts that are asked for, by name, as JSON values."""
@@ -89,10 +87,8 @@ class AnswerParts:
                 f"k must be at most the {calibration.candidates:,} candidates that calibration looked at, but is {k:,}; ask "
                 f"for fewer labels, or calibrate with more candidates."
             )
-        if self.significance is not None:
-            calibration.powerset.threshold(self.significance)
-        elif self.sets is not None:
-            self.sets.threshold(calibration)
+        if self.sets is not None:
+            self.sets.require(calibration)
 
     def schema(self, label_texts: bool = False) -> pa.Schema:
         """Names and types of the columns of answers with these parts, see `Answer.columns`."""

@@ -15,7 +15,6 @@ import numpy.typing as npt
 from xmc.calibration.calibration import FIRST_FORMAT, Calibration
 from xmc.calibration.decisions import Decision, Policy
 from xmc.calibration.powerset import Region
-from xmc.calibration.risk import share
 from xmc.calibration.sets import LabelSet, Scored, Wanted
 from xmc.data.images.ragged import Images
 from xmc.errors import InputError
@@ -43,7 +42,8 @@ logger = logging.getLogger("xmc.search.calibrated")
 class CalibratedAnswers:
     """A calibration applied to what a search finds. `Retriever.predict_proba` and the methods beside it document the calls.
 
-    search: queries, their images and a number of labels to an answer; called once the other arguments are checked.
+    search: queries, their images and a number of labels to an answer; called once it is known that the calibration can give
+        what is asked for.
     All methods raise InputError for queries that `Retriever.predict` refuses.
     """
 
@@ -65,13 +65,10 @@ class CalibratedAnswers:
 
         Raises InputError for what the candidates or the number of calibration queries cannot guarantee.
         """
-        if wanted.significance is None:
-            threshold = wanted.threshold(self.calibration)
-            answer, scored = self._scored(queries, images)
-            return scored.sets(threshold, answer.labels.uids_of)
+        limit = require_count(limit, "limit")
+        wanted.require(self.calibration)
         answer, scored = self._scored(queries, images)
-        significance, limit = share(wanted.significance, "significance"), require_count(limit, "limit")
-        return scored.regions(self.calibration.powerset, significance, limit, answer.labels.uids_of)
+        return scored.guaranteed(wanted, self.calibration, limit, answer.labels.uids_of)
 
     def decisions(self, queries: Any, policy: Policy, images: Images | None) -> list[Decision]:
         """Of each query the labels to take without asking, and those to ask a person about."""
@@ -101,22 +98,18 @@ def with_parts(answer: Answer, calibration: Calibration, parts: AnswerParts, k: 
     """The k best labels of an answer that holds all candidates of a calibration, with the parts that are asked for."""
     scored = _scored(answer, calibration)
     probabilities = scored.probabilities[:, :k]
-    decisions, sets, regions = None, None, None
-    if parts.decide is not None:
-        decisions = parts.decide.decisions(probabilities)
-    if parts.significance is not None:
-        regions = scored.regions(calibration.powerset, parts.significance, parts.listed, answer.labels.uids_of)
-    elif parts.sets is not None:
-        sets = scored.sets(parts.sets.threshold(calibration), answer.labels.uids_of)
+    found: Any = None
+    if parts.sets is not None:
+        found = scored.guaranteed(parts.sets, calibration, parts.listed, answer.labels.uids_of)
     return replace(
         answer,
         ids=answer.ids[:, :k],
         scores=answer.scores[:, :k],
         explanation=None if answer.explanation is None else answer.explanation[:, :k],
         probabilities=probabilities.astype(np.float32) if parts.probabilities else None,
-        decisions=decisions,
-        sets=sets,
-        regions=regions,
+        decisions=None if parts.decide is None else parts.decide.decisions(probabilities),
+        sets=found if parts.significance is None else None,
+        regions=None if parts.significance is None else found,
     )
 
 
@@ -132,13 +125,15 @@ class CalibrationFit:
         self._known: tuple[Calibration, LabelVersion, bool] | None = None
 
     def check(self, calibration: Calibration, labels: LabelVersion) -> bool:
-        """Compare, and log a warning the first time that they differ."""
+        """Compare them as they are now, and log a warning when they come to differ."""
         known = self._known
-        if known is not None and known[0] is calibration and (known[1] is labels or not known[2]):
-            return known[2]  # changes are not taken back
+        if known is not None and known[0] is not calibration:
+            known = None
+        if known is not None and known[1] is labels:
+            return known[2]
         is_fit = fits(calibration, labels)
         self._known = calibration, labels, is_fit  # in one step: other threads see all of a comparison or nothing of it
-        if not is_fit:
+        if not is_fit and (known is None or known[2]):
             logger.warning("labels or index were changed after calibration; what it guarantees is for those before")
         return is_fit
 

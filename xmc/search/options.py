@@ -6,7 +6,7 @@ from typing_extensions import TypedDict
 
 from xmc.search.filters import Condition, Uids
 
-__all__ = ["SearchOptions"]
+__all__ = ["SearchOptions", "asked_for"]
 
 
 class SearchOptions(TypedDict, total=False):
@@ -24,3 +24,8 @@ class SearchOptions(TypedDict, total=False):
     where: Condition | None
     rescore: int | None
     diversity: float
+
+
+def asked_for(options: SearchOptions) -> list[str]:
+    """The names of the options that ask for something: for another value than that of an option which is left out."""
+    return [name for name, value in options.items() if value is not None and not (name == "diversity" and value == 0)]

@@ -28,7 +28,7 @@ from xmc.search.calibrated import CalibratedAnswers, CalibrationFit, require_sta
 from xmc.search.label_columns import LabelColumns, refuse_repeated
 from xmc.search.labelled_model import LabelledModel
 from xmc.search.labels import LabelVersion
-from xmc.search.options import SearchOptions
+from xmc.search.options import SearchOptions, asked_for
 from xmc.search.queries import Queries, texts_of_list
 from xmc.search.run_directory import Run, RunDirectory
 from xmc.search.run_metrics import RunMetrics
@@ -168,15 +168,16 @@ class Retriever(LabelledModel):
         """The k best labels of each query with all that is asked for beside them, as one object.
 
         probabilities, sets, decide: as of `predict_proba`, `predict_sets` and `decide`, of a calibrated run; then without
-            options. options: as of `predict`.
+            options other than their defaults. options: as of `predict`.
         Raises InputError as `predict` and `predict_sets`.
         """
         parts = AnswerParts(probabilities, sets, decide)
         if not parts:
             return self._answer(self._store.version, SearchRequest(k, **options), queries, images)
-        if options:
+        asked = asked_for(options)
+        if asked:
             raise InputError(
-                f"A run is calibrated for all of its labels; leave out {', '.join(options)}, or {', '.join(parts.describe())}."
+                f"A run is calibrated for all of its labels; leave out {', '.join(asked)}, or {', '.join(parts.describe())}."
             )
         return self._calibrated().answer(queries, k, parts, images)
 
