@@ -79,7 +79,12 @@ def _rows(labels: KeyedRows, given: Any, name: str) -> Rows:
         if given.shape != labels.living.shape:
             raise InputError(f"{name} is a mask of shape {given.shape}, but there are {len(labels.living)} labels.")
         return labels.living[given]
-    rows = np.unique(labels.find(given.tolist() if isinstance(given, np.ndarray) else list(given)))
+    keys = given.tolist() if isinstance(given, np.ndarray) else list(given)
+    if any(isinstance(key, (bool, np.bool_)) for key in keys):
+        raise InputError(
+            f"{name} holds values of bool, which are no {labels.key}s; give a mask as a numpy array of bool."
+        )
+    rows = np.unique(labels.find(keys))
     return rows[rows >= 0]
 
 

@@ -186,6 +186,11 @@ def test_input_is_checked(design: str) -> None:
             index.search(QUERIES, 1, include=labels)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="Label ids must be int64 or strings"):
         index.search(QUERIES[:1], 1, include=[[[1]]])  # type: ignore[list-item]
+    for mask in ([True, False], [[True, False]] * 50, {False}, np.array([True, 1], object)):
+        with pytest.raises(
+            InputError, match="exclude holds values of bool, which are no ids; give a mask as a numpy array"
+        ):
+            index.search(QUERIES, 1, exclude=mask)  # type: ignore[arg-type]
     for ids in (3, None, "abc"):
         with pytest.raises(InputError, match="Label ids must be a list or an array"):
             index.remove(ids)  # type: ignore[arg-type]
