@@ -169,6 +169,7 @@ def test_use_index_and_exact(run: Path) -> None:
     index.build(retriever.embeddings, retriever.labels.ids)
     retriever.use_index(index)
     assert retriever.index.design is index.design
+    assert retriever.config.index == "SQ4"
     found = retriever.predict(["red", "dark green"], k=20)
     assert not np.allclose(found[1], expected[1], rtol=1e-5)
     exact = retriever.exact()

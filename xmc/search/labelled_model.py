@@ -111,13 +111,15 @@ class LabelledModel:
     def use_index(self, index: LabelIndex) -> None:
         """Search by another index over the same labels; InputError, with both sizes, where it holds others.
 
-        index: with the ids of `labels`. What it holds now counts; its later changes do not show here.
+        index: with the ids of `labels`. What it holds now counts; its later changes do not show here. The configuration's
+            `index` becomes the name of its design.
         """
         snapshot = index.snapshot().compacted()
         with self._store.changing:
             labels = self._store.version
             require_same_labels(labels, snapshot.ids, snapshot.held)
             self._store.use(labels.compacted(snapshot.held))
+            self.config = self.config.changed(index=snapshot.held.design.name)
 
     def reindex(self, design: str, rescore: int = 0) -> None:
         """Search by a new index of a design over the same labels; see TrainConfig.index, and LabelIndex for `rescore`."""
