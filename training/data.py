@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from xmc.config import TrainConfig
@@ -14,6 +16,7 @@ from xmc.data.dataset import Dataset
 from xmc.data.held_out import uses_of_queries
 from xmc.data.images.ragged import RaggedImages
 from xmc.data.splits import Split
+from xmc.data.targets import pairs_of_rows
 from xmc.data.token_cache import cached_tokens
 from xmc.data.tokens import RaggedTokens
 from xmc.encoders.base import Encoder, Side
@@ -22,7 +25,7 @@ from xmc.errors import DataError
 from xmc.training.supervision.known import KnownPairs
 from xmc.training.supervision.teacher import taught_labels
 
-__all__ = ["TrainingData", "prepare"]
+__all__ = ["TrainingData", "check_images", "prepare"]
 
 logger = logging.getLogger("xmc.training")
 SIDES: dict[Side, str] = {"query": "queries", "label": "labels"}
@@ -30,11 +33,15 @@ SIDES: dict[Side, str] = {"query": "queries", "label": "labels"}
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Training and validation queries, features of the former and of all labels, and what is known of the pairs."""
+    """Training and validation queries, features of the former and of all labels, and what is known of the pairs.
+
+    validation_filter: pairs (row of `validation`, label), int64 [m, 2], that count nowhere.
+    """
 
     dataset: Dataset
     training: Split
     validation: Split | None
+    validation_filter: npt.NDArray[np.int64]
     query_features: RaggedTokens
     label_features: RaggedTokens
     known: KnownPairs
@@ -63,16 +70,17 @@ def prepare(dataset: Dataset, config: TrainConfig, model: DualEncoder) -> Traini
         return replace(tokens, images=encoder.images_of(images))
 
     labels = dataset.labels
-    _check_images(model.query_encoder.image_dimension, training, dataset)
+    check_images(model.query_encoder.image_dimension, training, dataset)
     query_features = features(model.query_encoder, training.texts, training.images, "query")
     label_features = features(model.label_encoder, labels.texts, labels.images, "label")
     distillation = config.objective.distillation
     taught = taught_labels(distillation, training, labels) if distillation.teacher else None
     known = KnownPairs(targets, config, taught)
-    return TrainingData(dataset, training, validation, query_features, label_features, known)
+    excluded = pairs_of_rows(dataset.filter("train"), uses.validation)
+    return TrainingData(dataset, training, validation, excluded, query_features, label_features, known)
 
 
-def _check_images(dimension: int, training: Split, dataset: Dataset) -> None:
+def check_images(dimension: int, training: Split, dataset: Dataset) -> None:
     """Raise DataError where the encoder takes images and there are none; say it where there are some and it takes none."""
     there = training.images is not None or dataset.labels.images is not None
     if dimension and not there:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from xmc.errors import ConfigError
 from xmc.evaluation.evaluate import evaluate_split
 from xmc.search.retriever import Retriever
 from xmc.training.log import TrainingLog
@@ -18,18 +17,13 @@ logger = logging.getLogger("xmc.training")
 
 
 def validate_where_due(run: TrainingRun, out: Path, log: TrainingLog) -> None:
-    """Evaluate where it is time to, save the run if it is the best so far, and say in its progress whether training is done.
-
-    Raises ConfigError for a validation metric that evaluation does not give.
-    """
+    """Evaluate where it is time to, save the run if it is the best so far, and say in its progress whether training is done."""
     every = run.config.validation.steps or run.steps_per_epoch
     if run.data.validation is None or run.progress.steps % every:
         return
     progress, name = run.progress, run.config.validation.metric
     retriever = retriever_of(run, "exact")
     values = run.world.from_root(None if retriever is None else _evaluate(run, retriever, log))
-    if name not in values:
-        raise ConfigError(f"validation.metric must be one of {', '.join(values)}, but is {name!r}.")
     progress.since_best += 1
     if progress.best is None or values[name] > progress.best:
         progress.best, progress.since_best = values[name], 0
@@ -40,8 +34,10 @@ def validate_where_due(run: TrainingRun, out: Path, log: TrainingLog) -> None:
 
 
 def _evaluate(run: TrainingRun, retriever: Retriever, log: TrainingLog) -> dict[str, float]:
-    assert run.data.validation is not None
-    values = evaluate_split(retriever, run.data.dataset, run.data.validation, run.data.training).values
+    data = run.data
+    assert data.validation is not None
+    evaluation = evaluate_split(retriever, data.dataset, data.validation, data.training, data.validation_filter)
+    values = evaluation.values
     steps = run.progress.steps
     log.write(steps, epoch=(steps - 1) // run.steps_per_epoch, validation=values)
     logger.info("step %d: P@1 %.2f, P@5 %.2f on the held-out queries", steps, values["P@1"], values["P@5"])
