@@ -302,3 +302,23 @@ def test_labels_judged_not_relevant_are_scored_with_their_query_and_pushed() -> 
             expected.index(label) for label in sorted({*rejected[rows].indices})
         ]
     assert not known.targets.not_negative[3].nnz  # a shortlist may mine them
+
+
+@pytest.mark.parametrize(
+    "given", [{"objective.positives_per_query": 1}, {"objective.positives_per_query": 2}, {}], ids=str
+)
+@pytest.mark.parametrize("is_taught", [False, True])
+def test_a_sample_holds_labels_as_often_as_it_says(given: dict[str, object], is_taught: bool) -> None:
+    """Some positives are not drawn, one is filtered, and two labels come along as rejected; batches are of one query."""
+    taught = csr_matrix(([0.7, 0.3, 0.5, 0.5], ([0, 0, 2, 2], [0, 7, 1, 6])), (4, 8)) if is_taught else None
+    rejected = csr_matrix((np.ones(2, bool), ([1, 2], [5, 6])), (4, 8))
+    targets = Targets.from_pairs(POSITIVES, rejected, np.array([[2, 5], [0, 7]]))
+    known = KnownPairs(targets, tiny_config(**given), taught)
+    sampled = Sampled(known.brought(), 2, 1, seed=0)
+    negatives, random, rounds = JoinedNegatives([sampled], 8), np.random.default_rng(1), 6000
+    times = np.zeros(8)
+    for step in range(rounds):
+        times[negatives.labels_of(known.batch(step, random.integers(0, 4, 1)), NOTHING).rows.numpy()] += 1
+    claimed = np.exp(sampled.log_inclusion(np.arange(8)))
+    np.testing.assert_allclose(claimed, times / rounds, atol=0.025)
+    assert claimed.min() == pytest.approx(0.25)  # the label 7 is filtered where the teacher names it

@@ -7,8 +7,9 @@ import numpy.typing as npt
 from scipy.sparse import csr_matrix
 from typing_extensions import Self
 
+from xmc.arrays import Rows
 from xmc.config import SampledConfig, TrainConfig
-from xmc.training.batch import Batch, Rows
+from xmc.training.batch import Batch
 from xmc.training.negatives.base import NegativeSource
 from xmc.training.parts import TrainingRun
 from xmc.training.randomness import Purpose, numpy_random
@@ -19,30 +20,27 @@ __all__ = ["Sampled"]
 class Sampled(NegativeSource):
     """Labels drawn uniformly without replacement.
 
-    The inclusion probability of label j, which n_j of N training queries bring along, in a batch of B, is
-    π_j = 1 - (1 - count / L) · (1 - n_j / N)^B: drawn, or brought along by some query of the batch.
+    The inclusion probability of label j, which a training query brings along with the chance s_j in the mean, in a batch of B,
+    is π_j = 1 - (1 - count / L) · (1 - s_j)^B: drawn, or brought along by some query of the batch. That takes the B queries
+    for independent draws, which they nearly are where B is much smaller than the number of queries.
     """
 
     name = kind = "sampled"
 
     def __init__(self, brought: csr_matrix, count: int, batch_size: float, seed: int) -> None:
-        """brought: CSR [N, L], the pairs of training queries and labels that a step with the query scores in any case."""
+        """brought: CSR [N, L], the chance that a step with a training query scores a label in any case."""
         queries, self.labels = brought.shape
         self.drawn, self.seed = min(count, self.labels), seed
-        share = np.asarray(brought.getnnz(axis=0)) / queries
+        share = np.asarray(brought.sum(axis=0)).ravel() / queries
         missed = (1 - self.drawn / self.labels) * (1 - share) ** batch_size
         self.log_inclusions = np.log1p(-missed).astype(np.float32)
 
     @classmethod
     def from_run(cls, run: TrainingRun) -> Self:
-        """Labels are brought along as positives, or because they were judged not relevant."""
-        targets = run.data.known.targets
-        brought = targets.truth
-        if targets.rejected.nnz:
-            brought = csr_matrix(brought + targets.judged_negative)
+        """Labels are brought along as `KnownPairs.brought` says."""
         mean = len(run.data.training) / run.steps_per_epoch
         options = run.config.negatives_of(SampledConfig)
-        return cls(brought, options.count, mean, run.config.seed)
+        return cls(run.data.known.brought(), options.count, mean, run.config.seed)
 
     @classmethod
     def count(cls, config: TrainConfig, labels: int, queries: float, positives: float) -> tuple[float, float]:

@@ -7,10 +7,11 @@ import numpy.typing as npt
 import torch
 from scipy.sparse import csr_matrix
 
+from xmc.arrays import Rows
 from xmc.config import TrainConfig
 from xmc.data.targets import Targets
 from xmc.metrics.propensity import propensities
-from xmc.training.batch import Batch, Rows
+from xmc.training.batch import Batch
 from xmc.training.randomness import Purpose, numpy_random
 from xmc.training.targets import StepTargets
 
@@ -50,6 +51,26 @@ class KnownPairs:
         every = self._targets(known, positive) if self.in_batch else targets
         taught = None if self.taught is None else _taught(known, self.taught[rows])
         return Batch(step, rows, targets, every, taught)
+
+    def brought(self) -> csr_matrix:
+        """CSR float64 [N, L]: the chance that a step with the query must score the label.
+
+        That is 1 for what was judged not relevant and for what the teacher names. A positive has the chance to be drawn: exact
+        for draws with equal chances, and as if they were equal for draws by inverse propensity.
+        """
+        known = self.values
+        positive = known.data > 0
+        chances = (known.data != EXCLUDED).astype(np.float64)
+        if self.limit is not None:
+            queries = np.repeat(np.arange(known.shape[0]), np.diff(known.indptr))[positive]
+            counts = np.bincount(queries, minlength=known.shape[0])
+            chances[positive] = np.minimum(1, self.limit / counts[queries])
+        brought = csr_matrix((chances, known.indices, known.indptr), shape=known.shape)
+        if self.taught is None:
+            return brought
+        taught = _taught(known, self.taught)
+        named = (taught.pull > 0).numpy().astype(np.float64)
+        return brought.maximum(csr_matrix((named, taught.labels.numpy(), taught.indptr.numpy()), shape=known.shape))
 
     def _targets(self, known: csr_matrix, trained: npt.NDArray[np.bool_]) -> StepTargets:
         """The entries of some queries, among which the positives of a mask are trained on."""
