@@ -6,6 +6,7 @@ import contextlib
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -19,8 +20,9 @@ from xmc.training.checkpoints import Checkpoint
 from xmc.training.clock import Clock
 from xmc.training.data import TrainingData
 from xmc.training.distributed import World
+from xmc.training.embedding import encode_labels
 
-__all__ = ["PartState", "Progress", "Sizes", "TrainingPart", "TrainingRun", "bytes_of"]
+__all__ = ["PartState", "Progress", "Sizes", "TrainingPart", "TrainingRun", "bytes_of", "steps_of_epoch"]
 
 P = TypeVar("P", bound="TrainingPart")
 
@@ -100,13 +102,24 @@ class TrainingRun:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps of an epoch: as many as have at least `batch_size` queries each, and at least one."""
-        return max(1, len(self.data.training) // self.config.batch_size)
+        """Steps of an epoch."""
+        return steps_of_epoch(len(self.data.training), self.config.batch_size)
 
     @property
     def steps(self) -> int:
         """Steps of the whole run."""
         return self.steps_per_epoch * self.config.epochs
+
+    def begin(self) -> None:
+        """Let all parts begin, in a run that does not go on from a checkpoint."""
+        for part in self.parts:
+            part.begin(self)
+        self.__dict__.pop("first_label_texts", None)
+
+    @cached_property
+    def first_label_texts(self) -> Tensor:
+        """Unit embeddings [n, D] of the texts of this process's labels by the untrained model, kept while `begin` lasts."""
+        return encode_labels(self.model, self.data.label_features, self.world)
 
     def find(self, kind: type[P]) -> P | None:
         """The run's part of a kind, for parts that build on one another; None where the run has none."""
@@ -120,7 +133,7 @@ class TrainingPart:
     """
 
     name: ClassVar[str]
-    """What errors and the log call it."""
+    """What people call it; no two parts of a run have the same."""
     needs_queries: ClassVar[bool] = False
     """Whether it reads the embeddings that training queries had when they were last in a batch."""
 
@@ -163,6 +176,11 @@ class TrainingPart:
 
     def close(self) -> None:
         """The run ends, well or not."""
+
+
+def steps_of_epoch(queries: int, batch_size: int) -> int:
+    """Steps in which each query is once: as many as have at least `batch_size` queries each, and at least one."""
+    return max(1, queries // batch_size)
 
 
 def bytes_of(tensors: Iterable[Tensor]) -> int:

@@ -18,7 +18,7 @@ from xmc.encoders.prototypes import LabelPrototypes
 from xmc.kernels.clustering import balanced_clusters
 from xmc.training.batch import Batch, StepReport
 from xmc.training.checkpoints import Checkpoint
-from xmc.training.embedding import embed_queries, encode_labels
+from xmc.training.embedding import embed_queries
 from xmc.training.parts import PartState, Sizes, TrainingPart, TrainingRun
 from xmc.training.query_bank import QueryBank, query_embeddings
 from xmc.training.randomness import Purpose, seed_for, torch_random
@@ -29,7 +29,7 @@ __all__ = ["Centroids", "add_prototypes", "query_centroids"]
 
 def add_prototypes(dimension: int, labels: int, config: TrainConfig) -> LabelPrototypes:
     """The untrained network for a number of labels: no more free vectors than labels."""
-    options = PrototypesConfig.of(config.label_vectors) or PrototypesConfig()
+    options = PrototypesConfig.require(config.label_vectors)
     with torch.random.fork_rng():
         torch.manual_seed(seed_for(config.seed, 0, Purpose.PROTOTYPES))
         return LabelPrototypes(
@@ -51,7 +51,7 @@ class Centroids(TrainingPart):
     def __init__(self, prototypes: LabelPrototypes, positives: csr_matrix, labels: slice, config: TrainConfig) -> None:
         """positives: CSR [N, L] of the training queries. labels: those of them that are this process's."""
         self.prototypes, self.labels, self.seed = prototypes, labels, config.seed
-        self.options = PrototypesConfig.of(config.label_vectors) or PrototypesConfig()
+        self.options = PrototypesConfig.require(config.label_vectors)
         transposed = csr_matrix(positives.T)[labels]
         self.queries = csr_matrix(
             (np.ones(transposed.nnz, np.float32), transposed.indices, transposed.indptr), transposed.shape
@@ -66,7 +66,7 @@ class Centroids(TrainingPart):
     @classmethod
     def memory(cls, sizes: Sizes) -> dict[str, float]:
         """The free vectors, and a centroid of each label."""
-        options = PrototypesConfig.of(sizes.config.label_vectors) or PrototypesConfig()
+        options = PrototypesConfig.require(sizes.config.label_vectors)
         return {
             "free vectors, moments and gradient": 4 * sizes.row * min(options.clusters, sizes.labels),
             "query centroids (host)": sizes.own_labels * sizes.row,
@@ -74,7 +74,7 @@ class Centroids(TrainingPart):
 
     def begin(self, run: TrainingRun) -> None:
         """Cluster the texts of all labels, embed all queries, and take their centroids."""
-        texts = torch.cat(run.world.parts(encode_labels(run.model, run.data.label_features, run.world)))
+        texts = torch.cat(run.world.parts(run.first_label_texts))
         embeddings = embed_queries(run.model, run.data.query_features)
         bank = run.find(QueryBank)
         if bank is not None:
@@ -87,7 +87,7 @@ class Centroids(TrainingPart):
         count = len(self.prototypes.free_vectors)
         clusters = balanced_clusters(texts.float().cpu().numpy(), count, seed=seed_for(seed, 0, Purpose.CLUSTERS))
         chosen = torch.from_numpy(clusters.astype(np.int64))
-        random = torch_random(seed, 0, Purpose.PROTOTYPES) if options.initial == "xavier" else None
+        random = torch_random(seed, 0, Purpose.FREE_VECTORS) if options.initial == "xavier" else None
         self.prototypes.begin(texts, chosen, random)
         self.prototypes.clusters = chosen[self.labels]
         self.renew(embeddings)
@@ -100,8 +100,7 @@ class Centroids(TrainingPart):
 
     def after_step(self, run: TrainingRun, batch: Batch, report: StepReport) -> Mapping[str, Any]:
         """Move moving averages towards the batch's queries."""
-        if report.queries is not None:
-            self.move(batch.targets, report.queries)
+        self.move(batch.targets, report.queries)
         return {}
 
     def renew(self, embeddings: npt.NDArray[np.float32]) -> None:

@@ -23,6 +23,8 @@ class Purpose(IntEnum):
     SHORTLIST = 7
     CLUSTERS = 8
     PROTOTYPES = 9
+    BANK = 10
+    FREE_VECTORS = 11
 
 
 def seed_for(seed: int, step: int, purpose: Purpose, rank: int = 0) -> int:

@@ -108,7 +108,6 @@ def begun(config: TrainConfig, model: DualEncoder, data: TrainingData) -> tuple[
     run = TrainingRun(config, model, data)
     for kind in part_kinds(config):
         run.parts.append(kind.from_run(run))
-    for part in run.parts:
-        part.begin(run)
+    run.begin()
     sources = [part for part in run.parts if isinstance(part, NegativeSource)]
     return run, Step(run, JoinedNegatives(sources, len(data.label_features)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +12,23 @@ import pytest
 import torch
 from worlds import colours, tiny_config
 
-from xmc.encoders.dual import build_encoder
+from xmc.data.tokens import RaggedTokens
+from xmc.encoders.dual import DualEncoder, build_encoder
+from xmc.training import parts
 from xmc.training.assembly import part_kinds
 from xmc.training.checkpoints import Checkpoints
 from xmc.training.distributed import World
+from xmc.training.embedding import encode_labels
 from xmc.training.estimate import estimate
 from xmc.training.negatives import NegativeSource
+from xmc.training.negatives.bank import BankedLabels
 from xmc.training.optimizers.updates import Updates
 from xmc.training.parts import Sizes
+from xmc.training.randomness import Purpose
 from xmc.training.resuming import write_checkpoint
 from xmc.training.trainer import Trainer, prepare_run
 
+TRAINING = Path(parts.__file__).parent
 PROTOTYPES = {
     "label_vectors": "prototypes",
     "label_vectors.clusters": 4,
@@ -82,3 +90,30 @@ def test_the_estimate_is_the_sum_of_what_the_parts_say(name: str) -> None:
     assert {key: value for key, value in memory.items() if key not in step} == said
     assert sum(memory.values()) == pytest.approx(sum(said.values()) + sum(memory[key] for key in step))
     assert all(np.isfinite(value) and value > 0 for value in memory.values())
+
+
+def test_label_texts_are_encoded_once_for_all_parts_that_begin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prototypes cluster them, and the bank holds them."""
+    config = tiny_config(**CONFIGURATIONS["prototypes and a bank"])
+    run = prepare_run(colours(), config, torch.device("cpu"), World())
+    calls: list[World] = []
+
+    def counted(model: DualEncoder, features: RaggedTokens, world: World) -> torch.Tensor:
+        calls.append(world)
+        return encode_labels(model, features, world)
+
+    monkeypatch.setattr(parts, "encode_labels", counted)
+    run.begin()
+    bank = run.find(BankedLabels)
+    assert bank is not None
+    assert torch.equal(bank.bank.embeddings, encode_labels(run.model, run.data.label_features, run.world))
+    assert len(calls) == 1
+    assert "first_label_texts" not in vars(run)
+
+
+def test_draws_have_random_numbers_of_their_own() -> None:
+    """A purpose stands in one place, but for clusters, whose seed is of different points in its two places."""
+    found = [re.findall(r"Purpose\.([A-Z_]+)", file.read_text(encoding="utf-8")) for file in TRAINING.rglob("*.py")]
+    counts = Counter(name for names in found for name in names)
+    assert set(counts) == {purpose.name for purpose in Purpose}
+    assert {name for name, count in counts.items() if count > 1} == {"CLUSTERS"}

@@ -17,7 +17,6 @@ from xmc.kernels.topk import topk_inner_product
 from xmc.training.batch import Batch, StepReport
 from xmc.training.checkpoints import Checkpoint
 from xmc.training.distributed import World
-from xmc.training.embedding import encode_labels
 from xmc.training.negatives.base import NegativeSource, StepLabels
 from xmc.training.negatives.label_bank import BankReport, LabelBank
 from xmc.training.parts import PartState, Sizes, TrainingRun
@@ -71,14 +70,14 @@ class BankedLabels(NegativeSource):
 
     def begin(self, run: TrainingRun) -> None:
         """Encode all labels."""
-        self.bank.fill(encode_labels(run.model, run.data.label_features, run.world))
+        self.bank.fill(run.first_label_texts)
 
     def encoded(self, batch: Batch, queries: Tensor) -> tuple[Tensor, Tensor | None]:
         """Positives, the hardest labels by the bank, and the labels whose turn it is."""
         turn = self.order[(batch.step * self.refresh + np.arange(self.refresh)) % max(self.labels, 1)]
         positives = batch.targets.positive_labels.numpy()
         if self.config.positives < 1:
-            random = numpy_random(self.seed, batch.step, Purpose.POSITIVES)
+            random = numpy_random(self.seed, batch.step, Purpose.BANK)
             positives = random.choice(positives, round(self.config.positives * len(positives)), replace=False)
         chosen = [positives]
         if self.config.hard:

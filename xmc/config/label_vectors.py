@@ -13,7 +13,7 @@ __all__ = ["LABEL_VECTOR_SECTIONS", "LabelVectorsConfig", "NoVectorsConfig", "Pr
 
 
 class LabelVectorsConfig(KindSection):
-    """The base of label vectors' sections; a new kind is registered in LABEL_VECTOR_SECTIONS."""
+    """The base of label vectors' sections. What a kind does stands in the model and in training, which refuse further kinds."""
 
 
 class NoVectorsConfig(LabelVectorsConfig):

@@ -57,6 +57,13 @@ class Section(BaseModel):
         """The section where it is of this class, else None: `TransformerConfig.of(config.encoder)`."""
         return section if isinstance(section, cls) else None
 
+    @classmethod
+    def require(cls: type[S], section: Section) -> S:
+        """The section, which must be of this class; ConfigError where it is not."""
+        if not isinstance(section, cls):
+            raise ConfigError(f"A {cls.__name__} is needed here, but the configuration has a {type(section).__name__}.")
+        return section
+
     @model_validator(mode="before")
     @classmethod
     def _as_written(cls, values: Any) -> Any:

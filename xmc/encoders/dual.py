@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from xmc.config import ResidualConfig, TrainConfig
+from xmc.config import NoVectorsConfig, PrototypesConfig, ResidualConfig, TrainConfig
 from xmc.data.images.ragged import RaggedImages
 from xmc.data.tokens import RaggedTokens
 from xmc.encoders.base import Encoder, Side
@@ -27,6 +27,8 @@ from xmc.errors import ConfigError, InputError, StoreError
 __all__ = ["DualEncoder", "build_encoder", "keep_vectors"]
 
 Encode = Callable[[Encoder, RaggedTokens], Tensor]
+LABEL_VECTORS = (NoVectorsConfig, ResidualConfig, PrototypesConfig)
+"""The sections of label vectors that there is code for: here, and for prototypes in xmc.training too."""
 
 
 class DualEncoder(nn.Module):
@@ -222,7 +224,15 @@ class DualEncoder(nn.Module):
 
 
 def build_encoder(config: TrainConfig, labels: int, generator: torch.Generator) -> DualEncoder:
-    """The untrained dual encoder that a configuration describes, for `labels` labels."""
+    """The untrained dual encoder that a configuration describes, for `labels` labels.
+
+    Raises ConfigError for a kind of label vectors that there is no code for.
+    """
+    if not isinstance(config.label_vectors, LABEL_VECTORS):
+        raise ConfigError(
+            f"label_vectors.kind {config.label_vectors.kind!r} has a section of the configuration, but nothing that makes such "
+            f"label vectors; choose none, residual or prototypes."
+        )
     query_encoder = ENCODERS[config.encoder.kind].from_config(config.encoder, generator)
     label_encoder = query_encoder if config.share_towers else copy.deepcopy(query_encoder)
     vectors = labels if ResidualConfig.of(config.label_vectors) is not None else 0
