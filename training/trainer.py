@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from xmc.arrays import Rows
 from xmc.config import PrototypesConfig, ResidualConfig, TrainConfig
 from xmc.data.dataset import Dataset
 from xmc.data.tokens import RaggedTokens
@@ -17,7 +18,7 @@ from xmc.encoders.dual import build_encoder
 from xmc.indexes.designs import is_exact
 from xmc.search.retriever import Retriever
 from xmc.training.assembly import part_kinds
-from xmc.training.batch import Batch, Rows
+from xmc.training.batch import Batch
 from xmc.training.batches import batches_of_epoch
 from xmc.training.checkpoints import Checkpoints, may_write, require_space
 from xmc.training.data import prepare
@@ -130,6 +131,8 @@ class Trainer:
         self.log = TrainingLog(out, run.config.tensorboard and run.world.is_root)
         self.checkpoints = Checkpoints(out, run.config.checkpoint)
         self.stop = StopRequest()
+        self.interrupted = False
+        """Whether the processes have agreed to stop."""
 
     def fit(self) -> TrainResult:
         """All epochs that are left, then the run directory."""
@@ -139,12 +142,11 @@ class Trainer:
             self.checkpoints.begin()
             self.log.start(run.progress.steps)
         if not run.progress.steps:
-            for part in run.parts:
-                part.begin(run)
+            run.begin()
         bar = TrainingProgress(run.steps, run.config.batch_size, run.progress.steps, run.world.is_root)
         try:
             with self.stop, bar:
-                while run.progress.steps < run.steps and not self.stop.requested and not run.progress.finished:
+                while run.progress.steps < run.steps and not self.interrupted and not run.progress.finished:
                     self._epoch(bar)
         finally:
             self.log.close()
@@ -162,10 +164,9 @@ class Trainer:
                 self._train_step(batch, features)
                 bar.advance(epoch, run.progress.loss)
                 validate_where_due(run, self.out, self.log)
-                self.stop.requested = (
-                    run.world.mean(float(self.stop.requested))[0] > 0
-                )  # all processes stop after one step
-                if self.stop.requested or run.progress.finished:
+                # All processes stop after one step; a request that comes while they agree is heard after the next.
+                self.interrupted = run.world.most(int(self.stop.requested)) > 0
+                if self.interrupted or run.progress.finished:
                     return
                 if run.world.from_root(self.checkpoints.due(run.progress.steps)):
                     write_checkpoint(run, self.checkpoints)
@@ -197,7 +198,7 @@ class Trainer:
 
     def _finish(self) -> TrainResult:
         """Write the run, unless validation wrote the best model already, and put the checkpoints away."""
-        run, progress, interrupted = self.run, self.run.progress, self.stop.requested
+        run, progress, interrupted = self.run, self.run.progress, self.interrupted
         if interrupted:
             logger.warning(
                 "interrupted after %d of %d steps; the run is written as it is now", progress.steps, run.steps

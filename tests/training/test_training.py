@@ -20,6 +20,7 @@ from xmc.data.dataset import Dataset
 from xmc.encoders.dual import unit
 from xmc.errors import DataError, StoreError, TrainingError
 from xmc.storage.directories import LOG
+from xmc.training.distributed import World
 from xmc.training.negatives import JoinedNegatives
 from xmc.training.negatives.all_labels import AllLabels
 from xmc.training.negatives.sampled import Sampled
@@ -155,6 +156,22 @@ def test_ctrl_c_leaves_a_loadable_run(tmp_path: Path) -> None:
     retriever = xmc.Retriever.load(tmp_path / "run")
     assert retriever.metrics.training.interrupted
     assert retriever.predict(["a boat"], k=3)[0].shape == (1, 3)
+
+
+def test_a_ctrl_c_while_processes_agree_is_heard_after_the_next_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def most(world: World, count: int) -> int:
+        if not asked:
+            signal.raise_signal(signal.SIGINT)
+        asked.append(count)
+        return count
+
+    monkeypatch.setattr(World, "most", most)
+    result = xmc.train(colours(), tiny_config(), tmp_path / "run")
+    assert (result.interrupted, result.steps, asked) == (True, 2, [0, 1])
 
 
 def test_sigkill_leaves_the_old_run_whole(tmp_path: Path) -> None:
