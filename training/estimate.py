@@ -10,13 +10,18 @@ import torch
 from rich.table import Table
 from torch.utils.benchmark import Timer
 
-from xmc.config import TrainConfig
+from xmc.config import PrototypesConfig, TrainConfig
 from xmc.data.dataset import Dataset
 from xmc.data.held_out import uses_of_queries
 from xmc.encoders.dual import DualEncoder, build_encoder
 from xmc.training.assembly import part_kinds
+from xmc.training.data import check_images
+from xmc.training.device import training_device
+from xmc.training.distributed import World
 from xmc.training.negatives import negative_kinds
-from xmc.training.parts import Sizes
+from xmc.training.objective import Objective
+from xmc.training.parts import Sizes, steps_of_epoch
+from xmc.training.prototypes import add_prototypes
 
 __all__ = ["Estimate", "estimate", "flops_per_token"]
 
@@ -54,13 +59,14 @@ def estimate(dataset: Dataset, config: TrainConfig, processes: int = 1) -> Estim
 
     Counted, not measured: lengths come from the first 2,048 texts of each side, and allocators add to it. Times are given
     for this machine's rate of matrix products, measured for a moment, if it were reached throughout.
-    Raises what `train` would for a configuration or data set that does not fit.
+    Raises ConfigError and DataError as `train` does for nested dimensions, prototypes and images that do not fit.
     """
     training, labels = dataset.split("train"), len(dataset.labels)
     model = build_encoder(config, 0, torch.Generator().manual_seed(config.seed))
     model.prepare_for_training(config)
+    _check(model, dataset, config)
     uses = uses_of_queries(len(training), config.validation.share, config.calibration, config.seed)
-    steps_per_epoch = max(1, len(uses.training) // config.batch_size)
+    steps_per_epoch = steps_of_epoch(len(uses.training), config.batch_size)
     mean = training.positives.nnz / max(len(training), 1)
     if config.objective.positives_per_query is not None:
         mean = min(mean, config.objective.positives_per_query)
@@ -82,7 +88,7 @@ def estimate(dataset: Dataset, config: TrainConfig, processes: int = 1) -> Estim
 
     flops = tokens * flops_per_token(model, config.gradient_cache)
     scores = 8.0 * queries * processes * scored * model.dimension
-    rate = _rate()
+    rate = _rate(training_device(config))
     steps = steps_per_epoch * config.epochs
     seconds = (flops + scores) / rate
     work = {
@@ -97,6 +103,15 @@ def estimate(dataset: Dataset, config: TrainConfig, processes: int = 1) -> Estim
         "all steps at that rate": (seconds * steps / 60, "minutes"),
     }
     return Estimate(memory, work)
+
+
+def _check(model: DualEncoder, dataset: Dataset, config: TrainConfig) -> None:
+    """Make what finds mistakes when it is made, without memory for its numbers."""
+    check_images(model.query_encoder.image_dimension, dataset.split("train"), dataset)
+    Objective(config, model.dimension, World())
+    if PrototypesConfig.of(config.label_vectors) is not None:
+        with torch.device("meta"):
+            add_prototypes(model.dimension, len(dataset.labels), config)
 
 
 def _labels_of_a_step(config: TrainConfig, labels: int, queries: float, mean: float) -> tuple[float, float]:
@@ -132,10 +147,11 @@ def _activations(model: DualEncoder, config: TrainConfig, tokens: float, texts: 
     return tokens * encoder.token_cost(4 if config.precision == "float32" else 2).activation_bytes
 
 
-def _rate() -> float:
-    """Floating point operations a second of a matrix product on the CPU or the GPU that training would use."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    size = 4096 if device == "cuda" else 1024
+def _rate(device: torch.device) -> float:
+    """Floating point operations a second of a matrix product on the GPU that trains if it is here, else on the CPU."""
+    if device.type != "cuda" or not torch.cuda.is_available():
+        device = torch.device("cpu")
+    size = 4096 if device.type == "cuda" else 1024
     square = torch.randn(size, size, device=device)
     best = 0.0
 

@@ -6,13 +6,15 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from small_models import minilm_directory, write_bert, write_decoder
 from typer.testing import CliRunner
-from worlds import tiny_config, wordnet_part
+from worlds import colours, tiny_config, wordnet_part
 
 import xmc
 from xmc.cli import app
 from xmc.config import TrainConfig
+from xmc.errors import ConfigError, DataError
 from xmc.storage.directories import LOG
 from xmc.training.estimate import estimate
 
@@ -96,3 +98,32 @@ def test_gradient_cache_bounds_the_activations() -> None:
         found = estimate(data, config)
         sizes.append(found.memory["activations"])
     assert sizes[1] < 0.05 * sizes[0]
+
+
+def test_the_rate_is_that_of_the_device_that_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The static encoder trains on the CPU also where there is a GPU, which this machine cannot measure."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert estimate(wordnet_part(100), tiny_config()).work["a step at the rate of matrix products here"][0] > 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"objective.nested_dimensions": [1024]}, r"nested_dimensions must be below the 32 of the encoder"),
+        ({"label_vectors": {"kind": "prototypes", "heads": 3}}, r"heads must divide the embedding's 32 dimensions"),
+    ],
+    ids=str,
+)
+def test_what_training_refuses_is_refused_before_it(changes: dict[str, object], message: str, tmp_path: Path) -> None:
+    data, config = colours(), tiny_config(**changes)
+    with pytest.raises(ConfigError, match=message):
+        estimate(data, config)
+    with pytest.raises(ConfigError, match=message):
+        xmc.train(data, config, tmp_path / "run")
+
+
+def test_images_that_training_wants_are_wanted_before_it() -> None:
+    images = {"directory": str(minilm_directory()), "images": {"dimension": 4}}
+    config = TrainConfig.from_mapping({"encoder": {"kind": "transformer", **images}, "negatives": "in-batch"})
+    with pytest.raises(DataError, match=r"encoder\.images\.dimension is 4, but the data set 'colours' has no images"):
+        estimate(colours(), config)
