@@ -21,7 +21,6 @@ from xmc.storage.directories import MANIFEST, atomic_directory, read_manifest, r
 __all__ = [
     "Checkpoint",
     "Checkpoints",
-    "is_free_to_differ",
     "may_write",
     "require_same",
     "require_space",
@@ -94,11 +93,14 @@ class Checkpoints:
                 own = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
                 save_file(own, temporary / TENSORS)
                 (temporary / STATE).write_text(json.dumps(dict(state)) + "\n", encoding="utf-8")
-        except (OSError, SafetensorError) as error:
+        except (OSError, SafetensorError, StoreError) as error:
+            cause = error.__cause__ if isinstance(error, StoreError) else error
+            if cause is None:
+                raise  # something else stands there
             before = self._paths()
             left = f"The last whole one is {before[-1]}." if before else "There is none before it."
             raise StoreError(
-                f"The checkpoint of step {step} cannot be written to {self.directory}: {error}. {left} "
+                f"The checkpoint of step {step} cannot be written to {self.directory}: {cause}. {left} "
                 f"Make room and go on with resume."
             ) from error
         for old in self._paths()[: -self.config.keep]:
@@ -179,10 +181,10 @@ def require_same(checkpoint: Checkpoint, identity: dict[str, Any]) -> None:
 
 def settings_that_matter(config: TrainConfig) -> dict[str, Any]:
     """The dotted settings that a resumed run must have as its checkpoint: those that change what is learned."""
-    return {key: value for key, value in config.flat().items() if not is_free_to_differ(key)}
+    return {key: value for key, value in config.flat().items() if not _is_free_to_differ(key)}
 
 
-def is_free_to_differ(setting: str) -> bool:
+def _is_free_to_differ(setting: str) -> bool:
     """Whether a resumed run may have a dotted setting otherwise than its checkpoint: it does not change what is learned."""
     free = ("device", "index", "label_vectors.memory", "tensorboard", "tile_bytes", "token_cache")
     return setting in free or setting.startswith("checkpoint.")

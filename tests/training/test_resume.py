@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -22,9 +23,14 @@ from small_models import write_bert
 from worlds import colours, tiny_config
 
 import xmc
+from xmc.config import CheckpointConfig
+from xmc.encoders.dual import DualEncoder, build_encoder
 from xmc.errors import StoreError
+from xmc.storage import directories
 from xmc.storage.directories import LOG
 from xmc.training.checkpoints import Checkpoints, require_space
+from xmc.training.optimizers import Optimizers
+from xmc.training.prototypes import add_prototypes
 
 TESTS = Path(__file__).parents[1] / "helpers"
 NAMES = list(configurations(""))
@@ -253,3 +259,61 @@ def test_ctrl_c_keeps_a_checkpoint_to_go_on_from(tmp_path: Path) -> None:
     np.testing.assert_array_equal(
         xmc.Retriever.load(tmp_path / "run").embeddings, xmc.Retriever.load(tmp_path / "whole").embeddings
     )
+
+
+@pytest.mark.parametrize("name", ["sync", "sha256_file"])
+def test_no_room_at_the_last_moment_is_told_of_the_checkpoint(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When all is written and goes to the disk, or is read for its checksum."""
+
+    def full(_: Path) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    checkpoints = Checkpoints(tmp_path / "run", CheckpointConfig())
+    checkpoints.save(1, {"a": torch.zeros(2)}, {})
+    monkeypatch.setattr(directories, name, full)
+    with pytest.raises(
+        StoreError,
+        match=r"checkpoint of step 2 cannot be written to .*No space.*The last whole one is .*Make room and go on",
+    ):
+        checkpoints.save(2, {"a": torch.zeros(2)}, {})
+    assert [path.name for path in checkpoints.directory.iterdir()] == ["step-000000001"]
+
+
+def test_a_foreign_directory_in_a_checkpoints_place_is_named(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path / "run", CheckpointConfig())
+    (checkpoints.directory / "step-000000002").mkdir(parents=True)
+    (checkpoints.directory / "step-000000002" / "mine").touch()
+    with pytest.raises(StoreError, match=r"step-000000002 exists and is not an xmc checkpoint"):
+        checkpoints.save(2, {"a": torch.zeros(2)}, {})
+
+
+def test_a_parameter_without_gradients_so_far_is_trained_after_a_resume(tmp_path: Path) -> None:
+    """AdamW has nothing of it, which is not the same as zeros."""
+    config = tiny_config(share_towers=False, label_vectors="prototypes")
+    checkpoints = Checkpoints(tmp_path / "run", CheckpointConfig())
+
+    def made() -> tuple[DualEncoder, Optimizers]:
+        model = build_encoder(config, 0, torch.Generator().manual_seed(0))
+        model.prototypes = add_prototypes(model.dimension, 12, config)
+        return model, Optimizers(model, config)
+
+    def step(model: DualEncoder, optimizers: Optimizers, chosen: str) -> None:
+        assert model.prototypes is not None
+        dict(model.prototypes.named_parameters())[chosen].sum().backward()
+        optimizers.step(1.0)
+
+    model, optimizers = made()
+    step(model, optimizers, "free_vectors")
+    checkpoints.save(1, optimizers.state()[0], {})
+    again, resumed = made()
+    again.load_state_dict(model.state_dict())
+    latest = checkpoints.latest()
+    assert latest is not None
+    resumed.load_state(latest, slice(0, 0))
+    for one, of_one in ((model, optimizers), (again, resumed)):
+        step(one, of_one, "combiner.linear1.weight")
+        step(one, of_one, "free_vectors")
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name]), name

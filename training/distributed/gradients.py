@@ -9,10 +9,10 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from xmc.encoders.static.encoder import FeatureTable
 from xmc.encoders.static.feature_table import Bags
+from xmc.training.distributed.sharding import is_split
 from xmc.training.distributed.world import World
 
 __all__ = ["sum_gradients"]
@@ -28,7 +28,7 @@ def sum_gradients(world: World, parameters: Iterable[torch.nn.Parameter], tables
     """
     if world.size == 1:
         return
-    replicated = [p for p in parameters if p.requires_grad and not isinstance(p, DTensor)]
+    replicated = [p for p in parameters if p.requires_grad and not is_split(p)]
     for parameter in replicated:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
+from typing_extensions import TypeIs
 
 from xmc.config import TrainConfig
 from xmc.encoders.dual import DualEncoder, build_encoder
@@ -36,14 +37,14 @@ def split_backbones(model: DualEncoder, world: World, device: torch.device) -> N
         encoder.equal_calls = world.most
 
 
-def is_split(tensor: Tensor) -> bool:
+def is_split(tensor: Tensor) -> TypeIs[DTensor]:
     """Whether this process has some of the tensor's rows only."""
     return isinstance(tensor, DTensor)
 
 
 def load_tensor(tensor: Tensor, checkpoint: Checkpoint, name: str) -> None:
     """Copy what a checkpoint has into a tensor, or this process's rows of it into one that is split."""
-    if not isinstance(tensor, DTensor):
+    if not is_split(tensor):
         tensor.copy_(checkpoint.tensor(name))
         return
     size, rank = tensor.device_mesh.size(), tensor.device_mesh.get_local_rank()
@@ -66,7 +67,6 @@ def whole_model(model: DualEncoder, vectors: Tensor | None, config: TrainConfig,
     if not world.is_root:
         return None
     copy = build_encoder(config, 0, torch.Generator())
-    copy.label_vectors = None
     copy.load_state_dict(whole)
     copy.prototypes = model.prototypes
     return copy.to(model.log_temperature.device).with_all_vectors(vectors)

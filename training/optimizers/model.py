@@ -6,13 +6,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from xmc.config import ResidualConfig, TrainConfig
 from xmc.encoders.dual import DualEncoder
 from xmc.encoders.static.encoder import FeatureTable
 from xmc.training.checkpoints import Checkpoint
-from xmc.training.distributed.sharding import load_tensor
+from xmc.training.distributed.sharding import is_split, load_tensor
 from xmc.training.optimizers.rows import RowAdam
 from xmc.training.optimizers.tables import FeatureTableAdam
 
@@ -28,11 +27,12 @@ class Optimizers:
         modules = list(model.modules())
         self.tables = [FeatureTableAdam(module) for module in modules if isinstance(module, FeatureTable)]
         vectors = model.label_vectors
-        residual = ResidualConfig.of(config.label_vectors) or ResidualConfig()
-        self.vectors = None if vectors is None else RowAdam(vectors, moments=residual.moments)
+        self.vectors = None
+        if vectors is not None:
+            self.vectors = RowAdam(vectors, moments=ResidualConfig.require(config.label_vectors).moments)
         self.dense_parameters = dense_parameters(model)
         # Parameters that are split over the processes cannot be updated, nor measured, in one call with those that are not.
-        self.kinds = [[p for p in self.dense_parameters if isinstance(p, DTensor) is split] for split in (False, True)]
+        self.kinds = [[p for p in self.dense_parameters if is_split(p) is split] for split in (False, True)]
         groups = _groups(model, config, self.kinds)
         self.dense = torch.optim.AdamW(groups, eps=config.optimizer.epsilon, fused=True) if groups else None
 
@@ -63,7 +63,7 @@ class Optimizers:
         norms = [
             torch.nn.utils.get_total_norm([p.grad for p in kind if p.grad is not None]) for kind in self.kinds if kind
         ]
-        full = [norm.full_tensor() if isinstance(norm, DTensor) else norm for norm in norms]
+        full = [norm.full_tensor() if is_split(norm) else norm for norm in norms]
         norm: Tensor = torch.linalg.vector_norm(torch.stack(full))
         limit = self.config.optimizer.max_gradient_norm
         if limit is not None:
@@ -95,6 +95,8 @@ class Optimizers:
             for name, parameter in self._named_dense():
                 prefix = f"adamw.{name}."
                 keys = [key for key in checkpoint.names if key.startswith(prefix)]
+                if not keys:
+                    continue  # it had no gradient yet
                 state = {key.removeprefix(prefix): key for key in keys}
                 self.dense.state[parameter] = {"step": torch.tensor(0.0, device=parameter.device)}
                 for short, key in state.items():
