@@ -27,7 +27,7 @@ def choose_backend(impl: str | None, tensor: Tensor, *, on_device: bool = True) 
     """
     name = impl or os.environ.get("XMC_KERNELS")
     if not name:
-        return "torch" if _why_not_triton(tensor, on_device) or tensor.device.type != "cuda" else "triton"
+        return "torch" if tensor.device.type != "cuda" or _why_not_triton(tensor, on_device) else "triton"
     origin = "impl" if impl else "the environment variable XMC_KERNELS"
     if name not in BACKENDS:
         raise ConfigError(f"{origin} asks for the kernel backend {name!r}; choose one of {', '.join(BACKENDS)}.")

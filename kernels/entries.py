@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from xmc.kernels.positives import Positives
+from xmc.kernels.positives import Positives, kept_indptr
 
 __all__ = ["Entries"]
 
@@ -40,7 +41,7 @@ class Entries:
         edges = torch.arange(len(positives) + 1, device=keys.device) * labels
         return cls(torch.searchsorted(keys, edges), keys % max(labels, 1), slots[order], len(columns))
 
-    @property
+    @cached_property
     def rows(self) -> Tensor:
         """The query of each entry, int64 [n]."""
         return torch.repeat_interleave(self.indptr.diff(), output_size=len(self.columns))
@@ -49,5 +50,4 @@ class Entries:
     def excluded(self) -> Positives:
         """The pairs that are left out, as lists of their own."""
         out = torch.zeros_like(self.columns, dtype=torch.bool) if self.slots is None else self.slots < 0
-        before = torch.nn.functional.pad(out.cumsum(0), (1, 0))
-        return Positives(before[self.indptr], self.columns[out])
+        return Positives(kept_indptr(self.indptr, out), self.columns[out])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,7 +15,7 @@ from xmc.errors import InputError
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-__all__ = ["Positives", "require_positives"]
+__all__ = ["Positives", "kept_indptr", "require_positives"]
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Positives:
         """Number of positives of each row, int64 [B]."""
         return self.indptr.diff()
 
-    @property
+    @cached_property
     def rows(self) -> Tensor:
         """The row of each entry of `indices`, int64 [nnz]."""
         return torch.repeat_interleave(self.counts, output_size=len(self.indices))
@@ -81,9 +82,12 @@ class Positives:
             )
 
     def to(self, device: torch.device | str) -> Positives:
-        """The same positives with all tensors on `device`."""
+        """The same positives with all tensors on `device`; these themselves where they are there."""
+        indptr, indices = self.indptr.to(device), self.indices.to(device)
         weights = None if self.weights is None else self.weights.to(device)
-        return Positives(self.indptr.to(device), self.indices.to(device), weights)
+        if indptr is self.indptr and indices is self.indices and weights is self.weights:
+            return self
+        return Positives(indptr, indices, weights)
 
     @classmethod
     def none(cls, queries: int, device: torch.device | str = "cpu") -> Positives:
@@ -120,12 +124,16 @@ class Positives:
         matrix = matrix.copy()
         matrix.sum_duplicates()
         positive = torch.from_numpy(matrix.data > 0)
-        positives_before = torch.nn.functional.pad(positive.cumsum(0), (1, 0))
         return cls(
-            positives_before[torch.from_numpy(matrix.indptr).long()],
+            kept_indptr(torch.from_numpy(matrix.indptr).long(), positive),
             torch.from_numpy(matrix.indices)[positive],
             torch.from_numpy(matrix.data)[positive] if weighted else None,
         )
+
+
+def kept_indptr(indptr: Tensor, mask: Tensor) -> Tensor:
+    """Where compressed rows begin and end, int64 [B + 1], once only the entries of a mask (bool [nnz]) are left."""
+    return torch.nn.functional.pad(mask.cumsum(0), (1, 0))[indptr]
 
 
 def require_positives(given: object, name: str) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from xmc.errors import InputError
-from xmc.kernels.positives import Positives
+from xmc.kernels.positives import Positives, kept_indptr
 from xmc.kernels.reductions import Reduction
 
 __all__ = ["LabelShard"]
@@ -43,10 +43,11 @@ class LabelShard:
         """The pairs whose label is one of this process's, as positions among these, and their positions in `pairs.indices`."""
         inside_range = self.label_range(labels)
         inside = (pairs.indices >= inside_range.start) & (pairs.indices < inside_range.stop)
-        before = torch.nn.functional.pad(inside.cumsum(0), (1, 0))
         positions = inside.nonzero()[:, 0]
         weights = None if pairs.weights is None else pairs.weights[positions]
-        return Positives(before[pairs.indptr], pairs.indices[positions] - inside_range.start, weights), positions
+        return Positives(
+            kept_indptr(pairs.indptr, inside), pairs.indices[positions] - inside_range.start, weights
+        ), positions
 
     def combine(
         self,

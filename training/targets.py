@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from xmc.kernels.positives import Positives
+from xmc.kernels.positives import Positives, kept_indptr
 
 __all__ = ["StepTargets"]
 
@@ -73,8 +73,9 @@ class StepTargets:
 
     def kept(self, mask: Tensor) -> StepTargets:
         """Only the entries of a mask, bool [n]; the others become pairs without an entry."""
-        before = torch.nn.functional.pad(mask.cumsum(0), (1, 0))
-        return StepTargets(before[self.indptr], self.labels[mask], self.pull[mask], self.push[mask], self.count)
+        return StepTargets(
+            kept_indptr(self.indptr, mask), self.labels[mask], self.pull[mask], self.push[mask], self.count
+        )
 
     def among(self, candidates: Tensor) -> StepTargets:
         """The entries whose labels are candidates (int64 [C], ascending), as positions among these."""

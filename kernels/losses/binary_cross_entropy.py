@@ -55,4 +55,4 @@ def binary_cross_entropy(
     return mean_over_counted_rows(total - row_sum(targets * positive_scores, positives), positives)
 
 
-LOSSES.register("binary_cross_entropy", Loss(binary_cross_entropy, over_all_labels=True, ranks_queries=False))
+LOSSES.register("binary_cross_entropy", Loss(binary_cross_entropy, over_all_labels=True))

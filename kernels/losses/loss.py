@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from inspect import Parameter, signature
@@ -15,7 +15,7 @@ from xmc.kernels.losses.rows import Options
 from xmc.kernels.positives import Positives
 from xmc.registry import Registry
 
-__all__ = ["LOSSES", "Loss", "argument_names"]
+__all__ = ["LOSSES", "Loss", "argument_names", "require_settings"]
 
 SPEED_OPTIONS = ("tile_bytes", "skip")
 """Options that change how a loss is computed and not what it is; a loss that does not take them ignores them."""
@@ -31,7 +31,6 @@ class Loss:
     takes_temperature: whether scores are divided by a temperature τ.
     splits_labels: whether labels may be split over processes, with the option `shard`; where not, every process needs all
         labels.
-    ranks_queries: whether queries may be ranked for a label, with the roles of queries and labels exchanged.
     settings: arguments of the function by name, such as k, that do not change from batch to batch.
     """
 
@@ -39,7 +38,6 @@ class Loss:
     over_all_labels: bool = False
     takes_temperature: bool = True
     splits_labels: bool = True
-    ranks_queries: bool = True
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -52,10 +50,7 @@ class Loss:
 
         Raises InputError for an argument that the function does not have.
         """
-        known = argument_names(self.function)
-        for name in settings:
-            if name not in known:
-                raise InputError(f"The loss {self.name} has no setting {name!r}; it has {', '.join(known)}.")
+        require_settings(f"The loss {self.name}", self.function, settings)
         return replace(self, settings={**self.settings, **settings})
 
     def __call__(
@@ -77,9 +72,11 @@ class Loss:
         known = argument_names(self.function)
         arguments = dict(self.settings)
         for name, value in options.items():
+            if value is None:
+                continue
             if name in known:
                 arguments[name] = value
-            elif value is not None and not self._ignores(name):
+            elif not self._ignores(name):
                 raise InputError(f"The loss {self.name} takes no {name}; it takes {', '.join(known)}.")
         if self.takes_temperature:
             return self.function(queries, labels, positives, temperature, **arguments)
@@ -100,6 +97,14 @@ def argument_names(function: Callable[..., Tensor]) -> tuple[str, ...]:
         elif parameter.kind is Parameter.VAR_KEYWORD:
             names.extend(Options.__annotations__)
     return tuple(names)
+
+
+def require_settings(loss: str, function: Callable[..., Tensor], settings: Iterable[str]) -> None:
+    """Raise InputError, which begins with `loss`, for a setting that a loss function does not take by name."""
+    known = argument_names(function)
+    for name in settings:
+        if name not in known:
+            raise InputError(f"{loss} has no setting {name!r}; it has {', '.join(known)}.")
 
 
 LOSSES: Registry[Loss] = Registry("loss")

@@ -1,4 +1,4 @@
-"""Margin losses on the hardest negatives, exists by a streaming top-k over all labels."""
+"""Margin losses on the hardest negatives, found by a streaming top-k over all labels."""
 
 from __future__ import annotations
 

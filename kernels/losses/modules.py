@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from xmc.errors import InputError
 from xmc.kernels.losses.binary_cross_entropy import binary_cross_entropy
 from xmc.kernels.losses.cluster_discrimination import multi_label_cluster_discrimination
-from xmc.kernels.losses.loss import argument_names
+from xmc.kernels.losses.loss import require_settings
 from xmc.kernels.losses.margins import prototype_regularisation, triplet_margin
 from xmc.kernels.losses.soft_topk import soft_topk
 from xmc.kernels.losses.softmax import decoupled_softmax, softmax
@@ -40,10 +40,7 @@ class _Loss(nn.Module):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__()
-        known = argument_names(type(self).function)
-        unknown = sorted(set(settings) - set(known))
-        if unknown:
-            raise InputError(f"{type(self).__name__} has no setting {unknown[0]!r}; it has {', '.join(known)}.")
+        require_settings(type(self).__name__, type(self).function, settings)
         self.settings = settings
 
     def forward(self, *tensors: Any, **options: Any) -> Tensor:

@@ -203,4 +203,4 @@ class _Search:
         return (low + high) / 2
 
 
-LOSSES.register("soft_topk", Loss(soft_topk, over_all_labels=True, ranks_queries=False))
+LOSSES.register("soft_topk", Loss(soft_topk, over_all_labels=True))

@@ -136,10 +136,7 @@ class _Search:
         self.upcast = queries.dtype != labels.dtype
         self.shape: TileShape = tile_shape(torch.float32 if self.upcast else queries.dtype, heavy=True)
         device, count = queries.device, len(queries)
-        none = Positives(
-            torch.zeros(count + 1, dtype=torch.int64, device=device), torch.zeros(0, dtype=torch.int64, device=device)
-        )
-        entries = Entries.of(exclude or none, None, len(labels))
+        entries = Entries.of(exclude or Positives.none(count, device), None, len(labels))
         self.buckets = Buckets.of(entries, count, len(labels), self.shape, None)
         self.candidates = torch.full((count, capacity), EMPTY, dtype=torch.int64, device=device)
         self.counts = torch.zeros(count, dtype=torch.int32, device=device)

@@ -171,3 +171,11 @@ def registered() -> Iterator[str]:
 def test_a_loss_from_outside(registered: str) -> None:
     queries, labels, one = torch.eye(2), torch.eye(2), Positives.from_lists([[0], [1]])
     assert LOSSES[registered].with_settings(weight=3.0)(queries, labels, one, 0.05, tile_bytes=100).item() == -3.0
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_an_option_that_is_none_counts_as_not_given(name: str) -> None:
+    queries, labels, _ = cosines((11, 67, 5))
+    positives, loss = weighted_positives(11, 67), loss_of(name)
+    given = dict.fromkeys(argument_names(loss.function)) | dict.fromkeys(("tile_bytes", "skip", "unknown"))
+    assert torch.equal(loss(queries, labels, positives, **given), loss(queries, labels, positives))

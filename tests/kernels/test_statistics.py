@@ -20,6 +20,8 @@ from kernel_problems import (
 from scipy.sparse import csr_matrix
 
 from xmc.errors import ConfigError, InputError
+from xmc.kernels import dispatch
+from xmc.kernels.entries import Entries
 from xmc.kernels.statistics import Positives, label_statistics, sigmoid_statistics, softplus_sum
 
 Engine = tuple[str, str]
@@ -271,3 +273,19 @@ def test_positives_from_scipy_take_any_kind_of_value() -> None:
         positives = Positives.from_scipy(csr_matrix(shape, dtype=np.float32), weighted=True)
         assert len(positives) == shape[0]
         assert not len(positives.indices)
+
+
+def test_positives_are_themselves_where_they_are_already_and_find_their_rows_once() -> None:
+    positives = Positives.from_lists([[1, 4], [], [0]], [[1.0, 0.5], [], [2.0]])
+    assert positives.to("cpu") is positives.to(torch.device("cpu")) is positives
+    assert positives.rows is positives.rows
+    assert positives.rows.tolist() == [0, 0, 2]
+    entries = Entries.of(positives, Positives.from_lists([[2], [3], []]), 5)
+    assert entries.rows is entries.rows
+    assert entries.rows.tolist() == [0, 0, 0, 1, 2]
+
+
+def test_a_loss_on_a_cpu_does_not_look_for_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XMC_KERNELS", raising=False)
+    monkeypatch.setattr(dispatch, "find_spec", lambda name: pytest.fail(f"looked for {name}"))
+    assert dispatch.choose_backend(None, torch.zeros(2)) == "torch"
