@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeVar
 
 from xmc.errors import ConfigError
 
-__all__ = ["Registry"]
+__all__ = ["Registry", "did_you_mean", "nearest"]
 
 T = TypeVar("T")
+
+
+def nearest(name: object, names: Iterable[str]) -> str | None:
+    """The most similar of some names; None where none is similar."""
+    return next(iter(difflib.get_close_matches(str(name), list(names), n=1)), None)
+
+
+def did_you_mean(name: object, names: Iterable[str]) -> str:
+    """The sentence " Did you mean 'x'?" with the most similar name, or "" where none is similar."""
+    near = nearest(name, names)
+    return "" if near is None else f" Did you mean {near!r}?"
 
 
 class Registry(Mapping[str, T]):
@@ -41,11 +52,8 @@ class Registry(Mapping[str, T]):
     def __getitem__(self, name: str) -> T:
         """The member; ConfigError with all names, and the nearest one, where there is none."""
         if name not in self._members:
-            near = difflib.get_close_matches(str(name), self._members, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise ConfigError(
-                f"There is no {self.family} {name!r}; choose one of {', '.join(self._members) or 'none'}.{hint}"
-            )
+            choices = ", ".join(self._members) or "none"
+            raise ConfigError(f"There is no {self.family} {name!r}; choose one of {choices}.{did_you_mean(name, self)}")
         return self._members[name]
 
     def __contains__(self, name: object) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import get_origin
@@ -15,6 +14,7 @@ from xmc.config.kinds import family_of
 from xmc.config.mistakes import bounds, type_name
 from xmc.config.training import TrainConfig
 from xmc.errors import ConfigError
+from xmc.registry import nearest
 
 __all__ = ["ExplainedKey", "explain", "explained_keys"]
 
@@ -59,8 +59,9 @@ def explain(key: str | None = None) -> tuple[list[ExplainedKey], str]:
         )
         return [item for new in new_names for item in _of_new(known, new)], note + "."
     names = [*{item.name for item in known}, *NEW_KEYS]
-    near = difflib.get_close_matches(key, names, n=1) or [name for name in names if name.rpartition(".")[2] == key]
-    hint = f"Did you mean {near[0]!r}?" if near else "`xmc train --explain` lists all."
+    last = [name for name in names if name.rpartition(".")[2] == key]
+    near = nearest(key, names) or next(iter(last), None)
+    hint = f"Did you mean {near!r}?" if near else "`xmc train --explain` lists all."
     raise ConfigError(f"There is no key {key!r} in the configuration. {hint}")
 
 

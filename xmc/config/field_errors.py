@@ -1,12 +1,10 @@
-"""What a value of the configuration must be, and the nearest name to a mistaken one."""
+"""What a value of the configuration must be."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["FieldError", "nearest"]
+__all__ = ["FieldError"]
 
 
 class FieldError(ValueError):
@@ -16,9 +14,3 @@ class FieldError(ValueError):
         """hint: a further sentence, with a space before it. value: what is named, by default the field's value."""
         super().__init__(wanted)
         self.wanted, self.hint, self.value = wanted, hint, value
-
-
-def nearest(name: object, names: Iterable[str]) -> str:
-    """The sentence " Did you mean 'x'?" with the most similar name, or "" where none is similar."""
-    near = difflib.get_close_matches(str(name), list(names), n=1)
-    return f" Did you mean {near[0]!r}?" if near else ""

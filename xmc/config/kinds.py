@@ -9,8 +9,8 @@ from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, core_schema
 
-from xmc.config.field_errors import FieldError, nearest
-from xmc.registry import Registry
+from xmc.config.field_errors import FieldError
+from xmc.registry import Registry, did_you_mean
 
 __all__ = ["Family", "family_of"]
 
@@ -39,7 +39,7 @@ class Family:
             kind = self.class_of(value)
             if kind is None or isinstance(value, BaseModel):
                 named = value.get("kind", value) if isinstance(value, Mapping) else value
-                raise FieldError(f"must be one of {', '.join(self.kinds)}", nearest(named, self.kinds), named)
+                raise FieldError(f"must be one of {', '.join(self.kinds)}", did_you_mean(named, self.kinds), named)
             return kind.__pydantic_validator__.validate_python({"kind": value} if isinstance(value, str) else value)
 
         written = core_schema.plain_serializer_function_ser_schema(lambda value: value.model_dump(mode="json"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import types
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Union, get_args, get_origin
@@ -12,9 +11,10 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from xmc.config.field_errors import FieldError, nearest
+from xmc.config.field_errors import FieldError
 from xmc.config.keys import NEW_KEYS, as_written
 from xmc.config.kinds import family_of
+from xmc.registry import did_you_mean, nearest
 
 __all__ = ["bounds", "choices", "sentence", "type_name"]
 
@@ -99,7 +99,7 @@ def _wanted(detail: ErrorDetails, field: FieldInfo | None) -> tuple[str, str]:
         return "a text that is not empty", ""
     if detail["type"] == "literal_error":
         names = choices(field.annotation)
-        return "one of " + ", ".join(names), nearest(detail["input"], names)
+        return "one of " + ", ".join(names), did_you_mean(detail["input"], names)
     return f"of type {name}" if (name := type_name(field.annotation)).isalpha() else name, ""
 
 
@@ -112,9 +112,9 @@ def _of_unknown(key: str, owner: type[BaseModel]) -> str:
     if inner:
         return f" Its keys are called otherwise now: {', '.join(inner)}."
     before, _, name = key.rpartition(".")
-    near = difflib.get_close_matches(name, owner.model_fields, n=1)
-    if near:
-        return f" Did you mean {(before + '.' if before else '') + near[0]!r}?"
+    near = nearest(name, owner.model_fields)
+    if near is not None:
+        return f" Did you mean {(before + '.' if before else '') + near!r}?"
     return f" Known keys: {', '.join(owner.model_fields)}."
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from xmc.config.keys import FAMILIES, GONE, NEW_KEYS, as_written, family_part
 from xmc.config.negatives import NEGATIVES_SECTIONS
 from xmc.config.yaml_values import read_yaml
 from xmc.errors import ConfigError
+from xmc.registry import nearest
 
 __all__ = ["Values", "parse_override"]
 
@@ -82,12 +82,8 @@ class Values:
 
     def _put_old(self, key: str, value: Any) -> None:
         if key not in NEW_KEYS:
-            near = difflib.get_close_matches(key, NEW_KEYS, n=1)
-            hint = (
-                f" Did you mean {near[0]!r}, which is called {as_written(NEW_KEYS[near[0]] or near[0])} now?"
-                if near
-                else ""
-            )
+            near = nearest(key, NEW_KEYS)
+            hint = f" Did you mean {near!r}, which is called {as_written(NEW_KEYS[near] or near)} now?" if near else ""
             raise ConfigError(f"{self.source} has the unknown key {key!r}.{hint}")
         new = NEW_KEYS[key]
         if new is None:

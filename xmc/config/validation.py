@@ -6,8 +6,9 @@ from typing import ClassVar
 
 from pydantic import Field, field_validator
 
-from xmc.config.field_errors import FieldError, nearest
+from xmc.config.field_errors import FieldError
 from xmc.config.section import Section
+from xmc.registry import did_you_mean
 
 __all__ = ["METRICS", "ValidationConfig"]
 
@@ -37,5 +38,5 @@ class ValidationConfig(Section):
     @classmethod
     def _known(cls, name: str) -> str:
         if name not in METRICS:
-            raise FieldError(f"must be one of {', '.join(METRICS)}", nearest(name, METRICS))
+            raise FieldError(f"must be one of {', '.join(METRICS)}", did_you_mean(name, METRICS))
         return name
