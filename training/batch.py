@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 from torch import Tensor
 
+from xmc.arrays import Rows
 from xmc.training.targets import StepTargets
 
-__all__ = ["Batch", "Rows", "StepReport"]
-
-Rows = npt.NDArray[np.int64]
+__all__ = ["Batch", "StepReport"]
 
 
 @dataclass(frozen=True)
@@ -36,10 +33,10 @@ class Batch:
 class StepReport:
     """The loss of a step, the number of texts and tokens that this process encoded with gradient, and the queries' embeddings.
 
-    queries: [B, D] of all processes, without gradient; None where the loss was not finite.
+    queries: [B, D] of all processes, without gradient.
     """
 
     loss: float
     texts: int
     tokens: int
-    queries: Tensor | None = None
+    queries: Tensor

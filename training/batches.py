@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from xmc.training.batch import Rows
+from xmc.arrays import Rows
 from xmc.training.negatives import NegativeSource
 from xmc.training.parts import TrainingRun
 from xmc.training.randomness import Purpose, numpy_random

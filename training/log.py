@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from xmc.errors import DependencyError
+from xmc.errors import require_package
 from xmc.storage.directories import LOG, TENSORBOARD
 
 __all__ = ["TrainingLog"]
@@ -19,10 +19,9 @@ class TrainingLog:
         """Raises DependencyError where TensorBoard is asked for and not installed."""
         self.file, self._writer = out / LOG, None
         if tensorboard:
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError as error:
-                raise DependencyError("tensorboard is not installed: pip install tensorboard") from error
+            require_package("tensorboard", "The log is written for TensorBoard too", "tensorboard")
+            from torch.utils.tensorboard import SummaryWriter
+
             self._writer = SummaryWriter(str(out / TENSORBOARD))
 
     def start(self, step: int) -> None:

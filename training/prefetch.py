@@ -7,13 +7,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Generic, TypeVar
 
-import numpy as np
-import numpy.typing as npt
+from xmc.arrays import Rows
 
 __all__ = ["Prefetcher"]
 
 T = TypeVar("T")
-Rows = npt.NDArray[np.int64]
 
 
 class Prefetcher(Generic[T]):

@@ -50,8 +50,7 @@ class QueryBank(TrainingPart):
 
     def after_step(self, run: TrainingRun, batch: Batch, report: StepReport) -> Mapping[str, Any]:
         """Hold the embeddings of the batch."""
-        if report.queries is not None:
-            self.record(torch.from_numpy(batch.rows), report.queries)
+        self.record(torch.from_numpy(batch.rows), report.queries)
         return {}
 
     def state(self) -> PartState:

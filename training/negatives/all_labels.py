@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing_extensions import Self
-
 from xmc.config import TrainConfig
 from xmc.training.negatives.base import NegativeSource
-from xmc.training.parts import TrainingRun
 
 __all__ = ["AllLabels"]
 
@@ -16,11 +13,6 @@ class AllLabels(NegativeSource):
 
     name = kind = "all"
     scores_all = True
-
-    @classmethod
-    def from_run(cls, run: TrainingRun) -> Self:
-        """It has no state."""
-        return cls()
 
     @classmethod
     def count(cls, config: TrainConfig, labels: int, queries: float, positives: float) -> tuple[float, float]:

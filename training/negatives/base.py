@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from xmc.arrays import Rows
 from xmc.config import TrainConfig
-from xmc.training.batch import Batch, Rows
+from xmc.training.batch import Batch
 from xmc.training.parts import TrainingPart, TrainingRun
 from xmc.training.targets import StepTargets
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing_extensions import Self
-
 from xmc.training.negatives.base import NegativeSource
-from xmc.training.parts import TrainingRun
 
 __all__ = ["InBatch"]
 
@@ -14,8 +11,3 @@ class InBatch(NegativeSource):
     """No labels but those that the step must score."""
 
     name = kind = "in-batch"
-
-    @classmethod
-    def from_run(cls, run: TrainingRun) -> Self:
-        """It has no state."""
-        return cls()

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from xmc.arrays import Rows
 from xmc.errors import ConfigError
-from xmc.training.batch import Batch, Rows
+from xmc.training.batch import Batch
 from xmc.training.negatives.base import NegativeSource, StepLabels
 
 __all__ = ["JoinedNegatives"]

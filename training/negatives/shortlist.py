@@ -13,11 +13,12 @@ import torch
 from scipy.sparse import csr_matrix
 from typing_extensions import Self
 
+from xmc.arrays import Rows
 from xmc.config import ShortlistConfig, TrainConfig
 from xmc.data.tokens import RaggedTokens
 from xmc.encoders.dual import DualEncoder
 from xmc.indexes.factory import build_index
-from xmc.training.batch import Batch, Rows
+from xmc.training.batch import Batch
 from xmc.training.checkpoints import Checkpoint
 from xmc.training.distributed import World
 from xmc.training.embedding import CHUNK, embed_labels, embed_queries

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
+
+from xmc.arrays import Rows
 
 __all__ = ["Uses", "uses_of_queries"]
 
-Rows = npt.NDArray[np.int64]
 CALIBRATION_STREAM = 1
 """A random stream of its own."""
 

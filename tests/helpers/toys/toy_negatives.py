@@ -7,8 +7,9 @@ from typing import Literal
 import numpy as np
 from typing_extensions import Self
 
+from xmc.arrays import Rows
 from xmc.config import NEGATIVES_SECTIONS, NegativesConfig
-from xmc.training.batch import Batch, Rows
+from xmc.training.batch import Batch
 from xmc.training.negatives import NEGATIVES, NegativeSource
 from xmc.training.parts import TrainingRun
 
