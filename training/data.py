@@ -25,7 +25,7 @@ from xmc.errors import DataError
 from xmc.training.supervision.known import KnownPairs
 from xmc.training.supervision.teacher import taught_labels
 
-__all__ = ["TrainingData", "check_images", "prepare"]
+__all__ = ["TrainingData", "prepare"]
 
 logger = logging.getLogger("xmc.training")
 SIDES: dict[Side, str] = {"query": "queries", "label": "labels"}
@@ -70,7 +70,7 @@ def prepare(dataset: Dataset, config: TrainConfig, model: DualEncoder) -> Traini
         return replace(tokens, images=encoder.images_of(images))
 
     labels = dataset.labels
-    check_images(model.query_encoder.image_dimension, training, dataset)
+    _check_images(model.query_encoder.image_dimension, training, dataset)
     query_features = features(model.query_encoder, training.texts, training.images, "query")
     label_features = features(model.label_encoder, labels.texts, labels.images, "label")
     distillation = config.objective.distillation
@@ -80,7 +80,7 @@ def prepare(dataset: Dataset, config: TrainConfig, model: DualEncoder) -> Traini
     return TrainingData(dataset, training, validation, excluded, query_features, label_features, known)
 
 
-def check_images(dimension: int, training: Split, dataset: Dataset) -> None:
+def _check_images(dimension: int, training: Split, dataset: Dataset) -> None:
     """Raise DataError where the encoder takes images and there are none; say it where there are some and it takes none."""
     there = training.images is not None or dataset.labels.images is not None
     if dimension and not there:

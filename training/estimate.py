@@ -15,7 +15,6 @@ from xmc.data.dataset import Dataset
 from xmc.data.held_out import uses_of_queries
 from xmc.encoders.dual import DualEncoder, build_encoder
 from xmc.training.assembly import part_kinds
-from xmc.training.data import check_images
 from xmc.training.device import training_device
 from xmc.training.distributed import World
 from xmc.training.negatives import negative_kinds
@@ -59,12 +58,12 @@ def estimate(dataset: Dataset, config: TrainConfig, processes: int = 1) -> Estim
 
     Counted, not measured: lengths come from the first 2,048 texts of each side, and allocators add to it. Times are given
     for this machine's rate of matrix products, measured for a moment, if it were reached throughout.
-    Raises ConfigError and DataError as `train` does for nested dimensions, prototypes and images that do not fit.
+    Raises ConfigError, as `train` does, for nested dimensions and heads of prototypes that do not fit the encoder.
     """
     training, labels = dataset.split("train"), len(dataset.labels)
     model = build_encoder(config, 0, torch.Generator().manual_seed(config.seed))
     model.prepare_for_training(config)
-    _check(model, dataset, config)
+    _check(model, labels, config)
     uses = uses_of_queries(len(training), config.validation.share, config.calibration, config.seed)
     steps_per_epoch = steps_of_epoch(len(uses.training), config.batch_size)
     mean = training.positives.nnz / max(len(training), 1)
@@ -105,13 +104,12 @@ def estimate(dataset: Dataset, config: TrainConfig, processes: int = 1) -> Estim
     return Estimate(memory, work)
 
 
-def _check(model: DualEncoder, dataset: Dataset, config: TrainConfig) -> None:
+def _check(model: DualEncoder, labels: int, config: TrainConfig) -> None:
     """Make what finds mistakes when it is made, without memory for its numbers."""
-    check_images(model.query_encoder.image_dimension, dataset.split("train"), dataset)
     Objective(config, model.dimension, World())
     if PrototypesConfig.of(config.label_vectors) is not None:
         with torch.device("meta"):
-            add_prototypes(model.dimension, len(dataset.labels), config)
+            add_prototypes(model.dimension, labels, config)
 
 
 def _labels_of_a_step(config: TrainConfig, labels: int, queries: float, mean: float) -> tuple[float, float]:

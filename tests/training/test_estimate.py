@@ -14,7 +14,7 @@ from worlds import colours, tiny_config, wordnet_part
 import xmc
 from xmc.cli import app
 from xmc.config import TrainConfig
-from xmc.errors import ConfigError, DataError
+from xmc.errors import ConfigError
 from xmc.storage.directories import LOG
 from xmc.training.estimate import estimate
 
@@ -120,10 +120,3 @@ def test_what_training_refuses_is_refused_before_it(changes: dict[str, object], 
         estimate(data, config)
     with pytest.raises(ConfigError, match=message):
         xmc.train(data, config, tmp_path / "run")
-
-
-def test_images_that_training_wants_are_wanted_before_it() -> None:
-    images = {"directory": str(minilm_directory()), "images": {"dimension": 4}}
-    config = TrainConfig.from_mapping({"encoder": {"kind": "transformer", **images}, "negatives": "in-batch"})
-    with pytest.raises(DataError, match=r"encoder\.images\.dimension is 4, but the data set 'colours' has no images"):
-        estimate(colours(), config)
