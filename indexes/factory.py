@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from xmc.arrays import Embeddings
+from xmc.errors import ConfigError
 from xmc.indexes.blocks import EmbeddingBlocks
 from xmc.indexes.checks import require_matrix
 from xmc.indexes.contract import Devices
@@ -25,13 +26,16 @@ def index_version(
     """An index over label embeddings float32 [L, D], which must not change afterwards; label `i` is row `i`.
 
     design: as of `build_index`, or "auto": exact for few labels, else tuned with `tuning_queries` [n, D].
-    Raises InputError for embeddings that are NaN or infinite, or too few for the design; ConfigError as `build_index`.
+    Raises InputError for embeddings that are NaN or infinite, or too few for the design; ConfigError as `build_index`, and for
+    `rescore` with "auto".
     """
     dimension = embeddings.shape[1]
     blocks = EmbeddingBlocks([require_matrix(embeddings, dimension, "label embeddings")])
-    named = design_of("exact" if design == "auto" else design, dimension)
-    version = IndexVersion.from_embeddings(named, blocks, rescore, devices)
-    return automatic_version(version, tuning_queries) if design == "auto" else version
+    if design != "auto":
+        return IndexVersion.from_embeddings(design_of(design, dimension), blocks, rescore, devices)
+    if rescore:
+        raise ConfigError("rescore is for a design that is named; tuning, which auto stands for, chooses it.")
+    return automatic_version(blocks, tuning_queries, devices)
 
 
 def build_index(design: str, dimension: int, rescore: int = 0, device: str | Sequence[str] = "auto") -> LabelIndex:
@@ -56,5 +60,4 @@ def load_index(directory: str | Path, source: str | None = None, device: str | S
     Raises StoreError, which names a file that is missing, truncated or changed, or both fingerprints; ConfigError for a device
     that is not there.
     """
-    devices = None if isinstance(device, str) and device == "auto" else devices_of(device)
-    return read_unreplaced(directory, lambda: LabelIndex.load(directory, source, devices))
+    return read_unreplaced(directory, lambda: LabelIndex.load(directory, source, device))

@@ -20,20 +20,19 @@ class TriedDesign:
 
     walk: the search parameter that trades speed for recall, "" where there is none; values: its values, in rising order.
     depths: values of k_factor_rf where the design has a Refine stage, else of rescore.
-    rescore: of a design with a Refine stage: what is ranked by its 8 bits is ranked again by full embeddings, which costs
-        little and raises recall much.
+    refined: the design that a Refine stage stands behind, "" where there is none. rescore, where there is one: what is ranked
+        by its 8 bits is ranked again by full embeddings, which costs little and raises recall much.
+    cells: of an inverted file; 0 for another design. is_graph: neighbours are looked for, label by label, when it is built.
     """
 
     design: str
     walk: str = ""
     values: tuple[int, ...] = ()
     depths: tuple[int, ...] = (0,)
+    refined: str = ""
     rescore: int = 0
-
-    @property
-    def refines(self) -> bool:
-        """Whether depths are those of a Refine stage."""
-        return "Refine(" in self.design
+    cells: int = 0
+    is_graph: bool = False
 
 
 def candidates(labels: int, dimension: int) -> list[TriedDesign]:
@@ -48,12 +47,13 @@ def candidates(labels: int, dimension: int) -> list[TriedDesign]:
         probes = _steps(count)
         if dimension % 2 == 0:
             coarse = f"IVF{count},PQ{dimension // 2}x4fs"
-            tried.append(TriedDesign(f"{coarse},Refine(SQ8)", "nprobe", probes, (6, 10, 16, 32), rescore=2))
-            tried.append(TriedDesign(coarse, "nprobe", probes, (10, 16, 32)))
+            refine, depths = f"{coarse},Refine(SQ8)", (6, 10, 16, 32)
+            tried.append(TriedDesign(refine, "nprobe", probes, depths, refined=coarse, rescore=2, cells=count))
+            tried.append(TriedDesign(coarse, "nprobe", probes, (10, 16, 32), cells=count))
     tried += [
-        TriedDesign("HNSW32,SQ8", "efSearch", graph, (0, 2)),
-        TriedDesign("HNSW32", "efSearch", graph),
-        TriedDesign(f"IVF{few_cells},Flat", "nprobe", _steps(few_cells)),
+        TriedDesign("HNSW32,SQ8", "efSearch", graph, (0, 2), is_graph=True),
+        TriedDesign("HNSW32", "efSearch", graph, is_graph=True),
+        TriedDesign(f"IVF{few_cells},Flat", "nprobe", _steps(few_cells), cells=few_cells),
         TriedDesign("int8", depths=(0, 2)),
         TriedDesign("float16"),
         TriedDesign("binary", depths=(10, 40)),

@@ -16,6 +16,7 @@ from xmc.arrays import Embeddings
 from xmc.errors import ConfigError, InputError
 from xmc.indexes.blocks import EmbeddingBlocks
 from xmc.indexes.checks import require_matrix
+from xmc.indexes.contract import Devices
 from xmc.indexes.designs import bytes_per_label, is_exact
 from xmc.indexes.engines.exact import ExactDesign
 from xmc.indexes.engines.faiss import FaissDesign, FaissEngine
@@ -87,20 +88,20 @@ def tune_version(
     journal: Path | None = None,
     report: Callable[[str], None] = lambda stage: None,
 ) -> TunedVersion:
-    """As `tune`, of rows that are there; none of them may be removed."""
+    """As `tune`, of rows that an exact design searches; none of them may be removed."""
     goal = Goal() if goal is None else goal
     queries = require_matrix(queries, version.dimension, "queries")
     if not len(queries) or not len(version):
         raise InputError(f"Tuning needs labels and queries, but there are {len(version)} and {len(queries)}.")
     start = time.monotonic()
     report("exact search")
-    trial = Trial(version.with_design(ExactDesign(version.dimension)), queries, goal)
+    trial = Trial(version, queries, goal)
     notes = TuningJournal(journal, trial.fingerprint)
     points = [trial.exact_point()]
     best: tuple[OperatingPoint, FaissEngine | None] | None = None
     if points[0].meets(goal, len(version)):
         best = points[0], None
-    built: tuple[str, FaissEngine, float] | None = None
+    built: tuple[TriedDesign, FaissEngine, float] | None = None
     for candidate in candidates(len(version), version.dimension) if faiss is not None else []:
         measured, engine = notes.get(candidate.design), None
         if measured is None:
@@ -114,7 +115,7 @@ def tune_version(
             except InputError as error:
                 logger.info("%s is left out: %s", candidate.design, error)
                 continue
-            built = candidate.design, engine, seconds
+            built = candidate, engine, seconds
             measured = trial.walk(candidate, engine, seconds)
             notes.put(candidate.design, measured)
         points += measured
@@ -130,16 +131,17 @@ def tune_version(
     return TunedVersion(replace(tuned, measured=noted), chosen, points)
 
 
-def automatic_version(version: IndexVersion, queries: Embeddings, goal: Goal | None = None) -> IndexVersion:
-    """The default: exact search below 50,000 labels, and without FAISS or queries to tune with; tuned for a goal above.
+def automatic_version(blocks: EmbeddingBlocks, queries: Embeddings, devices: Devices = ()) -> IndexVersion:
+    """The default: exact search below 50,000 labels, and without FAISS or queries to tune with; tuned for `Goal()` above.
 
-    Arguments and errors are those of `tune_version`.
+    blocks: embeddings that are finite. queries, and errors: those of `tune_version`.
     """
-    if is_exact("auto", len(version)) or faiss is None or not len(queries):
-        return version.with_design(ExactDesign(version.dimension))
-    goal = Goal() if goal is None else goal
+    exact = IndexVersion.from_embeddings(ExactDesign(blocks.dimension), blocks, 0, devices)
+    if is_exact("auto", len(exact)) or faiss is None or not len(queries):
+        return exact
+    goal = Goal()
     with tuning_progress(goal.budget) as report:
-        return tune_version(version, queries, goal, report=report).version
+        return tune_version(exact, queries, goal, report=report).version
 
 
 def _reason_to_skip(candidate: TriedDesign, trial: Trial, left: float) -> str:
@@ -148,25 +150,25 @@ def _reason_to_skip(candidate: TriedDesign, trial: Trial, left: float) -> str:
     memory = bytes_per_label(candidate.design, dimension, labels) * labels
     if trial.goal.max_memory is not None and memory > trial.goal.max_memory:
         return f"it would take {decimal(round(memory))}"
-    seconds = _build_work(candidate.design, labels, dimension) / trial.rate
+    seconds = _build_work(candidate, labels, dimension) / trial.rate
     return f"it would take about {seconds:.0f} s, and {max(left, 0):.0f} s are left" if seconds > left else ""
 
 
-def _build_work(design: str, labels: int, dimension: int) -> float:
+def _build_work(candidate: TriedDesign, labels: int, dimension: int) -> float:
     """Multiplications and additions of building a design, roughly: half as much again as its largest parts take."""
-    if design.startswith("IVF"):
-        cells = int(design[3:].partition(",")[0])
+    cells = candidate.cells
+    if cells:
         return 3.0 * dimension * cells * (10 * min(labels, 64 * cells, 262_144) + labels)
-    if design.startswith("HNSW"):  # a few thousand distances a label, at a hundredth of the rate of a product
+    if candidate.is_graph:  # a few thousand distances a label, at a hundredth of the rate of a product
         return 2.0 * dimension * labels * 100 * 100 * math.log2(max(labels, 2))
     return 4.0 * dimension * labels
 
 
 def _build(
-    candidate: TriedDesign, embeddings: EmbeddingBlocks, before: tuple[str, FaissEngine, float] | None
+    candidate: TriedDesign, embeddings: EmbeddingBlocks, before: tuple[TriedDesign, FaissEngine, float] | None
 ) -> tuple[FaissEngine, float]:
     """The engine, and the seconds it took; a design without the Refine stage is taken out of the one built with it before."""
-    if before is not None and before[0].startswith(f"{candidate.design},Refine("):
+    if before is not None and before[0].refined == candidate.design:
         _, refined, seconds = before
         base = faiss.clone_index(faiss.downcast_index(refined.index.base_index))
         return FaissEngine(base, refined.learned_from), seconds

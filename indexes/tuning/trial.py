@@ -70,10 +70,10 @@ class Trial:
         def measure(depth: int, value: int) -> OperatingPoint:
             if (value, depth) not in measured:
                 parameters: dict[str, float] = {candidate.walk: value} if candidate.walk else {}
-                if candidate.refines:
+                if candidate.refined:
                     parameters["k_factor_rf"] = depth
                 set_parameters(engine.index, candidate.design, parameters)
-                held = replace(self.held, engine=engine, rescore=candidate.rescore if candidate.refines else depth)
+                held = replace(self.held, engine=engine, rescore=candidate.rescore if candidate.refined else depth)
                 measured[value, depth] = self._measure(held, candidate.design, parameters, memory, build)
             return measured[value, depth]
 

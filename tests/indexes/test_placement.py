@@ -13,7 +13,12 @@ from worlds import colours, tiny_config
 
 import xmc
 from xmc.errors import ConfigError
-from xmc.indexes.factory import build_index, load_index
+from xmc.indexes import designs
+from xmc.indexes.blocks import EmbeddingBlocks
+from xmc.indexes.contract import Devices, Engine
+from xmc.indexes.engines.exact import ExactDesign
+from xmc.indexes.engines.torch_shards import ShardedEngine
+from xmc.indexes.factory import build_index, index_version, load_index
 from xmc.indexes.placement import automatic_devices, devices_of
 
 LABELS = np.random.default_rng(0).normal(size=(300, 8)).astype(np.float32)
@@ -73,6 +78,27 @@ def test_an_index_of_before_opens_without_its_devices(tmp_path: Path, caplog: py
     np.testing.assert_array_equal(loaded.search(QUERIES, 5)[0], index.search(QUERIES, 5)[0])
     loaded.save(tmp_path / "again")
     assert "devices" not in properties(tmp_path / "again")
+
+
+@pytest.mark.parametrize("tuned", [False, True])
+def test_auto_copies_the_embeddings_to_devices_once(tuned: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    copies = list[int]()
+    build = ExactDesign.build
+
+    def counted(design: ExactDesign, embeddings: EmbeddingBlocks, devices: Devices) -> Engine | None:
+        copies.append(len(embeddings))
+        return build(design, embeddings, devices)
+
+    monkeypatch.setattr(ExactDesign, "build", counted)
+    if tuned:
+        monkeypatch.setattr(designs, "EXACT_BELOW", 100)
+    version = index_version("auto", LABELS, QUERIES, devices=("cpu", "cpu"))
+    assert copies == [300]
+    assert bool(version.measured) == tuned
+    assert (version.design.name, version.devices) == ("exact", ("cpu", "cpu"))
+    assert isinstance(version.engine, ShardedEngine)
+    with pytest.raises(ConfigError, match="rescore is for a design that is named"):
+        index_version("auto", LABELS, QUERIES, rescore=2)
 
 
 def test_a_run_is_opened_where_it_is_wanted(tmp_path: Path) -> None:
