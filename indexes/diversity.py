@@ -6,6 +6,7 @@ import numpy as np
 
 from xmc.arrays import Embeddings, Rows
 from xmc.indexes.blocks import EmbeddingBlocks
+from xmc.indexes.scan import first_found
 
 __all__ = ["diversify"]
 
@@ -42,8 +43,7 @@ def diversify(
     picked, kept = np.take_along_axis(rows, chosen, 1), np.take_along_axis(scores, chosen, 1)
     again = _repeated(chosen)  # argmax over nothing but -inf gives the same place again
     picked[again], kept[again] = -1, -np.inf
-    order = np.argsort(picked < 0, axis=1, kind="stable")
-    return np.take_along_axis(kept, order, 1), np.take_along_axis(picked, order, 1)
+    return first_found(kept, picked, k)
 
 
 def _repeated(chosen: Rows) -> np.ndarray:

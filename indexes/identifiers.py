@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from xmc.arrays import Rows
+from xmc.arrays import Mask, Rows
 from xmc.errors import InputError
 
 __all__ = ["LabelIds", "RowLookup", "as_ids", "type_name"]
@@ -68,6 +68,14 @@ class RowLookup:
             return np.array([recent.get(key, rows.get(key, -1)) for key in values], np.int64)
         except TypeError as error:
             raise InputError(f"Label ids must be int64 or strings: {error}.") from error
+
+    def find_living(self, keys: Iterable[Any], rows: int, alive: Mask | None) -> Rows:
+        """As `find`, and -1 for a row that came later than the first `rows`, or is not alive, bool [rows]; None: all are."""
+        found = self.find(keys)
+        found[found >= rows] = -1
+        if alive is not None:
+            found[(found >= 0) & ~alive[found]] = -1
+        return found
 
 
 def as_ids(ids: Sequence[int | str] | LabelIds) -> LabelIds:

@@ -26,20 +26,16 @@ __all__ = ["IndexSnapshot", "LabelIndex"]
 
 @dataclass(frozen=True, eq=False)
 class IndexSnapshot:
-    """The labels of an index at one moment: rows, and the id of each. It never changes; any number of threads may search it.
+    """The labels of an index at one moment: rows, and the id of each. It never changes; any number of threads may search it."""
 
-    version: higher after each change.
-    """
-
-    version: int
     column: GrowingColumn
     lookup: RowLookup
     held: IndexVersion
 
     @classmethod
-    def from_rows(cls, held: IndexVersion, ids: LabelIds, version: int) -> IndexSnapshot:
+    def from_rows(cls, held: IndexVersion, ids: LabelIds) -> IndexSnapshot:
         """Rows with the id of each, removed ones too."""
-        return cls(version, GrowingColumn(ids), RowLookup(ids.tolist), held)
+        return cls(GrowingColumn(ids), RowLookup(ids.tolist), held)
 
     def __len__(self) -> int:
         """Number of labels."""
@@ -58,11 +54,7 @@ class IndexSnapshot:
 
     def rows(self, ids: Any) -> Rows:
         """The rows of some ids, in their order, -1 for one that is not there."""
-        rows = self.lookup.find(ids)
-        rows[rows >= len(self.column)] = -1
-        if self.held.alive is not None:
-            rows[(rows >= 0) & ~self.held.alive[rows]] = -1
-        return rows
+        return self.lookup.find_living(ids, len(self.column), self.held.alive)
 
     def vectors(self, ids: Sequence[int | str] | LabelIds) -> Embeddings:
         """The embeddings float32 [n, D] of some labels; InputError for an id that is not there."""
@@ -99,17 +91,17 @@ class IndexSnapshot:
         rows = len(self.column)
         column = self.column.append(ids) if rows else GrowingColumn(ids)
         lookup = self.lookup.with_rows(ids.tolist(), rows) if rows else RowLookup(ids.tolist)
-        return IndexSnapshot(self.version + 1, column, lookup, self.held.append(embeddings))
+        return IndexSnapshot(column, lookup, self.held.append(embeddings))
 
     def removed(self, ids: Sequence[int | str] | LabelIds) -> IndexSnapshot:
         """Without labels that are there."""
-        return replace(self, version=self.version + 1, held=self.held.remove(self.rows(ids)))
+        return replace(self, held=self.held.remove(self.rows(ids)))
 
     def compacted(self) -> IndexSnapshot:
         """The same labels in rows that are numbered anew."""
         if self.held.alive is None:
             return self
-        return IndexSnapshot.from_rows(self.held.compact(), self.ids, self.version + 1)
+        return IndexSnapshot.from_rows(self.held.compact(), self.ids)
 
 
 class LabelIndex:
@@ -129,13 +121,13 @@ class LabelIndex:
         """An empty index; see `build_index`. rescore: see `search`."""
         held = IndexVersion.from_embeddings(design, EmbeddingBlocks.empty(design.dimension), rescore, devices)
         self._changing = threading.RLock()
-        self._snapshot = IndexSnapshot.from_rows(held, np.zeros(0, np.int64), 0)
+        self._snapshot = IndexSnapshot.from_rows(held, np.zeros(0, np.int64))
 
     @classmethod
     def from_version(cls, version: IndexVersion, ids: LabelIds) -> LabelIndex:
         """An index over rows, with the id of each, removed ones too."""
         index = cls(version.design, version.rescore, version.devices)
-        index._snapshot = IndexSnapshot.from_rows(version, ids, 1)
+        index._snapshot = IndexSnapshot.from_rows(version, ids)
         return index
 
     @property
@@ -162,11 +154,6 @@ class LabelIndex:
     def measured(self) -> dict[str, Any]:
         """What tuning measured of the design; empty for an index that was not tuned."""
         return self._snapshot.held.measured
-
-    @measured.setter
-    def measured(self, measured: dict[str, Any]) -> None:
-        with self._changing:
-            self._snapshot = replace(self._snapshot, held=replace(self._snapshot.held, measured=measured))
 
     @property
     def ids(self) -> LabelIds:
@@ -220,9 +207,9 @@ class LabelIndex:
         """
         embeddings, new = self._checked(embeddings, ids)
         with self._changing:
-            before, blocks = self._snapshot, EmbeddingBlocks([embeddings])
-            held = IndexVersion.from_embeddings(self.design, blocks, self.rescore, before.held.devices)
-            self._snapshot = IndexSnapshot.from_rows(held, new, before.version + 1)
+            blocks = EmbeddingBlocks([embeddings])
+            held = IndexVersion.from_embeddings(self.design, blocks, self.rescore, self.devices)
+            self._snapshot = IndexSnapshot.from_rows(held, new)
 
     def add(self, embeddings: Embeddings, ids: Sequence[int | str] | LabelIds) -> None:
         """Add labels; raises InputError as `build`, and for an id that is there already.
@@ -272,9 +259,9 @@ class LabelIndex:
         write_index(Path(directory), StoredIndex(snapshot.held, snapshot.column.values), source)
 
     @classmethod
-    def load(cls, directory: str | Path, source: str | None = None, devices: Devices | None = None) -> LabelIndex:
-        """Read an index written by `save`; see `load_index`. devices: by default those of "auto"."""
-        stored = read_index(Path(directory), source, devices)
+    def load(cls, directory: str | Path, source: str | None = None, device: str | Sequence[str] = "auto") -> LabelIndex:
+        """Read an index written by `save`; see `load_index`."""
+        stored = read_index(Path(directory), source, device)
         return cls.from_version(stored.held, stored.ids)
 
     def _take(self, snapshot: IndexSnapshot) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from xmc.arrays import Embeddings, Mask, Rows
@@ -14,7 +16,9 @@ from xmc.indexes.library import faiss
 from xmc.indexes.threads import shared_threads
 from xmc.kernels.topk import topk_inner_product
 
-__all__ = ["best_of", "exact_search", "score_rows"]
+__all__ = ["best_of", "exact_search", "first_found", "score_rows"]
+
+Labels = TypeVar("Labels", bound=npt.NDArray[Any])
 
 GATHERED = 65_536
 """Allowed rows that are copied together at a time, where others stand between them."""
@@ -41,13 +45,19 @@ def exact_search(
     return best_of(parts, k)
 
 
-def best_of(parts: list[tuple[Embeddings, Rows]], k: int) -> tuple[Embeddings, Rows]:
-    """The k best of several results, best first; among equal scores, that of the earlier part and place."""
+def best_of(parts: list[tuple[Embeddings, Labels]], k: int) -> tuple[Embeddings, Labels]:
+    """The k best of several results, by rows or by ids, best first; among equal scores, that of the earlier part and place."""
     if len(parts) == 1 and parts[0][0].shape[1] == k:
         return parts[0]
     scores = np.concatenate([part[0] for part in parts], axis=1)
-    rows = np.concatenate([part[1] for part in parts], axis=1)
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    labels: Any = np.take_along_axis(np.concatenate([part[1] for part in parts], axis=1), order, 1)
+    return np.take_along_axis(scores, order, 1), labels
+
+
+def first_found(scores: Embeddings, rows: Rows, k: int) -> tuple[Embeddings, Rows]:
+    """The first k columns [n, k], once each row -1 stands behind all others, which keep their order."""
+    order = np.argsort(rows < 0, axis=1, kind="stable")[:, :k]
     return np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
 
 

@@ -12,6 +12,7 @@ from xmc.arrays import Embeddings
 from xmc.errors import InputError
 from xmc.indexes.identifiers import LabelIds
 from xmc.indexes.label_index import IndexSnapshot, LabelIndex
+from xmc.indexes.scan import best_of
 
 __all__ = ["merge_shards", "search_shards"]
 
@@ -23,10 +24,8 @@ def merge_shards(results: list[tuple[LabelIds, Embeddings]], k: int) -> tuple[La
     """
     if len({ids.dtype for ids, _ in results}) > 1:
         raise InputError("The shards hold ids of different types; use int64, or strings, in all of them.")
-    all_ids, all_scores = zip(*results, strict=True)
-    ids, scores = np.concatenate(all_ids, axis=1), np.concatenate(all_scores, axis=1)
-    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    return np.take_along_axis(ids, order, 1), np.take_along_axis(scores, order, 1)
+    scores, ids = best_of([(scores, ids) for ids, scores in results], k)
+    return ids, scores
 
 
 def search_shards(

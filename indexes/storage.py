@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +13,12 @@ import pyarrow as pa
 from xmc.arrays import Mask
 from xmc.errors import ConfigError, StoreError
 from xmc.indexes.blocks import EmbeddingBlocks
-from xmc.indexes.contract import Design, Devices
+from xmc.indexes.contract import Design
 from xmc.indexes.designs import DESIGNS
 from xmc.indexes.identifiers import LabelIds
 from xmc.indexes.placement import devices_of
 from xmc.indexes.versions import IndexVersion
-from xmc.storage.arrow import read_embeddings, write_embeddings
+from xmc.storage.arrow import read_embeddings, write_arrow_file, write_embeddings
 from xmc.storage.directories import MANIFEST, atomic_directory, read_manifest
 
 __all__ = ["StoredIndex", "read_index", "read_rows", "write_index"]
@@ -55,18 +56,18 @@ def write_index(directory: Path, stored: StoredIndex, source: str) -> None:
         alive = np.ones(len(ids), bool) if held.alive is None else held.alive
         kind = pa.string() if ids.dtype == object else pa.int64()
         table = pa.table({"id": pa.array(ids, kind), "alive": pa.array(alive)})
-        with pa.OSFile(str(path / "ids.arrow"), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-            writer.write_table(table)
+        write_arrow_file(table, path / "ids.arrow")
         if held.engine is not None:
             held.design.save(held.engine, path)
 
 
-def read_index(directory: Path, source: str | None = None, devices: Devices | None = None) -> StoredIndex:
+def read_index(directory: Path, source: str | None = None, device: str | Sequence[str] = "auto") -> StoredIndex:
     """Read an index; its embeddings stay on disk, memory-mapped, until they are needed.
 
-    source: the fingerprint that the index must have been saved with. devices: where to run it; None for what "auto" gives.
+    source: the fingerprint that the index must have been saved with. device: where to run it, see `devices_of`.
 
-    Raises StoreError, which names a file that is missing, truncated or changed, an unknown kind, or both fingerprints.
+    Raises StoreError, which names a file that is missing, truncated or changed, an unknown kind, or both fingerprints;
+    ConfigError for a device that is not there.
     """
     settings = read_manifest(directory, "index")["properties"]
     kind = settings.get("index")
@@ -86,8 +87,7 @@ def read_index(directory: Path, source: str | None = None, devices: Devices | No
     except (KeyError, TypeError, ValueError, ConfigError) as error:
         raise StoreError(f"{directory / MANIFEST} does not describe an index: {error!r}.") from error
     embeddings, ids, alive = read_rows(directory, design.dimension)
-    if devices is None:
-        devices = devices_of("auto", len(ids) * 4 * design.dimension)
+    devices = devices_of(device, len(ids) * 4 * design.dimension)
     if settings.get("devices"):  # an older manifest, which says where the index ran
         logger.info(
             "%s was saved where it ran on %s; it runs on %s now",

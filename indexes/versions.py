@@ -16,7 +16,7 @@ from xmc.indexes.blocks import EmbeddingBlocks
 from xmc.indexes.checks import require_count, require_matrix
 from xmc.indexes.contract import Design, Devices, Engine
 from xmc.indexes.diversity import diversify
-from xmc.indexes.scan import best_of, exact_search, score_rows
+from xmc.indexes.scan import best_of, exact_search, first_found, score_rows
 
 __all__ = ["IndexVersion"]
 
@@ -240,5 +240,4 @@ def _without(scores: Embeddings, rows: Rows, dropped: Sequence[Rows], k: int) ->
     for query, excluded in enumerate(dropped):
         out = np.isin(rows[query], excluded)
         rows[query, out], scores[query, out] = -1, -np.inf
-    order = np.argsort(rows < 0, axis=1, kind="stable")[:, :k]
-    return np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
+    return first_found(scores, rows, k)

@@ -22,6 +22,7 @@ from xmc.indexes.engines.faiss_parts import (
     set_parameters,
 )
 from xmc.indexes.library import faiss
+from xmc.indexes.scan import first_found
 from xmc.indexes.threads import shared_threads
 
 __all__ = ["STORAGES", "FaissDesign", "FaissEngine", "factory_of"]
@@ -65,8 +66,7 @@ class FaissEngine:
             with shared_threads():
                 scores, rows = self.index.search(queries, fetch)
             rows = np.where((rows >= 0) & allowed[np.maximum(rows, 0)], rows, -1)
-            order = np.argsort(rows < 0, axis=1, kind="stable")[:, :k]
-            scores, rows = np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
+            scores, rows = first_found(scores, rows, k)
         return np.where(rows >= 0, scores, -np.inf).astype(np.float32), rows.astype(np.int64)
 
     def copy(self) -> Any:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -246,12 +247,12 @@ def test_files_that_are_truncated_or_missing_are_named(part: str, tmp_path: Path
 def test_an_exception_while_saving_leaves_the_old_index(saved: Path) -> None:
     index = load_index(saved)
     one_change(index)
-    index.measured = {"by": object()}  # JSON cannot hold it, which shows once the other files are written
+    held, ids = index.snapshot().held, index.snapshot().column.values
+    broken = replace(held, measured={"by": object()})  # JSON cannot hold it, which shows once other files are written
     with pytest.raises(TypeError):
-        index.save(saved, SOURCE)
+        LabelIndex.from_version(broken, ids).save(saved, SOURCE)
     require_state(load_index(saved, SOURCE), 0, names=False, exact=True)
     assert [entry.name for entry in saved.parent.iterdir()] == ["index"]
-    index.measured = {}
     index.save(saved, SOURCE)
     require_state(load_index(saved, SOURCE), 1, names=False, exact=True)
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from worlds import colours, tiny_config
 
 import xmc
+from xmc.encoders.dual import DualEncoder
 from xmc.errors import StoreError
+from xmc.search import run_directory
 from xmc.search.run_directory import RunDirectory
 from xmc.search.run_metrics import RunMetrics, TrainingRecord
+from xmc.storage import directories
 from xmc.storage.fingerprints import sha256_file
 
 
@@ -42,6 +46,23 @@ def test_what_is_written_is_read(run: Path, tmp_path: Path) -> None:
     RunDirectory(tmp_path / "copy").write(before, overwrite=True)
 
 
+def test_each_file_is_hashed_once_when_a_run_is_saved(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, hashed = RunDirectory(run).read(), list[int]()
+
+    def counted(file: Path) -> str:
+        hashed.append(file.stat().st_ino)
+        return sha256_file(file)
+
+    for module in (run_directory, directories):
+        monkeypatch.setattr(module, "sha256_file", counted)
+    RunDirectory(tmp_path / "copy").write(before)
+    assert len(hashed) == len(set(hashed)) > 0
+    monkeypatch.undo()
+    RunDirectory(tmp_path / "copy").read()  # they are those of the files
+
+
 def test_parts_of_a_run_are_those_of_the_whole(run: Path) -> None:
     directory = RunDirectory(run)
     whole = directory.read()
@@ -58,6 +79,35 @@ def test_parts_of_a_run_are_those_of_the_whole(run: Path) -> None:
     files = [file for file in run.rglob("*") if file.is_file() and file.name not in ("manifest.json", "metrics.jsonl")]
     index_manifest = (run / "index" / "manifest.json").stat().st_size
     assert sum(directory.bytes_by_content().values()) == sum(file.stat().st_size for file in files) + index_manifest
+
+
+def test_files_of_two_runs_are_never_taken_together(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another run is saved over the directory when the model, or the index's manifest, was read from it."""
+    saved, other = tmp_path / "run", xmc.Retriever.load(run).cut(16)
+    other.add_labels(["a label of the other run"])
+
+    def replaced_after(owner: Any, name: str) -> None:
+        read, reads = getattr(owner, name), list[int]()
+
+        def read_and_replace(*arguments: Any, **options: Any) -> Any:
+            content = read(*arguments, **options)
+            reads.append(1)
+            if len(reads) == 1:
+                other.save(saved, overwrite=True)
+            return content
+
+        monkeypatch.setattr(owner, name, read_and_replace)
+
+    shutil.copytree(run, saved)
+    replaced_after(DualEncoder, "load")
+    model, labels, _ = RunDirectory(saved).read_model_and_labels()
+    assert (model.dimension, len(labels)) == (16, len(other))
+    monkeypatch.undo()
+    shutil.rmtree(saved)
+    shutil.copytree(run, saved)
+    replaced_after(run_directory, "read_manifest")
+    embeddings, ids, _ = RunDirectory(saved).read_label_embeddings()
+    assert (embeddings.dimension, len(ids)) == (16, len(other))
 
 
 def test_metrics_say_how_it_was_trained(run: Path) -> None:

@@ -107,7 +107,6 @@ class Answer:
     """The best labels of n queries, best first, by labels as they were at one moment.
 
     ids: int64 [n, k], -1 for none. scores: float32 [n, k], -inf for none.
-    version: which version of the labels answered, higher after each change; 0 where labels are searched elsewhere.
     explanation: object [n, k], what a stage says of each label; None where no stage says anything.
     Of a calibrated run, where asked for, else None:
     probabilities: float32 [n, k], 0 for none. decisions: object [n, k], "automatic", "person" or "none".
@@ -117,7 +116,6 @@ class Answer:
     labels: LabelVersion
     ids: Ids
     scores: Embeddings
-    version: int = 0
     explanation: npt.NDArray[np.object_] | None = None
     probabilities: Embeddings | None = None
     decisions: npt.NDArray[np.object_] | None = None
@@ -127,8 +125,12 @@ class Answer:
     @classmethod
     def from_state(cls, state: SearchState) -> Answer:
         """What the last stage made."""
-        version = 0 if state.labels.held is None else state.labels.number
-        return cls(state.labels, *state.ranked(), version, state.explanation)
+        return cls(state.labels, *state.ranked(), state.explanation)
+
+    @property
+    def version(self) -> int:
+        """Which version of the labels answered, higher after each change; 0 where labels are searched elsewhere."""
+        return 0 if self.labels.held is None else self.labels.number
 
     def __len__(self) -> int:
         """Number of queries."""

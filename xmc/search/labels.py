@@ -130,11 +130,7 @@ class LabelVersion:
 
     def index_rows(self, uids: Sequence[str]) -> Rows:
         """The index row of each uid, -1 for one that is not there."""
-        rows = self.lookup.find(uids)
-        rows[rows >= len(self.all_ids)] = -1
-        if self.alive is not None:
-            rows[(rows >= 0) & ~self.alive[rows]] = -1
-        return rows
+        return self.lookup.find_living(uids, len(self.all_ids), self.alive)
 
     def known_index_rows(self, uids: Sequence[str]) -> Rows:
         """As `index_rows`; InputError for a uid that is not there, or for one bare string."""

@@ -21,7 +21,6 @@ from xmc.encoders.dual import DualEncoder
 from xmc.errors import InputError, StoreError
 from xmc.indexes.blocks import EmbeddingBlocks
 from xmc.indexes.identifiers import LabelIds
-from xmc.indexes.placement import devices_of
 from xmc.indexes.storage import StoredIndex, read_index, read_rows, write_index
 from xmc.search.labels import LabelVersion
 from xmc.search.placement import place_model
@@ -96,20 +95,22 @@ class RunDirectory:
         return read_unreplaced(self.path, lambda: RunDirectory(self.path)._read(device))
 
     def read_model_and_labels(self) -> tuple[DualEncoder, LabelVersion, tuple[Stage, ...]]:
-        """The model, the labels and the further stages, without the index; every file of the run is verified."""
-        manifest = read_manifest(self.path, KIND)
-        model = DualEncoder.load(self.path).eval()
-        return model, self._labels(manifest), self._stages(manifest, model)
+        """The model, the labels and the further stages, without the index; every file of the run is verified.
+
+        Files of two runs are never taken together.
+        """
+        return read_unreplaced(self.path, self._read_model_and_labels)
 
     def read_calibration(self) -> Calibration | None:
         """The calibration alone; None where the run has none that this version reads."""
         return self._calibration(self._manifest)
 
     def read_label_embeddings(self) -> tuple[EmbeddingBlocks, LabelIds, Mask]:
-        """Embeddings [n, D] of the index's labels, memory-mapped, with their ids [n], and which were not removed, bool [n]."""
-        directory = self.path / INDEX
-        dimension = int(read_manifest(directory, "index")["properties"]["dimension"])
-        return read_rows(directory, dimension)
+        """Embeddings [n, D] of the index's labels, memory-mapped, with their ids [n], and which were not removed, bool [n].
+
+        Files of two runs are never taken together.
+        """
+        return read_unreplaced(self.path, self._read_label_embeddings)
 
     @property
     def fingerprint(self) -> str:
@@ -136,14 +137,16 @@ class RunDirectory:
             STAGES[stage.name]
         properties = {"labels": len(run.labels), "dimension": run.model.dimension, "seed": run.config.seed}
         properties["next_label_id"] = run.labels.next_id
-        with atomic_directory(self.path, KIND, **properties) as temporary:
+        known: dict[str, str] = {}
+        with atomic_directory(self.path, KIND, known, **properties) as temporary:
             (temporary / CONFIG).write_text(run.config.to_yaml(), encoding="utf-8")
             (temporary / METRICS).write_text(json.dumps(run.metrics.to_dict(), indent=2) + "\n", encoding="utf-8")
             run.model.save(temporary)
             run.labels.write(temporary / LABELS)
             write_embeddings([run.tuning_queries], run.model.dimension, temporary / TUNING_QUERIES)
             stored = StoredIndex(run.labels.index, run.labels.all_ids.values)
-            write_index(temporary / INDEX, stored, source=_model_name(_digests(temporary)))
+            known |= _digests(temporary)
+            write_index(temporary / INDEX, stored, source=_model_name(known))
             if run.calibration is not None:
                 run.calibration.save(temporary / CALIBRATION)
             if run.stages:
@@ -163,7 +166,7 @@ class RunDirectory:
         source = _model_name({name: entry["sha256"] for name, entry in manifest["files"].items()})
         model = DualEncoder.load(self.path)
         place_model(model, device)
-        stored = read_index(self.path / INDEX, source, None if device == "auto" else devices_of(device))
+        stored = read_index(self.path / INDEX, source, device)
         try:
             labels = self._labels(manifest).with_stored(stored)
         except InputError as error:
@@ -177,6 +180,16 @@ class RunDirectory:
             calibration=self._calibration(manifest),
             stages=self._stages(manifest, model),
         )
+
+    def _read_model_and_labels(self) -> tuple[DualEncoder, LabelVersion, tuple[Stage, ...]]:
+        manifest = read_manifest(self.path, KIND)
+        model = DualEncoder.load(self.path).eval()
+        return model, self._labels(manifest), self._stages(manifest, model)
+
+    def _read_label_embeddings(self) -> tuple[EmbeddingBlocks, LabelIds, Mask]:
+        directory = self.path / INDEX
+        dimension = int(read_manifest(directory, "index")["properties"]["dimension"])
+        return read_rows(directory, dimension)
 
     def _parsed(self, name: str, parse: Callable[[str], Any]) -> Any:
         """The content of a text file. StoreError where it is not of the expected form."""

@@ -16,7 +16,7 @@ import shutil
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
@@ -77,7 +77,9 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def atomic_directory(path: str | Path, kind: str, **properties: Any) -> Iterator[Path]:
+def atomic_directory(
+    path: str | Path, kind: str, known: Mapping[str, str] | None = None, **properties: Any
+) -> Iterator[Path]:
     """Yield an empty temporary directory that becomes `path`, with a manifest, when the block ends without exception.
 
     Parameters
@@ -85,6 +87,7 @@ def atomic_directory(path: str | Path, kind: str, **properties: Any) -> Iterator
     path: destination. An existing directory is replaced whole, in one step where the system can exchange two names,
         and only if it holds a manifest of the same `kind`: nothing that xmc did not write is ever deleted.
     kind: what the directory is ("run", "index"); stored, and demanded again by `read_manifest`.
+    known: SHA-256 of files by name, of those that the block has hashed; files must not change after that.
     properties: further JSON values stored in the manifest under "properties".
 
     Raises
@@ -104,7 +107,7 @@ def atomic_directory(path: str | Path, kind: str, **properties: Any) -> Iterator
         raise StoreError(f"{path} cannot be written: {error}. Name another directory.") from error
     try:
         yield temporary
-        _write_manifest(temporary, kind, properties)
+        _write_manifest(temporary, kind, properties, known or {})
         if (path / LOG).is_file():
             shutil.copyfile(path / LOG, temporary / LOG)
         for file in sorted(temporary.rglob("*")):
@@ -224,19 +227,18 @@ def _verify_file(root: Path, name: str, size: int, digest: str) -> None:
         raise StoreError(f"{file} does not match its SHA-256 in {MANIFEST}: it was edited or is corrupt.")
 
 
-def _write_manifest(root: Path, kind: str, properties: dict[str, Any]) -> None:
+def _write_manifest(root: Path, kind: str, properties: dict[str, Any], known: Mapping[str, str]) -> None:
     inner = {manifest.parent for manifest in root.rglob(MANIFEST)}
     listed = [
         file
         for file in sorted(root.rglob("*"))
         if file.is_file() and (file.name == MANIFEST or not inner & set(file.parents))
     ]
+    names = [file.relative_to(root).as_posix() for file in listed]
+    new = [name for name in names if name not in known]
     with ThreadPoolExecutor() as pool:
-        digests = list(pool.map(sha256_file, listed))
-    files = {
-        file.relative_to(root).as_posix(): {"size": file.stat().st_size, "sha256": digest}
-        for file, digest in zip(listed, digests, strict=True)
-    }
+        digests = {**known, **dict(zip(new, pool.map(lambda name: sha256_file(root / name), new), strict=True))}
+    files = {name: {"size": (root / name).stat().st_size, "sha256": digests[name]} for name in names}
     manifest = {
         "kind": kind,
         "format_version": FORMAT_VERSION,
