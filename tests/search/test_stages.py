@@ -95,7 +95,7 @@ def test_every_stage_keeps_the_contract(retriever: xmc.Retriever, name: str) -> 
     again = STAGES[name].for_model(retriever.model, **json.loads(json.dumps(stage.options)))
     assert again.fingerprint == stage.fingerprint
     assert stage.wanted(5) >= 5
-    corridor = Corridor(retriever.model, [] if name in PLAIN_STAGES else [stage])
+    corridor = Corridor.for_model(retriever.model, [] if name in PLAIN_STAGES else [stage])
 
     def after(texts: list[str]) -> SearchState:
         state = corridor.begin(SearchRequest(4), retriever.labels, texts)
@@ -290,7 +290,20 @@ def test_what_a_stage_says_is_told(retriever: xmc.Retriever) -> None:
 
 def test_answers_do_not_depend_on_tokens_made_ahead(retriever: xmc.Retriever) -> None:
     features = retriever.model.query_encoder.featurize(TEXTS, "query")
-    np.testing.assert_allclose(retriever.embed_queries(features), retriever.embed_queries(TEXTS), atol=1e-6)
+    state = retriever.corridor.begin(SearchRequest(0), retriever.labels, TEXTS)
+    made_ahead = retriever.corridor.encode(replace(state, queries=features, features=features))
+    np.testing.assert_allclose(made_ahead, retriever.embed_queries(TEXTS), atol=1e-6)
+
+
+def test_a_corridor_with_another_stage_is_a_corridor(retriever: xmc.Retriever) -> None:
+    before, other = Corridor.for_model(retriever.model, [Backwards(3)]), Backwards(4)
+    after = before.replaced(other)
+    assert after.further == (other,)
+    assert [stage.name for stage in after.stages] == [stage.name for stage in before.stages]
+    assert after.fingerprints["backwards"] != before.fingerprints["backwards"]
+    assert before["backwards"] is before.further[0]
+    with pytest.raises(ConfigError, match="'backwards' stands more than once"):
+        Corridor((*after.stages, other))
 
 
 def test_a_stage_out_of_place_says_so(retriever: xmc.Retriever) -> None:

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 
 from xmc.arrays import Embeddings, Ids
-from xmc.calibration.calibration import Calibration
+from xmc.calibration.calibration import Calibration, require_calibration
 from xmc.data.tokens import RaggedTokens
 from xmc.encoders.dual import DualEncoder
-from xmc.errors import InputError
 from xmc.indexes.factory import build_index
 from xmc.indexes.sharding import merge_shards
 from xmc.search.filters import matching
@@ -61,16 +60,14 @@ def load_search(run: str, k: int, where: str | None, shards: tuple[Any, ...], ca
         model, labels, stages = RunDirectory(run).read_model_and_labels()
         allowed = None if where is None else matching(labels, where)
         ids = None if allowed is None else labels.ids[allowed]
-        corridor = Corridor(model, stages).replaced(_SteadySearch(_SearchActors(shards, ids)))
+        corridor = Corridor.for_model(model, stages).replaced(_SteadySearch(_SearchActors(shards, ids)))
         place_model(model)
         return JobSearch(model, labels, corridor, SearchRequest(k, include=allowed), None)
     retriever = Retriever.load(run)
     model, labels = retriever.model, retriever.labels
     calibration = None
     if calibrated:
-        calibration = retriever.calibration
-        if calibration is None:
-            raise InputError(f"The run {run} is not calibrated; `xmc calibrate`, or xmc.calibrate, does it.")
+        calibration = require_calibration(retriever.calibration, f"The run {run}")
         retriever.fits_calibration()
         k = calibration.candidates
     request = SearchRequest(k, include=None if where is None else matching(labels, where))

@@ -61,7 +61,7 @@ class Retriever(LabelledModel):
     ) -> None:
         """Use `load` or `from_model`. Raises InputError for labels whose index does not fit the model."""
         super().__init__(model, labels, config, tuning_queries)
-        self.metrics, self.corridor = metrics, Corridor(self.model, stages)
+        self.metrics, self.corridor = metrics, Corridor.for_model(self.model, stages)
         self.calibration: Calibration | None = None
         self._fit = CalibrationFit()
 
@@ -288,7 +288,7 @@ class Retriever(LabelledModel):
 
     def use_stages(self, stages: Sequence[Stage]) -> None:
         """Search with these stages between candidates and cut; see xmc.search.stages. ConfigError for one given twice."""
-        self.corridor = Corridor(self.model, stages)
+        self.corridor = Corridor.for_model(self.model, stages)
 
     def exact(self) -> Retriever:
         """A retriever over the same model and labels that searches all of them exactly; changes of one do not show in it."""

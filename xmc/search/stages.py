@@ -170,9 +170,8 @@ class EncodeQueries(Stage):
     @torch.no_grad()
     def _embeddings(self, state: SearchState) -> Embeddings:
         queries, model = state.queries, self.model
-        features = queries if isinstance(queries, RaggedTokens) else state.features
-        if features is not None:
-            encoded: Embeddings = model.queries(features).float().cpu().numpy()
+        if state.features is not None:
+            encoded: Embeddings = model.queries(state.features).float().cpu().numpy()
             return encoded
         embedded = isinstance(queries, np.ndarray) and queries.dtype.kind not in "OU"
         if state.images is not None:
@@ -259,19 +258,30 @@ PLAIN_STAGES = tuple(STAGES)
 """The stages of every search."""
 
 
+@dataclass(frozen=True, eq=False)
 class Corridor:
     """The stages of a search in their order: encode, candidates, the further stages of a run, cut.
 
     Raises ConfigError for two stages of one name.
     """
 
-    def __init__(self, model: DualEncoder, further: Sequence[Stage] = ()) -> None:
-        self.further = tuple(further)
-        self.stages: tuple[Stage, ...] = (EncodeQueries(model), SearchIndex(), *self.further, FilterAndCut())
+    stages: tuple[Stage, ...]
+
+    @classmethod
+    def for_model(cls, model: DualEncoder, further: Sequence[Stage] = ()) -> Corridor:
+        """The stages of every search by a run's model, with further ones between candidates and cut."""
+        return cls((EncodeQueries(model), SearchIndex(), *further, FilterAndCut()))
+
+    def __post_init__(self) -> None:
         names = [stage.name for stage in self.stages]
         repeated = next((name for name in names if names.count(name) > 1), None)
         if repeated is not None:
             raise ConfigError(f"The stage {repeated!r} stands more than once in a search; give each stage one time.")
+
+    @property
+    def further(self) -> tuple[Stage, ...]:
+        """The stages between candidates and cut."""
+        return self.stages[2:-1]
 
     def __getitem__(self, name: str) -> Stage:
         """A stage by its name."""
@@ -284,10 +294,7 @@ class Corridor:
 
     def replaced(self, stage: Stage) -> Corridor:
         """The corridor with another stage in place of the one with the same name."""
-        corridor = Corridor.__new__(Corridor)
-        corridor.further = self.further
-        corridor.stages = tuple(stage if kept.name == stage.name else kept for kept in self.stages)
-        return corridor
+        return Corridor(tuple(stage if kept.name == stage.name else kept for kept in self.stages))
 
     def begin(
         self,
