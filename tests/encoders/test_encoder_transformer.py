@@ -69,7 +69,7 @@ SENTENCES = [
 
 
 def test_minilm_equals_plain_transformers(minilm: TransformerEncoder) -> None:
-    assert (minilm.settings.pooling, minilm.settings.max_length, minilm.normalize) == ("mean", 256, True)
+    assert (minilm.settings.pooling, minilm.settings.max_length, minilm.settings.normalize) == ("mean", 256, True)
     assert minilm.dimension == 384
     ours = embed(minilm, SENTENCES)
     expected = plain(minilm_directory(), SENTENCES, "mean", 256)
@@ -108,7 +108,7 @@ def test_minilm_saved_and_loaded_is_the_same(minilm: TransformerEncoder, tmp_pat
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
 def test_tiny_bert_equals_plain_transformers(pooling: str, bert: Path) -> None:
     encoder = TransformerEncoder.from_pretrained(bert, pooling=pooling, max_length=8)
-    assert not encoder.normalize
+    assert not encoder.settings.normalize
     ours = embed(encoder, TEXTS)
     torch.testing.assert_close(ours, plain(bert, TEXTS, pooling, 8), rtol=1e-5, atol=1e-5)
     # Texts lie far apart, so that the comparisons of this file tell one from another.
@@ -265,7 +265,7 @@ def test_sentence_transformers_directory_with_dense(activation: str, tmp_path: P
     )
     encoder = TransformerEncoder.from_pretrained(directory)
     assert (encoder.settings.pooling, encoder.settings.max_length) == ("cls", 6)
-    assert (encoder.dimension, encoder.normalize) == (7, True)
+    assert (encoder.dimension, encoder.settings.normalize) == (7, True)
     tensors = load_file(directory / "2_Dense" / "model.safetensors")
     pooled = plain(directory, TEXTS, "cls", 6)
     expected = ACTIVATIONS[activation](pooled @ tensors["linear.weight"].T + tensors["linear.bias"])

@@ -78,11 +78,6 @@ class TransformerEncoder(Encoder):
         """The token id in whose place images go."""
         return self.texts.slot
 
-    @property
-    def normalize(self) -> bool:
-        """Whether the directory normalises its embeddings; for information, `forward` does not."""
-        return self.settings.normalize
-
     @classmethod
     def from_pretrained(cls, directory: str | Path, **options: Any) -> TransformerEncoder:
         """Read a model; see `from_config` and, for the options, xmc.config.TransformerConfig."""
