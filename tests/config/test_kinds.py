@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import pytest
 from pydantic import BaseModel, Field
@@ -23,9 +23,12 @@ from xmc.config import (
     LossConfig,
     NegativesConfig,
     TrainConfig,
+    TransformerConfig,
 )
 from xmc.config.explain import explain, explained_keys
-from xmc.config.keys import FAMILIES
+from xmc.config.kinds import Family, default_kinds
+from xmc.config.overrides import Values
+from xmc.config.section import Section, plain_values
 from xmc.errors import ConfigError
 
 REGISTRIES: list[Any] = [ENCODER_SECTIONS, LABEL_VECTOR_SECTIONS, LOSS_SECTIONS, NEGATIVES_SECTIONS]
@@ -102,7 +105,7 @@ def test_each_section_has_its_name_and_a_docstring_under_each_field(registry: An
 def test_every_key_is_explained() -> None:
     keys = explained_keys()
     assert all(key.meaning and key.type for key in keys)
-    assert set(FAMILIES) <= {key.name for key in keys}
+    assert set(default_kinds(TrainConfig)) <= {key.name for key in keys}
     default = TrainConfig().flat()
     assert {name for name in default if not name.endswith("kind")} <= {key.name for key in keys}
 
@@ -169,3 +172,38 @@ def test_the_reference_shows_every_section() -> None:
         }
     shown = set(re.findall(r"\w+", page.partition("members: [")[2].partition("]")[0]))
     assert {section.__name__ for section in sections} - {"EncoderConfig", "LabelVectorsConfig", "LossConfig"} <= shown
+
+
+class Pace(Section):
+    short: ClassVar[str] = "steps"
+
+    steps: int = 3
+    """Steps."""
+    most: int = 9
+    """Most steps."""
+
+
+class Inner(Section):
+    pace: Pace = Pace()
+    """A pace."""
+    encoder: Annotated[EncoderConfig, Family(ENCODER_SECTIONS)] = TransformerConfig(directory="x")
+    """An encoder."""
+
+
+class Outer(Section):
+    inner: Inner = Inner()
+    """A section."""
+
+
+def test_what_a_plain_value_or_no_kind_stands_for_is_read_from_the_sections() -> None:
+    assert default_kinds(Outer) == {"inner.encoder": "transformer"}
+    assert plain_values(Outer) == {"inner.pace": "steps"}
+    assert default_kinds(TrainConfig)["objective.loss"] == "decoupled_softmax"
+    assert plain_values(TrainConfig) == {"optimizer.learning_rate": "encoder", "validation": "share"}
+    given = Values("x", default_kinds(Outer), plain_values(Outer))
+    given.put(["inner", "pace"], 5)
+    given.put(["inner", "pace", "most"], 7)
+    given.put(["inner", "encoder", "directory"], "y")
+    assert Outer.from_mapping(given.mapping()) == Outer(
+        inner={"pace": {"steps": 5, "most": 7}, "encoder": TransformerConfig(directory="y")}
+    )

@@ -4,15 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["FAMILIES", "GONE", "NEW_KEYS", "as_written", "family_part"]
-
-FAMILIES: Mapping[str, str] = {
-    "encoder": "static",
-    "label_vectors": "residual",
-    "objective.loss": "decoupled_softmax",
-    "negatives": "all",
-}
-"""The dotted keys of sections that are chosen by their kind, and the kind where none is named."""
+__all__ = ["GONE", "NEW_KEYS", "as_written", "family_part"]
 
 _STATIC = ("dimension", "table_rows", "weight_slots", "kind_scales")
 _TRANSFORMER = (

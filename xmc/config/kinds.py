@@ -12,7 +12,7 @@ from pydantic_core import CoreSchema, core_schema
 from xmc.config.field_errors import FieldError
 from xmc.registry import Registry, did_you_mean
 
-__all__ = ["Family", "family_of"]
+__all__ = ["Family", "default_kinds", "family_of"]
 
 
 class Family:
@@ -56,3 +56,15 @@ def family_of(field: FieldInfo) -> Family | None:
     for argument in get_args(field.annotation):
         marks.extend(getattr(argument, "__metadata__", ()))
     return next((mark for mark in marks if isinstance(mark, Family)), None)
+
+
+def default_kinds(section: type[BaseModel], prefix: str = "") -> dict[str, str]:
+    """The dotted keys of sections that are chosen by their kind, inside of others too, and the kind where none is named."""
+    found: dict[str, str] = {}
+    for name, field in section.model_fields.items():
+        if family_of(field) is not None:
+            first = field.default[0] if isinstance(field.default, tuple) else field.default
+            found[prefix + name] = first.kind
+        elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            found |= default_kinds(field.annotation, f"{prefix}{name}.")
+    return found

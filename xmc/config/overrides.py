@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from xmc.config.keys import FAMILIES, GONE, NEW_KEYS, as_written, family_part
+from xmc.config.keys import GONE, NEW_KEYS, as_written, family_part
 from xmc.config.negatives import NEGATIVES_SECTIONS
 from xmc.config.yaml_values import read_yaml
 from xmc.errors import ConfigError
@@ -16,8 +16,6 @@ from xmc.registry import nearest
 
 __all__ = ["Values", "parse_override"]
 
-SHORT = {"validation": "share", "optimizer.learning_rate": "encoder"}
-"""Sections that a plain value may stand for, and the key that it is."""
 OLD_SECTIONS = frozenset(key.rpartition(".")[0] for key in NEW_KEYS) - {""}
 
 
@@ -40,9 +38,9 @@ class Values:
     `--set negatives=bank` finds what the file says of the bank.
     """
 
-    def __init__(self, source: str) -> None:
-        """source: what is read, for messages."""
-        self.source = source
+    def __init__(self, source: str, kinds: Mapping[str, str], plain: Mapping[str, str]) -> None:
+        """source: what is read, for messages. kinds, plain: from `default_kinds` and `plain_values` of the configuration."""
+        self.source, self.default_kinds, self.plain = source, kinds, plain
         self.renamed: dict[str, str] = {}
         """Old keys that were read, and their new ones."""
         self._old_warmup: dict[str, Any] = {}
@@ -55,9 +53,9 @@ class Values:
 
         def rank(item: tuple[str, Any]) -> int:
             """Sections first, into which plain values are put; then kinds, whose options are put into them."""
-            if isinstance(item[1], Mapping) and item[0] not in FAMILIES:
+            if isinstance(item[1], Mapping) and item[0] not in self.default_kinds:
                 return 0
-            return 1 if item[0] in FAMILIES or NEW_KEYS.get(item[0]) in FAMILIES else 2
+            return 1 if item[0] in self.default_kinds or NEW_KEYS.get(item[0]) in self.default_kinds else 2
 
         for key, value in sorted(items, key=rank):
             self.put(key.split("."), value)
@@ -102,7 +100,7 @@ class Values:
         section = self._chosen(family, kind)
         if section is not None:
             self.renamed[key] = as_written(new)
-        _set(self._options.setdefault((family, kind), {}) if section is None else section, name, value, key)
+        self._set(self._options.setdefault((family, kind), {}) if section is None else section, name, value, key)
         if key == "margin.negatives":
             prototypes = self._chosen("label_vectors", "prototypes")
             target = self._options.setdefault(("label_vectors", "prototypes"), {}) if prototypes is None else prototypes
@@ -128,14 +126,14 @@ class Values:
             self.renamed[key] = NEW_KEYS[key] or ""
 
     def _put_new(self, key: str, value: Any) -> None:
-        family = next((name for name in FAMILIES if key == name or key.startswith(name + ".")), None)
+        family = next((name for name in self.default_kinds if key == name or key.startswith(name + ".")), None)
         if family is None or key == family:
             if family is not None:
                 self._choose(family, value)
             elif isinstance(value, Mapping):
                 self._put_section(key, value)
             else:
-                _set(self._tree, f"{key}.{SHORT[key]}" if key in SHORT else key, value, key)
+                self._set(self._tree, f"{key}.{self.plain[key]}" if key in self.plain else key, value, key)
             return
         name = key[len(family) + 1 :]
         if family == "negatives":
@@ -151,7 +149,7 @@ class Values:
                     f"The setting {key} must name a kind of negatives that is chosen ({', '.join(chosen)}) and a key of it, "
                     f"as in negatives.bank.hard=8."
                 )
-            _set(section, name, value, key)
+            self._set(section, name, value, key)
         elif name == "kind":
             self._choose(family, value)
         else:
@@ -161,17 +159,17 @@ class Values:
             section = _get(self._tree, family)
             if not isinstance(section, dict):
                 raise _reaches(key, family.rpartition(".")[2])
-            _set(section, name, value, key)
+            self._set(section, name, value, key)
 
     def _put_section(self, key: str, values: Mapping[str, Any]) -> None:
         """A mapping in place of what was there, whose inner sections by kind are put as such."""
-        inner = [family for family in FAMILIES if family.startswith(key + ".")]
+        inner = [family for family in self.default_kinds if family.startswith(key + ".")]
         if not inner:
-            _set(self._tree, key, copy.deepcopy(dict(values)), key)
+            self._set(self._tree, key, copy.deepcopy(dict(values)), key)
             return
         names = {family.rpartition(".")[2]: family for family in inner}
         before = _get(self._tree, key)
-        _set(self._tree, key, before if isinstance(before, dict) else {}, key)
+        self._set(self._tree, key, before if isinstance(before, dict) else {}, key)
         for name in [name for name in (before if isinstance(before, dict) else {}) if name not in names]:
             del before[name]
         for name, value in values.items():
@@ -181,14 +179,14 @@ class Values:
         """Set a section by kind, or the list of them; a kind alone has the options that were given for it."""
         for section in self._sections(family):
             options = {name: item for name, item in section.items() if name != "kind"}
-            self._options[family, str(section.get("kind", FAMILIES[family]))] = options
+            self._options[family, str(section.get("kind", self.default_kinds[family]))] = options
         if family == "negatives":
             chosen: Any = [
                 self._named(family, item) for item in (value if isinstance(value, (list, tuple)) else [value])
             ]
         else:
             chosen = self._named(family, value)
-        _set(self._tree, family, chosen, family)
+        self._set(self._tree, family, chosen, family)
 
     def _named(self, family: str, value: Any) -> Any:
         if isinstance(value, str):
@@ -197,17 +195,35 @@ class Values:
 
     def _chosen(self, family: str, kind: str) -> dict[str, Any] | None:
         """The section of a kind where it is chosen, by default or not."""
-        if _get(self._tree, family) is None and kind == FAMILIES[family]:
+        if _get(self._tree, family) is None and kind == self.default_kinds[family]:
             self._choose(family, kind)
         sections = self._sections(family)
-        return next((section for section in sections if section.get("kind", FAMILIES[family]) == kind), None)
+        return next((section for section in sections if section.get("kind", self.default_kinds[family]) == kind), None)
 
     def _sections(self, family: str) -> list[dict[str, Any]]:
         value = _get(self._tree, family)
         return [section for section in (value if isinstance(value, list) else [value]) if isinstance(section, dict)]
 
     def _kinds(self, family: str) -> list[str]:
-        return [str(section.get("kind", FAMILIES[family])) for section in self._sections(family)] or [FAMILIES[family]]
+        return [str(section.get("kind", self.default_kinds[family])) for section in self._sections(family)] or [
+            self.default_kinds[family]
+        ]
+
+    def _set(self, tree: dict[str, Any], name: str, value: Any, key: str) -> None:
+        """Set a dotted name inside of a tree; ConfigError names the whole key where it reaches into a plain value."""
+        *parents, last = name.split(".")
+        node, path = tree, key.split(".")[: -len(name.split("."))]
+        for parent in parents:
+            path = [*path, parent]
+            inner = node.get(parent, {})
+            if not isinstance(inner, Mapping):
+                short = self.plain.get(".".join(path))
+                if short is None:
+                    raise _reaches(key, parent)
+                inner = {short: inner}
+            node[parent] = dict(inner)
+            node = node[parent]
+        node[last] = value
 
 
 def _old_first(values: Mapping[str, Any], source: str, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -227,23 +243,6 @@ def _get(tree: Mapping[str, Any], key: str) -> Any:
     for name in key.split("."):
         value = value.get(name) if isinstance(value, Mapping) else None
     return value
-
-
-def _set(tree: dict[str, Any], name: str, value: Any, key: str) -> None:
-    """Set a dotted name inside of a tree; ConfigError names the whole key where it reaches into a plain value."""
-    *parents, last = name.split(".")
-    node, path = tree, key.split(".")[: -len(name.split("."))]
-    for parent in parents:
-        path = [*path, parent]
-        inner = node.get(parent, {})
-        if not isinstance(inner, Mapping):
-            short = SHORT.get(".".join(path))
-            if short is None:
-                raise _reaches(key, parent)
-            inner = {short: inner}
-        node[parent] = dict(inner)
-        node = node[parent]
-    node[last] = value
 
 
 def _reaches(key: str, name: str) -> ConfigError:

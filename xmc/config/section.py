@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from xmc.config.mistakes import sentence
 from xmc.errors import ConfigError
 
-__all__ = ["KindSection", "Section"]
+__all__ = ["KindSection", "Section", "plain_values"]
 
 S = TypeVar("S", bound="Section")
 
@@ -83,6 +83,18 @@ class KindSection(Section):
 
     kind: str
     """Name of the kind."""
+
+
+def plain_values(section: type[BaseModel], prefix: str = "") -> dict[str, str]:
+    """The dotted keys of sections that a plain value may stand for, inside of others too, and the key that it is."""
+    found: dict[str, str] = {}
+    for name, field in section.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, Section):
+            if inner.short:
+                found[prefix + name] = inner.short
+            found |= plain_values(inner, f"{prefix}{name}.")
+    return found
 
 
 def _from_yaml(annotation: Any, value: Any) -> Any:

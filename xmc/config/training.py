@@ -13,13 +13,13 @@ from pydantic import BeforeValidator, Field, model_validator
 from xmc.config.checkpoint import CheckpointConfig
 from xmc.config.data import DataConfig
 from xmc.config.encoders import ENCODER_SECTIONS, EncoderConfig, StaticConfig
-from xmc.config.kinds import Family
+from xmc.config.kinds import Family, default_kinds
 from xmc.config.label_vectors import LABEL_VECTOR_SECTIONS, LabelVectorsConfig, ResidualConfig
 from xmc.config.negatives import NEGATIVES_SECTIONS, AllConfig, NegativesConfig
 from xmc.config.objective import ObjectiveConfig
 from xmc.config.optimizer import OptimizerConfig
 from xmc.config.overrides import Values, parse_override
-from xmc.config.section import Section
+from xmc.config.section import Section, plain_values
 from xmc.config.validation import ValidationConfig
 from xmc.config.yaml_values import read_yaml
 from xmc.errors import ConfigError
@@ -203,7 +203,7 @@ class TrainConfig(Section):
     @classmethod
     def _read(cls, values: Mapping[str, Any], changes: Iterable[tuple[list[str], Any]], source: str) -> TrainConfig:
         """Values, then changes, the shorter keys and kinds first so that a section's kind comes before its keys."""
-        given = Values(source or cls.__name__)
+        given = Values(source or cls.__name__, default_kinds(cls), plain_values(cls))
         given.update(values)
         for keys, value in sorted(changes, key=lambda change: (len(change[0]), change[0][-1] != "kind")):
             given.put(keys, value)
