@@ -32,12 +32,17 @@ class FeatureTable(nn.Module):
     touches and no memory of the table's size. Lives on the CPU.
     """
 
-    def __init__(self, config: StaticConfig, generator: torch.Generator | None = None) -> None:
+    def __init__(self, vectors: Tensor, log_weights: Tensor) -> None:
+        """vectors: float32 [rows, D]. log_weights: float32 [slots]."""
         super().__init__()
-        vectors = torch.randn(config.table_rows, config.dimension, generator=generator)
-        self.vectors = nn.Parameter(vectors.div_(config.dimension**0.5))
-        self.log_weights = nn.Parameter(torch.zeros(config.weight_slots))
+        self.vectors, self.log_weights = nn.Parameter(vectors), nn.Parameter(log_weights)
         self.pending: list[tuple[Bags, Tensor]] = []
+
+    @classmethod
+    def drawn(cls, config: StaticConfig, generator: torch.Generator | None = None) -> FeatureTable:
+        """Random vectors, and weights of 1."""
+        vectors = torch.randn(config.table_rows, config.dimension, generator=generator)
+        return cls(vectors.div_(config.dimension**0.5), torch.zeros(config.weight_slots))
 
     def forward(self, bags: Bags) -> Tensor:
         """Sums [n, D] of the bags."""
@@ -69,11 +74,14 @@ class StaticEncoder(Encoder):
 
     kind: ClassVar[str] = "static"
 
-    def __init__(self, config: StaticConfig, generator: torch.Generator | None = None) -> None:
+    def __init__(
+        self, config: StaticConfig, generator: torch.Generator | None = None, table: FeatureTable | None = None
+    ) -> None:
+        """table: of the sizes that the configuration names; drawn by the generator where None."""
         super().__init__()
         self.config = config
         self.dimension = config.dimension
-        self.table = FeatureTable(config, generator)
+        self.table = FeatureTable.drawn(config, generator) if table is None else table
 
     @classmethod
     def from_config(cls, options: StaticConfig, generator: torch.Generator) -> StaticEncoder:
@@ -134,8 +142,9 @@ class StaticEncoder(Encoder):
         try:
             settings = json.loads((directory / "encoder.json").read_text(encoding="utf-8"))["static"]
             config = StaticConfig.from_mapping(settings, source=str(directory / "encoder.json"))
-            with torch.device("meta"):  # no table is drawn that the stored one replaces
-                encoder = cls(config)
+            # The stored tensors take the place of empty ones, whose memory is never touched; nothing is drawn.
+            sizes = torch.empty(config.table_rows, config.dimension), torch.empty(config.weight_slots)
+            encoder = cls(config, table=FeatureTable(*sizes))
             tensors = {name: value.float() for name, value in load_file(directory / "encoder.safetensors").items()}
             encoder.load_state_dict(tensors, assign=True)
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, ConfigError) as error:
