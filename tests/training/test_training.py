@@ -136,7 +136,7 @@ print("interrupted" if result.interrupted else "finished", result.steps)
 
 
 def wait_for_steps(run: Path, steps: int) -> None:
-    end = time.monotonic() + 120
+    end = time.monotonic() + 300  # only where the process is kept from running
     while time.monotonic() < end:
         if (run / LOG).exists() and len((run / LOG).read_text().splitlines()) >= steps:
             return
@@ -146,10 +146,14 @@ def wait_for_steps(run: Path, steps: int) -> None:
 
 def test_ctrl_c_leaves_a_loadable_run(tmp_path: Path) -> None:
     arguments = [sys.executable, "-c", INTERRUPTED, str(Path(__file__).parents[1] / "helpers"), str(tmp_path / "run")]
-    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
-    wait_for_steps(tmp_path / "run", 5)
-    process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
+    # A shell starts what runs in the background with SIGINT ignored, and a process hands that on.
+    process = subprocess.Popen(["env", "--default-signal=INT", *arguments], stdout=subprocess.PIPE, text=True)
+    try:
+        wait_for_steps(tmp_path / "run", 5)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=600)  # a bound on waiting alone: it takes a second or two
+    finally:
+        process.kill()  # nothing, where it has ended
     state, steps = output.split()
     assert (process.returncode, state) == (0, "interrupted")
     assert 5 <= int(steps) < 500 * 23
@@ -179,11 +183,14 @@ def test_sigkill_leaves_the_old_run_whole(tmp_path: Path) -> None:
     before = xmc.Retriever.load(tmp_path / "run").predict(["red"], k=2)
     code = INTERRUPTED.replace("Path(sys.argv[2]))", "Path(sys.argv[2]), overwrite=True)")
     arguments = [sys.executable, "-c", code, str(Path(__file__).parents[1] / "helpers"), str(tmp_path / "run")]
+    (tmp_path / "run" / LOG).unlink()  # so that what is waited for is a step of the new training
     process = subprocess.Popen(arguments)
-    time.sleep(0.5)
-    wait_for_steps(tmp_path / "run", 1)
-    process.kill()
-    process.wait()
+    try:
+        wait_for_steps(tmp_path / "run", 1)
+        assert process.poll() is None
+    finally:
+        process.kill()
+        process.wait()
     after = xmc.Retriever.load(tmp_path / "run").predict(["red"], k=2)
     assert before[0].tolist() == after[0].tolist()
 
