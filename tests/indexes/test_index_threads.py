@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from itertools import pairwise
 from typing import Any
 
 import faiss
@@ -27,30 +28,29 @@ def test_python_runs_on_during_a_search(design: str, queries: int) -> None:
     index, asked = build_index(design, 64), vectors(queries, 1)
     index.build(vectors(20_000, 0), np.arange(20_000))
     index.search(asked, 10)  # what is made at the first search is made now
-    searching, done = False, False
+    ticks, shares = list[float](), list[float]()
 
     def search() -> None:
-        nonlocal searching, done
-        for _ in range(200):  # one search may be over before a busy machine turns to the other thread
-            if seen:
-                break
-            searching = True
+        # One search may be over before a busy machine turns to the other thread.
+        while len(shares) < 200 and min(shares, default=1.0) >= 0.5:
+            ticks.clear()
+            begin = time.perf_counter()
             index.search(asked, 10)
-            searching = False
-        done = True
+            end = time.perf_counter()
+            moments = [begin, *(tick for tick in tuple(ticks) if begin < tick < end), end]
+            shares.append(max(later - moment for moment, later in pairwise(moments)) / (end - begin))
 
-    interval, seen = sys.getswitchinterval(), 0
+    interval, thread = sys.getswitchinterval(), threading.Thread(target=search)
     sys.setswitchinterval(1e6)
     try:
-        thread = threading.Thread(target=search)
         thread.start()
-        while not done:
-            seen += searching
+        while thread.is_alive():
+            ticks.append(time.perf_counter())
             time.sleep(0)  # gives way to the search
         thread.join()
     finally:
         sys.setswitchinterval(interval)
-    assert seen
+    assert min(shares) < 0.5  # of its time a search kept this thread waiting for less than half at once
 
 
 def test_searches_at_once_share_the_threads() -> None:
