@@ -79,7 +79,16 @@ print(json.dumps({key: compiled(*arguments) for key, arguments in json.loads(sys
 """
 
 KERNELS: dict[str, tuple[str, str, dict[str, object]]] = {
-    **{name: ("reduce", "_reduce_scores", {"reduction": name, "ORDERED": True, "BIASED": True}) for name in REDUCTIONS},
+    **{
+        f"{name} over labels {'by cluster' if ordered else 'as they are'}": (
+            "reduce",
+            "_reduce_scores",
+            {"reduction": name, "ORDERED": ordered, "BIASED": True},
+        )
+        for name, reduction in REDUCTIONS.items()
+        for ordered in (False, True)
+        if reduction.shares_tiles or not ordered  # only tiles that share out the weights can be skipped
+    },
     "log_sum_exp without bias": (
         "reduce",
         "_reduce_scores",
