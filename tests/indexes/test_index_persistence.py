@@ -19,7 +19,7 @@ import changing_index
 import numpy as np
 import pytest
 from changing_index import DIMENSION, SOURCE, changes_made, named, numbers_of, one_change, start, state, vectors
-from processes import environment
+from processes import environment, stopped_while
 
 from xmc.errors import StoreError
 from xmc.indexes.factory import build_index, load_index
@@ -100,8 +100,15 @@ def logged(log: Path) -> list[int]:
     return [int(line) for line in log.read_text().splitlines()] if log.exists() else [0]
 
 
-def leftovers(folder: Path) -> list[Path]:
-    return list(folder.glob(".index.*.tmp"))
+def leftovers(folder: Path) -> set[Path]:
+    """What saves that are under way, or were killed, have written."""
+    return set(folder.glob(".index.*.tmp"))
+
+
+def stop_while_it_saves(pid: int, folder: Path, others: set[Path]) -> None:
+    end = time.monotonic() + 60
+    while time.monotonic() < end and not stopped_while(pid, lambda: leftovers(folder) - others):
+        time.sleep(0.001)
 
 
 def require_state(index: LabelIndex, changes: int, names: bool, exact: bool) -> None:
@@ -124,19 +131,25 @@ def require_state(index: LabelIndex, changes: int, names: bool, exact: bool) -> 
 def test_killed_at_random_while_it_changes(
     design: str, names: bool, programs: Programs, folders: dict[str, Path]
 ) -> None:
-    """After a kill the directory is that of the last save that returned, or of the one that was under way."""
+    """After a kill the directory is that of the last save that returned, or of the one that was under way.
+
+    Every second is killed during a save, the others at a random moment.
+    """
     folder, chance, torn = folders[design], random.Random(design), 0
     log = folder / "log"
-    for _ in range(-(-KILLS // len(CASES))):
-        before, others = logged(log), set(leftovers(folder))
+    for kill in range(-(-KILLS // len(CASES))):
+        before, others = logged(log), leftovers(folder)
         pid = programs.start("keep_changing", folder / "index", log)
         end = time.monotonic() + 60
         while len(logged(log)) < len(before) + 1 and time.monotonic() < end:
             time.sleep(0.001)
-        time.sleep(chance.uniform(0, 0.2))
+        if kill % 2:
+            stop_while_it_saves(pid, folder, others)
+        else:
+            time.sleep(chance.uniform(0, 0.2))
         assert programs.kill(pid) == -signal.SIGKILL
         assert len(logged(log)) > len(before)
-        torn += len(set(leftovers(folder)) - others)
+        torn += len(leftovers(folder) - others)
         index = load_index(folder / "index", SOURCE)
         assert changes_made(index) - logged(log)[-1] in (0, 1)
         require_state(index, changes_made(index), names, design == "exact")
