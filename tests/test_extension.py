@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from families import toys_registered
 from processes import environment
 from worlds import colours
 
 import xmc
 from xmc.batch import predict_files
-from xmc.config import ENCODER_SECTIONS, LOSS_SECTIONS, NEGATIVES_SECTIONS
 from xmc.data.convert import convert
 from xmc.data.dataset import Dataset
 from xmc.data.readers import READERS, open_source
@@ -28,7 +26,6 @@ from xmc.encoders.registry import ENCODERS
 from xmc.errors import ConfigError
 from xmc.indexes.designs import DESIGNS
 from xmc.kernels.losses import LOSSES
-from xmc.registry import Registry
 from xmc.search.stages import STAGES
 from xmc.training.estimate import estimate
 from xmc.training.negatives import NEGATIVES
@@ -44,9 +41,6 @@ CONFIG = {
 }
 TOYS = ("toy_encoder", "toy_index", "toy_loss", "toy_negatives", "toy_reader", "toy_stage")
 IMPORT = f"from toys import {', '.join(TOYS)}\n"
-REGISTRIES: tuple[Registry[Any], ...] = (
-    ENCODERS, ENCODER_SECTIONS, LOSSES, LOSS_SECTIONS, NEGATIVES, NEGATIVES_SECTIONS, DESIGNS, READERS, STAGES,
-)  # fmt: skip
 ANSWER = """
 import sys, json, xmc
 retriever = xmc.Retriever.load(sys.argv[1])
@@ -58,13 +52,8 @@ print(json.dumps([labels.tolist(), scores.tolist()]))
 @pytest.fixture(scope="module", autouse=True)
 def toys() -> Iterator[SimpleNamespace]:
     """The modules of tests/helpers/toys, imported, and forgotten after this file's tests: others count members."""
-    before = [set(registry) for registry in REGISTRIES]
-    yield SimpleNamespace(**{name: importlib.import_module(f"toys.{name}") for name in TOYS})
-    for registry, names in zip(REGISTRIES, before, strict=True):
-        for name in set(registry) - names:
-            registry.unregister(name)
-    for name in TOYS:
-        del sys.modules[f"toys.{name}"]
+    with toys_registered(*TOYS) as modules:
+        yield modules
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from batch_kills import ENVIRONMENT, command, kill_and_resume
+from batch_kills import command, kill_and_resume
+from commands import ENVIRONMENT
 from worlds import tiny_config, wordnet_part
 
 import xmc

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import pytest
+from commands import fail, xmc
+from families import members_restored
 from pydantic import BaseModel, Field
 
 from xmc.config import (
@@ -54,16 +55,11 @@ class ToyNegativesConfig(NegativesConfig):
 
 @pytest.fixture
 def toys() -> Iterator[None]:
-    registered: list[tuple[Any, type]] = [
-        (ENCODER_SECTIONS, ToyEncoderConfig),
-        (LOSS_SECTIONS, ToyLossConfig),
-        (NEGATIVES_SECTIONS, ToyNegativesConfig),
-    ]
-    for registry, section in registered:
-        registry.register("toy", section)
-    yield
-    for registry, _ in registered:
-        registry.unregister("toy")
+    with members_restored():
+        ENCODER_SECTIONS.register("toy", ToyEncoderConfig)
+        LOSS_SECTIONS.register("toy", ToyLossConfig)
+        NEGATIVES_SECTIONS.register("toy", ToyNegativesConfig)
+        yield
 
 
 @pytest.mark.usefixtures("toys")
@@ -90,6 +86,9 @@ def test_another_package_adds_kinds_with_options() -> None:
 
 
 def test_a_kind_that_is_gone_is_refused_again() -> None:
+    with members_restored():
+        ENCODER_SECTIONS.register("toy", ToyEncoderConfig)
+        assert TrainConfig(encoder={"kind": "toy", "dimension": 8}).encoder == ToyEncoderConfig(dimension=8)
     with pytest.raises(ConfigError, match="encoder must be one of static, transformer, but is 'toy'"):
         TrainConfig(encoder={"kind": "toy", "dimension": 8})
 
@@ -126,22 +125,14 @@ def test_explanations_have_type_default_and_bounds() -> None:
         explain("optimiser.warmup")
 
 
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
-    line = [sys.executable, "-m", "xmc", "train", *arguments]
-    return subprocess.run(line, capture_output=True, text=True, check=False, timeout=120, env=environment)
-
-
 def test_the_command_explains_and_prints_the_schema() -> None:
-    explained = command("--explain", "encoder.dimension")
+    explained = xmc("train", "--explain", "encoder.dimension")
     assert explained.returncode == 0, explained.stderr
     assert "int, at least 1, default 384" in explained.stdout
     assert "Length D of an embedding." in explained.stdout
-    assert "temperature is objective.temperature now" in command("--explain", "temperature").stdout
-    unknown = command("--explain", "encoder.dimensions")
-    assert unknown.returncode == 2
-    assert "Did you mean 'encoder.dimension'" in unknown.stderr
-    schema = json.loads(command("--schema").stdout)
+    assert "temperature is objective.temperature now" in xmc("train", "--explain", "temperature").stdout
+    fail(xmc("train", "--explain", "encoder.dimensions"), "Did you mean 'encoder.dimension'")
+    schema = json.loads(xmc("train", "--schema").stdout)
     assert schema["properties"]["epochs"] == {
         "default": 9, "description": "Passes over the training queries.", "minimum": 1, "title": "Epochs", "type": "integer"
     }  # fmt: skip

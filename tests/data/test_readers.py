@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from commands import fail, xmc
+from families import members_restored
 from scipy.sparse import csr_matrix, save_npz
 
 from xmc.data.convert import convert
@@ -129,9 +130,9 @@ WITHOUT_RELEVANCE = {"bag-of-words"}
 @pytest.fixture
 def outside() -> Iterator[None]:
     """With the reader from outside among the others."""
-    READERS.register("lines", LinesSource)
-    yield
-    READERS.unregister("lines")
+    with members_restored():
+        READERS.register("lines", LinesSource)
+        yield
 
 
 def test_every_reader_is_held_to_the_contract(outside: None) -> None:

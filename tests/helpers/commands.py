@@ -6,15 +6,16 @@ import os
 import subprocess
 import sys
 
+ENVIRONMENT = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
+
 
 def xmc(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
     """Run `xmc` with the arguments and return what it printed. options: of subprocess.run."""
-    environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
     return subprocess.run(
         [sys.executable, "-m", "xmc", *map(str, arguments)],
         capture_output=True,
         text=True,
-        env=environment,
+        env=ENVIRONMENT,
         **options,  # type: ignore[call-overload]
     )
 

@@ -1,9 +1,12 @@
-"""The registries of the package, and a context after which they hold what they held before."""
+"""The registries of the package, contexts after which they hold what they held before, and members from outside."""
 
 from __future__ import annotations
 
+import importlib
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 from xmc.config import ENCODER_SECTIONS, LABEL_VECTOR_SECTIONS, LOSS_SECTIONS, NEGATIVES_SECTIONS
@@ -17,7 +20,7 @@ from xmc.search.stages import STAGES
 from xmc.training.negatives import NEGATIVES
 from xmc.training.terms import TERMS
 
-__all__ = ["FAMILIES", "members_restored"]
+__all__ = ["FAMILIES", "members_restored", "toys_registered"]
 
 FAMILIES: tuple[Registry[Any], ...] = (
     ENCODER_SECTIONS, LABEL_VECTOR_SECTIONS, LOSS_SECTIONS, NEGATIVES_SECTIONS,
@@ -35,3 +38,14 @@ def members_restored() -> Iterator[None]:
         for family, names in zip(FAMILIES, before, strict=True):
             for name in set(family) - names:
                 family.unregister(name)
+
+
+@contextmanager
+def toys_registered(*names: str) -> Iterator[SimpleNamespace]:
+    """Modules of the folder `toys`, imported, which registers their members; forgotten at the end."""
+    with members_restored():
+        try:
+            yield SimpleNamespace(**{name: importlib.import_module(f"toys.{name}") for name in names})
+        finally:
+            for name in names:
+                sys.modules.pop(f"toys.{name}", None)

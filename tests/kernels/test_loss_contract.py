@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from families import members_restored
 from kernel_problems import CPU_ENGINES, random_positives
 from loss_formulas import FORMULAS, assert_agree, cosines, dense_loss, weighted_positives
 from torch import Tensor
@@ -163,9 +164,9 @@ def registered() -> Iterator[str]:
         """The mean score of the positives, negated."""
         return -weight * (queries[positives.rows] * labels[positives.indices]).sum(1).mean()
 
-    LOSSES.register("toy", Loss(negated_mean, takes_temperature=False, splits_labels=False))
-    yield "toy"
-    LOSSES.unregister("toy")
+    with members_restored():
+        LOSSES.register("toy", Loss(negated_mean, takes_temperature=False, splits_labels=False))
+        yield "toy"
 
 
 def test_a_loss_from_outside(registered: str) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from families import members_restored
 from worlds import calibrated_run, colours
 
 import xmc
@@ -64,11 +65,10 @@ class Everything(Stage):
 
 @pytest.fixture(autouse=True)
 def registered() -> Iterator[None]:
-    for stage in (Backwards, Everything):
-        STAGES.register(stage.name, stage)
-    yield
-    for stage in (Backwards, Everything):
-        STAGES.unregister(stage.name)
+    with members_restored():
+        for stage in (Backwards, Everything):
+            STAGES.register(stage.name, stage)
+        yield
 
 
 @pytest.fixture(scope="module")

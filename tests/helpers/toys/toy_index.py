@@ -13,15 +13,15 @@ from xmc.indexes.designs import DESIGNS
 
 
 class ToyMatrix:
-    """Every row is scored."""
+    """Every row is scored; every score is found times `scale`."""
 
     exact = True
 
-    def __init__(self, embeddings: Embeddings) -> None:
-        self.embeddings, self.covered = embeddings, len(embeddings)
+    def __init__(self, embeddings: Embeddings, scale: float) -> None:
+        self.embeddings, self.scale, self.covered = embeddings, scale, len(embeddings)
 
     def search(self, queries: Embeddings, k: int, allowed: Mask | None, share: float) -> tuple[Embeddings, Rows]:
-        scores = queries @ self.embeddings.T
+        scores = self.scale * (queries @ self.embeddings.T)
         if allowed is not None:
             scores[:, ~allowed] = -np.inf
         rows = np.argsort(-scores, axis=1, kind="stable")[:, :k]
@@ -30,19 +30,20 @@ class ToyMatrix:
 
 
 class ToyMatrixDesign(Design):
-    """The design "toy-matrix"."""
+    """The design "toy-matrix", or "toy-matrix:2" for scores twice as high."""
 
     kind: ClassVar[str] = "toy-matrix"
 
     def __init__(self, name: str, dimension: int) -> None:
         self.name, self.dimension = name, dimension
+        self.scale = float(name.partition(":")[2] or 1)
 
     @classmethod
     def from_name(cls, name: str, dimension: int) -> ToyMatrixDesign:
         return cls(name, dimension)
 
     def build(self, embeddings: EmbeddingBlocks, devices: Devices) -> ToyMatrix:
-        return ToyMatrix(np.array(embeddings.joined()))
+        return ToyMatrix(np.array(embeddings.joined()), self.scale)
 
     def bytes_per_label(self, labels: int) -> float:
         return 4.0 * self.dimension
