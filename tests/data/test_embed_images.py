@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -19,7 +17,7 @@ from commands import fail
 from commands import xmc as command
 from image_worlds import small
 from PIL import Image
-from processes import environment
+from processes import environment, stopped_while
 from safetensors.torch import save_file
 
 from xmc.data.dataset import Dataset
@@ -182,36 +180,63 @@ from xmc.data.dataset import Dataset
 from xmc.data.images import embed as embed_images
 embed_images.CHUNK = 4
 root = Path(sys.argv[1])
-embed_images.embed_images(Dataset.load(root / "data"), "train", root / "images.csv", Path(sys.argv[2]), most=9, batch_size=2)
+data, most = Dataset.load(root / "data"), int(sys.argv[3])
+embed_images.embed_images(data, "train", root / "images.csv", Path(sys.argv[2]), most=most, batch_size=2)
 """
 
 
-def test_a_job_that_is_killed_goes_on_to_the_same_end(vision: Path, tmp_path: Path) -> None:
+def write_images(root: Path, count: int) -> None:
+    """Images of three texts, and their table; image 7 is none."""
     rng = np.random.default_rng(0)
     lines = []
-    for number in range(60):
-        Image.fromarray(rng.integers(0, 255, (400, 400, 3), dtype=np.uint8)).save(tmp_path / f"{number}.png")
+    for number in range(count):
+        Image.fromarray(rng.integers(0, 255, (400, 400, 3), dtype=np.uint8)).save(root / f"{number}.png")
         lines.append((str(number % 3), f"{number}.png"))
-    (tmp_path / "7.png").write_text("no image")
-    table(tmp_path / "images.csv", lines)
-    job = [sys.executable, "-c", JOB, str(tmp_path), str(vision)]
-    found = []
-    for kills in (0, 2):
+    (root / "7.png").write_text("no image")
+    table(root / "images.csv", lines)
+
+
+def start_and_kill(job: list[str], root: Path, all_parts: int) -> bool:
+    """Kill the job once it has written a part; False where it was through with all of them by then."""
+
+    def written() -> int:
+        return len(list(root.glob("data/images-train.parts/part-*")))
+
+    before = written()
+    process = subprocess.Popen(job, env=environment())
+    end = time.monotonic() + 300  # only where a process is kept from running
+    while time.monotonic() < end and process.poll() is None:
+        if stopped_while(process.pid, lambda: written() > before):
+            break
+        time.sleep(0.001)
+    running = process.poll() is None and before < written() < all_parts
+    process.kill()
+    process.wait()
+    return running
+
+
+def test_a_job_that_is_killed_goes_on_to_the_same_end(vision: Path, tmp_path: Path) -> None:
+    def embedded(kills: int, most: int) -> bytes | None:
+        """What the job makes after so many kills; None where one of them came too late."""
+        job = [sys.executable, "-c", JOB, str(tmp_path), str(vision), str(most)]
         shutil.rmtree(tmp_path / "data", ignore_errors=True)
         small().save(tmp_path / "data")
-        for kill in range(kills):
-            process = subprocess.Popen(job, env=environment())
-            end = time.monotonic() + 60
-            while len(list(tmp_path.glob("data/images-train.parts/part-*"))) < kill + 1 and time.monotonic() < end:
-                time.sleep(0.001)
-            os.kill(process.pid, signal.SIGKILL)
-            process.wait()
+        for _ in range(kills):
+            if not start_and_kill(job, tmp_path, all_parts=-(-3 * most // 4)):
+                return None
             assert Dataset.load(tmp_path / "data").images("train") is None
         subprocess.run(job, env=environment(), check=True)
-        found.append((tmp_path / "data" / "images-train.arrow").read_bytes())
         assert "7.png" in (tmp_path / "data" / "images-train.broken.csv").read_text()
         assert not list(tmp_path.glob("data/*.parts"))
-    assert found[0] == found[1]
+        return (tmp_path / "data" / "images-train.arrow").read_bytes()
+
+    for most in (9, 40, 160):  # a longer job, where this process was kept from running for as long as the job took
+        write_images(tmp_path, count=3 * most + 33)
+        killed = embedded(2, most)
+        if killed is not None:
+            break
+    assert killed is not None
+    assert killed == embedded(0, most)
 
 
 def test_parts_of_another_job_are_not_used(

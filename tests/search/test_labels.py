@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
+import time
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import random_vectors
 
 from xmc.errors import InputError
 from xmc.indexes import versions
@@ -24,8 +27,7 @@ DIMENSION = 6
 NONE = np.zeros((0, DIMENSION), np.float32)
 
 
-def vectors(count: int, seed: int) -> Any:
-    return np.random.default_rng(seed).normal(size=(count, DIMENSION)).astype(np.float32)
+vectors = partial(random_vectors.vectors, dimension=DIMENSION)
 
 
 def labels(count: int = 20, design: str = "exact") -> LabelVersion:
@@ -176,6 +178,8 @@ def test_columns_are_set_by_uid() -> None:
 def test_searches_see_one_version_while_it_changes() -> None:
     """Of each version that a thread reads, uids, ids, texts and embeddings belong together."""
     store, done, failures = LabelStore(labels(200)), threading.Event(), list[str]()
+    numbers = set[int]()
+    """Of the versions that were read."""
 
     def read() -> None:
         try:
@@ -185,21 +189,31 @@ def test_searches_see_one_version_while_it_changes() -> None:
                 assert (rows >= 0).all()
                 uids, ids = version.uids_at(rows), version.ids_at(rows)
                 assert [int(uid.removeprefix("l")) for uid in uids.ravel()] == ids.ravel().tolist()
+                texts = [f"text of {uid}" for uid in uids.ravel()]
+                assert version.texts_of(version.rows(uids.ravel().tolist())) == texts
                 vectors_of = version.index.blocks.take(rows.ravel()).reshape(5, 3, -1)
                 np.testing.assert_allclose(
                     (vectors_of @ version.embeddings[:5, :, None])[..., 0], scores, rtol=1e-4, atol=1e-5
                 )
+                numbers.add(version.number)
         except BaseException as error:
             failures.append(repr(error))
 
     threads = [threading.Thread(target=read) for _ in range(3)]
     for thread in threads:
         thread.start()
-    for number in range(200, 500):
-        store.apply(Added([f"l{number}"], [f"text of l{number}"], vectors(1, number)))
-        store.apply(Removed([f"l{number - 150}"]))
-    done.set()
-    for thread in threads:
-        thread.join()
+    try:
+        for number in range(200, 500):
+            store.apply(Added([f"l{number}"], [f"text of l{number}"], vectors(1, number)))
+            store.apply(Removed([f"l{number - 150}"]))
+            if number % 10 == 0:
+                before, end = len(numbers), time.monotonic() + 300  # a bound on waiting alone
+                while len(numbers) == before and not failures and time.monotonic() < end:
+                    time.sleep(0.0001)  # until a version is read that was not read before
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
     assert not failures
+    assert len(numbers) > 20
     assert len(store.version) == 200

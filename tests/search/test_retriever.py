@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -287,16 +288,21 @@ def test_threads_see_all_of_a_change_or_nothing(run: Path) -> None:
     threads = [threading.Thread(target=predict, args=[number]) for number in range(4)]
     for thread in threads:
         thread.start()
-    for pair in range(30):
-        uids = [f"a{pair}", f"b{pair}"]
-        retriever.add_labels(["magenta one", "magenta two"], uids)
-        retriever.set_columns({"uid": ["RED", "BLUE"], "shade": [["old", "new"][pair % 2]] * 2})
-        retriever.update_labels(["magenta two", "magenta one"], uids)
-        if pair % 3:
-            retriever.remove_labels(uids)
-    stop.set()
-    for thread in threads:
-        thread.join()
+    try:
+        for pair in range(30):
+            uids = [f"a{pair}", f"b{pair}"]
+            retriever.add_labels(["magenta one", "magenta two"], uids)
+            retriever.set_columns({"uid": ["RED", "BLUE"], "shade": [["old", "new"][pair % 2]] * 2})
+            retriever.update_labels(["magenta two", "magenta one"], uids)
+            if pair % 3:
+                retriever.remove_labels(uids)
+        end = time.monotonic() + 300  # a bound on waiting alone: each thread predicts many times meanwhile
+        while min(predictions) == 0 and time.monotonic() < end:
+            time.sleep(0.01)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
     assert not failures, failures[:3]
     assert min(predictions) > 0
     assert len(retriever) == 32
