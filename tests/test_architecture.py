@@ -43,9 +43,11 @@ def room_of(module: str) -> str:
 def imports(file: Path) -> Iterator[tuple[int, str]]:
     """Line and dotted name of everything that a file imports from the package, inside functions and for types too."""
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.level == 0 and (node.module or "").split(".")[0] == "xmc":
-            for alias in node.names:
-                yield node.lineno, f"{node.module}.{alias.name}"
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}:{node.lineno} imports by a relative name"
+            if (node.module or "").split(".")[0] == "xmc":
+                for alias in node.names:
+                    yield node.lineno, f"{node.module}.{alias.name}"
         elif isinstance(node, ast.Import):
             for alias in node.names:
                 if alias.name.split(".")[0] == "xmc":

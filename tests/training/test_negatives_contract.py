@@ -154,7 +154,7 @@ def test_one_that_scores_every_label_stands_alone() -> None:
         NEGATIVES["shortlst"]
 
 
-def test_rejected_labels_change_what_a_sample_is_likely_to_hold(tmp_path: Path) -> None:
+def test_rejected_labels_change_what_a_sample_is_likely_to_hold() -> None:
     """They come along with their queries, so their inclusion is as likely as that of positives."""
     run = world("sampled")
     (source,) = sources(run)
