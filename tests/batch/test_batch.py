@@ -37,11 +37,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-@pytest.fixture(scope="module")
-def retriever(run: Path) -> xmc.Retriever:
-    return xmc.Retriever.load(run)
-
-
 def parts(folder: Path) -> list[str]:
     return sorted(file.name for file in folder.iterdir() if not file.name.startswith("_"))
 

@@ -43,11 +43,6 @@ def run(plain: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def retriever(run: Path) -> xmc.Retriever:
-    return xmc.Retriever.load(run)
-
-
-@pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("calibrated") / "in.parquet"
     texts: list[str | None] = [*TEXTS]

@@ -11,8 +11,8 @@ from torch.nn.functional import logsigmoid, normalize
 
 from xmc.kernels.losses import Positives
 
-Formula = Callable[[Tensor, list[int], Tensor, list[int]], Tensor]
-"""(scores [L] of one query, its positives, their weights, all labels that count) -> the query's loss."""
+Formula = Callable[..., Tensor]
+"""(scores [L] of one query, its positives, their weights, all labels that count, settings by name) -> the query's loss."""
 
 
 def softmax(scores: Tensor, positive: list[int], weights: Tensor, counted: list[int]) -> Tensor:
@@ -78,7 +78,7 @@ def triplet_margin(
     return (weights * torch.stack(terms)).sum() / weights.sum()
 
 
-FORMULAS: dict[str, Callable[..., Tensor]] = {
+FORMULAS: dict[str, Formula] = {
     "softmax": softmax,
     "decoupled_softmax": decoupled_softmax,
     "soft_topk": soft_topk,

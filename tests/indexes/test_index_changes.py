@@ -5,11 +5,13 @@ from __future__ import annotations
 import tempfile
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import random_vectors
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -29,8 +31,7 @@ def _small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(versions, "OVER_FETCHED", 6)
 
 
-def vectors(count: int, seed: int) -> Any:
-    return np.random.default_rng(seed).normal(size=(count, DIMENSION)).astype(np.float32)
+vectors = partial(random_vectors.vectors, dimension=DIMENSION)
 
 
 class Changes(RuleBasedStateMachine):

@@ -7,19 +7,18 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from itertools import pairwise
-from typing import Any
 
 import faiss
 import numpy as np
 import pytest
+import random_vectors
 
 from xmc.indexes.factory import build_index
 from xmc.indexes.threads import shared_threads
 
-
-def vectors(count: int, seed: int, dimension: int = 64) -> Any:
-    return np.random.default_rng(seed).normal(size=(count, dimension)).astype(np.float32)
+vectors = partial(random_vectors.vectors, dimension=64)
 
 
 @pytest.mark.parametrize(("design", "queries"), [("exact", 8), ("exact", 4000), ("IVF64,SQ8", 4000), ("HNSW8", 4000)])

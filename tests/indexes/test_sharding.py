@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+import random_vectors
 from processes import TESTS, environment, run
 
 from xmc.errors import ConfigError, InputError
@@ -17,9 +18,7 @@ from xmc.indexes.factory import build_index, load_index
 from xmc.indexes.label_index import LabelIndex
 from xmc.indexes.sharding import merge_shards
 
-
-def vectors(count: int, seed: int, dimension: int = 24) -> Any:
-    return np.random.default_rng(seed).normal(size=(count, dimension)).astype(np.float32)
+vectors = partial(random_vectors.vectors, dimension=24)
 
 
 @pytest.mark.parametrize("processes", [2, 3])
@@ -84,7 +83,7 @@ def test_processes_share_one_copy(design: str, tmp_path: Path) -> None:
     Not so the cells of fast-scan designs, which FAISS copies into memory.
     """
     index = build_index(design, 128)
-    index.build(vectors(40_000, 0, 128), np.arange(40_000))
+    index.build(vectors(40_000, 0, dimension=128), np.arange(40_000))
     index.save(tmp_path / "index")
     megabytes = 40_000 * 128 * 4 / 2**20
     code = (
@@ -95,7 +94,7 @@ def test_processes_share_one_copy(design: str, tmp_path: Path) -> None:
         "before = own(); index = load_index(sys.argv[1]); index.search(queries, 10); print(own() - before)"
     )
     small = build_index("exact", 128)
-    small.build(vectors(10, 0, 128), np.arange(10))
+    small.build(vectors(10, 0, dimension=128), np.arange(10))
     small.save(tmp_path / "small")
     out = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "index"), str(tmp_path / "small")],

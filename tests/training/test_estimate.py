@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_models import minilm_directory, write_bert, write_decoder
+from small_models import minilm_directory, write_decoder
 from typer.testing import CliRunner
 from worlds import colours, tiny_config, wordnet_part
 
@@ -20,11 +20,6 @@ from xmc.training.estimate import estimate
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
-
-
-@pytest.fixture(scope="module")
-def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_bert(tmp_path_factory.mktemp("bert"))
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_models import WORDS, write_bert
+from small_models import WORDS
 from torch import nn
 from typer.testing import CliRunner
 from worlds import colours, tiny_config
@@ -25,11 +25,6 @@ from xmc.storage.directories import LOG, TENSORBOARD
 from xmc.training.estimate import estimate
 from xmc.training.optimizers import RowAdam
 from xmc.training.optimizers.moments import Moments
-
-
-@pytest.fixture(scope="module")
-def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_bert(tmp_path_factory.mktemp("bert"))
 
 
 def config(bert: Path, transformer: dict[str, Any] | None = None, **changes: Any) -> xmc.TrainConfig:
