@@ -259,7 +259,7 @@ def test_parts_of_a_data_set_with_its_rows_in_another_order_are_not_used(
     lines = table(tmp_path / "images.csv", LINES[:2])
     for uids in (["r", "g", "b"], ["b", "r", "g"]):
         splits = {"train": (["a"], [[0]])}
-        Dataset.from_lists("small", ["", "", ""], splits, label_uids=uids).save(tmp_path / "data")
+        Dataset.from_lists("small", ["", "", ""], splits, label_uids=uids).save(tmp_path / "data", overwrite=True)
         stop = tmp_path / "data" / "images-labels.broken.csv"
         stop.mkdir()  # all parts are done when it cannot be removed
         with pytest.raises(OSError, match=r"broken\.csv"):

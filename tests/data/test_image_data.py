@@ -158,9 +158,9 @@ def test_data_sets_with_images(tmp_path: Path) -> None:
     assert same(third.split("test").images, pictures([1, 1], 2))
     (tmp_path / "data" / "images-test.arrow").unlink()  # by hand, or by a process that was killed before it said so
     assert Dataset.load(tmp_path / "data").fingerprint == data.fingerprint
-    small().save(tmp_path / "data")
+    small().save(tmp_path / "data", overwrite=True)
     assert not list(tmp_path.glob("data/images-*"))
-    data.save(tmp_path / "data")
+    data.save(tmp_path / "data", overwrite=True)
     again = Dataset.load(tmp_path / "data")
     again.add_images("test", pictures([1, 1], 2))
     done = command("data", "inspect", tmp_path / "data")

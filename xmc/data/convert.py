@@ -16,6 +16,7 @@ from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from xmc.data.checks import checked_filter, checked_rows
 from xmc.data.dataset import Dataset
+from xmc.data.directory import data_set_directory
 from xmc.data.images.files import write_images
 from xmc.data.rows import Defect, Row
 from xmc.data.sources import RowSource
@@ -47,10 +48,11 @@ def convert(
     *,
     name: str | None = None,
     on_bad_row: str = "error",
+    overwrite: bool = False,
     propensity: tuple[float, float] | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> Conversion:
-    """Write a source as a canonical directory, in bounded memory; dataset.json comes last.
+    """Write a source as a canonical directory, in bounded memory: whole or not at all.
 
     Further columns of a canonical source's labels are kept, and held in memory.
 
@@ -60,44 +62,44 @@ def convert(
     on_bad_row: "error" refuses at the first unusable row; "drop" leaves such rows out and counts them by reason. A dropped
         label takes its positives along (counted as "positive of a dropped label"), later rows move up, and positives and
         filters are renumbered.
+    overwrite: replace a data set that is at `destination`; until the new one is whole, the old one stays.
     propensity: A and B; by default those of the data set's family, from its name.
     provenance: further values for dataset.json, such as a licence.
 
     Raises DataError for a file that cannot be read, and, with "error", for the first bad row: file, line and reason;
-    ConfigError for another `on_bad_row`.
+    ConfigError for another `on_bad_row`; StoreError where `destination` holds a data set and `overwrite` is not set, or
+    anything else, or cannot be written.
     """
     if on_bad_row not in ("error", "drop"):
         raise ConfigError(f"on_bad_row must be error or drop, but is {on_bad_row!r}.")
-    directory = Path(destination)
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / "dataset.json").unlink(missing_ok=True)
-    job = _Job(source, directory, on_bad_row)
-    name = name or source.name
-    with job.progress:
-        label_rows = job.write_table("labels", LABEL_SCHEMA, None, None)
-        job.add_label_columns(label_rows)
-        job.write_images("labels", label_rows)
-        splits = {}
-        for split in source.splits:
-            query_rows = job.write_table(f"queries-{split}", QUERY_SCHEMA, split, label_rows)
-            splits[split] = int((query_rows >= 0).sum())
-            job.write_filter(split, query_rows, label_rows)
-            job.write_images(split, query_rows)
-    write_properties(
-        directory,
-        {
-            "format": format_of(job.rejected_labels),
-            "name": name,
-            "propensity": list(propensity or propensity_parameters(name)),
-            "labels": int((label_rows >= 0).sum()),
-            "splits": splits,
-            "converted_from": source.format,
-            **(provenance or {}),
-            **({"images": job.images} if job.images else {}),
-            "fingerprint": fingerprint_of(job.hashes),
-        },
-    )
-    return Conversion(Dataset.load(directory), job.dropped, job.warnings)
+    with data_set_directory(destination, overwrite) as directory:
+        job = _Job(source, directory, on_bad_row)
+        name = name or source.name
+        with job.progress:
+            label_rows = job.write_table("labels", LABEL_SCHEMA, None, None)
+            job.add_label_columns(label_rows)
+            job.write_images("labels", label_rows)
+            splits = {}
+            for split in source.splits:
+                query_rows = job.write_table(f"queries-{split}", QUERY_SCHEMA, split, label_rows)
+                splits[split] = int((query_rows >= 0).sum())
+                job.write_filter(split, query_rows, label_rows)
+                job.write_images(split, query_rows)
+        write_properties(
+            directory,
+            {
+                "format": format_of(job.rejected_labels),
+                "name": name,
+                "propensity": list(propensity or propensity_parameters(name)),
+                "labels": int((label_rows >= 0).sum()),
+                "splits": splits,
+                "converted_from": source.format,
+                **(provenance or {}),
+                **({"images": job.images} if job.images else {}),
+                "fingerprint": fingerprint_of(job.hashes),
+            },
+        )
+    return Conversion(Dataset.load(destination), job.dropped, job.warnings)
 
 
 class _Job:
@@ -120,7 +122,7 @@ class _Job:
         """Write a table; returns, for each row of the source, its row in the table or -1."""
         task = self.progress.add_task(stem, total=None)
         content, kept, batches = TableContent(stem), 0, []
-        with atomic_file(self.directory / f"{stem}.parquet") as temporary, _writer(temporary, schema) as writer:
+        with _writer(self.directory / f"{stem}.parquet", schema) as writer:
             for rows, defects in checked_rows(self.source, split, 0 if label_rows is None else len(label_rows)):
                 self._account(defects)
                 good = [row for row in rows if row is not None]
@@ -145,28 +147,25 @@ class _Job:
         kept = columns.filter(pa.array(label_rows >= 0))
         for name in kept.column_names:
             table = table.append_column(name, kept[name])
-        with atomic_file(file) as temporary:
+        with atomic_file(file) as temporary:  # the file that is read is written last
             pq.write_table(table, temporary, compression="zstd", compression_level=9)
 
     def write_images(self, name: str, rows: npt.NDArray[np.int64]) -> None:
         """Write the images of a split's queries, or of the labels, without those of dropped rows, if there are any."""
-        images, file = self.source.images(name), self.directory / f"images-{name}.arrow"
+        images = self.source.images(name)
         if images is None:
-            file.unlink(missing_ok=True)
             return
         kept = images if bool((rows >= 0).all()) else images.take(np.flatnonzero(rows >= 0))
-        self.images[name] = self.hashes[f"images-{name}"] = write_images(kept, file)
+        digest = write_images(kept, self.directory / f"images-{name}.arrow")
+        self.images[name] = self.hashes[f"images-{name}"] = digest
 
     def write_filter(self, split: str, query_rows: npt.NDArray[np.int64], label_rows: npt.NDArray[np.int64]) -> None:
         """Write a split's filter in the new row numbers, if it has one."""
         pairs = list(self._filter_pairs(split, query_rows, label_rows))
-        file = self.directory / f"filter-{split}.parquet"
-        file.unlink(missing_ok=True)
         if not pairs:
             return
         table = filter_table(np.array(pairs, np.int32))
-        with atomic_file(file) as temporary:
-            pq.write_table(table, temporary, compression="zstd")
+        pq.write_table(table, self.directory / f"filter-{split}.parquet", compression="zstd")
         content = TableContent(f"filter-{split}")
         content.update(table)
         self.hashes.update(content.digests())

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from xmc.data.directory import SHIPPED, data_set_directory
 from xmc.data.huggingface import LabelTexts, read_huggingface
 from xmc.data.images.collection import ImageCollection
 from xmc.data.images.ragged import RaggedImages
@@ -34,12 +35,10 @@ from xmc.data.tables import (
 )
 from xmc.data.targets import Targets
 from xmc.errors import DataError
-from xmc.storage.directories import atomic_file
 from xmc.storage.fingerprints import fingerprint_of
 
 __all__ = ["SHIPPED", "Dataset"]
 
-SHIPPED = Path(__file__).parent / "shipped"
 Lists = Sequence[Sequence[int]]
 
 
@@ -271,16 +270,17 @@ class Dataset:
             digests.update(content.digests())
         return fingerprint_of(digests)
 
-    def save(self, directory: str | Path) -> None:
-        """Write the canonical directory; dataset.json comes last, so an interrupted save is never taken for whole."""
-        directory = Path(directory)
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / "dataset.json").unlink(missing_ok=True)
-        for stem, schema in self._stems():
-            with atomic_file(directory / f"{stem}.parquet") as temporary:
-                pq.write_table(self._table(stem, schema), temporary, compression="zstd")
-        self._images.write(("labels", *self.splits), directory)
-        write_properties(directory, self._described())
+    def save(self, directory: str | Path, overwrite: bool = False) -> None:
+        """Write the canonical directory: whole or not at all.
+
+        overwrite: replace a data set that is there. Raises StoreError where there is one and it is not set, and where there is
+        anything else.
+        """
+        with data_set_directory(directory, overwrite) as temporary:
+            for stem, schema in self._stems():
+                pq.write_table(self._table(stem, schema), temporary / f"{stem}.parquet", compression="zstd")
+            self._images.write(("labels", *self.splits), temporary)
+            write_properties(temporary, self._described())
 
     def add_images(self, name: str, images: RaggedImages) -> None:
         """Write the images of a split, or of "labels", into the data set's directory, in place of those it has.

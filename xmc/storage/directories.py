@@ -16,7 +16,7 @@ import shutil
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
@@ -42,6 +42,7 @@ __all__ = [
     "read_manifest",
     "read_unreplaced",
     "refuse_foreign_directory",
+    "replaced_directory",
     "require_free",
     "sync",
 ]
@@ -97,6 +98,28 @@ def atomic_directory(
     """
     path = Path(path)
     refuse_foreign_directory(path, kind)
+    with replaced_directory(path, moved=(TENSORBOARD,)) as temporary:
+        yield temporary
+        _write_manifest(temporary, kind, properties, known or {})
+        if (path / LOG).is_file():
+            shutil.copyfile(path / LOG, temporary / LOG)
+        refuse_foreign_directory(path, kind)  # still: it may have been long
+
+
+@contextlib.contextmanager
+def replaced_directory(path: str | Path, moved: Sequence[str] = ()) -> Iterator[Path]:
+    """Yield an empty temporary directory that takes the place of `path` when the block ends without exception.
+
+    What is at `path` is replaced whole, in one step where the system can exchange two names; whether it may be is for the
+    caller to find out before (see `atomic_directory`, which does).
+
+    moved: folders that are moved over from what was there.
+
+    Raises
+    ------
+    StoreError: the system cannot write it (a full disk). What was at `path` is left as it was.
+    """
+    path = Path(path)
     temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:12]}.tmp"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -107,16 +130,14 @@ def atomic_directory(
         raise StoreError(f"{path} cannot be written: {error}. Name another directory.") from error
     try:
         yield temporary
-        _write_manifest(temporary, kind, properties, known or {})
-        if (path / LOG).is_file():
-            shutil.copyfile(path / LOG, temporary / LOG)
         for file in sorted(temporary.rglob("*")):
             sync(file)
         sync(temporary)
         if path.is_dir() and any(path.iterdir()):
             _exchange(temporary, path)
-            if (temporary / TENSORBOARD).is_dir():
-                (temporary / TENSORBOARD).replace(path / TENSORBOARD)
+            for name in moved:
+                if (temporary / name).is_dir():
+                    (temporary / name).replace(path / name)
         else:
             temporary.replace(path)
         sync(path.parent)

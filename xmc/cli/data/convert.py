@@ -15,6 +15,7 @@ def convert(
     destination: Annotated[Path, typer.Argument(help="Directory to write in the canonical format.")],
     format: Format = None,
     name: Annotated[str | None, typer.Option(help="Name of the data set; by default the directory's.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a data set that is already there.")] = False,
     on_bad_row: Annotated[str, typer.Option(help="error: refuse at the first; drop: leave out and count.")] = "error",
     uid_column: Uid = "uid",
     text_column: Text = "text",
@@ -32,6 +33,7 @@ def convert(
         open_source(source, format, columns),
         destination,
         name=name,
+        overwrite=overwrite,
         on_bad_row=on_bad_row,
     )
     data = done.dataset
