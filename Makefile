@@ -7,11 +7,13 @@ TABLE ?= wordnet_8k
 
 .PHONY: setup quickstart test test-slow lint typecheck docs bench clean
 
-# One stamp for each set of extras, so that a changed requirement is installed again.
+# One stamp for each set of extras, so that a changed requirement is installed again. Before it was called xmc-retrieval, the
+# package was installed as xmc.
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: setup.py pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip uninstall --quiet --yes xmc
 	$(BIN)/python -m pip install --quiet --editable ".[cpu]"
 	touch $@
 

@@ -1,7 +1,7 @@
 """Packaging: every folder with Python files below xmc/, kernels/, indexes/ and training/ is a package.
 
 The top-level folders kernels/, indexes/ and training/ are the packages xmc.kernels, xmc.indexes and xmc.training: a bare
-top-level import name `kernels` would shadow another published package.
+top-level import name `kernels` would shadow another published package. xmc_retrieval.py is the command `xmc`.
 """
 
 from pathlib import Path
@@ -25,6 +25,7 @@ def packages() -> dict[str, str]:
 setup(
     packages=list(packages()),
     package_dir=packages(),
+    py_modules=["xmc_retrieval"],
     package_data={
         "xmc": ["py.typed"],
         "xmc.data": ["shipped/*/*"],

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from xmc import __version__
 from xmc.errors import StoreError
 from xmc.storage.directories import atomic_file
 
@@ -73,7 +74,7 @@ def _circumstances() -> Circumstances:
         machine=f"{_processor()}, {cores} cores",
         python=platform.python_version(),
         torch=metadata.version("torch"),
-        xmc=metadata.version("xmc"),
+        xmc=__version__,
         date=datetime.now(timezone.utc).strftime("%Y-%m-%d"),
     )
 

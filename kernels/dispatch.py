@@ -41,7 +41,7 @@ def _why_not_triton(tensor: Tensor, on_device: bool) -> str | None:
     if not on_device:
         return "this reduction has no device functions"
     if find_spec("triton") is None:
-        return "triton is not installed"
+        return 'triton is not installed (pip install "triton>=3.6,<3.10")'
     if tensor.dtype == torch.float64:
         return "it computes in float32, not float64"
     if tensor.device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":

@@ -1,21 +1,39 @@
-"""What a wheel holds: the tree, as setup.py walks it."""
+"""What a wheel and a source distribution hold: the tree, as setup.py walks it."""
 
 from __future__ import annotations
 
-import shutil
+import ast
+import hashlib
+import importlib.util
+import re
 import subprocess
 import sys
+import tarfile
 import zipfile
+from collections.abc import Iterator
+from email import message_from_bytes
+from email.message import Message
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+import pytest
+from distributions import FOLDERS, ROOT, Environment, build_wheel, copy_of_the_tree
+
+import xmc
+
 MAPPED = {"kernels": "xmc/kernels", "indexes": "xmc/indexes", "training": "xmc/training"}
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of the tree."""
+    folder = tmp_path_factory.mktemp("wheel")
+    return build_wheel(copy_of_the_tree(folder / "source"), folder)
 
 
 def in_the_tree() -> set[str]:
     """Where each file of the tree belongs in an installed package."""
-    names = set()
-    for top in ("xmc", *MAPPED):
+    names = {"xmc_retrieval.py"}
+    for top in FOLDERS:
         for file in (ROOT / top).rglob("*"):
             relative = file.relative_to(ROOT / top).as_posix()
             if file.is_file() and "__pycache__" not in file.parts:
@@ -23,25 +41,91 @@ def in_the_tree() -> set[str]:
     return names
 
 
-def test_a_wheel_holds_what_the_tree_holds(tmp_path: Path) -> None:
-    source = tmp_path / "source"
-    for top in ("xmc", *MAPPED):
-        shutil.copytree(ROOT / top, source / top, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "--quiet",
-        "--no-deps",
-        "--no-build-isolation",
-        "-w",
-        str(tmp_path),
-    ]
-    subprocess.run([*command, str(source)], check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("*.whl")
+def contents(wheel: Path) -> dict[str, str]:
+    """The SHA-256 of each file of a wheel, but its list of files, by name."""
     with zipfile.ZipFile(wheel) as archive:
-        held = {name for name in archive.namelist() if ".dist-info/" not in name}
-    assert held == in_the_tree()
+        return {
+            name: hashlib.sha256(archive.read(name)).hexdigest()
+            for name in archive.namelist()
+            if not name.endswith(".dist-info/RECORD")
+        }
+
+
+def metadata(wheel: Path) -> Message:
+    """The metadata of a wheel."""
+    with zipfile.ZipFile(wheel) as archive:
+        return message_from_bytes(archive.read(f"xmc_retrieval-{xmc.__version__}.dist-info/METADATA"))
+
+
+def required(wheel: Path) -> dict[str, str]:
+    """What a wheel requires, in extras too: the bounds of its version by each package's name."""
+    lines = metadata(wheel).get_all("Requires-Dist") or []
+    return {re.split(r"[\[<>=!~; ]", line)[0]: line for line in lines}
+
+
+def named_in_messages() -> Iterator[tuple[str, str]]:
+    """Where a message about a missing package stands, and each package that it tells pip."""
+    for top in FOLDERS:
+        for file in sorted((ROOT / top).rglob("*.py")):
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                name = getattr(node.func, "id", "") if isinstance(node, ast.Call) else ""
+                if name in ("require_package", "missing_package") and isinstance(node.args[2], ast.Constant):
+                    for word in str(node.args[2].value).partition(" (")[0].split():
+                        yield f"{file.relative_to(ROOT)}:{node.lineno}", word.strip('"').partition("[")[0]
+
+
+def test_a_wheel_holds_what_the_tree_holds(wheel: Path) -> None:
+    assert {name for name in contents(wheel) if ".dist-info/" not in name} == in_the_tree()
+
+
+def test_the_distribution_has_a_name_of_its_own(wheel: Path) -> None:
+    assert wheel.name == f"xmc_retrieval-{xmc.__version__}-py3-none-any.whl"
+    described = metadata(wheel)
+    with zipfile.ZipFile(wheel) as archive:
+        commands = archive.read(f"xmc_retrieval-{xmc.__version__}.dist-info/entry_points.txt").decode()
+    assert (described["Name"], described["Version"]) == ("xmc-retrieval", xmc.__version__)
+    assert commands.split() == ["[console_scripts]", "xmc", "=", "xmc_retrieval:main"]
+
+
+def test_the_name_is_known_where_it_is_installed(wheel: Path, tmp_path: Path) -> None:
+    environment = Environment(tmp_path / "environment")
+    environment.install(wheel)
+    code = "from importlib.metadata import version; import xmc; print(version('xmc-retrieval'), xmc.__file__)"
+    done = environment.run("python", "-c", code)
+    assert done.stdout.split() == [xmc.__version__, str(environment.packages / "xmc" / "__init__.py")], done.stderr
+    assert done.stderr == ""
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("build.__main__") is None, reason="build is not installed: pip install build"
+)
+def test_the_source_distribution_builds_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
+    source = copy_of_the_tree(tmp_path / "source")
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(tmp_path), str(source)]
+    subprocess.run(command, check=True, capture_output=True, cwd=tmp_path)
+    (archive,) = tmp_path.glob("xmc_retrieval-*.tar.gz")
+    with tarfile.open(archive) as opened:
+        assert {name.partition("/")[2] for name in opened.getnames()} >= {"pyproject.toml", "setup.py", "LICENSE"}
+    (built,) = tmp_path.glob("*.whl")  # from the source distribution, as `build` does it
+    assert contents(built) == contents(wheel)
+
+
+def test_torch_has_its_upper_bound(wheel: Path) -> None:
+    assert required(wheel)["torch"] == "torch<=2.13.0,>=2.11"
+
+
+def test_messages_name_packages_that_are_required(wheel: Path) -> None:
+    named = list(named_in_messages())
+    assert {"faiss-cpu", "gguf", "pillow", "ray", "scikit-learn"} <= {package for _, package in named}
+    assert [(where, package) for where, package in named if package not in required(wheel)] == []
+
+
+def test_nothing_tells_people_to_install_the_stranger() -> None:
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").rglob("*")]
+    code = [file for top in (*FOLDERS, "tests", "configs") for file in (ROOT / top).rglob("*")]
+    wrong = re.compile(r"pip3? install [^\n`]*\bxmc(?![\w-])(?!/)")
+    assert wrong.search('Run: pip install "xmc[cpu]"')
+    assert not wrong.search("pip install xmc-retrieval")
+    for file in (*pages, *code):
+        if file.suffix in (".py", ".md", ".yaml") and file != Path(__file__):
+            assert not wrong.search(file.read_text(encoding="utf-8")), file

@@ -6,6 +6,8 @@ import importlib
 import sys
 from typing import TYPE_CHECKING, Any
 
+from xmc.namesake import require_no_namesake
+
 if TYPE_CHECKING:
     from xmc.config import TrainConfig
     from xmc.data.dataset import Dataset
@@ -22,7 +24,10 @@ __version__ = "0.2.0"
 
 # An editable install serves xmc.kernels, a namespace package inside a regular one, through setuptools' own path entry;
 # Python looks for it on the parent's path only. In a wheel there is no such entry and nothing is added.
-__path__ += [entry for entry in sys.path if entry.startswith("__editable__.xmc-")]
+_EDITABLE = ("__editable__.xmc_retrieval-", "__editable__.xmc-")  # the second: what was installed before 0.2.0
+__path__ += [entry for entry in sys.path if entry.startswith(_EDITABLE)]
+
+require_no_namesake()
 
 _HOME = {
     "Dataset": "xmc.data.dataset",

@@ -13,6 +13,7 @@ __all__ = [
     "StoreError",
     "TrainingError",
     "XMCError",
+    "missing_package",
     "require_package",
 ]
 
@@ -52,7 +53,13 @@ class DependencyError(XMCError):
 def require_package(name: str, why: str, install: str) -> None:
     """Raise DependencyError, with the command that installs it, where an optional package is not there.
 
-    why: a clause that the sentence begins with.
+    name: what is imported. why: a clause that the sentence begins with. install: the missing packages themselves, as pip is
+    told them; an extra of this package would need its own name on an index.
     """
     if importlib.util.find_spec(name) is None:
-        raise DependencyError(f"{why}, which needs the package {name}: pip install {install}")
+        raise missing_package(name, why, install)
+
+
+def missing_package(name: str, why: str, install: str) -> DependencyError:
+    """The error where an optional package could not be imported; its parameters are those of `require_package`."""
+    return DependencyError(f"{why}, which needs the package {name}: pip install {install}")

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from xmc.errors import ConfigError, DependencyError
+from xmc.errors import ConfigError, missing_package
 from xmc.indexes.library import faiss
 
 __all__ = ["bytes_of", "can_select", "empty_faiss_index", "parts_of", "search_parameters", "set_parameters"]
@@ -23,9 +23,10 @@ POINTS_PER_CELL = 64
 def empty_faiss_index(factory: str, dimension: int) -> Any:
     """faiss.index_factory for inner product; ConfigError for a design it does not have, DependencyError without FAISS."""
     if faiss is None:
-        raise DependencyError(
-            'No faiss is installed, which the index design needs. Run: pip install "xmc[cpu]" '
-            '(or "xmc[gpu]" on a machine with CUDA); the design "exact" works without it.'
+        raise missing_package(
+            "faiss",
+            f"The index design is {factory!r}",
+            'faiss-cpu (on a machine with CUDA: faiss-gpu-cu12); the design "exact" works without it.',
         )
     try:
         index = faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)

@@ -298,5 +298,5 @@ def test_without_faiss_the_command_is_named() -> None:
         "except Exception as e: print(type(e).__name__, e)"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.startswith("DependencyError No faiss is installed")
-    assert 'pip install "xmc[cpu]"' in run.stdout
+    assert run.stdout.startswith("DependencyError The index design is 'Flat', which needs the package faiss: ")
+    assert "pip install faiss-cpu (on a machine with CUDA: faiss-gpu-cu12)" in run.stdout

@@ -263,7 +263,9 @@ def test_without_scikit_learn() -> None:
         "except xmc.XMCError as error: print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
-    assert done.stdout.strip() == "XMCClassifier needs the package scikit-learn: pip install scikit-learn"
+    assert done.stdout.strip() == (
+        "XMCClassifier is an estimator of scikit-learn, which needs the package sklearn: pip install scikit-learn"
+    )
 
 
 def test_a_transformer_directory(tmp_path: Path) -> None:

@@ -326,7 +326,7 @@ def test_mistakes_are_sentences(
         with pytest.raises(kind, match=message):
             call()
     monkeypatch.setitem(sys.modules, "plotly", None)  # as where it is not installed
-    with pytest.raises(DependencyError, match=r'pip install "xmc\[report\]"'):
+    with pytest.raises(DependencyError, match=r"needs the package plotly: pip install plotly jinja2$"):
         write_report(runs, data, out)
     assert not out.exists()
 

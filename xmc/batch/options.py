@@ -68,4 +68,4 @@ class JobOptions:
         if self.engine == "local" and (self.workers or self.address or self.index_shards):
             raise ConfigError("workers, address and index_shards belong to the engine ray.")
         if self.engine == "ray":
-            require_package("ray", "The engine is ray", "'ray[data]'")
+            require_package("ray", "The engine is ray", '"ray[data]"')

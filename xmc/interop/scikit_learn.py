@@ -15,7 +15,7 @@ from scipy.sparse import csr_matrix
 
 from xmc.config import StaticConfig, TrainConfig
 from xmc.data.dataset import Dataset
-from xmc.errors import DependencyError, InputError, StoreError
+from xmc.errors import InputError, StoreError, missing_package
 from xmc.indexes.checks import require_count
 from xmc.interop.scikit_learn_targets import Target, read_texts
 from xmc.search.retriever import Retriever
@@ -26,7 +26,7 @@ try:
     from sklearn.base import BaseEstimator, ClassifierMixin
     from sklearn.utils.validation import check_consistent_length, check_is_fitted, check_random_state
 except ImportError as error:
-    raise DependencyError("XMCClassifier needs the package scikit-learn: pip install scikit-learn") from error
+    raise missing_package("sklearn", "XMCClassifier is an estimator of scikit-learn", "scikit-learn") from error
 
 __all__ = ["XMCClassifier"]
 

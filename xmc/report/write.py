@@ -38,8 +38,8 @@ def write_report(
     StoreError where there is no run or `out` cannot be written, DataError where there is no such split, or a run shares no
     label with the data set.
     """
-    for package, name in (("plotly", "plotly"), ("jinja2", "Jinja2")):
-        require_package(package, "A report has plots and is made from a template", f'"xmc[report]" ({name})')
+    for package in ("plotly", "jinja2"):
+        require_package(package, "A report has plots and is made from a template", "plotly jinja2")
     from xmc.report.page import render
 
     directories = [Path(run) for run in runs]

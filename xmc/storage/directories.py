@@ -22,6 +22,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
+from xmc import __version__
 from xmc.errors import StoreError
 from xmc.storage.fingerprints import sha256_file
 
@@ -57,7 +58,7 @@ ABANDONED_AFTER = 60.0
 """Seconds after which a temporary directory that no process holds is one that a killed process left."""
 REPLACED_AT_MOST = 100
 """A directory that is replaced so often while it is read cannot be read."""
-_LIBRARIES = ("xmc", "torch", "numpy", "numba", "pyarrow", "transformers", "faiss-cpu")
+_LIBRARIES = ("torch", "numpy", "numba", "pyarrow", "transformers", "faiss-cpu")
 
 T = TypeVar("T")
 
@@ -263,7 +264,7 @@ def _write_manifest(root: Path, kind: str, properties: dict[str, Any], known: Ma
     manifest = {
         "kind": kind,
         "format_version": FORMAT_VERSION,
-        "libraries": {"python": sys.version.split()[0], **_library_versions()},
+        "libraries": {"python": sys.version.split()[0], "xmc": __version__, **_library_versions()},
         "properties": properties,
         "files": files,
     }
