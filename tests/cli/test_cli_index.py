@@ -61,7 +61,7 @@ def test_queries_of_the_users_own(run: Path, tmp_path: Path) -> None:
     )
     assert "on 301 queries" in done.stdout, done.stderr
     pq.write_table(pa.table({"words": texts}), tmp_path / "other.parquet")
-    fail(xmc("index", run, "--queries", tmp_path / "other.parquet", "--recall", 0.5), "with a column text")
+    fail(xmc("index", run, "--queries", tmp_path / "other.parquet", "--recall", 0.5), "has no column 'text'")
 
 
 def test_by_default_few_labels_are_searched_exactly(run: Path, tmp_path: Path) -> None:

@@ -39,8 +39,6 @@ def run_job(work: WorkSpecification, source: str, destination: str, options: Job
     plan = make_plan(source, options.columns, options.rows_per_part, work.describe(), options.on_bad_row == "error")
     output = Output(destination)
     summary = Summary()
-    if plan.unreadable:
-        summary.bad["line of CSV that is no row"] = summary.dropped = summary.rows = plan.unreadable
     with output.held():
         finished = output.begin(plan, options.on_bad_row, options.resume)
         for done in finished.values():

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from xmc.data.files import Kind, TextForm, WantedColumn
 from xmc.errors import ConfigError, require_package
 
-__all__ = ["POLICIES", "Columns", "JobOptions"]
+__all__ = ["PAYLOAD", "POLICIES", "UID", "Columns", "JobOptions"]
 
 POLICIES = ("error", "null", "drop")
+UID, PAYLOAD = "uid", "payload"
+"""What the columns of a batch of input are called, whatever the file calls them."""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns hold what. uid: strings or whole numbers. One of the others is read.
+    """Which columns hold what, and how text files are written. One column of texts, tokens or embeddings is read.
 
-    text: strings. tokens: lists of token ids, as the run's query encoder makes them. embedding: lists of D numbers.
+    uid: strings or whole numbers; None for the column "uid" where a file has it, else a row's uid is its number in the file,
+    from 0, behind the name of the file where there are more. text: strings. tokens: lists of token ids, as the run's query
+    encoder makes them. embedding: lists of D numbers. encoding, delimiter: of text files, as in xmc.data.files.TextForm.
     """
 
-    uid: str = "uid"
+    uid: str | None = None
     text: str = "text"
     tokens: str | None = None
     embedding: str | None = None
+    encoding: str | None = None
+    delimiter: str | None = None
 
     def __post_init__(self) -> None:
         if self.tokens is not None and self.embedding is not None:
@@ -31,6 +38,18 @@ class Columns:
     def payload(self) -> str:
         """The column that is read beside uid."""
         return self.embedding or self.tokens or self.text
+
+    @property
+    def wanted(self) -> tuple[WantedColumn, WantedColumn]:
+        """What is asked of a file."""
+        kind: Kind = "embedding" if self.embedding else "tokens" if self.tokens else "text"
+        uid = WantedColumn(self.uid or "uid", "uid", required=self.uid is not None, key=UID)
+        return uid, WantedColumn(self.payload, kind, key=PAYLOAD)
+
+    @property
+    def form(self) -> TextForm:
+        """How text files are written."""
+        return TextForm(self.encoding, self.delimiter)
 
 
 @dataclass(frozen=True)

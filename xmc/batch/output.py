@@ -22,9 +22,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs as pa_fs
 
-from xmc.batch.input_files import file_system
 from xmc.batch.plan import Part, Plan
 from xmc.batch.summary import Done, Summary
+from xmc.data.files.addresses import file_system
 from xmc.errors import StoreError
 from xmc.storage.directories import hold, sync
 

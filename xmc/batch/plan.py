@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
-from xmc.batch.input_files import InputFile, list_files
 from xmc.batch.options import Columns
-from xmc.batch.rows import column_kinds
-from xmc.batch.tables import open_table
-from xmc.errors import DataError
+from xmc.data.files import open_file
+from xmc.data.files.addresses import InputFile, list_files
 from xmc.storage.fingerprints import fingerprint_of_json
 
 __all__ = ["Part", "Plan", "make_plan"]
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -38,13 +35,17 @@ class Part:
 class Plan:
     """The parts in order, and what makes two jobs the same.
 
-    work: what is done to a row, JSON values, with the fingerprint of the run. unreadable: lines of CSV that are no rows.
+    work: what is done to a row, JSON values, with the fingerprint of the run.
     """
 
     work: dict[str, Any]
     columns: Columns
     parts: tuple[Part, ...]
-    unreadable: int
+
+    @property
+    def files(self) -> int:
+        """Number of input files."""
+        return len({part.file.address for part in self.parts})
 
     @property
     def rows(self) -> int:
@@ -73,26 +74,12 @@ def make_plan(source: str, columns: Columns, rows_per_part: int, work: dict[str,
     """Look at every input file and cut its rows into parts.
 
     Of Parquet and Arrow files only the end is read; CSV and JSON files are read once, to count their rows.
-    strict: whether CSV lines that are no rows are refused. Raises DataError for files that cannot be read, that lack a column,
-    or whose columns are of other types than those of the files before.
+    strict: whether lines that are no records are refused.
+    Raises DataError for files that cannot be read, that lack a column, or where it is of another type.
     """
     parts: list[Part] = []
-    first: tuple[str, tuple[str, str]] | None = None
-    counted: Counter[str] = Counter()
     for file in list_files(source):
-        table = open_table(file, (columns.uid, columns.payload), strict)
-        kinds = column_kinds(table.schema, columns, file.address)
-        if first is not None:
-            for name, kind, before in zip((columns.uid, columns.payload), kinds, first[1], strict=True):
-                if kind != before and "null" not in (kind, before):
-                    raise DataError(
-                        f"The column {name!r} holds {kind} in {file.address}, but {before} in {first[0]}; "
-                        f"convert one of them, or predict them apart."
-                    )
-        if first is None or "null" in first[1]:
-            first = file.address, kinds
-        rows, unreadable = table.count()
-        counted["unreadable"] += unreadable
+        rows = open_file(file, columns.wanted, columns.form).count(strict)
         for start in range(0, max(rows, 1), rows_per_part):
             parts.append(Part(len(parts), file, start, min(rows_per_part, rows - start)))
-    return Plan(work, columns, tuple(parts), counted["unreadable"])
+    return Plan(work, columns, tuple(parts))

@@ -11,10 +11,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from xmc.batch.options import Columns
-from xmc.errors import DataError
+from xmc.batch.options import PAYLOAD, UID, Columns
+from xmc.data.files import REASON
+from xmc.data.files.columnar import is_list
 
-__all__ = ["LONGEST_TEXT", "Rows", "check_rows", "column_kinds", "is_list"]
+__all__ = ["LONGEST_TEXT", "Rows", "check_rows"]
 
 LONGEST_TEXT = 1 << 20
 """Bytes of UTF-8; a longer text is cut there, between characters."""
@@ -39,34 +40,12 @@ class Rows:
     remarks: Counter[str]
 
 
-def column_kinds(schema: pa.Schema, columns: Columns, address: str) -> tuple[str, str]:
-    """What the uid column and the other one hold, in a word each, by which files are compared; "null" for only nulls.
-
-    Raises DataError for a type that cannot be used.
-    """
-    uid, payload = _inner(schema.field(columns.uid).type), _inner(schema.field(columns.payload).type)
-    if not (_is_text(uid) or pa.types.is_integer(uid) or pa.types.is_null(uid)):
-        raise DataError(f"{address}: the column {columns.uid!r} is of type {uid}; uids are strings or whole numbers.")
-    expected = {columns.embedding: "numbers", columns.tokens: "whole numbers"}.get(columns.payload)
-    if expected is None:
-        fits = _is_text(payload)
-        wanted = "strings"
-    else:
-        item = payload.value_type if is_list(payload) else pa.null()
-        fits = pa.types.is_integer(item) or (columns.embedding is not None and pa.types.is_floating(item))
-        wanted = f"lists of {expected}"
-    if not (fits or pa.types.is_null(payload)):
-        raise DataError(
-            f"{address}: the column {columns.payload!r} is of type {payload}; {wanted} are needed. "
-            f"Convert it, or name another column."
-        )
-    kind = "strings" if _is_text(uid) else "null" if pa.types.is_null(uid) else "whole numbers"
-    return kind, "null" if pa.types.is_null(payload) else wanted
-
-
 def check_rows(batch: pa.RecordBatch, columns: Columns, dimension: int) -> Rows:
-    """Sort the rows of a batch into good and bad ones. dimension: numbers that an embedding must have."""
-    uids = _texts(batch.column(columns.uid))
+    """Sort the rows of a batch, of the columns UID and PAYLOAD, into good and bad ones.
+
+    dimension: numbers that an embedding must have.
+    """
+    uids = batch.column(UID)
     good = np.ones(len(batch), bool)
     bad: Counter[str] = Counter()
     remarks: Counter[str] = Counter()
@@ -77,10 +56,12 @@ def check_rows(batch: pa.RecordBatch, columns: Columns, dimension: int) -> Rows:
             bad[reason] += count
             good[rows] = False
 
-    valid_uids, broken = _decodable(uids)
-    out("uid that is not UTF-8", broken)
-    out("null uid", _mask(pc.is_null(valid_uids)))
-    column = batch.column(columns.payload)
+    reasons = batch.column(REASON)
+    for reason in pc.unique(reasons).to_pylist() if reasons.null_count < len(batch) else ():
+        if reason is not None:
+            out(reason, _mask(pc.equal(reasons, reason)))
+    out("null uid", _mask(pc.is_null(uids)))
+    column = batch.column(PAYLOAD)
     if columns.embedding is not None:
         payload = _check_embeddings(column, dimension, out)
     elif columns.tokens is not None:
@@ -88,15 +69,13 @@ def check_rows(batch: pa.RecordBatch, columns: Columns, dimension: int) -> Rows:
         out("null token", _any_null_item(column))
         payload = column
     else:
-        payload = _check_texts(_texts(column), out, remarks, good)
-    return Rows(valid_uids, good, payload.filter(pa.array(good)), bad, remarks)
+        payload = _check_texts(column, out, remarks, good)
+    return Rows(uids, good, payload.filter(pa.array(good)), bad, remarks)
 
 
 def _check_texts(
-    given: pa.StringArray, out: Callable[[str, Mask], None], remarks: Counter[str], good: Mask
+    texts: pa.StringArray, out: Callable[[str, Mask], None], remarks: Counter[str], good: Mask
 ) -> pa.StringArray:
-    texts, broken = _decodable(given)
-    out("text that is not UTF-8", broken)
     out("null text", _mask(pc.is_null(texts)))
     out("empty text", _mask(pc.equal(pc.utf8_trim_whitespace(texts), "")))
     control = _mask(pc.match_substring_regex(texts, _CONTROL)) & good
@@ -140,42 +119,6 @@ def _any_null_item(column: pa.Array) -> Mask:
     return has_null
 
 
-def _decodable(texts: pa.StringArray) -> tuple[pa.StringArray, Mask]:
-    """The strings, null where a string is not UTF-8, and a mask of these rows."""
-    broken = np.zeros(len(texts), bool)
-    try:
-        texts.validate(full=True)
-    except pa.ArrowException:
-        values: list[str | None] = []
-        for row, raw in enumerate(texts.view(pa.binary()).to_pylist()):
-            try:
-                values.append(None if raw is None else raw.decode())
-            except UnicodeDecodeError:
-                broken[row] = True
-                values.append(None)
-        texts = pa.array(values, pa.string())
-    return texts, broken
-
-
-def _texts(column: pa.Array) -> pa.StringArray:
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    return column.cast(pa.string())
-
-
 def _mask(column: pa.Array) -> Mask:
     mask: Mask = pc.fill_null(column, False).to_numpy(zero_copy_only=False)
     return mask
-
-
-def _inner(kind: pa.DataType) -> pa.DataType:
-    return kind.value_type if pa.types.is_dictionary(kind) else kind
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
-
-
-def is_list(kind: pa.DataType) -> bool:
-    """Whether values are lists, of any kind."""
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from xmc.batch.rows import is_list
+from xmc.data.files.columnar import is_list
 
 __all__ = ["windows"]
 

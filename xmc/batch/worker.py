@@ -8,16 +8,16 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from xmc.batch.input_files import InputFile
-from xmc.batch.options import Columns
+from xmc.batch.options import PAYLOAD, UID
 from xmc.batch.output import Output, PartFile
 from xmc.batch.pipeline import Pipeline
 from xmc.batch.plan import Part, Plan
 from xmc.batch.rows import check_rows
 from xmc.batch.summary import Done
-from xmc.batch.tables import Table, open_table
 from xmc.batch.windows import windows
 from xmc.batch.work import Chunk, Work
+from xmc.data.files import LINE, MESSAGE, RecordFile, open_file
+from xmc.data.files.addresses import InputFile
 from xmc.errors import DataError
 
 __all__ = ["Worker"]
@@ -31,11 +31,12 @@ WINDOW_BYTES = 16 << 20
 class _Window:
     """Rows of a part that go through the steps together.
 
-    first: the row of the file that it begins with. last: whether it ends its part.
+    first: the row of the file that it begins with. unit: what its places in the file are. last: whether it ends its part.
     """
 
     part: Part
     first: int
+    unit: str
     batch: pa.RecordBatch
     last: bool
 
@@ -82,28 +83,38 @@ class Worker:
 
     def _windows(self, parts: Iterable[Part]) -> Iterator[_Window]:
         columns = self._plan.columns
-        opened: tuple[InputFile, Table] | None = None
+        opened: tuple[InputFile, RecordFile] | None = None
         for part in parts:
             if opened is None or opened[0] != part.file:
-                strict = self._policy == "error"
-                opened = part.file, open_table(part.file, (columns.uid, columns.payload), strict)
-            table, row = opened[1], part.start
+                opened = part.file, open_file(part.file, columns.wanted, columns.form)
+            file, row = opened[1], part.start
             if not part.rows:
-                yield _Window(part, row, _empty(table.schema, columns), last=True)
+                yield _Window(part, row, file.unit, pa.RecordBatch.from_pylist([], schema=file.schema), last=True)
             stop = part.start + part.rows
-            for batch in windows(table.batches(row, stop), columns.payload, WINDOW, WINDOW_BYTES):
-                yield _Window(part, row, batch, last=row + len(batch) == stop)
+            for batch in windows(file.batches(row, stop), PAYLOAD, WINDOW, WINDOW_BYTES):
+                if not file.has(columns.wanted[0].name):
+                    batch = batch.set_column(
+                        batch.schema.get_field_index(UID), UID, self._numbered(part.file, row, len(batch))
+                    )
+                yield _Window(part, row, file.unit, batch, last=row + len(batch) == stop)
                 row += len(batch)
+
+    def _numbered(self, file: InputFile, row: int, count: int) -> pa.Array:
+        """Uids of rows of a file that has none."""
+        before = f"{file.name}:" if self._plan.files > 1 else ""
+        return pa.array([f"{before}{number}" for number in range(row, row + count)])
 
     def _checked(self, window: _Window) -> _Moving:
         rows = check_rows(window.batch, self._plan.columns, self._work.dimension)
         if self._policy == "error" and rows.bad:
             first = int((~rows.good).argmax())
             reasons = ", ".join(f"{count:,} x {reason}" for reason, count in rows.bad.items())
+            place, message = (window.batch.column(name)[first].as_py() for name in (LINE, MESSAGE))
+            why = f": {message} Among" if message else "; among"
             raise DataError(
-                f"{window.part.file.address}, row {window.first + first + 1:,} (uid {rows.uids[first].as_py()!r}) cannot be "
-                f"used; among the {len(rows.good):,} rows from {window.first + 1:,} on: {reasons}. Mend it, or let "
-                f"--on-bad-row be null (such rows get no labels) or drop."
+                f"{window.part.file.address}, {window.unit} {place:,} (uid {rows.uids[first].as_py()!r}) cannot be used{why} "
+                f"the {len(rows.good):,} rows from {window.first + 1:,} on: {reasons}. Mend it, or let --on-bad-row be null "
+                f"(such rows get no labels) or drop."
             )
         return _Moving(window, Chunk(rows, None))
 
@@ -149,8 +160,3 @@ class _Writing:
 
 def _forward(work: Callable[[Chunk], Chunk]) -> Callable[[_Moving], _Moving]:
     return lambda moving: _Moving(moving.window, work(moving.chunk))
-
-
-def _empty(schema: pa.Schema, columns: Columns) -> pa.RecordBatch:
-    fields = [schema.field(name) for name in dict.fromkeys((columns.uid, columns.payload))]
-    return pa.RecordBatch.from_arrays([pa.array([], field.type) for field in fields], schema=pa.schema(fields))

@@ -7,7 +7,21 @@ from typing import Annotated
 
 import typer
 
-from xmc.cli.job_options import Address, Engine, Input, OnBadRow, PartRows, Resume, Text, Tokens, Uid, Workers, tell
+from xmc.cli.job_options import (
+    Address,
+    Delimiter,
+    Encoding,
+    Engine,
+    Input,
+    OnBadRow,
+    PartRows,
+    Resume,
+    Text,
+    Tokens,
+    Uid,
+    Workers,
+    tell,
+)
 
 
 def embed(
@@ -19,9 +33,11 @@ def embed(
     side: Annotated[str, typer.Option(help="query or label: whose texts they are.")] = "query",
     resume: Resume = False,
     on_bad_row: OnBadRow = "error",
-    uid_column: Uid = "uid",
+    uid_column: Uid = None,
     text_column: Text = "text",
     tokens_column: Tokens = None,
+    encoding: Encoding = None,
+    delimiter: Delimiter = None,
     rows_per_part: PartRows = 100_000,
     engine: Engine = "local",
     workers: Workers = None,
@@ -30,7 +46,7 @@ def embed(
     """Embed every row by a run's encoder: input for `xmc predict --embedding-column`, or for tools of your own."""
     from xmc.batch import Columns, JobOptions, embed_files
 
-    columns = Columns(uid_column, text_column, tokens_column)
+    columns = Columns(uid_column, text_column, tokens_column, encoding=encoding, delimiter=delimiter)
     options = JobOptions(columns, on_bad_row, rows_per_part, resume, engine, workers, address)
     summary = embed_files(run, source, output, side, options=options)
     tell(summary, f"embedded {summary.predicted:,} of {summary.rows:,} rows into {output}")

@@ -6,10 +6,26 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from xmc.cli.data.options import Delimiter, Encoding, Uid
+
 if TYPE_CHECKING:
     from xmc.batch import Summary
 
-__all__ = ["Address", "Engine", "Input", "OnBadRow", "PartRows", "Resume", "Text", "Tokens", "Uid", "Workers", "tell"]
+__all__ = [
+    "Address",
+    "Delimiter",
+    "Encoding",
+    "Engine",
+    "Input",
+    "OnBadRow",
+    "PartRows",
+    "Resume",
+    "Text",
+    "Tokens",
+    "Uid",
+    "Workers",
+    "tell",
+]
 
 Input = Annotated[
     str,
@@ -23,7 +39,6 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on with what another 
 OnBadRow = Annotated[
     str, typer.Option(help="error: stop at the first; null: write it without a result; drop: leave it out.")
 ]
-Uid = Annotated[str, typer.Option(help="Column of uids.")]
 Text = Annotated[str, typer.Option(help="Column of texts.")]
 Tokens = Annotated[str | None, typer.Option(help="Column of token lists, in place of texts.")]
 PartRows = Annotated[int, typer.Option(min=1, help="Input rows of one part, which is what a kill can lose.")]

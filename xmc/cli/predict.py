@@ -7,7 +7,21 @@ from typing import Annotated
 
 import typer
 
-from xmc.cli.job_options import Address, Engine, Input, OnBadRow, PartRows, Resume, Text, Tokens, Uid, Workers, tell
+from xmc.cli.job_options import (
+    Address,
+    Delimiter,
+    Encoding,
+    Engine,
+    Input,
+    OnBadRow,
+    PartRows,
+    Resume,
+    Text,
+    Tokens,
+    Uid,
+    Workers,
+    tell,
+)
 
 
 def predict(
@@ -38,10 +52,12 @@ def predict(
     ] = None,
     resume: Resume = False,
     on_bad_row: OnBadRow = "error",
-    uid_column: Uid = "uid",
+    uid_column: Uid = None,
     text_column: Text = "text",
     tokens_column: Tokens = None,
     embedding_column: Annotated[str | None, typer.Option(help="Column of embeddings, in place of texts.")] = None,
+    encoding: Encoding = None,
+    delimiter: Delimiter = None,
     rows_per_part: PartRows = 100_000,
     engine: Engine = "local",
     workers: Workers = None,
@@ -53,7 +69,7 @@ def predict(
     """Predict labels for every row, in parts that appear whole or not at all, in bounded memory."""
     from xmc.batch import Columns, JobOptions, predict_files
 
-    columns = Columns(uid_column, text_column, tokens_column, embedding_column)
+    columns = Columns(uid_column, text_column, tokens_column, embedding_column, encoding, delimiter)
     options = JobOptions(columns, on_bad_row, rows_per_part, resume, engine, workers, address, index_shards)
     summary = predict_files(
         run,

@@ -8,18 +8,17 @@ __all__ = ["texts_of"]
 
 
 def texts_of(source: str, split: str) -> list[str]:
-    """Query texts of a Parquet file, or of a data set's split."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    """Query texts of a file of records with a column text, or of a data set's split; a row without a text has "".
 
+    Raises DataError for a file that cannot be read, or a row of it that cannot.
+    """
     from xmc.data.dataset import Dataset
-    from xmc.errors import DataError
+    from xmc.data.files import WantedColumn, open_file
+    from xmc.data.files.addresses import ending_of
 
-    if not Path(source).is_file():
-        column = Dataset.load(source).split(split).texts
+    path = Path(source)
+    if path.is_file() and ending_of(path.name):
+        (texts,) = open_file(path, [WantedColumn("text", "text")]).columns()
     else:
-        try:
-            column = pq.read_table(source, columns=["text"])["text"].cast(pa.string())
-        except (OSError, KeyError, pa.ArrowException) as error:
-            raise DataError(f"{source} cannot be read as Parquet with a column text: {error}") from error
-    return [text or "" for text in column.to_pylist()]
+        texts = Dataset.load(source).split(split).texts
+    return [text or "" for text in texts.to_pylist()]

@@ -18,7 +18,8 @@ __all__ = ["Defect", "Row", "find_file", "read_lines", "row_defects"]
 class Defect:
     """Something wrong in a source file. Errors make a row unusable; warnings do not.
 
-    reason: a short fixed phrase, by which drops are counted. row_lost: the defect stands in place of a row.
+    line: from 1. reason: a short fixed phrase, by which drops are counted. row_lost: the defect stands in place of a row.
+    unit: what `line` counts: lines of a text file, or rows.
     """
 
     severity: Literal["error", "warning"]
@@ -27,9 +28,10 @@ class Defect:
     reason: str
     message: str
     row_lost: bool = False
+    unit: Literal["line", "row"] = "line"
 
     def __str__(self) -> str:
-        return f"{self.file}, line {self.line}: {self.message}"
+        return f"{self.file}, {self.unit} {self.line:,}: {self.message}"
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Row:
 
     labels: the rows of a query's judged labels, [] in label tables. relevance: one of each of these, None for all ones;
     0 says that the label was judged not relevant. rejected: rows of further labels that were judged not relevant.
+    unit: what `line` counts: lines of a text file, or rows.
     """
 
     file: Path
@@ -47,6 +50,7 @@ class Row:
     labels: list[int]
     relevance: list[float] | None = None
     rejected: list[int] = field(default_factory=list)
+    unit: Literal["line", "row"] = "line"
 
     @property
     def positives(self) -> list[tuple[int, float]]:
@@ -94,7 +98,7 @@ def row_defects(row: Row, labels: int | None) -> list[Defect]:
     defects: list[Defect] = []
 
     def add(severity: Literal["error", "warning"], reason: str, message: str) -> None:
-        defects.append(Defect(severity, row.file, row.line, reason, message))
+        defects.append(Defect(severity, row.file, row.line, reason, message, unit=row.unit))
 
     if not row.text.strip():
         add("warning", "empty text", f"the text of {row.uid!r} is empty.")

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 import pyarrow as pa
 
+from xmc.data.files import TextForm
 from xmc.data.images.ragged import RaggedImages
 from xmc.data.rows import Defect, Row
 
@@ -18,19 +19,29 @@ __all__ = ["RowSource", "TabularColumns"]
 
 @dataclass(frozen=True)
 class TabularColumns:
-    """Names of columns, for layouts that have named columns.
+    """Names of columns, for layouts that have named columns, and how text files are written.
 
-    uid: without this column a query's uid is its row number. labels, relevance, rejected: a list, or a string that
-    `separator` cuts; `rejected` has the labels that were judged not relevant, as `labels` has the relevant ones, and may be
-    missing, as `relevance` may.
+    uid: None for the column "uid" where a file has it; without, a query's uid is its row number, from 0. labels: a list, or a
+    string that `separator` cuts. relevance: one number for each label. rejected: the labels that were judged not relevant, as
+    `labels` has the relevant ones. Both None for a column of that name where a file has it. label_uid, label_text: of a label
+    table. separator, encoding, delimiter: as in xmc.data.files.TextForm.
     """
 
-    uid: str = "uid"
+    uid: str | None = None
     text: str = "text"
     labels: str = "labels"
-    relevance: str = "relevance"
-    rejected: str = "rejected"
-    separator: str = ","
+    relevance: str | None = None
+    rejected: str | None = None
+    separator: str | None = None
+    label_uid: str = "uid"
+    label_text: str = "text"
+    encoding: str | None = None
+    delimiter: str | None = None
+
+    @property
+    def form(self) -> TextForm:
+        """How text files are written."""
+        return TextForm(self.encoding, self.delimiter, self.separator)
 
 
 class RowSource(ABC):

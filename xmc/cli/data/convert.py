@@ -7,7 +7,20 @@ from typing import Annotated
 
 import typer
 
-from xmc.cli.data.options import Format, Labels, Rejected, Relevance, Separator, Source, Text, Uid, columns_of
+from xmc.cli.data.options import (
+    Delimiter,
+    Encoding,
+    Format,
+    Labels,
+    LabelText,
+    LabelUid,
+    Rejected,
+    Relevance,
+    Separator,
+    Source,
+    Text,
+    Uid,
+)
 
 
 def convert(
@@ -17,18 +30,33 @@ def convert(
     name: Annotated[str | None, typer.Option(help="Name of the data set; by default the directory's.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a data set that is already there.")] = False,
     on_bad_row: Annotated[str, typer.Option(help="error: refuse at the first; drop: leave out and count.")] = "error",
-    uid_column: Uid = "uid",
+    uid_column: Uid = None,
     text_column: Text = "text",
     labels_column: Labels = "labels",
-    relevance_column: Relevance = "relevance",
-    rejected_column: Rejected = "rejected",
-    separator: Separator = ",",
+    relevance_column: Relevance = None,
+    rejected_column: Rejected = None,
+    label_uid_column: LabelUid = "uid",
+    label_text_column: LabelText = "text",
+    separator: Separator = None,
+    encoding: Encoding = None,
+    delimiter: Delimiter = None,
 ) -> None:
     """Convert a data set into the canonical directory that all other commands read."""
     from xmc.data.convert import convert as convert_dataset
-    from xmc.data.readers import open_source
+    from xmc.data.readers import TabularColumns, open_source
 
-    columns = columns_of(uid_column, text_column, labels_column, relevance_column, rejected_column, separator)
+    columns = TabularColumns(
+        uid_column,
+        text_column,
+        labels_column,
+        relevance_column,
+        rejected_column,
+        separator,
+        label_uid_column,
+        label_text_column,
+        encoding,
+        delimiter,
+    )
     done = convert_dataset(
         open_source(source, format, columns),
         destination,

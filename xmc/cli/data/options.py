@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from xmc.data.readers import TabularColumns
-
-__all__ = ["Format", "Labels", "Rejected", "Relevance", "Separator", "Source", "Text", "Uid", "columns_of"]
+__all__ = [
+    "Delimiter",
+    "Encoding",
+    "Format",
+    "LabelText",
+    "LabelUid",
+    "Labels",
+    "Rejected",
+    "Relevance",
+    "Separator",
+    "Source",
+    "Text",
+    "Uid",
+]
 
 Source = Annotated[Path, typer.Argument(help="Directory (or Parquet, CSV, JSONL file) in any known format.")]
 Format = Annotated[
@@ -19,24 +29,45 @@ Format = Annotated[
         help="canonical, xml-json, xml-sparse, bag-of-words, dexml or tabular; by default what the files show."
     ),
 ]
-Uid = Annotated[str, typer.Option("--uid-column", help="Tabular: column of uids.")]
-Text = Annotated[str, typer.Option("--text-column", help="Tabular: column of texts.")]
-Labels = Annotated[str, typer.Option("--labels-column", help="Tabular: column of labels, a list or a string.")]
-Relevance = Annotated[str, typer.Option("--relevance-column", help="Tabular: column of relevances, a list.")]
-Rejected = Annotated[
-    str,
+Uid = Annotated[
+    str | None,
     typer.Option(
-        "--rejected-column",
-        help="Tabular: column of labels that were judged not relevant, a list or a string; may be missing.",
+        "--uid-column",
+        help='Column of uids; by default "uid" where a file has it, else rows are numbered.',
+        show_default=False,
     ),
 ]
-Separator = Annotated[str, typer.Option(help="Tabular: what separates the labels of a string.")]
-
-
-def columns_of(uid: str, text: str, labels: str, relevance: str, rejected: str, separator: str) -> TabularColumns:
-    """The columns that the options name."""
-    from xmc.data.readers import TabularColumns
-
-    return TabularColumns(
-        uid=uid, text=text, labels=labels, relevance=relevance, rejected=rejected, separator=separator
-    )
+Text = Annotated[str, typer.Option("--text-column", help="Column of texts.")]
+Labels = Annotated[str, typer.Option("--labels-column", help="Column of labels, a list or a string.")]
+Relevance = Annotated[
+    str | None,
+    typer.Option(
+        "--relevance-column",
+        help='Column of relevances; by default "relevance" where a file has it.',
+        show_default=False,
+    ),
+]
+Rejected = Annotated[
+    str | None,
+    typer.Option(
+        "--rejected-column",
+        help='Column of labels that were judged not relevant; by default "rejected" where a file has it.',
+        show_default=False,
+    ),
+]
+LabelUid = Annotated[str, typer.Option("--label-uid-column", help="Label table: column of uids.")]
+LabelText = Annotated[str, typer.Option("--label-text-column", help="Label table: column of texts.")]
+Separator = Annotated[
+    str | None,
+    typer.Option(
+        help='What cuts a string of labels; by default "," in CSV, and nothing in files that have lists.',
+        show_default=False,
+    ),
+]
+Encoding = Annotated[
+    str | None, typer.Option(help="Encoding of text files, such as latin-1; by default UTF-8.", show_default=False)
+]
+Delimiter = Annotated[
+    str | None,
+    typer.Option(help="What is between columns of CSV; by default what the first line shows.", show_default=False),
+]

@@ -4,25 +4,53 @@ from __future__ import annotations
 
 import typer
 
-from xmc.cli.data.options import Format, Labels, Rejected, Relevance, Separator, Source, Text, Uid, columns_of
+from xmc.cli.data.options import (
+    Delimiter,
+    Encoding,
+    Format,
+    Labels,
+    LabelText,
+    LabelUid,
+    Rejected,
+    Relevance,
+    Separator,
+    Source,
+    Text,
+    Uid,
+)
 
 
 def validate(
     source: Source,
     format: Format = None,
-    uid_column: Uid = "uid",
+    uid_column: Uid = None,
     text_column: Text = "text",
     labels_column: Labels = "labels",
-    relevance_column: Relevance = "relevance",
-    rejected_column: Rejected = "rejected",
-    separator: Separator = ",",
+    relevance_column: Relevance = None,
+    rejected_column: Rejected = None,
+    label_uid_column: LabelUid = "uid",
+    label_text_column: LabelText = "text",
+    separator: Separator = None,
+    encoding: Encoding = None,
+    delimiter: Delimiter = None,
 ) -> None:
     """List every defect with file and line; exit code 2 when there is an error among them."""
-    from xmc.data.readers import open_source
+    from xmc.data.readers import TabularColumns, open_source
     from xmc.data.validate import validate as validate_dataset
 
     counts = {"error": 0, "warning": 0}
-    columns = columns_of(uid_column, text_column, labels_column, relevance_column, rejected_column, separator)
+    columns = TabularColumns(
+        uid_column,
+        text_column,
+        labels_column,
+        relevance_column,
+        rejected_column,
+        separator,
+        label_uid_column,
+        label_text_column,
+        encoding,
+        delimiter,
+    )
     for defect in validate_dataset(open_source(source, format, columns)):
         counts[defect.severity] += 1
         typer.echo(f"{defect.severity}: {defect}")

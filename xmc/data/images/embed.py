@@ -16,17 +16,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv as pa_csv
-import pyarrow.json as pa_json
-import pyarrow.parquet as pq
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from xmc.data.dataset import Dataset
+from xmc.data.files import WantedColumn, open_file
 from xmc.data.images.files import gather_blocks
 from xmc.data.images.ragged import RaggedImages
 from xmc.data.images.vision import VisionModel
-from xmc.errors import DataError
 from xmc.progress import progress_bar
 from xmc.storage.directories import atomic_file
 from xmc.storage.fingerprints import fingerprint_of, fingerprint_of_json, sha256_file
@@ -68,9 +65,10 @@ def embed_images(
 ) -> EmbeddedImages:
     """Embed the image files that a table names, and write them into the data set's directory.
 
-    of: a split, or "labels". table: Parquet, CSV or JSONL with columns uid and path, a line an image, in order; relative paths
-    start at `root`, by default the table's directory. model: a Hugging Face directory with a vision model (or one with a vision
-    part that has get_image_features) and its image processor; safetensors weights alone are read, and no code of its own.
+    of: a split, or "labels". table: a file of records (Parquet, CSV, JSONL ...) with columns uid and path, a row an image,
+    in order; relative paths start at `root`, by default the table's directory. model: a Hugging Face directory with a vision
+    model (or one with a vision part that has get_image_features) and its image processor; safetensors weights alone are
+    read, and no code of its own.
 
     Files that are missing, damaged or larger than Pillow allows are skipped, counted and listed in `images-<of>.broken.csv`.
     What is done is kept in `images-<of>.parts` until all is; a later call goes on from there, to the same result, with the same
@@ -112,12 +110,9 @@ def embed_images(
 
 def _jobs(table: Path, uids: pa.ChunkedArray, most: int) -> tuple[list[tuple[int, str]], int, int]:
     """(row, path) of each image in order of rows, lines of unknown uids, and lines that are too many."""
-    lines = _lines(table)
-    for name in ("uid", "path"):
-        if name not in lines.column_names:
-            raise DataError(f"{table} has no column {name!r}, only {', '.join(lines.column_names)}.")
-    rows = pc.fill_null(pc.index_in(lines["uid"].cast(pa.string()), value_set=uids).cast("int64"), -1).to_numpy()
-    paths = [path or "" for path in lines["path"].cast(pa.string()).to_pylist()]
+    named, files = open_file(table, [WantedColumn("uid", "uid"), WantedColumn("path", "text")]).columns()
+    rows = pc.fill_null(pc.index_in(named, value_set=uids).cast("int64"), -1).to_numpy()
+    paths = [path or "" for path in files.to_pylist()]
     order = np.argsort(rows, kind="stable")
     order = order[rows[order] >= 0]
     counts = np.bincount(rows[order], minlength=1) if len(order) else np.zeros(1, np.int64)
@@ -125,21 +120,6 @@ def _jobs(table: Path, uids: pa.ChunkedArray, most: int) -> tuple[list[tuple[int
     rank = np.arange(len(order)) - firsts[rows[order]]
     kept = order[rank < most]
     return [(int(rows[line]), paths[line]) for line in kept], int((rows < 0).sum()), len(order) - len(kept)
-
-
-def _lines(table: Path) -> pa.Table:
-    """The table of image files; uids of a CSV file as they are written."""
-    try:
-        if table.suffix == ".parquet":
-            return pq.read_table(table)
-        if table.suffix == ".jsonl":
-            return pa_json.read_json(table)
-        if table.suffix == ".csv":
-            strings = pa_csv.ConvertOptions(column_types={"uid": pa.string(), "path": pa.string()})
-            return pa_csv.read_csv(table, convert_options=strings)
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{table} cannot be read: {error}") from error
-    raise DataError(f"{table} must be a .parquet, .csv or .jsonl file with the columns uid and path.")
 
 
 def _begin(parts: Path, identity: list[Any]) -> None:

@@ -14,9 +14,13 @@ from pyarrow import fs as pa_fs
 
 from xmc.errors import DataError, DependencyError
 
-__all__ = ["ENDINGS", "InputFile", "file_system", "list_files"]
+__all__ = ["ENDINGS", "InputFile", "ending_of", "file_system", "list_files", "local_file"]
 
-ENDINGS = (".parquet", ".arrow", ".csv", ".csv.gz", ".jsonl", ".jsonl.gz")
+_TYPED = (".parquet", ".pq", ".arrow", ".feather")
+_TEXTS = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".json")
+_PACKED = (".gz", ".bz2", ".zst")
+ENDINGS = (*_TYPED, *_TEXTS, *(f"{text}{packed}" for text in _TEXTS for packed in _PACKED))
+"""Of names of files of records; text files may be packed."""
 _WILDCARDS = "*?["
 
 
@@ -29,9 +33,14 @@ class InputFile:
     modified: int
 
     @property
+    def name(self) -> str:
+        """Its name in its folder."""
+        return self.address.rpartition("/")[2]
+
+    @property
     def ending(self) -> str:
-        """Which of `ENDINGS` its name has; "" for none."""
-        return next((ending for ending in ENDINGS if self.address.endswith(ending)), "")
+        """Which of `ENDINGS` its name has, without that of packing; "" for none."""
+        return ending_of(self.address)
 
     def open(self) -> pa.NativeFile:
         """The file, open for reading at any position."""
@@ -39,9 +48,26 @@ class InputFile:
         return system.open_input_file(path)
 
     def stream(self) -> pa.NativeFile:
-        """The file, open for reading from beginning to end, unpacked where its name ends with .gz."""
+        """The file, open for reading from beginning to end, unpacked where its name ends with .gz, .bz2 or .zst."""
         system, path = file_system(self.address)
         return system.open_input_stream(path)
+
+
+def ending_of(name: str) -> str:
+    """Which of `ENDINGS` a name has, without that of packing; "" for none."""
+    if not name.endswith(ENDINGS):
+        return ""
+    bare = next((name.removesuffix(packed) for packed in _PACKED if name.endswith(packed)), name)
+    return next(ending for ending in (*_TYPED, *_TEXTS) if bare.endswith(ending))
+
+
+def local_file(path: Path) -> InputFile:
+    """A file of this machine. DataError where there is none."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+    return InputFile(str(path), status.st_size, status.st_mtime_ns)
 
 
 def file_system(address: str) -> tuple[pa_fs.FileSystem, str]:

@@ -1,0 +1,145 @@
+"""What a cell means: the one rule by which a value of a file becomes a uid, a text, labels or numbers, or is refused."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from xmc.data.files.lines import undecodable
+from xmc.data.files.table import Kind
+
+__all__ = ["CELLS", "CellProblem", "split_cell"]
+
+
+class CellProblem(Exception):
+    """A cell that cannot be used. reason: a short phrase, by which rows are counted. message: a sentence about the cell."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason, self.message = reason, message
+
+
+def _uid(value: Any, separator: str | None) -> str | None:
+    """A string, or a whole number as it is written."""
+    if value is None:
+        return None
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return _string(value, "uid", "a string or a whole number")
+
+
+def _text(value: Any, separator: str | None) -> str | None:
+    """A string."""
+    return None if value is None else _string(value, "text", "a string")
+
+
+def _labels(value: Any, separator: str | None) -> list[str]:
+    """A list of strings or whole numbers; a string, cut by `separator` if there is one; a whole number."""
+    if value is None:
+        return []
+    if isinstance(value, str):
+        _string(value, "label", "a string")
+        return [value] if separator is None and value else split_cell(value, separator)
+    if not isinstance(value, list):
+        value = [value]
+    return [_label(item) for item in value]
+
+
+def _label(item: Any) -> str:
+    if item is None:
+        raise CellProblem("null among the labels", "there is a null among the labels; leave it out.")
+    if isinstance(item, int) and not isinstance(item, bool):
+        return str(item)
+    return _string(item, "label", "a string or a whole number")
+
+
+def split_cell(value: str, separator: str | None) -> list[str]:
+    """The parts of a string between separators, without blanks at their ends; empty ones are left out.
+
+    Raises CellProblem for a list that was written as a string, such as "['sea', 'ship']": its brackets and quotes are no part
+    of the labels.
+    """
+    if separator is None:
+        return []
+    bare = value.strip()
+    if bare.startswith("[") and bare.endswith("]"):
+        raise CellProblem(
+            "list written as a string",
+            f"the labels {_short(bare)} are a list that was written as a string; write them with {separator!r} between, "
+            f"without brackets and quotes, or as a JSON lines or Parquet file, which have lists.",
+        )
+    return [part for piece in value.split(separator) if (part := piece.strip())]
+
+
+def _relevance(value: Any, separator: str | None) -> list[float] | None:
+    """A list of numbers, or a number; a string of numbers, cut by `separator`."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        value = split_cell(value, separator or ",")
+    if not isinstance(value, list):
+        value = [value]
+    return [_number(item, "relevance") for item in value] or None
+
+
+def _tokens(value: Any, separator: str | None) -> list[int] | None:
+    """A list of whole numbers."""
+    if value is None:
+        return None
+    if not isinstance(value, list) or any(isinstance(item, bool) or not isinstance(item, int) for item in value):
+        raise CellProblem("bad tokens", f"the tokens {_short(value)} are no list of whole numbers.")
+    return value
+
+
+def _embedding(value: Any, separator: str | None) -> list[float] | None:
+    """A list of numbers."""
+    if value is None:
+        return None
+    if not isinstance(value, list):
+        raise CellProblem("embedding that is no list", f"the embedding {_short(value)} is no list of numbers.")
+    return [math.nan if item is None else _number(item, "embedding") for item in value]
+
+
+def _any(value: Any, separator: str | None) -> str | None:
+    """A string as it is; anything else as JSON."""
+    if value is None or isinstance(value, str):
+        return value if value is None or undecodable(value) is None else value.encode("utf-8", "replace").decode()
+    import orjson
+
+    return orjson.dumps(value).decode()
+
+
+def _number(item: Any, what: str) -> float:
+    if isinstance(item, bool) or not isinstance(item, int | float | str):
+        raise CellProblem(f"bad {what}", f"the {what} {_short(item)} is no number.")
+    try:
+        return float(item)
+    except ValueError:
+        raise CellProblem(f"bad {what}", f"the {what} {_short(item)} is no number.") from None
+
+
+def _string(value: Any, what: str, wanted: str) -> str:
+    if not isinstance(value, str):
+        raise CellProblem(f"{what} that is no string", f"the {what} {_short(value)} is not {wanted}.")
+    wrong = undecodable(value)
+    if wrong is not None:
+        raise CellProblem(f"{what} that is not UTF-8", f"the {what} {wrong}.")
+    return value
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
+
+
+CELLS: dict[Kind, Callable[[Any, str | None], Any]] = {
+    "uid": _uid,
+    "text": _text,
+    "labels": _labels,
+    "relevance": _relevance,
+    "tokens": _tokens,
+    "embedding": _embedding,
+    "any": _any,
+}
+"""By kind of column, what a cell (a value as JSON has it) becomes, given the separator of labels. They raise CellProblem."""

@@ -1,0 +1,57 @@
+"""Text files as lines: unpacked where they are packed, in their encoding, without a byte-order mark."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+
+from xmc.data.files.addresses import InputFile
+from xmc.data.files.table import BROKEN, TextForm
+from xmc.errors import DataError
+
+__all__ = ["text_lines", "undecodable"]
+
+_MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
+_BUFFER = 1 << 20
+
+
+def text_lines(file: InputFile, form: TextForm) -> Iterator[str]:
+    """The lines of a file with their ends; a line ends with a line feed, a carriage return, or both.
+
+    Bytes that are not of the encoding come as lone surrogates, which `undecodable` finds: a broken line does not end a file.
+    Raises DataError where the file cannot be read to its end.
+    """
+    number = 0
+    try:
+        with file.stream() as raw:
+            stream = io.BufferedReader(raw, _BUFFER)
+            encoding = form.encoding or _shown(stream.peek(4))
+            if encoding.lower().replace("_", "-") in ("utf-8", "utf8"):
+                encoding = "utf-8-sig"
+            for line in io.TextIOWrapper(stream, encoding, errors="surrogateescape", newline=""):
+                number += 1
+                yield line
+    except BROKEN as error:
+        raise DataError(
+            f"{file.address} cannot be read past line {number:,}: {error}. Is the file complete, and its encoding right?"
+        ) from error
+
+
+def undecodable(text: str) -> str | None:
+    """What is wrong with a text that cannot be written as UTF-8, as the end of a sentence; None for any other."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        code = ord(text[error.start])
+        if 0xDC80 <= code <= 0xDCFF:
+            return (
+                f"is not UTF-8 (byte 0x{code - 0xDC00:02x} after {text[max(0, error.start - 20) : error.start]!r}); name the "
+                f"encoding of the file, such as --encoding latin-1"
+            )
+        return f"has half a surrogate pair (\\u{code:04x}), which is no character"
+    return None
+
+
+def _shown(start: bytes) -> str:
+    """The encoding that the first bytes of a file show."""
+    return next((encoding for mark, encoding in _MARKS if start.startswith(mark)), "utf-8")
