@@ -19,7 +19,7 @@ from xmc.data.targets import Targets
 from xmc.evaluation.evaluate import compare, evaluate
 from xmc.evaluation.gather import gather, groups_of_labels, true_ids
 from xmc.evaluation.judging import Ranking, excluded_predictions, most_excluded
-from xmc.metrics import NO_PREDICTION, UNKNOWN_LABEL
+from xmc.metrics import NO_PREDICTION, UNKNOWN_LABEL, usual_measures
 
 
 def targets_of(excluded: list[tuple[int, int]], queries: int = 3, labels: int = 5) -> Targets:
@@ -92,12 +92,12 @@ def test_a_rejected_label_that_is_predicted_is_wrong(judged: Dataset) -> None:
     targets, training = judged.targets("test"), judged.split("train")
     rejected = np.stack([row.indices[:3] for row in targets.rejected])
     scores = np.broadcast_to(np.array([3, 2, 1], np.float32), rejected.shape)
-    values = compare(rejected.astype(np.int64), scores, judged, targets, training, (1, 3), (3,)).values
+    values = compare(rejected.astype(np.int64), scores, judged, targets, training, usual_measures((1, 3), (3,))).values
     assert set(values.values()) == {0.0}
     rows = np.flatnonzero(np.diff(targets.truth.indptr))
     first = np.full((len(targets), 1), NO_PREDICTION, np.int64)
     first[rows, 0] = targets.truth.indices[targets.truth.indptr[rows]]
-    values = compare(first, scores[:, :1], judged, targets, training, (1,), (1,)).values
+    values = compare(first, scores[:, :1], judged, targets, training, usual_measures((1,), (1,))).values
     assert values["P@1"] == pytest.approx(100 * len(rows) / len(targets))
 
 

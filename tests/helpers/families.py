@@ -15,6 +15,7 @@ from xmc.encoders.registry import ENCODERS
 from xmc.indexes.designs import DESIGNS
 from xmc.kernels.losses import LOSSES
 from xmc.kernels.reductions import REDUCTIONS
+from xmc.metrics import METRICS
 from xmc.registry import Registry
 from xmc.search.stages import STAGES
 from xmc.training.negatives import NEGATIVES
@@ -24,7 +25,7 @@ __all__ = ["FAMILIES", "members_restored", "toys_registered"]
 
 FAMILIES: tuple[Registry[Any], ...] = (
     ENCODER_SECTIONS, LABEL_VECTOR_SECTIONS, LOSS_SECTIONS, NEGATIVES_SECTIONS,
-    READERS, ENCODERS, DESIGNS, LOSSES, REDUCTIONS, STAGES, NEGATIVES, TERMS,
+    READERS, ENCODERS, DESIGNS, LOSSES, REDUCTIONS, STAGES, NEGATIVES, TERMS, METRICS,
 )  # fmt: skip
 
 

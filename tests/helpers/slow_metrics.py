@@ -12,7 +12,17 @@ from xmc.metrics import (
     NO_PREDICTION,
 )
 
-__all__ = ["KS", "RECALL_KS", "matrix", "predict", "slow_macro", "slow_metrics", "slow_ranking"]
+__all__ = [
+    "KS",
+    "RECALL_KS",
+    "matrix",
+    "predict",
+    "slow_global_average_precision",
+    "slow_macro",
+    "slow_metrics",
+    "slow_ranking",
+    "slow_ranking_metrics",
+]
 
 
 KS = (1, 3, 5)
@@ -90,3 +100,39 @@ def slow_macro(rankings: list[list[int]], positives: list[set[int]], labels: int
                 found["F1"].append(2 * both / (sum(actual) + sum(predicted)))
         values |= {f"{name}@{k}": 100 * float(np.mean(row)) if row else 0.0 for name, row in found.items()}
     return values
+
+
+def slow_ranking_metrics(rankings: list[list[int]], positives: list[set[int]], k: int) -> dict[str, float]:
+    """MRR, MAP and F1 at k, and R-precision, one query at a time."""
+    reciprocal, average, f1, r_precision = [], [], [], []
+    for ranking, row in zip(rankings, positives, strict=True):
+        hits = [label in row for label in ranking[:k]]
+        reciprocal.append(next((1 / place for place, hit in enumerate(hits, 1) if hit), 0.0))
+        precisions = [sum(hits[:place]) / place for place, hit in enumerate(hits, 1) if hit]
+        average.append(sum(precisions) / len(row) if row else 0.0)
+        precision, recall = sum(hits) / k, sum(hits) / len(row) if row else 0.0
+        f1.append(2 * precision * recall / (precision + recall) if precision + recall else 0.0)
+        r_precision.append(len(row.intersection(ranking[: len(row)])) / len(row) if row else 0.0)
+    named = {f"MRR@{k}": reciprocal, f"MAP@{k}": average, f"F1@{k}": f1, "RPrec": r_precision}
+    return {name: 100 * float(np.mean(values)) for name, values in named.items()}
+
+
+def slow_global_average_precision(
+    scores: npt.NDArray[np.floating], actual: npt.NDArray[np.bool_], k: int = 20
+) -> float:
+    """GAP as YouTube-8M defines it, from a score for every video and class, in percent.
+
+    The k most confident predictions of each video are pooled and sorted by confidence, p(i) is the precision and r(i) the
+    recall of the first i, and GAP = Σ_i p(i) (r(i) - r(i - 1)).
+    """
+    pool = []
+    for video, of_classes in enumerate(scores):
+        first = sorted(range(len(of_classes)), key=lambda name: -of_classes[name])[:k]
+        pool += [(float(of_classes[name]), bool(actual[video, name])) for name in first]
+    positives, hits, total, recall_before = int(actual.sum()), 0, 0.0, 0.0
+    for place, (_, hit) in enumerate(sorted(pool, key=lambda pair: -pair[0]), 1):
+        hits += hit
+        recall = hits / positives if positives else 0.0
+        total += hits / place * (recall - recall_before)
+        recall_before = recall
+    return 100 * total

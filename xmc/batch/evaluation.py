@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,40 +13,16 @@ import pyarrow.parquet as pq
 
 from xmc.batch.output import JOB, SUCCESS
 from xmc.data.dataset import Dataset
-from xmc.errors import DataError, StoreError
-from xmc.evaluation.evaluate import KS, RECALL_KS, compare
+from xmc.data.targets import Targets
+from xmc.errors import DataError, InputError, StoreError
+from xmc.evaluation.evaluate import compare, depth_of
+from xmc.evaluation.evaluated import WrittenEvaluation
 from xmc.evaluation.judging import most_excluded
-from xmc.metrics import NO_PREDICTION, UNKNOWN_LABEL, Metrics
+from xmc.evaluation.predicted import Predicted
+from xmc.metrics import KS, NO_PREDICTION, RECALL_KS, UNKNOWN_LABEL, Measure, measures_of, usual_measures
 from xmc.storage.fingerprints import sha256_file
 
-__all__ = ["WrittenEvaluation", "evaluate_files", "is_predictions"]
-
-
-@dataclass(frozen=True)
-class WrittenEvaluation:
-    """Metrics in percent, over all queries of the split.
-
-    longest: number of labels of the longest list. missing: number of queries without a list, which count as not answered.
-    unknown: number of lists of queries that the split does not have, which are left out. filtered: number of labels that the
-    filter takes from a list at most.
-    """
-
-    metrics: Metrics
-    queries: int
-    longest: int
-    missing: int
-    unknown: int
-    filtered: int
-
-    @property
-    def values(self) -> dict[str, float]:
-        """P@k, nDCG@k, PSP@k, PSnDCG@k and R@k by name, in percent, for the k that the lists are long enough for."""
-        return self.metrics.values
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        counts = {name: getattr(self, name) for name in ("queries", "longest", "missing", "unknown", "filtered")}
-        return {**self.metrics.to_dict(), **counts}
+__all__ = ["evaluate_files", "is_predictions"]
 
 
 def is_predictions(path: str | Path) -> bool:
@@ -56,13 +31,25 @@ def is_predictions(path: str | Path) -> bool:
     return path.suffix == ".parquet" or (path / JOB).is_file()
 
 
-def evaluate_files(predictions: str | Path, dataset: Dataset, split: str = "test") -> WrittenEvaluation:
+def evaluate_files(
+    predictions: str | Path,
+    dataset: Dataset,
+    split: str = "test",
+    *,
+    k: int | Iterable[int] | None = None,
+    metrics: str | Iterable[str] | None = None,
+    keep_predictions: bool = False,
+) -> WrittenEvaluation:
     """Evaluate what xmc.batch.predict.predict_files wrote, or a Parquet file with the columns uid, labels and scores.
+
+    k, metrics: what to compute, see `measures_of`; without them the usual metrics, at the k that the lists are long enough for.
+    keep_predictions: keep what was read, for `write_trec`.
 
     Queries and labels are matched by uid, with the split's filter file, and propensities from the training split where there
     is one. Raises StoreError for a job that is not finished, or files that are not as it wrote them, DataError for columns that
-    lack, uids that stand twice, and where the two share no query or no label.
+    lack, uids that stand twice, and where the two share no query or no label, InputError for a k that is longer than the lists.
     """
+    asked = None if k is None and metrics is None else measures_of(metrics, k)
     table = _read(Path(predictions))
     queries = dataset.split(split)
     uids = table["uid"]
@@ -78,22 +65,60 @@ def evaluate_files(predictions: str | Path, dataset: Dataset, split: str = "test
             f"{predictions} has {known:,} lists for {len(queries) - missing:,} queries: some uids stand twice in it."
         )
     lists = table.take(row)
-    lengths = pc.fill_null(pc.list_value_length(lists["labels"]), 0).to_numpy()
-    longest = int(lengths.max(initial=0))
-    labels = pc.index_in(pc.list_flatten(lists["labels"]), value_set=dataset.labels.uids)
-    if len(labels) == labels.null_count:
-        raise DataError(f"{predictions} and {dataset.name!r} share no label uid; is it the right data set?")
-    rows = np.full((len(queries), longest), NO_PREDICTION, np.int64)
-    scores = np.full((len(queries), longest), -np.inf, np.float32)
-    filled = np.arange(longest)[None, :] < lengths[:, None]
-    rows[filled] = pc.fill_null(labels.cast(pa.int64()), UNKNOWN_LABEL).to_numpy()
-    scores[filled] = pc.list_flatten(lists["scores"]).to_numpy()
+    predicted = _predicted(lists, dataset, predictions)
+    longest = predicted.labels.shape[1]
     targets = dataset.targets(split)
     training = dataset.split("train") if "train" in dataset.splits else None
-    ks = tuple(k for k in KS if k <= longest)
-    recall_ks = tuple(k for k in RECALL_KS if k <= longest) or (longest,)
-    metrics = compare(rows, scores, dataset, targets, training, ks, recall_ks)
-    return WrittenEvaluation(metrics, len(queries), longest, missing, len(uids) - known, most_excluded(targets))
+    measures = _measures(asked, targets, longest, predictions)
+    found = compare(predicted.labels, predicted.scores, dataset, targets, training, measures)
+    return WrittenEvaluation(
+        found,
+        len(queries),
+        longest,
+        missing,
+        len(uids) - known,
+        most_excluded(targets),
+        uids=queries.uids,
+        predicted=predicted if keep_predictions else None,
+    )
+
+
+def _measures(
+    asked: Sequence[Measure] | None, targets: Targets, longest: int, predictions: str | Path
+) -> Sequence[Measure]:
+    """What is asked for, or the usual metrics at the k that lists of `longest` labels are long enough for."""
+    if asked is None:
+        return usual_measures([k for k in KS if k <= longest], [k for k in RECALL_KS if k <= longest] or [longest])
+    for measure in asked:
+        if (depth := depth_of([measure], targets)) > longest:
+            raise InputError(
+                f"{measure.title} looks at {depth} labels of each query, but the longest list of {predictions} has {longest}; "
+                f"predict with --k {depth + most_excluded(targets)}, or ask for a smaller k."
+            )
+    return asked
+
+
+def _predicted(lists: pa.Table, dataset: Dataset, predictions: str | Path) -> Predicted:
+    """The lists of each query of a split, null for none; DataError where they have no label of the data set."""
+    lengths = pc.fill_null(pc.list_value_length(lists["labels"]), 0).to_numpy()
+    longest = int(lengths.max(initial=0))
+    flat = pc.list_flatten(lists["labels"])
+    encoded = (
+        flat.combine_chunks().dictionary_encode() if isinstance(flat, pa.ChunkedArray) else flat.dictionary_encode()
+    )
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = encoded.combine_chunks()
+    row_of_uid = pc.index_in(encoded.dictionary, value_set=dataset.labels.uids)
+    if len(row_of_uid) == row_of_uid.null_count:
+        raise DataError(f"{predictions} and {dataset.name!r} share no label uid; is it the right data set?")
+    rows_of_uids = pc.fill_null(row_of_uid.cast(pa.int64()), UNKNOWN_LABEL).to_numpy()
+    filled = np.arange(longest)[None, :] < lengths[:, None]
+    places = np.full(filled.shape, -1, np.int64)
+    scores = np.full(filled.shape, -np.inf, np.float32)
+    places[filled] = encoded.indices.to_numpy(zero_copy_only=False)
+    scores[filled] = pc.list_flatten(lists["scores"]).to_numpy()
+    labels = np.where(places < 0, NO_PREDICTION, rows_of_uids[places])
+    return Predicted(encoded.dictionary, places, labels, scores)
 
 
 def _read(path: Path) -> pa.Table:

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from xmc import __version__
 from xmc.cli import calibrate, data, embed, evaluate, export, index, predict, quickstart, report, search, train
+from xmc.cli.lists import NumberLists
 from xmc.errors import XMCError
 
 __all__ = ["app", "main"]
@@ -30,7 +31,7 @@ app.command("index")(index.index)
 app.command("search")(search.search)
 app.command("predict")(predict.predict)
 app.command("embed")(embed.embed)
-app.command("evaluate")(evaluate.evaluate)
+app.command("evaluate", cls=NumberLists)(evaluate.evaluate)
 app.command("export")(export.export)
 app.command("calibrate")(calibrate.calibrate)
 app.command("report")(report.report)

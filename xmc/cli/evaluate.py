@@ -6,71 +6,122 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
-from xmc.cli.console import console, say
+from xmc.cli.console import say
+from xmc.cli.lists import parse_integers
 
 if TYPE_CHECKING:
-    from xmc.batch.evaluation import WrittenEvaluation
-    from xmc.evaluation.evaluate import Evaluation
+    from xmc.data.dataset import Dataset
+    from xmc.evaluation.evaluated import Evaluated
 
 
 def evaluate(
     source: Annotated[
-        Path, typer.Argument(metavar="RUN|PREDICTIONS", help="Run directory, or what `xmc predict` wrote.")
+        Path,
+        typer.Argument(
+            metavar="RUN|PREDICTIONS", help="Run directory, what `xmc predict` wrote, or a file of --per-query."
+        ),
     ],
     dataset: Annotated[str, typer.Argument(help="Name of a shipped data set, or a data set directory.")],
     split: Annotated[str, typer.Option(help="Split to evaluate on; its filter file is applied.")] = "test",
     exact: Annotated[
         bool, typer.Option("--exact", help="Search all labels exactly, whatever the run's index.")
     ] = False,
+    k: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--k", "-k", metavar="K...", help="The k of all metrics, such as --k 1 5 10 100.", show_default="1 3 5"
+        ),
+    ] = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            help="Metrics, separated by commas: p, ndcg, psp, psndcg, recall, mrr, map, f1, rprec, gap; recall@10 is one at "
+            "a k of its own.",
+            show_default="p,ndcg,psp,psndcg,recall",
+        ),
+    ] = None,
+    per_query: Annotated[
+        Path | None, typer.Option(metavar="FILE.parquet", help="Write a row a query: its uid, and each metric.")
+    ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN|PREDICTIONS", help="Compare with this one, query by query, by a paired test."),
+    ] = None,
+    intervals: Annotated[bool, typer.Option("--intervals", help="Bootstrap intervals over queries.")] = False,
+    samples: Annotated[int, typer.Option(help="Samples of the bootstrap and of the paired test.")] = 1000,
+    confidence: Annotated[float, typer.Option(help="Of the intervals.")] = 0.95,
+    seed: Annotated[int, typer.Option(min=0, help="Of the samples.")] = 0,
+    trec: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Write run.trec and qrels.trec, for trec_eval, pytrec_eval, ranx."),
+    ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
-    """Print P, nDCG, PSP, PSnDCG and R at k, in percent."""
+    """Print P, nDCG, PSP, PSnDCG and R at k, or the metrics that are asked for, in percent."""
     import json
 
-    from xmc.batch.evaluation import evaluate_files, is_predictions
+    from xmc.cli.evaluation_table import metric_table, notes, to_dict
     from xmc.data.dataset import Dataset
+    from xmc.errors import ConfigError
+    from xmc.evaluation.per_query import QueryMetrics
+    from xmc.evaluation.trec import write_trec
+
+    data = Dataset.load(dataset)
+    asked = (parse_integers(k, "--k"), metrics)
+    evaluated = None
+    if QueryMetrics.is_file(source):
+        if exact or trec or any(asked):
+            raise ConfigError(
+                f"{source} holds metrics of queries, which are as they are; name a run or predictions instead."
+            )
+        of_queries = QueryMetrics.load(source)
+    else:
+        evaluated = _evaluated(source, data, split, exact, asked, trec is not None)
+        of_queries = QueryMetrics.from_evaluated(str(source), evaluated)
+    bounds = of_queries.intervals(samples, confidence, seed) if intervals else {}
+    differences = {}
+    if against is not None:
+        other = (
+            QueryMetrics.load(against)
+            if QueryMetrics.is_file(against)
+            else QueryMetrics.from_evaluated(str(against), _evaluated(against, data, split, exact, asked, False))
+        )
+        differences = of_queries.against(other, samples, confidence, seed)
+    if per_query is not None:
+        of_queries.save(per_query)
+    if trec is not None and evaluated is not None and evaluated.predicted is not None:
+        write_trec(evaluated.predicted, data, split, trec)
+    if json_output:
+        typer.echo(json.dumps(to_dict(of_queries, evaluated, bounds, differences, confidence), indent=2))
+        return
+    say(f"{source} on {dataset}, split {split}: {len(of_queries):,} queries")
+    metric_table(of_queries, evaluated, bounds, differences, confidence)
+    for note in notes(evaluated):
+        say(note)
+    for written in (per_query, trec):
+        if written is not None:
+            say(f"written: {written}")
+
+
+def _evaluated(
+    source: Path,
+    dataset: Dataset,
+    split: str,
+    exact: bool,
+    asked: tuple[list[int] | None, str | None],
+    keep_predictions: bool,
+) -> Evaluated:
+    """The evaluation of a run or of written predictions."""
+    from xmc.batch.evaluation import evaluate_files, is_predictions
     from xmc.errors import ConfigError
     from xmc.evaluation.evaluate import evaluate as measure
     from xmc.search.retriever import Retriever
 
-    evaluation: Evaluation | WrittenEvaluation
+    k, metrics = asked
     if is_predictions(source):
         if exact:
             raise ConfigError("--exact searches by a run; written predictions are as they are.")
-        evaluation = evaluate_files(source, Dataset.load(dataset), split)
-        notes = _notes(evaluation)
-    else:
-        evaluation = measure(Retriever.load(source), Dataset.load(dataset), split, exact)
-        notes = []
-    if json_output:
-        typer.echo(json.dumps(evaluation.to_dict(), indent=2))
-        return
-    title = f"{source} on {dataset}, split {split}: {evaluation.queries:,} queries"
-    say(title)
-    table = Table("metric")
-    table.add_column("percent", justify="right")
-    for name, value in evaluation.values.items():
-        table.add_row(name, f"{value:.2f}")
-    if hasattr(evaluation, "queries_per_second"):
-        table.add_row("queries/s", f"{evaluation.queries_per_second:,.0f}", style="dim")
-    console.print(table)
-    for note in notes:
-        say(note)
-
-
-def _notes(evaluation: WrittenEvaluation) -> list[str]:
-    """What a reader of the numbers should know."""
-    notes = []
-    if evaluation.missing:
-        notes.append(f"{evaluation.missing:,} queries have no list; they count as not answered.")
-    if evaluation.unknown:
-        notes.append(f"{evaluation.unknown:,} lists are of queries that the split does not have; they are left out.")
-    deepest = max(int(name.partition("@")[2]) for name in evaluation.values)
-    if evaluation.longest < deepest + evaluation.filtered:
-        notes.append(
-            f"The filter takes up to {evaluation.filtered} labels from a list of {evaluation.longest}: for R@{deepest} to be "
-            f"exact, predict with --k {deepest + evaluation.filtered}."
-        )
-    return notes
+        return evaluate_files(source, dataset, split, k=k, metrics=metrics, keep_predictions=keep_predictions)
+    retriever = Retriever.load(source)
+    return measure(retriever, dataset, split, exact, k=k, metrics=metrics, keep_predictions=keep_predictions)

@@ -14,7 +14,7 @@ from xmc.cli.console import console, say, shell
 
 if TYPE_CHECKING:
     from xmc.data.dataset import Dataset
-    from xmc.evaluation.evaluate import Evaluation
+    from xmc.evaluation.evaluated import Evaluation
     from xmc.search.retriever import Retriever
 
 DATASET = "wordnet-8k"

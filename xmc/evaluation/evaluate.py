@@ -2,71 +2,56 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
-from pyarrow import compute as pc
 
 from xmc.data.dataset import Dataset
 from xmc.data.splits import Split
 from xmc.data.targets import Targets
-from xmc.errors import DataError
+from xmc.evaluation.evaluated import Evaluation
 from xmc.evaluation.judging import excluded_predictions, most_excluded
-from xmc.metrics import NO_PREDICTION, UNKNOWN_LABEL, Metrics, evaluate_predictions
-from xmc.search.labels import LabelVersion
+from xmc.evaluation.predicted import Predicted
+from xmc.metrics import NO_PREDICTION, Measure, Metrics, evaluate_predictions, measures_of
 from xmc.search.retriever import Retriever
 
-__all__ = ["KS", "RECALL_KS", "Evaluation", "compare", "dataset_rows", "evaluate", "evaluate_split"]
-
-KS = (1, 3, 5)
-RECALL_KS = (10, 100)
+__all__ = ["compare", "depth_of", "evaluate", "evaluate_split"]
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """Metrics in percent, and how long the predictions took.
-
-    queries_per_second: texts to ranked labels, with encoding and search.
-    """
-
-    metrics: Metrics
-    queries: int
-    seconds: float
-
-    @property
-    def values(self) -> dict[str, float]:
-        """P@k, nDCG@k, PSP@k, PSnDCG@k and R@k by name, in percent."""
-        return self.metrics.values
-
-    @property
-    def queries_per_second(self) -> float:
-        """Queries divided by seconds."""
-        return self.queries / self.seconds
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {
-            **self.metrics.to_dict(),
-            "queries": self.queries,
-            "seconds": self.seconds,
-            "queries_per_second": self.queries_per_second,
-        }
-
-
-def evaluate(retriever: Retriever, dataset: Dataset, split: str = "test", exact: bool = False) -> Evaluation:
+def evaluate(
+    retriever: Retriever,
+    dataset: Dataset,
+    split: str = "test",
+    exact: bool = False,
+    *,
+    k: int | Iterable[int] | None = None,
+    metrics: str | Iterable[str] | None = None,
+    keep_predictions: bool = False,
+) -> Evaluation:
     """Evaluate a retriever on a split, with its filter file, and propensities from the training split where there is one.
 
     exact: search all labels exactly, whatever the retriever's index: what the model gives, without what the index loses.
+    k, metrics: what to compute, such as k=[1, 10] and metrics="p,ndcg,recall@100,gap", see `measures_of`; None for P, nDCG,
+        PSP and PSnDCG at 1, 3 and 5 and R at 10 and 100.
+    keep_predictions: keep what was predicted, for `write_trec`.
+
     Labels are matched by uid; a label of the data set that the retriever does not have counts as missed, a label that the
-    data set does not have counts as a wrong prediction. Raises DataError where the two share no label.
+    data set does not have counts as a wrong prediction. Raises DataError where the two share no label, ConfigError for a metric
+    that does not exist, InputError for a k that is not an integer from 1.
     """
+    measures = measures_of(metrics, k)
     training = dataset.split("train") if "train" in dataset.splits else None
     searched = retriever.exact() if exact else retriever
-    return evaluate_split(searched, dataset, dataset.split(split), training, dataset.filter(split))
+    return evaluate_split(
+        searched,
+        dataset,
+        dataset.split(split),
+        training,
+        dataset.filter(split),
+        measures=measures,
+        keep_predictions=keep_predictions,
+    )
 
 
 def evaluate_split(
@@ -75,21 +60,27 @@ def evaluate_split(
     split: Split,
     training: Split | None,
     filter_pairs: npt.NDArray[np.int64] | None = None,
+    *,
+    measures: Sequence[Measure] | None = None,
+    keep_predictions: bool = False,
 ) -> Evaluation:
     """As `evaluate`, for queries that are not a split of the data set by name, such as a held-out part of train.
 
-    filter_pairs: pairs (row of `split`, label), int64 [m, 2], that are excluded.
+    filter_pairs: pairs (row of `split`, label), int64 [m, 2], that are excluded. measures: None for the usual ones.
     """
+    measures = measures_of() if measures is None else measures
     targets = split.targets(filter_pairs)
-    texts = pc.fill_null(split.texts, "").to_pylist()
-    labels = retriever.labels
-    images = retriever.model.query_encoder.images_of(split.images)
-    start = time.perf_counter()
-    ids, scores = retriever.search(texts, max(*KS, *RECALL_KS) + most_excluded(targets), images=images)
-    seconds = time.perf_counter() - start
-    rows = dataset_rows(labels, dataset)[labels.rows_of_ids(ids)] if ids.size else ids
-    metrics = compare(rows, scores, dataset, targets, training, KS, RECALL_KS)
-    return Evaluation(metrics, len(split), seconds)
+    depth = depth_of(measures, targets) + most_excluded(targets)
+    predicted = Predicted.from_search(retriever, dataset, split, depth)
+    metrics = compare(predicted.labels, predicted.scores, dataset, targets, training, measures)
+    kept = predicted if keep_predictions else None
+    return Evaluation(metrics, len(split), predicted.seconds, uids=split.uids, predicted=kept)
+
+
+def depth_of(measures: Sequence[Measure], targets: Targets) -> int:
+    """The number of places of a ranking that some measures look at."""
+    most = int(np.diff(targets.truth.indptr).max(initial=0))
+    return max(measure.depth(most) for measure in measures)
 
 
 def compare(
@@ -98,13 +89,15 @@ def compare(
     dataset: Dataset,
     targets: Targets,
     training: Split | None,
-    ks: Sequence[int],
-    recall_ks: Sequence[int],
+    measures: Sequence[Measure],
 ) -> Metrics:
     """`evaluate_predictions` of the labels `rows` [n, columns] of a data set for the queries of `targets`.
 
-    Excluded predictions are taken out. Propensities come from `training`, and are left out without it.
+    Excluded predictions are taken out. Propensities come from `training`, and are left out without it. Macro averages and
+    deciles are at the k of the measures, those with recall at the k of recall.
     """
+    recall_ks = tuple(measure.k for measure in measures if measure.name == "recall")
+    ks = tuple(measure.k for measure in measures if measure.name != "recall" and not measure.metric.own_k)
     return evaluate_predictions(
         np.where(excluded_predictions(rows, targets), NO_PREDICTION, rows),
         scores,
@@ -112,20 +105,7 @@ def compare(
         training_counts=None if training is None else training.targets().positive_counts,
         training_queries=None if training is None else len(training),
         propensity=dataset.propensity,
-        ks=ks,
-        recall_ks=recall_ks,
+        ks=ks or recall_ks or (1,),
+        recall_ks=recall_ks or ks or (1,),
+        measures=measures,
     )
-
-
-def dataset_rows(labels: LabelVersion, dataset: Dataset) -> npt.NDArray[np.int64]:
-    """The data set's row of each row of a retriever's labels, int64 [L + 1], UNKNOWN_LABEL for a label that it lacks.
-
-    The last entry is for the row -1, no prediction. Raises DataError where the two share no label.
-    """
-    indices = pc.index_in(labels.uids, value_set=dataset.labels.uids)
-    if len(labels) and indices.null_count == len(indices):
-        raise DataError(
-            f"The retriever and the data set {dataset.name!r} share no label uid; is it the right data set?"
-        )
-    rows = pc.fill_null(indices.cast("int64"), UNKNOWN_LABEL).to_numpy()
-    return np.append(rows, NO_PREDICTION)

@@ -11,8 +11,8 @@ from xmc.calibration.candidates import Candidates, JudgedCandidates, draws, freq
 from xmc.data.dataset import Dataset
 from xmc.data.splits import Split
 from xmc.data.targets import Targets
-from xmc.evaluation.evaluate import dataset_rows
 from xmc.evaluation.judging import Ranking, most_excluded
+from xmc.evaluation.predicted import dataset_rows
 from xmc.metrics import NO_PREDICTION, UNKNOWN_LABEL
 from xmc.metrics.truth import hits
 from xmc.progress import progress_bar

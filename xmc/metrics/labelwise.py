@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from xmc.metrics.ranked import RankedPairs
 
 __all__ = ["Decile", "decile_breakdown", "macro_averages"]
 
@@ -70,33 +72,25 @@ def macro_averages(
 
 
 def decile_breakdown(
-    ranks: npt.NDArray[np.int32],
-    truth_labels: Int64s,
-    training_counts: npt.NDArray[np.integer],
-    queries: int,
-    ks: Sequence[int],
-    recall_ks: Sequence[int],
-    weights: npt.NDArray[np.float64],
-    best: Mapping[int, float],
+    pairs: RankedPairs, training_counts: npt.NDArray[np.integer], ks: Sequence[int], recall_ks: Sequence[int]
 ) -> tuple[Decile, ...]:
-    """One `Decile` for each range of training frequency that holds labels, rarest first.
-
-    ranks, truth_labels, weights: of each pair, [nnz]; its weight is the inverse propensity of its label.
-    best: by k, what PSP@k is divided by, in percent.
-    """
+    """One `Decile` for each range of training frequency that holds labels, rarest first. `pairs` have weights."""
+    assert pairs.weights is not None, "there are no deciles without training counts"
+    queries, weights = len(pairs), pairs.weights
     decile_of_label = _deciles(np.asarray(training_counts, np.int64))
-    decile_of_pair = decile_of_label[truth_labels]
+    decile_of_pair = decile_of_label[pairs.positives]
     positives = np.bincount(decile_of_pair, minlength=DECILES + 1)
     values: list[dict[str, float]] = [{} for _ in range(DECILES + 1)]
     for k in sorted({*ks, *recall_ks}):
-        inside = ranks < k
+        inside = pairs.ranks < k
         hits = np.bincount(decile_of_pair[inside], minlength=DECILES + 1)
         weighed = np.bincount(decile_of_pair[inside], weights[inside], minlength=DECILES + 1)
+        best = float(100 * np.sum(weights[pairs.best_ranks < k]) / (queries * k)) if k in ks else 0.0
         for decile in range(DECILES + 1):
             if k in ks:
                 values[decile][f"P@{k}"] = float(100 * hits[decile] / (queries * k))
                 gain = 100 * weighed[decile] / (queries * k)
-                values[decile][f"PSP@{k}"] = float(100 * gain / best[k]) if best[k] else 0.0
+                values[decile][f"PSP@{k}"] = float(100 * gain / best) if best else 0.0
             if k in recall_ks:
                 values[decile][f"R@{k}"] = float(100 * hits[decile] / max(positives[decile], 1))
     breakdown = []

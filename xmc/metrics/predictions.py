@@ -1,9 +1,9 @@
-"""P, nDCG, PSP, PSnDCG and R at k, as the Extreme Classification Repository defines them."""
+"""Metrics of ranked predictions; P, nDCG, PSP, PSnDCG and R at k are as the Extreme Classification Repository defines them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,15 +11,18 @@ import numpy.typing as npt
 from scipy.sparse import csr_matrix
 
 from xmc.errors import InputError
+from xmc.metrics.definitions import KS, RECALL_KS
 from xmc.metrics.labelwise import Decile, decile_breakdown, macro_averages
+from xmc.metrics.measures import Measure, check_ks, usual_measures
 from xmc.metrics.propensity import propensities
-from xmc.metrics.ranking import UNKNOWN_LABEL, best_ranks, positive_ranks
+from xmc.metrics.ranked import RankedPairs
+from xmc.metrics.ranking import UNKNOWN_LABEL, positive_ranks
 from xmc.metrics.truth import filter_rows, positives_of, without_filtered
+from xmc.metrics.values import QueryValues
 
 __all__ = ["Metrics", "evaluate_predictions"]
 
 Int64s = npt.NDArray[np.int64]
-Float64s = npt.NDArray[np.float64]
 MOST_LABELS = 2**32 - 2
 
 
@@ -31,6 +34,7 @@ class Metrics:
     macro: "P@k", "R@k" and "F1@k", averages over the labels that have a positive.
     deciles: from rare to frequent labels; empty without training counts.
     queries: number of queries. queries_without_positives: number of queries without a positive after filtering; they score 0.
+    measures: what was computed, in the order of `values`. pairs: what it was computed from.
     """
 
     values: dict[str, float]
@@ -38,6 +42,19 @@ class Metrics:
     deciles: tuple[Decile, ...]
     queries: int
     queries_without_positives: int
+    measures: tuple[Measure, ...] = field(compare=False, repr=False)
+    pairs: RankedPairs = field(compare=False, repr=False)
+
+    def __getitem__(self, name: str) -> float:
+        """A value by its name in upper or lower case, such as "P@1" or "ndcg@5"; InputError for one that was not computed."""
+        for title, value in self.values.items():
+            if title.lower() == name.lower():
+                return value
+        raise InputError(f"There is no {name!r} among the metrics; there are {', '.join(self.values)}.")
+
+    def query_values(self) -> dict[str, QueryValues]:
+        """What each query adds to each of `values`."""
+        return {measure.title: measure.metric.at(self.pairs, measure.k) for measure in self.measures}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -59,8 +76,9 @@ def evaluate_predictions(
     training_queries: int | None = None,
     propensity: tuple[float, float] = (0.55, 1.5),
     filter: npt.NDArray[np.integer] | None = None,
-    ks: Sequence[int] = (1, 3, 5),
-    recall_ks: Sequence[int] = (10, 100),
+    ks: Sequence[int] = KS,
+    recall_ks: Sequence[int] = RECALL_KS,
+    measures: Sequence[Measure] | None = None,
 ) -> Metrics:
     """Compare ranked predictions with the truth.
 
@@ -72,6 +90,15 @@ def evaluate_predictions(
         R@k      = mean (1/|P|) Σ_{i≤k} y_i
         PSP@k    = mean (1/k) Σ_{i≤k} w_{r_i} y_i  over the same for the best ranking (P by falling w)
         PSnDCG@k = mean Σ_{i≤k} d_i w_{r_i} y_i / Z  over the same for the best ranking
+
+    and, where `measures` asks for them, with h_i = Σ_{j≤i} y_j:
+
+        MRR@k    = mean 1 / i of the smallest i ≤ k with y_i = 1, 0 where there is none
+        MAP@k    = mean (1/|P|) Σ_{i≤k} y_i h_i / i, as trec_eval's map_cut
+        F1@k     = mean 2 h_k / (k + |P|), the harmonic mean of a query's precision and recall
+        RPrec    = mean h_m / m with m = |P|, R-precision
+        GAP@k    = Σ_i y_i h_i / i over Σ |P|, where r is one ranking by score of the first k predictions of all queries; with
+                   k = 20 this is the global average precision of YouTube-8M (Abu-El-Haija et al. 2016)
 
     A query without positives scores 0 and counts. PSP and PSnDCG are ratios of means, not means of ratios, as in the
     Extreme Classification Repository's scripts. A ranking is ordered by (-score, label), so ties do not depend on the
@@ -87,8 +114,9 @@ def evaluate_predictions(
         queries, they give PSP, PSnDCG and the deciles, which are left out otherwise.
     propensity: A and B of Jain et al. 2016, see `propensities` and `propensity_parameters`.
     filter: integers [m, 2], pairs (query row, label) to remove from the predictions and from the truth. Predict as many
-        labels more than max(recall_ks) as a query has filtered labels.
-    ks, recall_ks: the k of R and of all others.
+        labels more than the largest k as a query has filtered labels.
+    ks, recall_ks: the k of P, nDCG, PSP, PSnDCG, and of R, where `measures` is None; of macro averages and deciles, always.
+    measures: what to compute, see `measures_of`; those that need training counts are left out without them.
 
     Raises InputError for shapes that do not fit together, rows or labels out of range, and scores that are not numbers.
 
@@ -97,70 +125,52 @@ def evaluate_predictions(
     >>> evaluate_predictions(labels, scores, truth, ks=[1], recall_ks=[2]).values
     {'P@1': 100.0, 'nDCG@1': 100.0, 'R@2': 75.0}
     """
-    ks, recall_ks = _check_ks(ks), _check_ks(recall_ks)
+    ks, recall_ks = check_ks(ks), check_ks(recall_ks)
     labels, scores = _check_predictions(labels, scores, truth)
+    wanted = usual_measures(ks, recall_ks) if measures is None else tuple(measures)
     if (training_counts is None) != (training_queries is None):
         raise InputError("training_counts and training_queries belong together; give both or neither.")
-    queries, label_count = truth.shape
-    truth_indptr, truth_labels = positives_of(truth)
-    filter_indptr, filter_labels = filter_rows(filter, queries, label_count)
-    truth_indptr, truth_labels = without_filtered(truth_indptr, truth_labels, filter_indptr, filter_labels, label_count)
-    ranks, ranking = positive_ranks(
-        labels, scores, truth_indptr, truth_labels, filter_indptr, filter_labels, max(*ks, *recall_ks), max(ks)
-    )
-
-    values = _precision_and_ndcg("", ranks, truth_indptr, np.ones(len(ranks)), ks)
-    deciles: tuple[Decile, ...] = ()
+    if training_counts is None:
+        wanted = tuple(measure for measure in wanted if not measure.metric.weighted)
+    label_weights = None
     if training_counts is not None and training_queries is not None:
-        if len(training_counts) != label_count:
+        if len(training_counts) != truth.shape[1]:
             raise InputError(
-                f"There are {len(training_counts)} training counts for the {label_count} labels of the truth."
+                f"There are {len(training_counts)} training counts for the {truth.shape[1]} labels of the truth."
             )
-        weights = 1 / propensities(training_counts, training_queries, *propensity)[truth_labels]
-        achieved = _precision_and_ndcg("PS", ranks, truth_indptr, weights, ks)
-        best = _precision_and_ndcg("PS", best_ranks(truth_indptr, weights), truth_indptr, weights, ks)
-        values |= {name: 100 * achieved[name] / best[name] if best[name] else 0.0 for name in achieved}
-        deciles = decile_breakdown(
-            ranks,
-            truth_labels,
-            np.asarray(training_counts),
-            queries,
-            ks,
-            recall_ks,
-            weights,
-            {k: best[f"PSP@{k}"] for k in ks},
-        )
-    positives = np.diff(truth_indptr)
-    for k in recall_ks:
-        hits = ranks < k
-        values[f"R@{k}"] = float(100 * np.sum(1 / np.repeat(positives, positives)[hits]) / queries)
-    macro = macro_averages(ranks, truth_labels, ranking, label_count, ks)
-    return Metrics(values, macro, deciles, queries, int(np.sum(positives == 0)))
+        label_weights = 1 / propensities(training_counts, training_queries, *propensity)
+    pairs = _ranked(labels, scores, truth, filter, label_weights, wanted, max(*ks, *recall_ks), max(ks))
+    values = {measure.title: measure.metric.at(pairs, measure.k).value for measure in wanted}
+    deciles: tuple[Decile, ...] = ()
+    if training_counts is not None and pairs.weights is not None:
+        deciles = decile_breakdown(pairs, np.asarray(training_counts), ks, recall_ks)
+    macro = macro_averages(pairs.ranks, pairs.positives, pairs.labels, truth.shape[1], ks)
+    without = int(np.sum(pairs.counts == 0))
+    return Metrics(values, macro, deciles, len(pairs), without, wanted, pairs)
 
 
-def _precision_and_ndcg(
-    prefix: str, ranks: npt.NDArray[np.integer], indptr: Int64s, weights: Float64s, ks: Sequence[int]
-) -> dict[str, float]:
-    """P@k and nDCG@k in percent where a positive found counts by its weight; ranks and weights by pair, [nnz]."""
-    queries = len(indptr) - 1
-    hits = np.flatnonzero(ranks < max(ks))
-    discounts = 1 / np.log2(np.arange(max(ks)) + 2)
-    normalisers = np.concatenate([[1.0], np.cumsum(discounts)])
-    positives = np.diff(indptr)
-    rank, weight, row_positives = ranks[hits], weights[hits], np.repeat(positives, positives)[hits]
-    precision, ndcg = {}, {}
-    for k in ks:
-        inside = rank < k
-        precision[f"{prefix}P@{k}"] = float(100 * np.sum(weight[inside]) / (queries * k))
-        gains = weight[inside] * discounts[rank[inside]] / normalisers[np.minimum(k, row_positives[inside])]
-        ndcg[f"{prefix}nDCG@{k}"] = float(100 * np.sum(gains) / queries)
-    return precision | ndcg
-
-
-def _check_ks(ks: Sequence[int]) -> tuple[int, ...]:
-    if not ks or any(k < 1 for k in ks):
-        raise InputError(f"The k of a metric are one or more integers from 1, not {list(ks)}.")
-    return tuple(sorted(set(ks)))
+def _ranked(
+    labels: Int64s,
+    scores: npt.NDArray[np.float32],
+    truth: csr_matrix,
+    filter: npt.NDArray[np.integer] | None,
+    label_weights: npt.NDArray[np.float64] | None,
+    measures: Sequence[Measure],
+    depth: int,
+    top: int,
+) -> RankedPairs:
+    """Rank the positives as deep as the measures ask for, and at least to `depth`; keep at least `top` places."""
+    queries, label_count = truth.shape
+    filter_indptr, filter_labels = filter_rows(filter, queries, label_count)
+    indptr, positives = without_filtered(*positives_of(truth), filter_indptr, filter_labels, label_count)
+    most = int(np.diff(indptr).max(initial=0))
+    depth = max([depth, *(measure.depth(most) for measure in measures)])
+    top = max([top, *(measure.k for measure in measures if measure.metric.own_k)])
+    ranks, ranking, ranked_scores = positive_ranks(
+        labels, scores, indptr, positives, filter_indptr, filter_labels, depth, top
+    )
+    weights = None if label_weights is None else label_weights[positives]
+    return RankedPairs(indptr, positives, ranks, weights, ranking, ranked_scores)
 
 
 def _check_predictions(

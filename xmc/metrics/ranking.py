@@ -28,7 +28,7 @@ def positive_ranks(
     filter_indices: Int64s,
     depth: int,
     top: int,
-) -> tuple[Int32s, Int64s]:
+) -> tuple[Int32s, Int64s, npt.NDArray[np.float32]]:
     """Rank every positive among its query's predictions, after filtering.
 
     A row's ranking is its labels by falling score, ties by rising label, without NO_PREDICTION, filtered pairs, and
@@ -45,13 +45,24 @@ def positive_ranks(
     -------
     ranks, int32 [nnz]: rank of each positive, from 0; `depth` for one that is not in the first `depth` places.
     ranking, int64 [n, top]: the best labels, padded with NO_PREDICTION.
+    ranked_scores, float32 [n, top]: their scores, padded with -inf.
     """
     ranks = np.full(len(truth_indices), depth, np.int32)
     ranking = np.full((len(labels), top), NO_PREDICTION, np.int64)
+    ranked_scores = np.full((len(labels), top), -np.inf, np.float32)
     _rank_rows(
-        labels, scores.view(np.int32), truth_indptr, truth_indices, filter_indptr, filter_indices, depth, ranks, ranking
+        labels,
+        scores.view(np.int32),
+        truth_indptr,
+        truth_indices,
+        filter_indptr,
+        filter_indices,
+        depth,
+        ranks,
+        ranking,
+        ranked_scores.view(np.int32),
     )
-    return ranks, ranking
+    return ranks, ranking, ranked_scores
 
 
 @numba.njit(cache=True, nogil=True, parallel=True)
@@ -77,6 +88,7 @@ def _rank_rows(
     depth: int,
     ranks: Int32s,
     ranking: Int64s,
+    ranked_bits: Int32s,
 ) -> None:
     rows, columns = labels.shape
     slots = 4
@@ -101,6 +113,8 @@ def _rank_rows(
                         ranks[positive] = rank
                 if rank < ranking.shape[1]:
                     ranking[row, rank] = UNKNOWN_LABEL if label == _LABEL_BITS else label
+                    bits = -(keys[place] >> 32)
+                    ranked_bits[row, rank] = bits if bits >= 0 else np.int64(-0x8000_0000) - bits
                 rank += 1
                 if rank == depth:
                     break

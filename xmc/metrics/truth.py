@@ -37,7 +37,7 @@ def hits(labels: Int64s, truth: csr_matrix) -> npt.NDArray[np.bool_]:
     falling = np.ascontiguousarray(np.broadcast_to(-np.arange(k, dtype=np.float32), labels.shape))
     none = np.zeros(0, np.int64)
     indptr, indices = truth.indptr.astype(np.int64), truth.indices.astype(np.int64)
-    ranks, _ = positive_ranks(ranked, falling, indptr, indices, np.zeros(queries + 1, np.int64), none, k, 0)
+    ranks, _, _ = positive_ranks(ranked, falling, indptr, indices, np.zeros(queries + 1, np.int64), none, k, 0)
     ranked_positives = ranks < k
     is_true[np.repeat(np.arange(queries), np.diff(indptr))[ranked_positives], ranks[ranked_positives]] = True
     return is_true

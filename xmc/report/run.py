@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from xmc.errors import DataError
-from xmc.evaluation.evaluate import KS, compare, dataset_rows
+from xmc.evaluation.evaluate import compare
 from xmc.evaluation.judging import Ranking, most_excluded
+from xmc.evaluation.predicted import dataset_rows
 from xmc.indexes.designs import is_exact
-from xmc.metrics import UNKNOWN_LABEL, Metrics
+from xmc.metrics import KS, UNKNOWN_LABEL, Metrics, usual_measures
 from xmc.report.task import Task
 from xmc.search.retriever import Retriever
 
@@ -122,4 +123,5 @@ def _search(retriever: Retriever, embeddings: Float32s, rows: Int64s, task: Task
 
 def _metrics(ranking: Ranking, task: Task) -> Metrics:
     recall_ks = range(1, max(ranking.labels.shape[1], PLACES) + 1)
-    return compare(ranking.labels, ranking.scores, task.dataset, task.targets, task.training, KS, recall_ks)
+    measures = usual_measures(KS, recall_ks)
+    return compare(ranking.labels, ranking.scores, task.dataset, task.targets, task.training, measures)
