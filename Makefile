@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 TABLE ?= wordnet_8k
 
-.PHONY: setup quickstart test test-slow lint typecheck docs bench clean
+.PHONY: setup quickstart test test-slow dist test-wheel lint typecheck docs bench clean
 
 # One stamp for each set of extras, so that a changed requirement is installed again. Before it was called xmc-retrieval, the
 # package was installed as xmc.
@@ -33,6 +33,15 @@ test: $(VENV)/.installed-dev
 # What takes minutes: kills, Ray, a browser, every page of the documentation.
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m slow
+
+# The wheel is built from the source distribution.
+dist: $(VENV)/.installed-dev
+	rm -rf build/dist
+	$(BIN)/python -m build --outdir build/dist
+
+# The wheel in an environment that has nothing else, in a folder that is not the checkout.
+test-wheel: dist
+	.ci/test-wheel $(PYTHON) $(CURDIR)/build/dist
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -16,7 +16,8 @@ from email.message import Message
 from pathlib import Path
 
 import pytest
-from distributions import FOLDERS, ROOT, Environment, build_wheel, copy_of_the_tree
+import yaml
+from distributions import FILES, FOLDERS, ROOT, Environment, build_wheel, copy_of_the_tree
 
 import xmc
 
@@ -129,3 +130,33 @@ def test_nothing_tells_people_to_install_the_stranger() -> None:
     for file in (*pages, *code):
         if file.suffix in (".py", ".md", ".yaml") and file != Path(__file__):
             assert not wrong.search(file.read_text(encoding="utf-8")), file
+
+
+def test_every_requirement_of_torch_is_the_same(wheel: Path) -> None:
+    """Images and pages too have the upper bound."""
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "Dockerfile", ROOT / "pyproject.toml"]
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
+    assert set(re.findall(r"pip install[^\n]* (\"?torch\b[^ \n`]*)", text)) == {'"torch>=2.11,<=2.13.0"'}
+    assert set(re.findall(r"\"torch[>=<][^\"]*\"", text)) == {'"torch>=2.11,<=2.13.0"'}
+
+
+def test_an_image_is_made_of_what_the_wheel_is_made_of() -> None:
+    ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    assert "*" in ignored
+    assert {line[1:] for line in ignored if line.startswith("!")} == {*FOLDERS, *FILES}
+    stages = re.findall(r"^FROM (\S+) AS (\w+)$", (ROOT / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert [name for _, name in stages] == ["wheel", "base", "cuda", "cpu"]
+
+
+def test_the_citation_is_of_this_version(wheel: Path) -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert {"cff-version", "message", "title", "authors"} <= citation.keys()  # what the schema of version 1.2.0 demands
+    assert (citation["cff-version"], citation["type"]) == ("1.2.0", "software")
+    assert str(citation["version"]) == xmc.__version__
+    assert citation["license"] == metadata(wheel)["License-Expression"]
+
+
+def test_extras_are_described(wheel: Path) -> None:
+    page = (ROOT / "docs" / "installing.md").read_text(encoding="utf-8")
+    described = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
+    assert described == set(metadata(wheel).get_all("Provides-Extra") or []) - {"dev", "docs", "hub"}

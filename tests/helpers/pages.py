@@ -127,7 +127,7 @@ def commands(code: str) -> Iterator[list[str]]:
 def check_command(words: list[str]) -> None:
     """That the subcommands, options, keys, recipes, tables and targets that a command names exist."""
     if words[0] == "make":
-        targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+        targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
         assert set(words[1:2]) <= set(targets), words
     elif words[:2] == ["python", "benchmarks/run.py"]:
         _check_benchmark(words[2:])
