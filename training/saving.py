@@ -54,7 +54,13 @@ def save_run(
         retriever.tuning_queries = _tuning_queries(run, retriever.model)
     progress, dataset = run.progress, run.data.dataset
     record = TrainingRecord(
-        progress.steps, progress.seconds, progress.loss, dataset.name, dataset.fingerprint, interrupted
+        progress.steps,
+        progress.seconds,
+        progress.loss,
+        dataset.name,
+        dataset.fingerprint,
+        interrupted,
+        dataset.source_columns,
     )
     retriever.metrics = RunMetrics(record, validation)
     retriever.save(out, overwrite=True)

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from xmc.batch.columns import columns_of_input
 from xmc.batch.job import run_job
 from xmc.batch.options import JobOptions
 from xmc.batch.output import SUCCESS
@@ -55,6 +56,7 @@ def embed_files(
         raise ConfigError("Embedding takes texts or tokens, and needs no index.")
     if destination.exists():
         raise StoreError(f"{destination} exists already; name another file, or remove it first.")
+    options = replace(options, columns=columns_of_input(options.columns, run, str(source)))
     parts = destination.with_suffix(".parts")
     work = Embedding(str(Path(run).absolute()), options.columns, "label" if side == "label" else "query")
     summary = run_job(work, str(source), str(parts), options)

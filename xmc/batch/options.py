@@ -19,12 +19,13 @@ class Columns:
     """Which columns hold what, and how text files are written. One column of texts, tokens or embeddings is read.
 
     uid: strings or whole numbers; None for the column "uid" where a file has it, else a row's uid is its number in the file,
-    from 0, behind the name of the file where there are more. text: strings. tokens: lists of token ids, as the run's query
-    encoder makes them. embedding: lists of D numbers. encoding, delimiter: of text files, as in xmc.data.files.TextForm.
+    from 0, behind the name of the file where there are more. text: strings; None for "text". tokens: lists of token ids, as
+    the run's query encoder makes them. embedding: lists of D numbers. Where uid or text is None, the column that the run's data
+    set had in its source goes first, see xmc.batch.columns. encoding, delimiter: of text files, as in xmc.data.files.TextForm.
     """
 
     uid: str | None = None
-    text: str = "text"
+    text: str | None = None
     tokens: str | None = None
     embedding: str | None = None
     encoding: str | None = None
@@ -37,7 +38,7 @@ class Columns:
     @property
     def payload(self) -> str:
         """The column that is read beside uid."""
-        return self.embedding or self.tokens or self.text
+        return self.embedding or self.tokens or self.text or "text"
 
     @property
     def wanted(self) -> tuple[WantedColumn, WantedColumn]:

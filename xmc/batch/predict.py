@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from xmc.batch.calibrated import parse_parts, require_calibrated
+from xmc.batch.columns import columns_of_input
 from xmc.batch.job import run_job
 from xmc.batch.options import JobOptions
 from xmc.batch.search import JobSearch, load_search
@@ -64,6 +65,7 @@ def predict_files(
     parts = parse_parts(probabilities, sets, decide)
     if parts:
         require_calibrated(parts, str(run), k, where, options)
+    options = replace(options, columns=columns_of_input(options.columns, run, str(source)))
     prediction = Prediction(str(Path(run).absolute()), options.columns, k, where, label_texts, parts)
     return run_job(prediction, str(source), str(destination), options)
 

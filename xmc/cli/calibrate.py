@@ -10,9 +10,11 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from xmc.cli.console import console, say, shell
-from xmc.cli.texts import texts_of
+from xmc.cli.job_options import Delimiter, Encoding, Text
+from xmc.cli.texts import is_file_of_texts, require_no_columns, texts_of
 
 if TYPE_CHECKING:
+    from xmc.batch import Columns
     from xmc.calibration.calibration import Calibration
     from xmc.evaluation.check import Checked
     from xmc.search.retriever import Retriever
@@ -24,7 +26,7 @@ def calibrate(
         str,
         typer.Argument(
             metavar="DATA",
-            help="Name of a shipped data set, or its directory; with --check also a Parquet file of texts.",
+            help="Name of a shipped data set, or its directory; with --check also a file of texts.",
         ),
     ],
     split: Annotated[
@@ -48,18 +50,25 @@ def calibrate(
         bool,
         typer.Option("--check", help="Test on these queries what the run was calibrated for; exit code 1 if it fails."),
     ] = False,
+    text_column: Text = None,
+    encoding: Encoding = None,
+    delimiter: Delimiter = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Calibrate a run: probabilities, label sets with a guarantee, and decisions, kept with the run."""
     import json
 
+    from xmc.batch import Columns
     from xmc.data.dataset import Dataset
     from xmc.evaluation.calibrate import calibrate as fit
     from xmc.search.retriever import Retriever
 
+    columns = Columns(text=text_column, encoding=encoding, delimiter=delimiter)
+    if not (check and is_file_of_texts(dataset)):
+        require_no_columns(columns, dataset)
     retriever = Retriever.load(run)
     if check:
-        checked = _checked(retriever, dataset, split or "test")
+        checked = _checked(retriever, run, dataset, split or "test", columns)
         if json_output:
             typer.echo(json.dumps(checked.to_dict(), indent=2))
         else:
@@ -83,12 +92,12 @@ def calibrate(
     say(f"next: {shell('xmc', 'predict', run)} --probabilities --sets recall=0.8 --input FILE --output FOLDER")
 
 
-def _checked(retriever: Retriever, source: str, split: str) -> Checked:
+def _checked(retriever: Retriever, run: Path, source: str, split: str, columns: Columns) -> Checked:
     from xmc.data.dataset import Dataset
     from xmc.evaluation.check import check, check_texts
 
-    if Path(source).is_file():
-        return check_texts(retriever, texts_of(source, split))
+    if is_file_of_texts(source):
+        return check_texts(retriever, texts_of(source, split, run, columns))
     return check(retriever, Dataset.load(source), split)
 
 

@@ -34,7 +34,7 @@ def embed(
     resume: Resume = False,
     on_bad_row: OnBadRow = "error",
     uid_column: Uid = None,
-    text_column: Text = "text",
+    text_column: Text = None,
     tokens_column: Tokens = None,
     encoding: Encoding = None,
     delimiter: Delimiter = None,

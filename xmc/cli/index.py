@@ -11,10 +11,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from xmc.cli.console import console, say, shell
-from xmc.cli.texts import texts_of
+from xmc.cli.job_options import Delimiter, Encoding, Text
+from xmc.cli.texts import require_no_columns, texts_of
 from xmc.cli.units import parse_bytes, parse_seconds
 
 if TYPE_CHECKING:
+    from xmc.batch import Columns
     from xmc.indexes.tuning import Goal, OperatingPoint, Tuned
     from xmc.search.retriever import Retriever
 
@@ -42,10 +44,13 @@ def index(
     queries: Annotated[
         str | None,
         typer.Option(
-            help="Data set, or Parquet file with a column text, to tune with; by default what training held out."
+            help="Data set, or file of texts, to tune with; by default what training held out.", show_default=False
         ),
     ] = None,
     split: Annotated[str, typer.Option(help="Split of that data set.")] = "test",
+    text_column: Text = None,
+    encoding: Encoding = None,
+    delimiter: Delimiter = None,
     rescore: Annotated[
         int, typer.Option(min=0, help="With a named design: candidates, in multiples of k, ordered by exact scores.")
     ] = 0,
@@ -58,6 +63,7 @@ def index(
 
     Tuning that is stopped goes on after the designs already measured when the command is given again.
     """
+    from xmc.batch import Columns
     from xmc.errors import ConfigError
     from xmc.indexes.designs import is_exact
     from xmc.search.retriever import Retriever
@@ -76,6 +82,9 @@ def index(
         raise ConfigError(f"--{named} is for tuning, which chooses the design: leave {design!r} out, or the option.")
     if design == "auto" and rescore:
         raise ConfigError("--rescore is for a design that is named; tuning chooses it.")
+    columns = Columns(text=text_column, encoding=encoding, delimiter=delimiter)
+    if queries is None:
+        require_no_columns(columns, None)
     in_place = out is None or out.resolve() == run.resolve()
     if dimension is not None and in_place:
         raise ConfigError("--dimension changes the model; name another directory with --out.")
@@ -84,7 +93,7 @@ def index(
     if dimension is not None:
         retriever = retriever.cut(dimension, "exact")
     if design == "auto" and (wanted or queries or not is_exact(design, len(retriever))):
-        _tune(retriever, run, wanted, queries, split)
+        _tune(retriever, run, wanted, queries, split, columns)
     else:
         _build(retriever, design, rescore)
     retriever.save(out or run, overwrite=in_place)
@@ -111,13 +120,18 @@ def _build(retriever: Retriever, design: str, rescore: int) -> None:
     say(f"indexed {labels:,} labels in {time.perf_counter() - start:.1f} s")
 
 
-def _tune(retriever: Retriever, run: Path, wanted: dict[str, Any], source: str | None, split: str) -> None:
+def _tune(
+    retriever: Retriever, run: Path, wanted: dict[str, Any], source: str | None, split: str, columns: Columns
+) -> None:
     """Index by the design that measures best."""
     from xmc.indexes.tuning import Goal, tune
     from xmc.indexes.tuning.progress import tuning_progress
 
     goal = Goal(**wanted)
-    queries = retriever.tuning_queries if source is None else retriever.embed_queries(texts_of(source, split))
+    if source is None:
+        queries = retriever.tuning_queries
+    else:
+        queries = retriever.embed_queries(texts_of(source, split, run, columns))
     with tuning_progress(goal.budget) as report:
         tuned = tune(retriever.embeddings, retriever.labels.ids, queries, goal, _journal(run), report)
     console.print(_table(tuned, goal, len(queries)))

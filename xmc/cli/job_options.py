@@ -39,7 +39,13 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on with what another 
 OnBadRow = Annotated[
     str, typer.Option(help="error: stop at the first; null: write it without a result; drop: leave it out.")
 ]
-Text = Annotated[str, typer.Option(help="Column of texts.")]
+Text = Annotated[
+    str | None,
+    typer.Option(
+        help='Column of texts; by default that of the run\'s data set where the file has it, else "text".',
+        show_default=False,
+    ),
+]
 Tokens = Annotated[str | None, typer.Option(help="Column of token lists, in place of texts.")]
 PartRows = Annotated[int, typer.Option(min=1, help="Input rows of one part, which is what a kill can lose.")]
 Engine = Annotated[str, typer.Option(help="local, or ray.")]

@@ -53,7 +53,7 @@ def predict(
     resume: Resume = False,
     on_bad_row: OnBadRow = "error",
     uid_column: Uid = None,
-    text_column: Text = "text",
+    text_column: Text = None,
     tokens_column: Tokens = None,
     embedding_column: Annotated[str | None, typer.Option(help="Column of embeddings, in place of texts.")] = None,
     encoding: Encoding = None,

@@ -94,6 +94,7 @@ def convert(
                 "labels": int((label_rows >= 0).sum()),
                 "splits": splits,
                 "converted_from": source.format,
+                **source.properties(),
                 **(provenance or {}),
                 **({"images": job.images} if job.images else {}),
                 "fingerprint": fingerprint_of(job.hashes),

@@ -176,6 +176,12 @@ class Dataset:
         a, b = self.properties.get("propensity", (0.55, 1.5))
         return float(a), float(b)
 
+    @property
+    def source_columns(self) -> dict[str, str]:
+        """What the source called its columns, by their names in xmc.data.sources.TabularColumns; empty where it had none."""
+        columns = self.properties.get("columns")
+        return {str(key): str(name) for key, name in columns.items()} if isinstance(columns, dict) else {}
+
     @cached_property
     def labels(self) -> DataLabels:
         """The label table. DataError for a further column that is called id."""

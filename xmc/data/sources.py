@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pyarrow as pa
 
@@ -43,6 +43,11 @@ class TabularColumns:
         """How text files are written."""
         return TextForm(self.encoding, self.delimiter, self.separator)
 
+    @property
+    def named(self) -> dict[str, str]:
+        """The values that are not None, by name: what is kept with a data set, for jobs that read files like its source."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
 
 class RowSource(ABC):
     """A data set in some layout; each reader is a subclass, registered in xmc.data.readers.READERS. All iterators stream.
@@ -77,6 +82,10 @@ class RowSource(ABC):
 
         labels: the number of labels, for headers to be checked against.
         """
+
+    def properties(self) -> dict[str, Any]:
+        """Further values for dataset.json; none by default."""
+        return {}
 
     def label_columns(self) -> pa.Table | None:
         """Columns of the label table besides uid and text, by row; None in layouts that have none."""

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -105,6 +105,11 @@ class RunDirectory:
         """The calibration alone; None where the run has none that this version reads."""
         return self._calibration(self._manifest)
 
+    def read_source_columns(self) -> dict[str, str]:
+        """What the source of the training data called its columns, see Dataset.source_columns; empty where it is not known."""
+        training = self._metrics().training
+        return {} if training is None else dict(training.columns)
+
     def read_label_embeddings(self) -> tuple[EmbeddingBlocks, LabelIds, Mask]:
         """Embeddings [n, D] of the index's labels, memory-mapped, with their ids [n], and which were not removed, bool [n].
 
@@ -162,7 +167,6 @@ class RunDirectory:
         manifest = read_manifest(self.path, KIND)
         config = self.path / CONFIG
         values = self._parsed(CONFIG, yaml.safe_load)
-        metrics = self._parsed(METRICS, lambda text: RunMetrics.from_dict(json.loads(text)))
         source = _model_name({name: entry["sha256"] for name, entry in manifest["files"].items()})
         model = DualEncoder.load(self.path)
         place_model(model, device)
@@ -175,7 +179,7 @@ class RunDirectory:
             model=model,
             labels=labels,
             config=TrainConfig.from_mapping(values, source=str(config)),
-            metrics=metrics,
+            metrics=self._metrics(),
             tuning_queries=np.concatenate(read_embeddings(self.path / TUNING_QUERIES)),
             calibration=self._calibration(manifest),
             stages=self._stages(manifest, model),
@@ -190,6 +194,9 @@ class RunDirectory:
         directory = self.path / INDEX
         dimension = int(read_manifest(directory, "index")["properties"]["dimension"])
         return read_rows(directory, dimension)
+
+    def _metrics(self) -> RunMetrics:
+        return cast(RunMetrics, self._parsed(METRICS, lambda text: RunMetrics.from_dict(json.loads(text))))
 
     def _parsed(self, name: str, parse: Callable[[str], Any]) -> Any:
         """The content of a text file. StoreError where it is not of the expected form."""

@@ -15,7 +15,7 @@ class TrainingRecord:
 
     steps: number of optimizer steps. seconds: of tokenising and all steps. loss: of the last step. dataset,
     dataset_fingerprint: name and content of the data set, "" where they are not known. interrupted: stopped before the last
-    step.
+    step. columns: what the source of the data set called its columns, see xmc.data.dataset.Dataset.source_columns.
     """
 
     steps: int
@@ -24,6 +24,7 @@ class TrainingRecord:
     dataset: str = ""
     dataset_fingerprint: str = ""
     interrupted: bool = False
+    columns: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainingRecord:

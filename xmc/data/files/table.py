@@ -134,15 +134,16 @@ class RecordFile(ABC):
         """Raise DataError for a column that must be there and is not, or that is there twice."""
         for column in self.wanted:
             if column.required and not self.has(column.name):
-                names = ", ".join(repr(name) if name != name.strip() or not name else name for name in self.names)
-                raise DataError(
-                    f"{self.file.address} has no column {column.name!r}, only {names}; name the right one."
-                    f"{self._why_columns()}"
-                )
+                raise self.lacking(f"no column {column.name!r}", "name the right one")
             if self.names.count(column.name) > 1:
                 raise DataError(
                     f"{self.file.address} has the column {column.name!r} more than once; rename one of them."
                 )
+
+    def lacking(self, column: str, remedy: str) -> DataError:
+        """The error for a file without a column, which lists those that it has. column: such as "no column 'text'"."""
+        names = ", ".join(repr(name) if name != name.strip() or not name else name for name in self.names)
+        return DataError(f"{self.file.address} has {column}, only {names}; {remedy}.{self._why_columns()}")
 
     def _why_columns(self) -> str:
         """A further sentence on where the names come from."""

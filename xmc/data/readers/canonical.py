@@ -35,6 +35,10 @@ class CanonicalSource(RowSource):
         """Whether there is a dataset.json."""
         return (path / "dataset.json").is_file()
 
+    def properties(self) -> dict[str, Any]:
+        """The names of the columns that the data set had where it was first converted from, if they are known."""
+        return {"columns": self.dataset.source_columns} if self.dataset.source_columns else {}
+
     def labels(self) -> Iterator[Row | Defect]:
         """labels.parquet."""
         file = self.directory / "labels.parquet"

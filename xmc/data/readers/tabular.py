@@ -41,6 +41,10 @@ class TabularSource(FilteredSource):
         """Whether there is a file of a split, or the path is such a file."""
         return bool(_files(path))
 
+    def properties(self) -> dict[str, Any]:
+        """The names of the columns."""
+        return {"columns": self.columns.named}
+
     def labels(self) -> Iterator[Row | Defect]:
         """The label table, or the labels that occur, sorted."""
         self._uids = {}
