@@ -90,6 +90,31 @@ def test_intervals_and_the_paired_test(here: Path, tmp_path: Path) -> None:
     assert f"{paired['difference']:+.2f}" in shown
 
 
+def test_judgements_and_major_mistakes(here: Path, tmp_path: Path) -> None:
+    package.Dataset.load(here / "data").save(tmp_path / "data")
+    lists = pq.read_table(here / "poor.parquet")
+    first = [labels[0] for labels in lists["labels"].to_pylist()]
+    truth = [row.indices.tolist() for row in package.Dataset.load(here / "data").split("test").positives]
+    names = package.Dataset.load(here / "data").labels.uids.to_pylist()
+    words = ["correct" if names.index(label) in row else "wrong" for label, row in zip(first, truth, strict=True)]
+    judged = pa.table({"query": lists["uid"], "label": first, "judgement": words})
+    pq.write_table(judged, tmp_path / "data" / "judged-test.parquet")
+    (tmp_path / "poor.parquet").symlink_to(here / "poor.parquet")
+    (tmp_path / "good").symlink_to(here / "good")
+    slice_file = tmp_path / "major.parquet"
+    poor = json.loads(evaluated(tmp_path, "poor.parquet", "--metrics", "p", "--save-mistakes", slice_file, "--json"))
+    assert poor["judged"]["values"]["top-1"] == poor["values"]["P@1"] == words.count("correct")
+    assert poor["judged"]["values"]["judged@1"] == 100
+    wrong = words.count("wrong")
+    assert pq.read_table(slice_file).num_rows == wrong > 10
+    again = json.loads(evaluated(tmp_path, "poor.parquet", "--mistakes", slice_file, "--json"))["major_mistakes"]
+    assert again["repeated"] == again["mistakes"] == wrong
+    shown = evaluated(tmp_path, "good", "--mistakes", slice_file)
+    assert f"judged pairs: {words.count('correct')} correct, 0 unclear, {wrong} wrong, of 100 queries" in shown
+    assert f"Of {wrong} major mistakes, 0 are repeated (0.0%); a right label is first in {wrong}" in shown
+    assert "judged@5" in shown
+
+
 def test_mistakes_are_sentences(here: Path) -> None:
     fail(xmc("evaluate", "good", "data", "--metrics", "ndgc", cwd=here), "no metric 'ndgc'; choose one of p, ndcg, psp")
     with pytest.raises(ConfigError, match="--k must be integers from 1, such as --k 1,5,10, but is '0'"):

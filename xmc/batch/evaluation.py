@@ -15,8 +15,9 @@ from xmc.batch.output import JOB, SUCCESS
 from xmc.data.dataset import Dataset
 from xmc.data.targets import Targets
 from xmc.errors import DataError, InputError, StoreError
-from xmc.evaluation.evaluate import compare, depth_of
+from xmc.evaluation.evaluate import compare, depth_of, ks_of
 from xmc.evaluation.evaluated import WrittenEvaluation
+from xmc.evaluation.judged import judge
 from xmc.evaluation.judging import most_excluded
 from xmc.evaluation.predicted import Predicted
 from xmc.metrics import KS, NO_PREDICTION, RECALL_KS, UNKNOWN_LABEL, Measure, measures_of, usual_measures
@@ -71,6 +72,7 @@ def evaluate_files(
     training = dataset.split("train") if "train" in dataset.splits else None
     measures = _measures(asked, targets, longest, predictions)
     found = compare(predicted.labels, predicted.scores, dataset, targets, training, measures)
+    judgements = dataset.judgements(split)
     return WrittenEvaluation(
         found,
         len(queries),
@@ -79,6 +81,7 @@ def evaluate_files(
         len(uids) - known,
         most_excluded(targets),
         uids=queries.uids,
+        judged=None if judgements is None else judge(predicted, judgements, targets, ks_of(measures)),
         predicted=predicted if keep_predictions else None,
     )
 

@@ -56,52 +56,54 @@ def evaluate(
         Path | None,
         typer.Option(metavar="FOLDER", help="Write run.trec and qrels.trec, for trec_eval, pytrec_eval, ranx."),
     ] = None,
+    save_mistakes: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.parquet", help="Write the first predictions that are judged wrong, or rejected."),
+    ] = None,
+    mistakes: Annotated[
+        Path | None, typer.Option(metavar="FILE.parquet", help="How many of these saved mistakes are made again.")
+    ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Print P, nDCG, PSP, PSnDCG and R at k, or the metrics that are asked for, in percent."""
     import json
 
-    from xmc.cli.evaluation_table import metric_table, notes, to_dict
+    from xmc.cli.evaluation_outcome import Outcome
     from xmc.data.dataset import Dataset
     from xmc.errors import ConfigError
     from xmc.evaluation.per_query import QueryMetrics
-    from xmc.evaluation.trec import write_trec
 
     data = Dataset.load(dataset)
     asked = (parse_integers(k, "--k"), metrics)
+    of_predictions = {"--trec": trec, "--save-mistakes": save_mistakes, "--mistakes": mistakes}
     evaluated = None
     if QueryMetrics.is_file(source):
-        if exact or trec or any(asked):
+        if exact or any(asked) or any(of_predictions.values()):
             raise ConfigError(
                 f"{source} holds metrics of queries, which are as they are; name a run or predictions instead."
             )
         of_queries = QueryMetrics.load(source)
     else:
-        evaluated = _evaluated(source, data, split, exact, asked, trec is not None)
+        evaluated = _evaluated(source, data, split, exact, asked, any(of_predictions.values()))
         of_queries = QueryMetrics.from_evaluated(str(source), evaluated)
-    bounds = of_queries.intervals(samples, confidence, seed) if intervals else {}
-    differences = {}
+    outcome = Outcome(of_queries, evaluated, confidence)
+    if intervals:
+        outcome.intervals = of_queries.intervals(samples, confidence, seed)
     if against is not None:
-        other = (
-            QueryMetrics.load(against)
-            if QueryMetrics.is_file(against)
-            else QueryMetrics.from_evaluated(str(against), _evaluated(against, data, split, exact, asked, False))
-        )
-        differences = of_queries.against(other, samples, confidence, seed)
+        if QueryMetrics.is_file(against):
+            other = QueryMetrics.load(against)
+        else:
+            other = QueryMetrics.from_evaluated(str(against), _evaluated(against, data, split, exact, asked, False))
+        outcome.differences = of_queries.against(other, samples, confidence, seed)
     if per_query is not None:
         of_queries.save(per_query)
-    if trec is not None and evaluated is not None and evaluated.predicted is not None:
-        write_trec(evaluated.predicted, data, split, trec)
+        outcome.written.append(per_query)
+    outcome.write_predictions(data, split, trec, save_mistakes, mistakes)
     if json_output:
-        typer.echo(json.dumps(to_dict(of_queries, evaluated, bounds, differences, confidence), indent=2))
+        typer.echo(json.dumps(outcome.to_dict(), indent=2))
         return
     say(f"{source} on {dataset}, split {split}: {len(of_queries):,} queries")
-    metric_table(of_queries, evaluated, bounds, differences, confidence)
-    for note in notes(evaluated):
-        say(note)
-    for written in (per_query, trec):
-        if written is not None:
-            say(f"written: {written}")
+    outcome.show()
 
 
 def _evaluated(

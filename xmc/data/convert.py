@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -84,6 +85,7 @@ def convert(
                 query_rows = job.write_table(f"queries-{split}", QUERY_SCHEMA, split, label_rows)
                 splits[split] = int((query_rows >= 0).sum())
                 job.write_filter(split, query_rows, label_rows)
+                job.write_judgements(split)
                 job.write_images(split, query_rows)
         write_properties(
             directory,
@@ -168,6 +170,19 @@ class _Job:
         table = filter_table(np.array(pairs, np.int32))
         pq.write_table(table, self.directory / f"filter-{split}.parquet", compression="zstd")
         content = TableContent(f"filter-{split}")
+        content.update(table)
+        self.hashes.update(content.digests())
+
+    def write_judgements(self, split: str) -> None:
+        """Write the judgements of a split, without those of dropped rows, if there are any."""
+        table = self.source.judgements(split)
+        if table is None:
+            return
+        for stem, column in ((f"queries-{split}", "query"), ("labels", "label")):
+            uids = pq.read_table(self.directory / f"{stem}.parquet", columns=["uid"])["uid"]
+            table = table.filter(pc.is_in(table[column], value_set=uids))
+        pq.write_table(table, self.directory / f"judged-{split}.parquet", compression="zstd")
+        content = TableContent(f"judged-{split}")
         content.update(table)
         self.hashes.update(content.digests())
 

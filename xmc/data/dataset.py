@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from xmc.data.directory import SHIPPED, data_set_directory
 from xmc.data.huggingface import LabelTexts, read_huggingface
 from xmc.data.images.collection import ImageCollection
 from xmc.data.images.ragged import RaggedImages
+from xmc.data.judgements import JUDGED_SCHEMA, Judgements, judged_table
 from xmc.data.splits import DataLabels, Split
 from xmc.data.tables import (
     FILTER_SCHEMA,
@@ -90,15 +91,17 @@ class Dataset:
         query_uids: Mapping[str, Sequence[str]] | None = None,
         rejected: Mapping[str, Lists] | None = None,
         filters: Mapping[str, npt.NDArray[np.integer]] | None = None,
+        judged: Mapping[str, Iterable[tuple[str, str, str]]] | None = None,
         propensity: tuple[float, float] = (0.55, 1.5),
         images: Mapping[str, RaggedImages] | None = None,
     ) -> Dataset:
         """Build from lists: for each split the query texts and, for each query, the rows of its labels.
 
         Uids are row numbers unless given. rejected: by split, for each query the rows of the labels that were judged
-        not relevant. filters: by split, pairs (query row, label row) int [m, 2] that count nowhere. images: by split,
-        and of "labels". Raises InputError for lengths that do not match, DataError for label rows out of range, and for
-        a label that is positive and rejected.
+        not relevant. filters: by split, pairs (query row, label row) int [m, 2] that count nowhere. judged: by split,
+        (query uid, label uid, judgement), see `judgements`. images: by split, and of "labels". Raises InputError for
+        lengths that do not match, DataError for label rows out of range, for a label that is positive and rejected, and
+        as `judgements`.
         """
         tables = {"labels": label_table(label_texts, label_uids)}
         for split, (texts, lists) in splits.items():
@@ -106,6 +109,8 @@ class Dataset:
             tables[f"queries-{split}"] = query_table(split, texts, lists, (rejected or {}).get(split), uids)
         for split, pairs in (filters or {}).items():
             tables[f"filter-{split}"] = filter_table(pairs)
+        for split, judgements in (judged or {}).items():
+            tables[f"judged-{split}"] = judged_table(judgements)
         return cls._from_tables(name, tables, list(splits), propensity, images)
 
     @classmethod
@@ -156,6 +161,7 @@ class Dataset:
         dataset = cls(properties, None, tables, images)
         for split in splits:
             dataset.split(split)
+            dataset.judgements(split)
         for stem in images or {}:
             dataset.images(stem)
         return dataset
@@ -255,10 +261,28 @@ class Dataset:
     def filter(self, name: str = "test") -> npt.NDArray[np.int64]:
         """Pairs (query row, label row), int64 [m, 2], to remove from a split's predictions and ground truth."""
         stem = f"filter-{name}"
-        if stem not in self._tables and not (self.directory and (self.directory / f"{stem}.parquet").exists()):
+        if not self._has(stem):
             return np.zeros((0, 2), np.int64)
         table = self._table(stem, FILTER_SCHEMA)
         return np.stack([table["query"].to_numpy(), table["label"].to_numpy()], axis=1).astype(np.int64)
+
+    def judgements(self, split: str = "test") -> Judgements | None:
+        """What people say of pairs of a split, from judged-SPLIT.parquet; None where there is no such file.
+
+        Raises DataError for an unknown split, and for what is no judgement of its queries and the labels.
+        """
+        self._check_split(split)
+        stem = f"judged-{split}"
+        if not self._has(stem):
+            return None
+        table = self._table(stem, JUDGED_SCHEMA)
+        where = f"{self.directory or self.name}: {stem}.parquet"
+        queries = self._table(f"queries-{split}", QUERY_SCHEMA)
+        return Judgements.from_table(table, queries["uid"], self.labels.uids, where)
+
+    def _has(self, stem: str) -> bool:
+        """Whether there is a table, in memory or as a file."""
+        return stem in self._tables or bool(self.directory and (self.directory / f"{stem}.parquet").exists())
 
     @cached_property
     def fingerprint(self) -> str:
@@ -282,8 +306,9 @@ class Dataset:
         overwrite: replace a data set that is there. Raises StoreError where there is one and it is not set, and where there is
         anything else.
         """
-        with data_set_directory(directory, overwrite) as temporary:
-            for stem, schema in self._stems():
+        stems = self._stems()
+        with data_set_directory(directory, overwrite, [f"{stem}.parquet" for stem, _ in stems]) as temporary:
+            for stem, schema in stems:
                 pq.write_table(self._table(stem, schema), temporary / f"{stem}.parquet", compression="zstd")
             self._images.write(("labels", *self.splits), temporary)
             write_properties(temporary, self._described())
@@ -322,6 +347,8 @@ class Dataset:
             stems.append((f"queries-{split}", QUERY_SCHEMA))
             if len(self.filter(split)):
                 stems.append((f"filter-{split}", FILTER_SCHEMA))
+            if self._has(f"judged-{split}"):
+                stems.append((f"judged-{split}", JUDGED_SCHEMA))
         return stems
 
     def _table(self, stem: str, schema: pa.Schema) -> pa.Table:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from xmc.data.tables import read_properties
@@ -22,28 +22,29 @@ _WRITTEN = re.compile(
 
 
 @contextlib.contextmanager
-def data_set_directory(directory: str | Path, overwrite: bool = False) -> Iterator[Path]:
+def data_set_directory(directory: str | Path, overwrite: bool = False, written: Collection[str] = ()) -> Iterator[Path]:
     """Yield an empty temporary directory that becomes the data set `directory` when the block ends without exception.
 
     Until then, and whenever it does not end so (an exception, a kill), a data set that was there stays as it was.
 
-    overwrite: a data set may be there, and is replaced whole. Nothing else is ever replaced.
+    overwrite: a data set may be there, and is replaced whole. Nothing else is ever replaced. written: names of files that are
+    written anew, and so not lost.
 
     Raises StoreError as `require_free_directory`, and where the system cannot write.
     """
-    require_free_directory(directory, overwrite)
+    require_free_directory(directory, overwrite, written)
     path = Path(directory).resolve()  # of a link, what it points to
     embedded = [parts.name for parts in path.glob("images-*.parts")]  # by a job that is to go on
     with replaced_directory(path, moved=embedded) as temporary:
         yield temporary
-        require_free_directory(directory, overwrite)  # still: it may have been long
+        require_free_directory(directory, overwrite, written)  # still: it may have been long
 
 
-def require_free_directory(directory: str | Path, overwrite: bool = False) -> None:
+def require_free_directory(directory: str | Path, overwrite: bool = False, written: Collection[str] = ()) -> None:
     """Raise StoreError where a data set cannot be written to `directory`, before the work whose result it is to hold.
 
     That is where there is something else than a data set, or a data set and `overwrite` is not set, or with it, files that
-    people put beside the tables, such as judgements; and for the data sets that come with xmc.
+    people put beside the tables, such as judgements, unless they are `written` anew; and for the data sets that come with xmc.
     """
     path = Path(directory)
     if not path.exists():
@@ -68,7 +69,7 @@ def require_free_directory(directory: str | Path, overwrite: bool = False) -> No
             f"{directory} already holds the data set {found['name']!r}; name another directory, or replace it with --overwrite "
             f"(in Python overwrite=True)."
         )
-    foreign = [name for name in names if not _WRITTEN.fullmatch(name)]
+    foreign = [name for name in names if not _WRITTEN.fullmatch(name) and name not in written]
     if foreign:
         raise StoreError(
             f"{directory} holds {foreign[0]}, which would be lost with the data set that is there; move it away first, or name "

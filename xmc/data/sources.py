@@ -95,6 +95,10 @@ class RowSource(ABC):
         """Images of a split's queries, or of "labels", by row; None in layouts that have none."""
         return None
 
+    def judgements(self, split: str) -> pa.Table | None:
+        """What people say of pairs of a split, by uids, as in `xmc.data.judgements.JUDGED_SCHEMA`; None in layouts without."""
+        return None
+
     def filter(self, split: str) -> Iterator[tuple[Path, int, int, int] | Defect]:
         """(file, line, query row, label row) of each pair that counts nowhere; none by default."""
         return iter(())

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from scipy.sparse import csr_matrix
 
 from xmc.errors import InputError
-from xmc.metrics.truth import filter_rows, truth_without
+from xmc.metrics.truth import filter_rows, pairs_of, truth_without
 
 __all__ = ["Targets", "first_contradiction", "no_pairs", "pairs_of_rows", "split_relevance"]
 
@@ -101,7 +101,7 @@ class Targets:
     @property
     def _excluded_pairs(self) -> Pairs:
         """int64 [m, 2]."""
-        return np.stack(self.excluded.nonzero(), axis=1).astype(np.int64)
+        return pairs_of(self.excluded)
 
 
 def split_relevance(relevance: csr_matrix) -> tuple[csr_matrix, csr_matrix]:

@@ -14,7 +14,8 @@ __all__ = ["validate"]
 def validate(source: RowSource) -> Iterator[Defect]:
     """Yield the defects of a source as they are found, labels first, in one pass over each file.
 
-    Raises DataError when a file cannot be read at all, for example a gzip file that ends early.
+    Raises DataError when a file cannot be read at all, for example a gzip file that ends early, and at the end, for the first
+    judgement that does not fit.
     """
     labels = 0
     for rows, defects in checked_rows(source, None, 0):
@@ -28,3 +29,5 @@ def validate(source: RowSource) -> Iterator[Defect]:
         for item in checked_filter(source, split, queries, labels):
             if isinstance(item, Defect):
                 yield item
+    for split in source.splits:
+        source.judgements(split)

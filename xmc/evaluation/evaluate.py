@@ -8,15 +8,17 @@ import numpy as np
 import numpy.typing as npt
 
 from xmc.data.dataset import Dataset
+from xmc.data.judgements import Judgements
 from xmc.data.splits import Split
 from xmc.data.targets import Targets
 from xmc.evaluation.evaluated import Evaluation
+from xmc.evaluation.judged import judge, judged_depth
 from xmc.evaluation.judging import excluded_predictions, most_excluded
 from xmc.evaluation.predicted import Predicted
 from xmc.metrics import NO_PREDICTION, Measure, Metrics, evaluate_predictions, measures_of
 from xmc.search.retriever import Retriever
 
-__all__ = ["compare", "depth_of", "evaluate", "evaluate_split"]
+__all__ = ["compare", "depth_of", "evaluate", "evaluate_split", "ks_of"]
 
 
 def evaluate(
@@ -37,8 +39,9 @@ def evaluate(
     keep_predictions: keep what was predicted, for `write_trec`.
 
     Labels are matched by uid; a label of the data set that the retriever does not have counts as missed, a label that the
-    data set does not have counts as a wrong prediction. Raises DataError where the two share no label, ConfigError for a metric
-    that does not exist, InputError for a k that is not an integer from 1.
+    data set does not have counts as a wrong prediction. Where the data set has judgements of the split, `judged` has what they
+    say. Raises DataError where the two share no label, ConfigError for a metric that does not exist, InputError for a k that
+    is not an integer from 1.
     """
     measures = measures_of(metrics, k)
     training = dataset.split("train") if "train" in dataset.splits else None
@@ -50,6 +53,7 @@ def evaluate(
         training,
         dataset.filter(split),
         measures=measures,
+        judgements=dataset.judgements(split),
         keep_predictions=keep_predictions,
     )
 
@@ -62,19 +66,32 @@ def evaluate_split(
     filter_pairs: npt.NDArray[np.int64] | None = None,
     *,
     measures: Sequence[Measure] | None = None,
+    judgements: Judgements | None = None,
     keep_predictions: bool = False,
 ) -> Evaluation:
     """As `evaluate`, for queries that are not a split of the data set by name, such as a held-out part of train.
 
-    filter_pairs: pairs (row of `split`, label), int64 [m, 2], that are excluded. measures: None for the usual ones.
+    filter_pairs: pairs (row of `split`, label), int64 [m, 2], that are excluded. measures: None for the usual ones. judgements:
+    of these queries.
     """
     measures = measures_of() if measures is None else measures
     targets = split.targets(filter_pairs)
     depth = depth_of(measures, targets) + most_excluded(targets)
+    if judgements is not None:
+        depth = max(depth, judged_depth(judgements, targets))
     predicted = Predicted.from_search(retriever, dataset, split, depth)
     metrics = compare(predicted.labels, predicted.scores, dataset, targets, training, measures)
     kept = predicted if keep_predictions else None
-    return Evaluation(metrics, len(split), predicted.seconds, uids=split.uids, predicted=kept)
+    judged = None
+    if judgements is not None:
+        judged = judge(predicted, judgements, targets, ks_of(measures), complete=True)
+    return Evaluation(metrics, len(split), predicted.seconds, uids=split.uids, judged=judged, predicted=kept)
+
+
+def ks_of(measures: Sequence[Measure]) -> tuple[int, ...]:
+    """The k of measures other than recall and those with a k of their own, ascending; those of recall where there is none."""
+    ks = {measure.k for measure in measures if measure.name != "recall" and not measure.metric.own_k}
+    return tuple(sorted(ks or {measure.k for measure in measures if measure.name == "recall"} or {1}))
 
 
 def depth_of(measures: Sequence[Measure], targets: Targets) -> int:
@@ -96,8 +113,7 @@ def compare(
     Excluded predictions are taken out. Propensities come from `training`, and are left out without it. Macro averages and
     deciles are at the k of the measures, those with recall at the k of recall.
     """
-    recall_ks = tuple(measure.k for measure in measures if measure.name == "recall")
-    ks = tuple(measure.k for measure in measures if measure.name != "recall" and not measure.metric.own_k)
+    ks = ks_of(measures)
     return evaluate_predictions(
         np.where(excluded_predictions(rows, targets), NO_PREDICTION, rows),
         scores,
@@ -105,7 +121,7 @@ def compare(
         training_counts=None if training is None else training.targets().positive_counts,
         training_queries=None if training is None else len(training),
         propensity=dataset.propensity,
-        ks=ks or recall_ks or (1,),
-        recall_ks=recall_ks or ks or (1,),
+        ks=ks,
+        recall_ks=tuple(measure.k for measure in measures if measure.name == "recall") or ks,
         measures=measures,
     )

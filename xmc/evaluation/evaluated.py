@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from xmc.evaluation.judged import JudgedMetrics
 from xmc.evaluation.predicted import Predicted
 from xmc.metrics import Metrics
 
@@ -17,12 +18,14 @@ __all__ = ["Evaluated", "Evaluation", "WrittenEvaluation"]
 class Evaluated:
     """Metrics in percent over the queries of a split; `evaluated["P@1"]` is one of them.
 
-    uids: Arrow strings, of the queries. predicted: what the metrics are of, where it was asked to be kept.
+    uids: Arrow strings, of the queries. judged: metrics of what people have judged; None where they have not. predicted: what
+    the metrics are of, where it was asked to be kept.
     """
 
     metrics: Metrics
     queries: int
     uids: pa.ChunkedArray = field(compare=False, repr=False, kw_only=True)
+    judged: JudgedMetrics | None = field(default=None, kw_only=True)
     predicted: Predicted | None = field(default=None, compare=False, repr=False, kw_only=True)
 
     @property
@@ -36,7 +39,8 @@ class Evaluated:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {**self.metrics.to_dict(), "queries": self.queries}
+        judged = {} if self.judged is None else {"judged": self.judged.to_dict()}
+        return {**self.metrics.to_dict(), "queries": self.queries, **judged}
 
 
 @dataclass(frozen=True)

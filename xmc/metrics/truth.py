@@ -9,7 +9,7 @@ from scipy.sparse import csr_matrix
 from xmc.errors import InputError
 from xmc.metrics.ranking import UNKNOWN_LABEL, positive_ranks
 
-__all__ = ["filter_rows", "hits", "positives_of", "truth_without", "without_filtered"]
+__all__ = ["filter_rows", "hits", "pairs_of", "positives_of", "truth_without", "without_filtered"]
 
 Int64s = npt.NDArray[np.int64]
 
@@ -41,6 +41,11 @@ def hits(labels: Int64s, truth: csr_matrix) -> npt.NDArray[np.bool_]:
     ranked_positives = ranks < k
     is_true[np.repeat(np.arange(queries), np.diff(indptr))[ranked_positives], ranks[ranked_positives]] = True
     return is_true
+
+
+def pairs_of(matrix: csr_matrix) -> Int64s:
+    """The pairs (row, column) of the entries of a sparse matrix that are not 0, int64 [m, 2]."""
+    return np.stack(matrix.nonzero(), axis=1).astype(np.int64)
 
 
 def positives_of(truth: csr_matrix) -> tuple[Int64s, Int64s]:

@@ -11,9 +11,10 @@ import pyarrow.parquet as pq
 
 from xmc.data.dataset import Dataset
 from xmc.data.images.ragged import RaggedImages
+from xmc.data.judgements import JUDGED_SCHEMA
 from xmc.data.rows import Defect, Row
 from xmc.data.sources import RowSource, TabularColumns
-from xmc.data.tables import LABEL_SCHEMA, OPTIONAL, QUERY_SCHEMA
+from xmc.data.tables import LABEL_SCHEMA, OPTIONAL, QUERY_SCHEMA, read_table
 from xmc.errors import DataError
 
 __all__ = ["CanonicalSource"]
@@ -69,6 +70,12 @@ class CanonicalSource(RowSource):
         """filter-SPLIT.parquet."""
         for line, (query, label) in enumerate(self.dataset.filter(split).tolist(), 1):
             yield self.directory / f"filter-{split}.parquet", line, query, label
+
+    def judgements(self, split: str) -> pa.Table | None:
+        """judged-SPLIT.parquet; DataError where it does not fit."""
+        if self.dataset.judgements(split) is None:
+            return None
+        return read_table(self.directory / f"judged-{split}.parquet", JUDGED_SCHEMA)
 
     def _count(self, stem: str, rows: int, said: int | None) -> Iterator[Defect]:
         if said is not None and rows != said:
