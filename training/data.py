@@ -16,7 +16,7 @@ from xmc.data.dataset import Dataset
 from xmc.data.held_out import uses_of_queries
 from xmc.data.images.ragged import RaggedImages
 from xmc.data.splits import Split
-from xmc.data.targets import pairs_of_rows
+from xmc.data.targets import Targets, pairs_of_rows
 from xmc.data.token_cache import cached_tokens
 from xmc.data.tokens import RaggedTokens
 from xmc.encoders.base import Encoder, Side
@@ -62,6 +62,9 @@ def prepare(dataset: Dataset, config: TrainConfig, model: DualEncoder) -> Traini
         validation = every.take(uses.validation)
     if not len(training) or not len(dataset.labels):
         raise DataError(f"The data set {dataset.name!r} has no training queries or no labels.")
+    distillation = config.objective.distillation
+    if not targets.truth.nnz and not distillation.teacher:
+        raise DataError(_nothing_to_learn(dataset, targets, len(uses.training) < len(every)))
 
     def features(encoder: Encoder, texts: pa.ChunkedArray, images: RaggedImages | None, side: Side) -> RaggedTokens:
         cache = Path(config.token_cache) if config.token_cache else None
@@ -73,11 +76,26 @@ def prepare(dataset: Dataset, config: TrainConfig, model: DualEncoder) -> Traini
     _check_images(model.query_encoder.image_dimension, training, dataset)
     query_features = features(model.query_encoder, training.texts, training.images, "query")
     label_features = features(model.label_encoder, labels.texts, labels.images, "label")
-    distillation = config.objective.distillation
     taught = taught_labels(distillation, training, labels) if distillation.teacher else None
     known = KnownPairs(targets, config, taught)
     excluded = pairs_of_rows(dataset.filter("train"), uses.validation)
     return TrainingData(dataset, training, validation, excluded, query_features, label_features, known)
+
+
+def _nothing_to_learn(dataset: Dataset, targets: Targets, held_out: bool) -> str:
+    """Why no pair of a training query and a label is positive, and what to do."""
+    if targets.positives.nnz:
+        why = "the filter of train takes each of them out"
+    elif held_out:
+        why = "those that are not held out for validation or calibration have none"
+    elif targets.rejected.nnz:
+        why = f"{targets.rejected.nnz:,} pairs are rejected or of relevance 0, and no others are given"
+    else:
+        why = "their lists of labels are empty"
+    return (
+        f"The {len(targets):,} training queries of the data set {dataset.name!r} have no positive label: {why}. There is "
+        f"nothing to learn from; look at `xmc data inspect`, and convert again with the right column and separator of labels."
+    )
 
 
 def _check_images(dimension: int, training: Split, dataset: Dataset) -> None:

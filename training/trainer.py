@@ -12,9 +12,10 @@ import torch
 
 from xmc.arrays import Rows
 from xmc.config import PrototypesConfig, ResidualConfig, TrainConfig
-from xmc.data.dataset import Dataset
+from xmc.data.dataset import Dataset, opened
 from xmc.data.tokens import RaggedTokens
 from xmc.encoders.dual import build_encoder
+from xmc.errors import InputError
 from xmc.indexes.designs import is_exact
 from xmc.search.retriever import Retriever
 from xmc.training.assembly import part_kinds
@@ -59,14 +60,16 @@ class TrainResult:
 
 
 def train(
-    dataset: Dataset,
-    config: TrainConfig | None = None,
+    dataset: Dataset | str | Path,
+    config: TrainConfig | str | Path | None = None,
     out: str | Path = "runs/run",
     *,
     overwrite: bool = False,
     resume: bool = False,
 ) -> TrainResult:
     """Train a dual encoder on the split "train" and write a run directory that `Retriever.load` reads.
+
+    dataset: may be a name or a directory, as of `Dataset.load`. config: may be a YAML file; the defaults without one.
 
     While it runs, `out/metrics.jsonl` gets a line a step. Ctrl-C ends training early and still writes the run. With a
     validation share, the model that is best on the held-out queries is kept, and training stops `patience` evaluations
@@ -79,11 +82,12 @@ def train(
     Raises
     ------
     StoreError: `out` holds something already and `overwrite` is not set, or holds something that is not a run.
-    DataError: the data set has no split "train", or too few queries for one batch.
+    DataError: the data set has no split "train", no query or no positive pair in it, or there is no such data set.
+    InputError: a data set or a configuration of another type.
     ConfigError: a configuration that does not fit (see TrainConfig).
     TrainingError: the loss is not finite any more; no run is written then.
     """
-    config, out = config or TrainConfig(), Path(out)
+    dataset, config, out = opened(dataset), _configured(config), Path(out)
     device = training_device(config)
     with torch.random.fork_rng(), distributed(device) as world:
         start = time.perf_counter()
@@ -94,6 +98,17 @@ def train(
         if resume:
             resume_run(run, trainer.checkpoints)
         return trainer.fit()
+
+
+def _configured(config: TrainConfig | str | Path | None) -> TrainConfig:
+    if isinstance(config, (str, Path)):
+        return TrainConfig.load(config)
+    if not isinstance(config, TrainConfig | None):
+        raise InputError(
+            f"The configuration must be a TrainConfig or a YAML file, but is a {type(config).__name__}; "
+            f"TrainConfig.from_mapping takes a dictionary."
+        )
+    return config or TrainConfig()
 
 
 def prepare_run(dataset: Dataset, config: TrainConfig, device: torch.device, world: World) -> TrainingRun:

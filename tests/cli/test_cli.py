@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -30,7 +31,7 @@ SMALL = [
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("cli") / "run[v2]"  # brackets are no markup
-    done = xmc("train", "--out", directory, *SMALL)
+    done = xmc("train", "--dataset", "wordnet-8k", "--out", directory, *SMALL)
     assert done.returncode == 0, done.stderr
     assert f"run in {directory}\nnext: xmc evaluate '{directory}' wordnet-8k\n" in done.stdout
     return directory
@@ -146,9 +147,11 @@ def test_data_commands(tmp_path: Path) -> None:
 
 def test_mistakes_are_sentences(run: Path, tmp_path: Path) -> None:
     fail(xmc("train", "--set", "epoch=3", "--out", tmp_path / "x"), "unknown key 'epoch'. Did you mean 'epochs'?")
+    fail(xmc("train", "--out", tmp_path / "x"), "Name what to train on: --dataset DIRECTORY")
+    fail(xmc("train", "--dry-run"), "Name what to train on: --dataset DIRECTORY")
     fail(xmc("train", "--dataset", "wordnet", "--out", tmp_path / "x"), "wordnet is neither a shipped data set")
     fail(xmc("train", tmp_path / "none.yaml", "--out", tmp_path / "x"), "none.yaml cannot be read")
-    fail(xmc("train", "--out", run, *SMALL), "already holds a run")
+    fail(xmc("train", "--dataset", "wordnet-8k", "--out", run, *SMALL), "already holds a run")
     fail(xmc("train", "--out", tmp_path / "x", "--set", "index=[Flat]"), "index must be of type str")
     fail(xmc("evaluate", tmp_path / "nowhere", "wordnet-8k"), "nowhere does not exist")
     fail(xmc("evaluate", run, "wordnet-8k", "--split", "dev"), "has no split 'dev', only train, test")
@@ -168,4 +171,7 @@ def test_quickstart_runs_and_prints_its_table(tmp_path: Path) -> None:
     row = next(line.split() for line in done.stdout.splitlines() if line.split()[:1] == ["xmc"])
     assert len(row) == 10
     assert float(row[1]) > 74
-    assert "xmc search" in done.stdout
+    proposed = [shlex.split(line)[1:] for line in done.stdout.splitlines() if line.startswith("    xmc ")]
+    assert [words[0] for words in proposed] == ["search", "data"]
+    for words in proposed:
+        assert xmc(*words).returncode == 0

@@ -131,7 +131,7 @@ def test_columns(run: Path, tmp_path: Path) -> None:
         (lambda: loaded.add_labels(["x"], columns={"price": [1, 2]}), "'price' has 2 values for 1 labels"),
         (lambda: loaded.add_labels(["x"], columns={"new": [[1], "a"]}), "'new' are not of one type"),
         (lambda: loaded.add_labels(["x", "x"]), "'x' is given more than once"),
-        (lambda: loaded.add_labels([3]), "uid of a label must be a string"),
+        (lambda: loaded.add_labels([3]), "texts must be strings, but at 0 is 3, of type int"),
         (lambda: loaded.set_columns({"price": [1]}), "needs a column uid beside price"),
         (lambda: loaded.set_columns({"uid": ["RED"], "text": ["x"]}), "cannot be called 'text'"),
         (lambda: loaded.set_columns({"uid": ["MAUVE"], "price": [1]}), "no label 'MAUVE'"),

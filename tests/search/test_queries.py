@@ -66,7 +66,7 @@ def test_all_texts_are_encoded_in_one_call() -> None:
         return np.eye(3, dtype=np.float32)[[len(text) for text in texts]]
 
     asked = ["a", xmc.Query({"a": 0.5, "bb": 2}), xmc.Query(["bb"]), ""]
-    found = queries.embed(asked, encode, encode, 3)
+    found = queries.embed(asked, encode, encode, 3, allow_empty=True)
     assert calls == [["a", "bb", ""]]
     np.testing.assert_array_equal(found, [[0, 1, 0], [0, 0.5, 2], [0, 0, 1], [1, 0, 0]])
 
@@ -121,11 +121,55 @@ def test_mistakes(retriever: xmc.Retriever) -> None:
         retriever.predict(["red", xmc.Query(labels=["MAUVE"])])
     with pytest.raises(InputError, match="put a single Query into a list"):
         retriever.predict(xmc.Query(["red"]))  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="one is of type int"):
+    with pytest.raises(InputError, match="query 1 is 3, of type int"):
         retriever.predict(["red", 3])  # type: ignore[list-item]
-    with pytest.raises(InputError, match="one is of type NoneType"):
+    with pytest.raises(InputError, match="query 0 is None, of type NoneType"):
         retriever.predict([None])  # type: ignore[list-item]
 
 
 def test_the_documented_example() -> None:
     assert doctest.testmod(queries).failed == 0
+
+
+@pytest.mark.parametrize(
+    ("queries", "message"),
+    [
+        ([""], "The text of query 0 is empty"),
+        (["red", " \n"], "The text of query 1 is empty"),
+        ([xmc.Query(texts={"red": 1.0, "": -0.5})], "The text of query 0 is empty"),
+        (["red", None], "query 1 is None, of type NoneType"),
+        (["red", 7], "query 1 is 7, of type int"),
+        (["red", b"red"], "query 1 is b'red', of type bytes"),
+        ([["red"]], r"query 0 is \['red'\], of type list"),
+        ({"red", "blue"}, "in the order of the answers, but given is {.*of type set"),
+        ({"red": 1.0}, "of type dict"),
+        (b"red", "of type bytes"),
+        (None, "given is None, of type NoneType"),
+        (5, "given is 5, of type int"),
+        ("red", "put a single text into a list"),
+        (np.array("red"), "of type ndarray"),
+        (np.array([["red"]]), "of type ndarray"),
+        (["\ud800"], "The text of query 0 cannot be written as UTF-8"),
+    ],
+)
+def test_bad_queries(retriever: xmc.Retriever, queries: Any, message: str) -> None:
+    for ask in (retriever.predict, retriever.search, retriever.answer):
+        with pytest.raises(InputError, match=message):
+            ask(queries)  # type: ignore[operator]
+
+
+def test_queries_of_any_kind_that_has_an_order(retriever: xmc.Retriever) -> None:
+    texts = ["red", "deep blue sea"]
+    labels, scores = retriever.predict(texts, k=3)
+    for same in (tuple(texts), np.array(texts), np.array(texts, object), iter(texts), dict.fromkeys(texts).keys()):
+        if not isinstance(same, type({}.keys())):
+            np.testing.assert_array_equal(retriever.predict(same, k=3)[0], labels)  # type: ignore[arg-type]
+    labels, scores = retriever.predict(["red", ""], k=3, allow_empty=True)
+    assert np.isfinite(scores).all()
+    assert retriever.embed_queries(["red", ""]).shape == (2, 32)
+
+
+@pytest.mark.parametrize("texts", [{"a", "b"}, None, ["a", None], [b"a"], "a"])
+def test_labels_that_are_not_a_list_of_texts(retriever: xmc.Retriever, texts: Any) -> None:
+    with pytest.raises(InputError, match=r"texts must be "):
+        retriever.add_labels(texts)

@@ -45,7 +45,7 @@ def test_edges(run: Path) -> None:
     assert labels.shape == scores.shape == (0, 5)
     assert retriever.predict(["red"], k=500)[0].shape == (1, 12)
     assert retriever.predict(["red"], k=0)[0].shape == (1, 0)
-    labels, scores = retriever.predict([""], k=2)
+    labels, scores = retriever.predict([""], k=2, allow_empty=True)
     assert np.isfinite(scores).all()
     with pytest.raises(InputError, match="put a single text into a list"):
         retriever.predict("red")

@@ -35,7 +35,15 @@ def test_there_are_recipes() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_recipe_can_be_estimated(name: str, bert: Path, llama: Path, tmp_path: Path) -> None:
     """With a small model in place of the one that it names; such a model has 24 positions, three of them for images."""
-    arguments = ["train", str(CONFIGS / f"{name}.yaml"), "--dry-run", "--out", str(tmp_path / "run")]
+    arguments = [
+        "train",
+        str(CONFIGS / f"{name}.yaml"),
+        "--dataset",
+        "wordnet-8k",
+        "--dry-run",
+        "--out",
+        str(tmp_path / "run"),
+    ]
     text = (CONFIGS / f"{name}.yaml").read_text()
     if "transformer" in text:
         model = llama if "lora" in text else bert

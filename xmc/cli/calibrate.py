@@ -9,8 +9,9 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from xmc.cli.console import console, say, shell
+from xmc.cli.console import console, say
 from xmc.cli.job_options import Delimiter, Encoding, Text
+from xmc.cli.next_commands import after_calibration
 from xmc.cli.texts import is_file_of_texts, require_no_columns, texts_of
 
 if TYPE_CHECKING:
@@ -75,9 +76,10 @@ def calibrate(
             for sentence in checked.sentences():
                 say(sentence)
         raise typer.Exit(0 if checked.holds else 1)
+    data = Dataset.load(dataset)
     result = fit(
         retriever,
-        Dataset.load(dataset),
+        data,
         split or "calibration",
         candidates=candidates,
         norm=norm,
@@ -89,7 +91,7 @@ def calibrate(
         typer.echo(json.dumps(result.to_dict(), indent=2))
         return
     _tell(result)
-    say(f"next: {shell('xmc', 'predict', run)} --probabilities --sets recall=0.8 --input FILE --output FOLDER")
+    say(f"next: {after_calibration(run, data, result)}")
 
 
 def _checked(retriever: Retriever, run: Path, source: str, split: str, columns: Columns) -> Checked:

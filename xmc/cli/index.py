@@ -10,8 +10,9 @@ from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
-from xmc.cli.console import console, say, shell
+from xmc.cli.console import console, say
 from xmc.cli.job_options import Delimiter, Encoding, Text
+from xmc.cli.next_commands import after_new_index
 from xmc.cli.texts import require_no_columns, texts_of
 from xmc.cli.units import parse_bytes, parse_seconds
 
@@ -100,7 +101,12 @@ def index(
     _journal(run).unlink(missing_ok=True)
     say(f"run with this index in {out or run}")
     if retriever.calibration is not None:
-        say(f"its calibration is for the index before: `{shell('xmc', 'calibrate', out or run)} DATA` again")
+        source = retriever.calibration.source
+        say(
+            f"its calibration is for the index before; calibrate again, on the split {source.split} of {source.dataset}"
+        )
+        if command := after_new_index(out or run, retriever.calibration):
+            say(f"next: {command}")
 
 
 def _build(retriever: Retriever, design: str, rescore: int) -> None:

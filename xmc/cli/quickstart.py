@@ -49,7 +49,8 @@ def quickstart(
     console.print(_examples(retriever, data))
     say(f"The run is in {out}. Next: ask it something of your own,")
     say(f'    {shell("xmc", "search", out)} "a boat with two hulls"')
-    say("or train on your own data: xmc data convert, then xmc train (see --help).")
+    say("or train on your own data, which this reads:")
+    say("    xmc data convert --help")
 
 
 def _results(evaluation: Evaluation, seconds: float, peers: dict[str, Any]) -> Table:

@@ -11,7 +11,8 @@ import typer
 from rich.padding import Padding
 from rich.text import Text
 
-from xmc.cli.console import console, say, shell
+from xmc.cli.console import console, say
+from xmc.cli.next_commands import after_training
 
 
 def train(
@@ -19,7 +20,10 @@ def train(
         Path | None,
         typer.Argument(help="YAML configuration, or the key for --explain; the defaults are used without one."),
     ] = None,
-    dataset: Annotated[str, typer.Option(help="Name of a shipped data set, or a data set directory.")] = "wordnet-8k",
+    dataset: Annotated[
+        str | None,
+        typer.Option(help="Name of a shipped data set, or a data set directory; required.", show_default=False),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Run directory to write.")] = Path("runs/run"),
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Override a key: --set epochs=4 --set encoder.dimension=512.")
@@ -48,22 +52,30 @@ def train(
         typer.echo(json.dumps(TrainConfig.model_json_schema(), indent=2))
         return
     from xmc.data.dataset import Dataset
+    from xmc.errors import ConfigError
     from xmc.training.estimate import estimate
     from xmc.training.trainer import train as run
 
     overrides = [*(settings or []), *(["tensorboard=true"] if tensorboard else [])]
     options = TrainConfig.load(config, overrides) if config else TrainConfig.from_mapping({}, overrides, "--set")
+    if dataset is None:
+        raise ConfigError(
+            "Name what to train on: --dataset DIRECTORY, as `xmc data convert` writes it, or --dataset wordnet-8k, which comes "
+            "with xmc."
+        )
+    data = Dataset.load(dataset)
     if dry_run:
-        console.print(estimate(Dataset.load(dataset), options, int(os.environ.get("WORLD_SIZE", "1"))).table())
+        console.print(estimate(data, options, int(os.environ.get("WORLD_SIZE", "1"))).table())
         return
-    result = run(Dataset.load(dataset), options, out, overwrite=overwrite, resume=resume)
+    result = run(data, options, out, overwrite=overwrite, resume=resume)
     if int(os.environ.get("RANK", "0")):
         return
     state = "interrupted" if result.interrupted else "trained"
     say(
         f"{state}: {result.steps} steps in {result.seconds:.1f} s, last loss {result.loss:.4f}, run in {result.directory}"
     )
-    say(f"next: {shell('xmc', 'evaluate', result.directory, dataset)}")
+    for command in after_training(result.directory, dataset, data):
+        say(f"next: {command}")
 
 
 def _explain(key: str | None) -> None:

@@ -36,11 +36,13 @@ class Conversion:
     """What a conversion wrote and what it left out.
 
     dropped: rows left out, by reason; a query that loses only labels is not dropped. warnings: by reason, rows kept.
+    positives: number of positive pairs, by split.
     """
 
     dataset: Dataset
     dropped: Counter[str] = field(default_factory=Counter)
     warnings: Counter[str] = field(default_factory=Counter)
+    positives: Counter[str] = field(default_factory=Counter)
 
 
 def convert(
@@ -102,7 +104,7 @@ def convert(
                 "fingerprint": fingerprint_of(job.hashes),
             },
         )
-    return Conversion(Dataset.load(destination), job.dropped, job.warnings)
+    return Conversion(Dataset.load(destination), job.dropped, job.warnings, job.positives)
 
 
 class _Job:
@@ -110,6 +112,7 @@ class _Job:
         self.source, self.directory, self.on_bad_row = source, directory, on_bad_row
         self.dropped: Counter[str] = Counter()
         self.warnings: Counter[str] = Counter()
+        self.positives: Counter[str] = Counter()
         self.hashes: dict[str, str] = {}
         self.rejected_labels = 0
         self.images: dict[str, str] = {}
@@ -132,6 +135,8 @@ class _Job:
                 batch = self._batch(good, schema, label_rows)
                 writer.write_batch(batch)
                 content.update(batch)
+                if split is not None:
+                    self.positives[split] += len(batch["labels"].flatten())
                 usable = np.array([row is not None for row in rows], bool)
                 batches.append(np.where(usable, kept + np.cumsum(usable) - 1, -1))
                 kept += len(good)

@@ -17,30 +17,26 @@ from xmc.data.huggingface import LabelTexts, read_huggingface
 from xmc.data.images.collection import ImageCollection
 from xmc.data.images.ragged import RaggedImages
 from xmc.data.judgements import JUDGED_SCHEMA, Judgements, judged_table
+from xmc.data.lists import Lists, filter_of_pairs, label_table, query_table, require_splits
 from xmc.data.splits import DataLabels, Split
 from xmc.data.tables import (
     FILTER_SCHEMA,
     LABEL_SCHEMA,
     QUERY_SCHEMA,
     TableContent,
-    filter_table,
     format_of,
     judged_pairs,
-    label_table,
     number_of_rejected,
-    query_table,
     read_properties,
     read_table,
     with_columns,
     write_properties,
 )
 from xmc.data.targets import Targets
-from xmc.errors import DataError
+from xmc.errors import DataError, InputError
 from xmc.storage.fingerprints import fingerprint_of
 
-__all__ = ["SHIPPED", "Dataset"]
-
-Lists = Sequence[Sequence[int]]
+__all__ = ["SHIPPED", "Dataset", "opened"]
 
 
 class Dataset:
@@ -100,15 +96,16 @@ class Dataset:
         Uids are row numbers unless given. rejected: by split, for each query the rows of the labels that were judged
         not relevant. filters: by split, pairs (query row, label row) int [m, 2] that count nowhere. judged: by split,
         (query uid, label uid, judgement), see `judgements`. images: by split, and of "labels". Raises InputError for
-        lengths that do not match, DataError for label rows out of range, for a label that is positive and rejected, and
-        as `judgements`.
+        lengths and types that do not match, and a uid given twice, DataError for label rows out of range, for a label
+        that is positive and rejected, and as `judgements`.
         """
+        require_splits(splits, query_uids=query_uids, rejected=rejected, filters=filters)
         tables = {"labels": label_table(label_texts, label_uids)}
         for split, (texts, lists) in splits.items():
             uids = (query_uids or {}).get(split)
             tables[f"queries-{split}"] = query_table(split, texts, lists, (rejected or {}).get(split), uids)
         for split, pairs in (filters or {}).items():
-            tables[f"filter-{split}"] = filter_table(pairs)
+            tables[f"filter-{split}"] = filter_of_pairs(split, pairs)
         for split, judgements in (judged or {}).items():
             tables[f"judged-{split}"] = judged_table(judgements)
         return cls._from_tables(name, tables, list(splits), propensity, images)
@@ -357,3 +354,15 @@ class Dataset:
                 raise DataError(f"The data set {self.name!r} has no table {stem!r}.")
             self._tables[stem] = read_table(self.directory / f"{stem}.parquet", schema, further=stem == "labels")
         return self._tables[stem]
+
+
+def opened(dataset: Dataset | str | Path) -> Dataset:
+    """The data set, loaded where it is a name or a directory, as of `Dataset.load`; InputError for anything else."""
+    if isinstance(dataset, (str, Path)):
+        return Dataset.load(dataset)
+    if not isinstance(dataset, Dataset):
+        raise InputError(
+            f"A data set must be a Dataset, the name of a shipped one or a directory, but is a {type(dataset).__name__}: "
+            f"{dataset!r:.100}."
+        )
+    return dataset

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +28,12 @@ __all__ = [
     "filter_table",
     "format_of",
     "judged_pairs",
-    "label_table",
     "number_of_rejected",
-    "query_table",
     "read_properties",
     "read_table",
     "with_columns",
     "write_properties",
 ]
-
-Lists = Sequence[Sequence[int]]
 
 FORMATS = (1, 2)
 """Versions of dataset.json that are read. Format 2 is format 1 with at least one label in a column `rejected`."""
@@ -117,33 +113,6 @@ def with_columns(table: pa.Table, schema: pa.Schema, further: bool = False) -> p
     others = [field for field in table.schema if field.name not in schema.names] if further else []
     wanted = pa.schema([*schema, *others])
     return table.select(wanted.names).cast(wanted)
-
-
-def label_table(texts: Sequence[str], uids: Sequence[str] | None) -> pa.Table:
-    """The table of labels of these texts; uids are row numbers unless given."""
-    numbers = [str(row) for row in range(len(texts))]
-    return pa.table({"uid": numbers if uids is None else list(uids), "text": list(texts)}, schema=LABEL_SCHEMA)
-
-
-def query_table(
-    split: str, texts: Sequence[str], labels: Lists, rejected: Lists | None, uids: Sequence[str] | None
-) -> pa.Table:
-    """The table of a split's queries, with sorted lists of label rows, each row once; uids are row numbers unless
-    given.
-
-    Raises InputError for lengths that do not match.
-    """
-    for lists, what in ((labels, "labels"), (rejected, "rejected labels")):
-        if lists is not None and len(lists) != len(texts):
-            raise InputError(f"The split {split!r} has {len(texts)} texts and {len(lists)} lists of {what}.")
-    columns = {
-        "uid": list(uids or [str(row) for row in range(len(texts))]),
-        "text": list(texts),
-        "labels": [sorted(set(rows)) for rows in labels],
-        "relevance": [None] * len(texts),
-        "rejected": [sorted(set(rows)) or None for rows in rejected or [[]] * len(texts)],
-    }
-    return pa.table(columns, schema=QUERY_SCHEMA)
 
 
 def filter_table(pairs: npt.NDArray[np.integer]) -> pa.Table:

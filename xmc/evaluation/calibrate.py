@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,7 @@ from xmc.calibration.powerset import fit_powerset, require_nonconformity
 from xmc.calibration.probabilities import Floats
 from xmc.calibration.reliability import reliability_by_group, reliability_by_rank
 from xmc.calibration.risk import RECALLS, false_positive_thresholds, miss_thresholds, set_sizes, share
-from xmc.data.dataset import Dataset
+from xmc.data.dataset import Dataset, opened
 from xmc.errors import DataError, InputError, require_package
 from xmc.evaluation.gather import gather, groups_of_labels, true_ids
 from xmc.evaluation.held_aside import AsideQueries, queries_to_calibrate_on
@@ -36,7 +37,7 @@ KEPT_SCORES = 10_000
 
 def calibrate(
     retriever: Retriever,
-    dataset: Dataset,
+    dataset: Dataset | str | Path,
     split: str = "calibration",
     *,
     candidates: int = 200,
@@ -46,6 +47,7 @@ def calibrate(
 ) -> Calibration:
     """Calibrate a retriever on queries that it was not trained on, and give it the result, which `save` writes with the run.
 
+    dataset: may be a name or a directory, as of `Dataset.load`.
     split: of the data set. "calibration" is its split of that name, or the training queries that training kept aside (see
         TrainConfig.calibration).
     candidates: labels that are looked at for each query, at most all; true labels beyond them count as missed.
@@ -59,6 +61,12 @@ def calibrate(
     DataError: a split that the run was trained on, fewer than 100 queries, or none with a true label.
     InputError: options out of range. NotFiniteError: scores that are no numbers. DependencyError: no scikit-learn.
     """
+    if not isinstance(retriever, Retriever):
+        raise InputError(
+            f"The result is given to the retriever, so it must be a Retriever, but is {retriever!r:.100}: load it with "
+            f"Retriever.load, calibrate it, and save it."
+        )
+    dataset = opened(dataset)
     if require_count(candidates, "candidates") < 1:
         raise InputError(f"candidates must be at least 1, but is {candidates}.")
     if not -(2**63) <= seed < 2**63:

@@ -91,7 +91,7 @@ def check_texts(retriever: Retriever, texts: Sequence[str]) -> Checked:
     """
     calibration = retriever.require_calibration()
     _require_enough(len(texts))
-    ids, scores = retriever.search(list(texts), 1)
+    ids, scores = retriever.search(list(texts), 1, allow_empty=True)
     return Checked((), check_scores(calibration, calibration.candidates_of(ids, np.asarray(scores, np.float32))))
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from xmc.data.dataset import Dataset
+from xmc.data.dataset import Dataset, opened
 from xmc.data.judgements import Judgements
 from xmc.data.splits import Split
 from xmc.data.targets import Targets
@@ -16,14 +17,14 @@ from xmc.evaluation.judged import judge, judged_depth
 from xmc.evaluation.judging import excluded_predictions, most_excluded
 from xmc.evaluation.predicted import Predicted
 from xmc.metrics import NO_PREDICTION, Measure, Metrics, evaluate_predictions, measures_of
-from xmc.search.retriever import Retriever
+from xmc.search.retriever import Retriever, loaded
 
 __all__ = ["compare", "depth_of", "evaluate", "evaluate_split", "ks_of"]
 
 
 def evaluate(
-    retriever: Retriever,
-    dataset: Dataset,
+    retriever: Retriever | str | Path,
+    dataset: Dataset | str | Path,
     split: str = "test",
     exact: bool = False,
     *,
@@ -33,6 +34,7 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate a retriever on a split, with its filter file, and propensities from the training split where there is one.
 
+    retriever: may be a run directory. dataset: may be a name or a directory, as of `Dataset.load`.
     exact: search all labels exactly, whatever the retriever's index: what the model gives, without what the index loses.
     k, metrics: what to compute, such as k=[1, 10] and metrics="p,ndcg,recall@100,gap", see `measures_of`; None for P, nDCG,
         PSP and PSnDCG at 1, 3 and 5 and R at 10 and 100.
@@ -44,6 +46,7 @@ def evaluate(
     is not an integer from 1.
     """
     measures = measures_of(metrics, k)
+    retriever, dataset = loaded(retriever), opened(dataset)
     training = dataset.split("train") if "train" in dataset.splits else None
     searched = retriever.exact() if exact else retriever
     return evaluate_split(

@@ -49,7 +49,7 @@ def gather(
         for first in progress.track(starts, description="searching"):
             rows = np.arange(first, min(first + step, len(texts)))
             batch_images = None if images is None else images.take(rows)
-            ids, scores = retriever.search(texts[first : first + step], wanted, images=batch_images)
+            ids, scores = retriever.search(texts[first : first + step], wanted, images=batch_images, allow_empty=True)
             labels = np.where(ids >= 0, rows_of_labels[retriever.labels.rows_of_ids(ids)], NO_PREDICTION)
             batch_targets = targets.take(rows)
             ranking = Ranking.from_search(ids, labels, scores, batch_targets, candidates)

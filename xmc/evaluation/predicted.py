@@ -43,7 +43,7 @@ class Predicted:
         images = retriever.model.query_encoder.images_of(split.images)
         version = retriever.labels
         start = time.perf_counter()
-        ids, scores = retriever.search(texts, k, images=images)
+        ids, scores = retriever.search(texts, k, images=images, allow_empty=True)
         seconds = time.perf_counter() - start
         places = version.rows_of_ids(ids) if ids.size else ids
         labels = dataset_rows(version, dataset)[places] if ids.size else ids

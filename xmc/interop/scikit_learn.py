@@ -195,7 +195,7 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
 
     def _search(self, X: Any, k: int) -> tuple[npt.NDArray[np.int64], Scores]:
         check_is_fitted(self, "retriever_")
-        return self.retriever_.search(read_texts(X), k)
+        return self.retriever_.search(read_texts(X), k, allow_empty=True)
 
     def _fitted_target(self) -> str:
         check_is_fitted(self, "retriever_")

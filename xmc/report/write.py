@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from xmc.data.dataset import Dataset
+from xmc.data.dataset import Dataset, opened
 from xmc.errors import InputError, StoreError, require_package
 from xmc.indexes.checks import require_count
 from xmc.report.run import PLACES, ReportedRun
@@ -19,7 +19,7 @@ __all__ = ["write_report"]
 
 def write_report(
     runs: Sequence[str | Path],
-    dataset: Dataset,
+    dataset: Dataset | str | Path,
     out: str | Path,
     split: str = "test",
     *,
@@ -28,7 +28,8 @@ def write_report(
 ) -> Path:
     """Write one HTML page about runs, which are compared with the first one; returns its path.
 
-    runs: directories. dataset: what they are measured on; its training split gives label frequencies and propensities.
+    runs: directories. dataset: what they are measured on, or its name or directory; its training split gives label frequencies
+        and propensities.
     k: labels that are searched for each query, at least 10. queries: number of queries on the page, half of them the worst, the
         rest a random sample.
 
@@ -53,7 +54,7 @@ def write_report(
         raise StoreError(f"{out} is a directory; name a file such as {out / 'report.html'}.")
     for directory in directories:  # before the work
         RunDirectory(directory).require()
-    task = Task.from_split(dataset, split)
+    task = Task.from_split(opened(dataset), split)
     page = render(
         [ReportedRun.measure(*named, task, k) for named in zip(names, directories, strict=True)], task, k, queries
     )

@@ -9,6 +9,10 @@ from xmc.search.filters import Condition, Uids
 __all__ = ["SearchOptions", "asked_for"]
 
 
+_OFF = ("diversity", "allow_empty")
+"""Options that ask for nothing with the value 0, or False."""
+
+
 class SearchOptions(TypedDict, total=False):
     """The keywords of `Retriever.predict`, `search`, `answer` and `similar_labels`; each may be left out.
 
@@ -17,6 +21,7 @@ class SearchOptions(TypedDict, total=False):
     where: a condition over the columns of `labels`, such as `market == "de" and price < 10` (see xmc.search.predicates), or an
         expression of pyarrow.compute. Labels must satisfy it and be included and not excluded.
     rescore, diversity: see xmc.indexes.label_index.LabelIndex.search.
+    allow_empty: answer texts that are empty or white space too, which are refused otherwise, as jobs over files do.
     """
 
     include: Uids | None
@@ -24,8 +29,9 @@ class SearchOptions(TypedDict, total=False):
     where: Condition | None
     rescore: int | None
     diversity: float
+    allow_empty: bool
 
 
 def asked_for(options: SearchOptions) -> list[str]:
     """The names of the options that ask for something: for another value than that of an option which is left out."""
-    return [name for name, value in options.items() if value is not None and not (name == "diversity" and value == 0)]
+    return [name for name, value in options.items() if value is not None and not (name in _OFF and value == 0)]

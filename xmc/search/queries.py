@@ -13,10 +13,11 @@ from scipy.sparse import csr_matrix
 
 from xmc.arrays import Embeddings
 from xmc.data.images.ragged import Images, RaggedImages
+from xmc.data.lists import in_order, is_utf8
 from xmc.encoders.base import Encoder
 from xmc.errors import InputError
 
-__all__ = ["Queries", "Query", "embed", "images_of_texts", "texts_of_list"]
+__all__ = ["Queries", "Query", "embed", "images_of_texts", "query_list", "texts_of_list"]
 
 Encode = Callable[[list[str]], Embeddings]
 
@@ -59,27 +60,56 @@ Queries: TypeAlias = Sequence[str | Query] | Embeddings
 
 
 def texts_of_list(texts: Sequence[str], name: str = "texts") -> list[str]:
-    """The texts of labels as a list; InputError, with the name of the argument, for one bare string."""
+    """The texts of labels as a list; InputError, with the name of the argument, for one bare string, and what has no order."""
     if isinstance(texts, str):
         raise InputError(f"{name} must be a list of label texts; put a single text into a list.")
-    return list(texts)
+    listed = in_order(texts, f"{name} must be a list of label texts, in an order")
+    for place, text in enumerate(listed):
+        if not isinstance(text, str):
+            raise InputError(f"{name} must be strings, but at {place} is {text!r:.100}, of type {type(text).__name__}.")
+    return listed
 
 
-def embed(queries: Sequence[str | Query], encode: Encode, vectors: Encode, dimension: int) -> Embeddings:
-    """One embedding a query [n, D]; all texts are encoded in one call.
+def query_list(queries: Any, allow_empty: bool = False) -> list[str | Query]:
+    """Texts and Query objects as a list, checked.
 
-    encode: embeddings of texts; vectors: of labels, by uid. Raises InputError for one bare string or Query, elements that
-    are neither, and embeddings of another dimension.
+    allow_empty: texts may be empty or white space, which are bad queries otherwise.
+
+    Raises InputError for one bare string or Query, for what has no order (a set, a mapping) or cannot be gone over, and, with
+    its place, for an element that is neither text nor Query, a text that is not UTF-8, and an empty one.
     """
     if isinstance(queries, (str, Query)):
         kind = "text" if isinstance(queries, str) else "Query"
         raise InputError(f"queries must be a list of texts; put a single {kind} into a list.")
-    queries = list(queries)
+    listed = in_order(queries, "queries must be a list of texts, in the order of the answers")
+    for place, query in enumerate(listed):
+        for text in (query,) if isinstance(query, str) else query.texts if isinstance(query, Query) else (None,):
+            if text is None:
+                kind = type(query).__name__
+                raise InputError(
+                    f"A query must be a text or a Query, but query {place} is {query!r:.100}, of type {kind}."
+                )
+            if not is_utf8(text):
+                raise InputError(f"The text of query {place} cannot be written as UTF-8: {text!r:.100}. Correct it.")
+            if not allow_empty and (not text or text.isspace()):
+                raise InputError(
+                    f"The text of query {place} is empty, and an empty text has no labels; leave it out. (allow_empty=True "
+                    f"answers it all the same, with labels that mean nothing.)"
+                )
+    return listed
+
+
+def embed(
+    queries: Sequence[str | Query], encode: Encode, vectors: Encode, dimension: int, allow_empty: bool = False
+) -> Embeddings:
+    """One embedding a query [n, D]; all texts are encoded in one call.
+
+    encode: embeddings of texts; vectors: of labels, by uid. Raises InputError as `query_list`, and for embeddings of another
+    dimension.
+    """
+    queries = query_list(queries, allow_empty)
     if all(isinstance(query, str) for query in queries):
         return encode(queries)  # type: ignore[arg-type]
-    for query in queries:
-        if not isinstance(query, (str, Query)):
-            raise InputError(f"A query must be a text or a Query, but one is of type {type(query).__name__}.")
     parts = [Query({query: 1.0}) if isinstance(query, str) else query for query in queries]
     total = _mixtures([query.texts for query in parts], encode, dimension)
     total += _mixtures([query.labels for query in parts], vectors, dimension)

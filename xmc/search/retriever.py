@@ -35,7 +35,7 @@ from xmc.search.run_metrics import RunMetrics
 from xmc.search.sentence_transformers import export_encoder, read_encoder
 from xmc.search.stages import Corridor, SearchRequest, Stage
 
-__all__ = ["Retriever"]
+__all__ = ["Retriever", "loaded"]
 
 Found = tuple[npt.NDArray[np.object_], Embeddings]
 
@@ -132,12 +132,12 @@ class Retriever(LabelledModel):
 
         queries: texts, or Query objects of several parts, or query embeddings [n, D] as from `embed_queries`.
         images: of each text the embeddings of its images, [m, I] or None, for a model that was trained with such.
-        options: `include`, `exclude`, `where`, `rescore` and `diversity`, see xmc.search.options.SearchOptions.
+        options: `include`, `exclude`, `where`, `rescore`, `diversity` and `allow_empty`, see xmc.search.options.SearchOptions.
 
         Returns label uids [n, k'] (str) and scores [n, k'] (float32, cosine similarity), best first, k' = min(k, labels).
         Where fewer labels are allowed, a row ends with uid None and score -inf.
-        Raises InputError for k < 0, one bare string, embeddings of another dimension, and filters or a condition that do
-        not fit, naming the columns that there are.
+        Raises InputError for k < 0, one bare string, a set, an empty text without images, embeddings of another dimension, and
+        filters or a condition that do not fit, naming the columns that there are.
         """
         answer = self._answer(self._store.version, SearchRequest(k, **options), queries, images)
         return answer.uids, answer.scores
@@ -279,7 +279,8 @@ class Retriever(LabelledModel):
 
         images: as in `predict`.
         """
-        return self.corridor.encode(self.corridor.begin(SearchRequest(0), self._store.version, queries, images))
+        request = SearchRequest(0, allow_empty=True)
+        return self.corridor.encode(self.corridor.begin(request, self._store.version, queries, images))
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -363,6 +364,15 @@ class Retriever(LabelledModel):
             return self._answer(labels, SearchRequest(count), queries, images)
 
         return CalibratedAnswers(calibration, search)
+
+
+def loaded(retriever: Retriever | str | Path) -> Retriever:
+    """The retriever, loaded where it is a run directory; InputError for anything else."""
+    if isinstance(retriever, (str, Path)):
+        return Retriever.load(retriever)
+    if not isinstance(retriever, Retriever):
+        raise InputError(f"A retriever must be a Retriever or a run directory, but is a {type(retriever).__name__}.")
+    return retriever
 
 
 def _cut(embeddings: Embeddings, dimension: int, normalize: bool) -> Embeddings:

@@ -27,7 +27,7 @@ from xmc.indexes.selection import Selection
 from xmc.registry import Registry
 from xmc.search.filters import Condition, Uids, narrow
 from xmc.search.labels import LabelVersion
-from xmc.search.queries import embed, images_of_texts
+from xmc.search.queries import embed, images_of_texts, query_list
 from xmc.storage.fingerprints import fingerprint_of_json
 
 __all__ = [
@@ -47,7 +47,7 @@ __all__ = [
 class SearchRequest:
     """What is asked of a search beside its queries; see `Retriever.predict`.
 
-    without: int64 [n], for each query the index row of a label that is not for it.
+    allow_empty: texts of queries may be empty. without: int64 [n], for each query the index row of a label that is not for it.
     """
 
     k: int
@@ -56,6 +56,7 @@ class SearchRequest:
     where: Condition | None = None
     rescore: int | None = None
     diversity: float = 0.0
+    allow_empty: bool = False
     without: Rows | None = None
 
     def filters(self, labels: LabelVersion, queries: int) -> Selection:
@@ -175,9 +176,10 @@ class EncodeQueries(Stage):
             return encoded
         embedded = isinstance(queries, np.ndarray) and queries.dtype.kind not in "OU"
         if state.images is not None:
-            if embedded or isinstance(queries, str) or not all(isinstance(query, str) for query in queries):
+            listed = [] if embedded else query_list(queries, allow_empty=True)  # an image says something
+            texts = [query for query in listed if isinstance(query, str)]
+            if embedded or len(texts) < len(listed):
                 raise InputError("images go with a list of texts; Query objects and embeddings have none.")
-            texts = list(queries)
             return model.embed_queries(texts, images_of_texts(state.images, len(texts), model.query_encoder))
         if embedded:
             given: Embeddings = queries
@@ -189,7 +191,7 @@ class EncodeQueries(Stage):
                 raise InputError("A Query of labels needs a search that holds their embeddings.")
             return state.labels.held.blocks.take(rows)
 
-        return embed(queries, model.embed_queries, vectors, model.dimension)
+        return embed(queries, model.embed_queries, vectors, model.dimension, state.request.allow_empty)
 
 
 class SearchIndex(Stage):

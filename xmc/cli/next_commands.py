@@ -1,0 +1,73 @@
+"""Commands that the command line proposes when one is done; each of them works as it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from xmc.cli.console import shell
+
+if TYPE_CHECKING:
+    from xmc.calibration.calibration import Calibration
+    from xmc.data.dataset import Dataset
+
+__all__ = ["after_calibration", "after_conversion", "after_new_index", "after_training"]
+
+EXAMPLE_WORDS = 8
+"""Words of a query in a command, at most."""
+EXAMPLE_RECALL = "recall=0.8"
+DEFAULT_K = 10
+"""Labels that `xmc predict` asks for by default."""
+
+
+def after_conversion(directory: Path, positives: Mapping[str, int]) -> list[str]:
+    """Train on the data set, where its split train has a positive pair. positives: number of positive pairs by split."""
+    if not positives.get("train"):
+        return []
+    return [shell("xmc", "train", "--dataset", directory, "--out", _free(Path("runs") / directory.resolve().name))]
+
+
+def after_training(run: Path, name: str, dataset: Dataset) -> list[str]:
+    """Evaluate on a split that was not trained on, if there is one; else search with a query, and split the data set.
+
+    name: the data set's name or directory, as it was given.
+    """
+    for split in sorted(set(dataset.splits) - {"train"}, key=lambda split: split != "test"):
+        if dataset.targets(split).truth.nnz:
+            return [shell("xmc", "evaluate", run, name, *([] if split == "test" else ["--split", split]))]
+    texts = (text for text in dataset.split("train").texts.to_pylist() if text and text.strip())
+    words = next(texts, "").split()[:EXAMPLE_WORDS]
+    return [shell("xmc", "search", run, " ".join(words))] if words else []
+
+
+def after_calibration(run: Path, dataset: Dataset, result: Calibration) -> str:
+    """Predict the queries of a split, with all that calibration gives and the split's size allows."""
+    given = result.source.split
+    split = next(name for name in (given, "test", "train") if name in dataset.splits)
+    sets = ["--sets", EXAMPLE_RECALL] if EXAMPLE_RECALL in result.sizes else []
+    queries = (dataset.directory or Path()) / f"queries-{split}.parquet"
+    k = ["--k", result.candidates] if result.candidates < DEFAULT_K else []
+    output = _free(run.with_name(f"{run.name}.predictions"))
+    return shell("xmc", "predict", run, *k, "--probabilities", *sets, "--input", queries, "--output", output)
+
+
+def after_new_index(run: Path, result: Calibration) -> str | None:
+    """Calibrate again; None where only the name of the data set is known, and not where it is."""
+    from xmc.data.dataset import SHIPPED
+
+    source = result.source
+    if not (SHIPPED / source.dataset / "dataset.json").is_file():
+        return None
+    split = [] if source.split == "calibration" else ["--split", source.split]
+    return shell("xmc", "calibrate", run, source.dataset, *split)
+
+
+def _free(path: Path) -> Path:
+    """The path, or the first one with a number behind it, where nothing is yet."""
+    number = 1
+    candidate = path
+    while candidate.exists():
+        number += 1
+        candidate = path.with_name(f"{path.name}-{number}")
+    return candidate
