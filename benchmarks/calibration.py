@@ -25,7 +25,6 @@ import numpy.typing as npt
 from measurements import Measurement, from_samples
 from retrieval import CACHE
 from rich.console import Console
-from rich.progress import track
 
 from xmc.calibration.candidates import Candidates, JudgedCandidates
 from xmc.calibration.powerset import UNIT, fit_powerset, true_costs
@@ -37,6 +36,7 @@ from xmc.data.dataset import Dataset
 from xmc.evaluation.calibrate import Fitted, calibrate, fit_half
 from xmc.evaluation.gather import gather, groups_of_labels
 from xmc.evaluation.held_aside import queries_to_calibrate_on
+from xmc.progress import tracked
 from xmc.search.retriever import Retriever
 from xmc.training.trainer import train
 
@@ -59,6 +59,7 @@ console = Console()
 REGIONS = """
 import json, sys, time
 from xmc.data.dataset import Dataset
+from xmc.progress import tracked
 from xmc.search.retriever import Retriever
 
 def memory(name):
@@ -147,7 +148,7 @@ def _splits(name: str, judged: JudgedCandidates, temperature: float, everything:
     halve = partial(_halved, judged, temperature, everything, seed)
     workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with get_context("fork").Pool(workers, _keep, (halve,)) as pool:  # forked: the candidates are not copied
-        for own, first in track(pool.imap(_call, range(SPLITS)), name, SPLITS, console=console, transient=True):
+        for own, first in tracked(pool.imap(_call, range(SPLITS)), name, SPLITS, unit="splits"):
             firsts.append(first)
             for key, values in own.items():
                 found[key] += values

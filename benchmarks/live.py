@@ -26,12 +26,12 @@ from filters import EQUAL, K, best_scores, index_of, quantile, true_scores
 from kernel_problems import resident
 from measurements import Measurement
 from rich.console import Console
-from rich.progress import track
 from titles import CACHE, Vectors, static_vectors
 
 from xmc.errors import StoreError
 from xmc.indexes.factory import load_index
 from xmc.indexes.label_index import IndexSnapshot, LabelIndex
+from xmc.progress import tracked
 
 __all__ = ["SIZES", "Sizes", "measure", "run"]
 
@@ -229,7 +229,7 @@ def _live(index: LabelIndex, vectors: Vectors, plan: _Plan, sizes: Sizes, *, exa
     own = 0.0
     start = time.perf_counter()
     try:
-        for block in track(range(1, sizes.blocks + 1), "changing", console=Console(stderr=True)):
+        for block in tracked(range(1, sizes.blocks + 1), "changing", unit="blocks"):
             for change in (_add, _remove):
                 began = time.perf_counter()
                 change(index, vectors, plan, block)

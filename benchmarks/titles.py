@@ -16,13 +16,12 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 from lf_wordnet import CONFIG, dataset
 from models import package_folder
-from rich.console import Console
-from rich.progress import track
 
 from xmc.config import TrainConfig
 from xmc.encoders.dual import DualEncoder
 from xmc.encoders.transformer.encoder import TransformerEncoder
 from xmc.errors import DataError
+from xmc.progress import tracked
 from xmc.search.retriever import Retriever
 from xmc.storage.directories import atomic_directory, read_manifest
 from xmc.training.trainer import train
@@ -81,7 +80,7 @@ def _cached(name: str, most: int | None, encoder: Callable[[], Encode]) -> Vecto
             np.save(temporary / "queries.npy", queries[HELD_OUT:])
             shape = (count, queries.shape[1])
             labels = np.lib.format.open_memmap(temporary / "labels.npy", "w+", np.float32, shape)
-            for first in track(range(0, count, AT_ONCE), f"encoding {name}", console=Console(stderr=True)):
+            for first in tracked(range(0, count, AT_ONCE), f"encoding {name}", unit=f"batches of {AT_ONCE:,}"):
                 labels[first : first + AT_ONCE] = encode(chosen[first : first + AT_ONCE])
             labels.flush()
     read_manifest(folder, "embeddings")

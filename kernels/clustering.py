@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xmc.errors import InputError, NotFiniteError
+from xmc.progress import progress
 
 __all__ = ["balanced_clusters"]
 
@@ -50,10 +51,13 @@ def balanced_clusters(
     leaf_starts = np.arange(clusters + 1, dtype=np.int64) * count // clusters
     edges = np.array([0, clusters], np.int64)  # nodes of a level: leaves [edges[n], edges[n + 1])
     random = np.random.default_rng(seed)
-    while (np.diff(edges) > 1).any():
-        middles = (edges[:-1] + edges[1:]) // 2
-        _split(points, order, leaf_starts[edges], leaf_starts[middles], np.diff(edges) > 1, iterations, random)
-        edges = np.unique(np.concatenate([edges, middles]))
+    with progress("clustering", clusters, done=1, unit="clusters") as line:
+        while (np.diff(edges) > 1).any():
+            middles = (edges[:-1] + edges[1:]) // 2
+            _split(points, order, leaf_starts[edges], leaf_starts[middles], np.diff(edges) > 1, iterations, random)
+            line.advance(-len(edges))
+            edges = np.unique(np.concatenate([edges, middles]))
+            line.advance(len(edges))
     out = np.empty(count, np.int32)
     out[order] = np.repeat(np.arange(clusters, dtype=np.int32), np.diff(leaf_starts))
     return out

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from xmc.data.tokens import RaggedTokens
 from xmc.encoders.dual import DualEncoder
+from xmc.progress import tracked
 from xmc.training.distributed import World
 
 __all__ = ["CHUNK", "embed_labels", "embed_queries", "encode_labels"]
@@ -21,8 +22,8 @@ def embed_queries(model: DualEncoder, features: RaggedTokens) -> npt.NDArray[np.
     """Unit embeddings float32 [n, D] of queries."""
     model.eval()
     out = np.empty((len(features), model.dimension), np.float32)
-    for start in range(0, len(features), CHUNK):
-        rows = np.arange(start, min(start + CHUNK, len(features)))
+    chunks = (np.arange(start, min(start + CHUNK, len(features))) for start in range(0, len(features), CHUNK))
+    for rows in tracked(chunks, "encoding queries", len(features), unit="queries", size=len):
         out[rows] = model.queries(features.take(rows)).float().cpu().numpy()
     return out
 
@@ -31,7 +32,12 @@ def embed_queries(model: DualEncoder, features: RaggedTokens) -> npt.NDArray[np.
 def encode_labels(model: DualEncoder, features: RaggedTokens, world: World) -> Tensor:
     """Unit embeddings [n, D] of the texts of this process's labels, without residual vectors, on the model's device."""
     model.eval()
-    chunks = [model.label_texts(features.take(rows)) for rows in world.chunks(len(features), CHUNK)]
+    own = world.own(len(features))
+    rows_of_chunks = world.chunks(len(features), CHUNK)
+    chunks = [
+        model.label_texts(features.take(rows))
+        for rows in tracked(rows_of_chunks, "encoding labels", own.stop - own.start, unit="labels", size=len)
+    ]
     return torch.cat(chunks) if chunks else model.log_temperature.new_zeros(0, model.dimension)
 
 

@@ -17,6 +17,7 @@ from xmc.data.tokens import RaggedTokens
 from xmc.encoders.dual import build_encoder
 from xmc.errors import InputError
 from xmc.indexes.designs import is_exact
+from xmc.progress import progress
 from xmc.search.retriever import Retriever
 from xmc.training.assembly import part_kinds
 from xmc.training.batch import Batch
@@ -158,9 +159,9 @@ class Trainer:
             self.log.start(run.progress.steps)
         if not run.progress.steps:
             run.begin()
-        bar = TrainingProgress(run.steps, run.config.batch_size, run.progress.steps, run.world.is_root)
         try:
-            with self.stop, bar:
+            with self.stop, progress("training", run.steps, done=run.progress.steps, unit="steps", keep=True) as line:
+                bar = TrainingProgress(line, run.config.batch_size)
                 while run.progress.steps < run.steps and not self.interrupted and not run.progress.finished:
                     self._epoch(bar)
         finally:

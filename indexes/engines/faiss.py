@@ -17,6 +17,7 @@ from xmc.indexes.engines.faiss_parts import (
     bytes_of,
     can_select,
     empty_faiss_index,
+    learning_quietly,
     parts_of,
     search_parameters,
     set_parameters,
@@ -24,6 +25,7 @@ from xmc.indexes.engines.faiss_parts import (
 from xmc.indexes.library import faiss
 from xmc.indexes.scan import first_found
 from xmc.indexes.threads import shared_threads
+from xmc.progress import progress
 
 __all__ = ["STORAGES", "FaissDesign", "FaissEngine", "factory_of"]
 
@@ -115,7 +117,8 @@ class FaissDesign(Design):
         set_parameters(index, self.factory, self.parameters)
         try:
             if not index.is_trained:
-                with shared_threads():
+                learning = progress(f"learning the cells and codebooks of {self.factory}")
+                with learning, shared_threads(), learning_quietly(index):
                     index.train(_spread(embeddings, TRAINING_ROWS))
             _fill(index, embeddings, 0)
         except RuntimeError as error:
@@ -193,11 +196,13 @@ def _fill(index: Any, embeddings: EmbeddingBlocks, first: int) -> None:
     at_once = isinstance(parts_of(index)[-1], (faiss.IndexNSG, faiss.IndexNNDescent))
     if at_once and len(rest) < LEAST_GRAPH:
         raise RuntimeError(f"a graph of this kind needs {LEAST_GRAPH:,} labels")
-    with shared_threads():
+    with progress("indexing", len(rest), unit="labels") as line, shared_threads():
         for _, block in EmbeddingBlocks([rest.joined()]) if at_once else rest:
             step = len(block) if at_once else ADDED
             for start in range(0, len(block), step):
-                index.add(np.ascontiguousarray(block[start : start + step]))
+                rows = np.ascontiguousarray(block[start : start + step])
+                index.add(rows)
+                line.advance(len(rows))
 
 
 def _spread(embeddings: EmbeddingBlocks, most: int) -> Embeddings:

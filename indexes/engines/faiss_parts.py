@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,15 @@ import numpy as np
 from xmc.errors import ConfigError, missing_package
 from xmc.indexes.library import faiss
 
-__all__ = ["bytes_of", "can_select", "empty_faiss_index", "parts_of", "search_parameters", "set_parameters"]
+__all__ = [
+    "bytes_of",
+    "can_select",
+    "empty_faiss_index",
+    "learning_quietly",
+    "parts_of",
+    "search_parameters",
+    "set_parameters",
+]
 
 CELL_ROUNDS = 10
 """Rounds of k-means; more take longer and change recall little."""
@@ -40,11 +50,46 @@ def empty_faiss_index(factory: str, dimension: int) -> Any:
     _require_sound(index, factory)
     for part in parts_of(index):
         if isinstance(part, faiss.IndexIVF):
-            part.cp.min_points_per_centroid, part.cp.max_points_per_centroid = 1, POINTS_PER_CELL
-            part.cp.niter = CELL_ROUNDS
+            part.cp.max_points_per_centroid, part.cp.niter = POINTS_PER_CELL, CELL_ROUNDS
         elif isinstance(part, faiss.IndexHNSW):
             part.hnsw.efConstruction = GRAPH_EFFORT
+    _accept_few_points(index)
     return index
+
+
+def _accept_few_points(index: Any) -> None:
+    """Let every k-means that an index learns by take one point for each centroid: FAISS warns on standard error otherwise.
+
+    The sub-quantizers of PRQ designs cannot be reached from Python, and still warn.
+    """
+    for part in parts_of(index):
+        learners: list[Any] = [part, getattr(part, "pq", None), getattr(part, "rq", None)]
+        for learner in learners:
+            if hasattr(learner, "cp"):
+                learner.cp.min_points_per_centroid = 1
+        for name in ("quantizer", "storage", "refine_index"):
+            inner = getattr(part, name, None)
+            if isinstance(inner, faiss.Index):
+                _accept_few_points(inner)
+
+
+@contextlib.contextmanager
+def learning_quietly(index: Any) -> Iterator[None]:
+    """A context in which the rotations of OPQ learn without FAISS's warnings of few points on standard error."""
+    rotations = []
+    for part in parts_of(index):
+        if isinstance(part, faiss.IndexPreTransform):
+            chain = [faiss.downcast_VectorTransform(part.chain.at(place)) for place in range(part.chain.size())]
+            rotations += [transform for transform in chain if isinstance(transform, faiss.OPQMatrix)]
+    codebooks = [faiss.ProductQuantizer(rotation.d_out, rotation.M, 8) for rotation in rotations]
+    for rotation, codebook in zip(rotations, codebooks, strict=True):
+        codebook.cp.min_points_per_centroid = 1
+        rotation.pq = codebook
+    try:
+        yield
+    finally:
+        for rotation in rotations:
+            rotation.pq = None  # FAISS does not own it
 
 
 def _require_sound(index: Any, factory: str) -> None:

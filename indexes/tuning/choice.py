@@ -27,9 +27,9 @@ from xmc.indexes.library import faiss
 from xmc.indexes.tuning.candidates import TriedDesign, candidates
 from xmc.indexes.tuning.goal import Goal, OperatingPoint, pareto
 from xmc.indexes.tuning.journal import TuningJournal
-from xmc.indexes.tuning.progress import tuning_progress
 from xmc.indexes.tuning.trial import Trial
 from xmc.indexes.versions import IndexVersion
+from xmc.progress import progress
 
 __all__ = ["Tuned", "TunedVersion", "automatic_version", "tune", "tune_version"]
 
@@ -140,8 +140,8 @@ def automatic_version(blocks: EmbeddingBlocks, queries: Embeddings, devices: Dev
     if is_exact("auto", len(exact)) or faiss is None or not len(queries):
         return exact
     goal = Goal()
-    with tuning_progress(goal.budget) as report:
-        return tune_version(exact, queries, goal, report=report).version
+    with progress(f"tuning the index, {goal.budget:.0f} s at most") as line:
+        return tune_version(exact, queries, goal, report=line.say).version
 
 
 def _reason_to_skip(candidate: TriedDesign, trial: Trial, left: float) -> str:

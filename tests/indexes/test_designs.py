@@ -49,6 +49,18 @@ def test_names_stand_for_designs() -> None:
         DESIGNS.register("toy-matrix", DESIGNS["toy-matrix"])
 
 
+def test_faiss_learns_from_few_labels_without_a_word(capfd: pytest.CaptureFixture[str]) -> None:
+    """Every codebook and cell of these designs is learned from fewer points than FAISS asks for on standard error."""
+    points = np.random.default_rng(0).standard_normal((300, 16)).astype(np.float32)
+    for design in (
+        "IVF8,PQ4x4", "PQ4x4fs", "OPQ4,PQ4x4", "HNSW8_PQ4x4", "RQ2x4", "IVF16(RCQ2x2),Flat", "IVF8,Flat,Refine(PQ4x4)",
+    ):  # fmt: skip
+        index = build_index(design, dimension=16)
+        index.build(points, np.arange(len(points)))
+        assert index.search(points[:3], k=1)[0].shape == (3, 1)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_registered_design_serves_a_run(tmp_path: Path) -> None:
     """It is chosen by name, saved, and found again by what the manifest says."""
     xmc.train(colours(), tiny_config(epochs=4), tmp_path / "run")

@@ -18,6 +18,7 @@ from xmc.config import ShortlistConfig, TrainConfig
 from xmc.data.tokens import RaggedTokens
 from xmc.encoders.dual import DualEncoder
 from xmc.indexes.factory import build_index
+from xmc.progress import tracked
 from xmc.training.batch import Batch
 from xmc.training.checkpoints import Checkpoint
 from xmc.training.distributed import World
@@ -145,7 +146,8 @@ def mine(
     lists = np.full(
         (own.stop - own.start, max(min(config.window_end, len(labels)) - config.window_start, 0)), -1, np.int32
     )
-    for rows in world.chunks(len(queries), CHUNK):
+    chunks = world.chunks(len(queries), CHUNK)
+    for rows in tracked(chunks, "mining hard negatives", own.stop - own.start, unit="queries", size=len):
         embedded = embed_queries(model, queries.take(rows))
         if len(rows):
             pairs = known[rows]

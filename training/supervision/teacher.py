@@ -12,6 +12,7 @@ from scipy.special import softmax
 from xmc.config import DistillationConfig
 from xmc.data.splits import DataLabels, Split
 from xmc.errors import ConfigError, StoreError
+from xmc.progress import tracked
 from xmc.search.retriever import Retriever
 
 __all__ = ["taught_labels"]
@@ -37,8 +38,11 @@ def taught_labels(config: DistillationConfig, queries: Split, labels: DataLabels
         raise ConfigError(f"objective.distillation.teacher {config.teacher} shares no label uid with the data set.")
     rows_of = np.append(pc.fill_null(known.cast("int64"), -1).to_numpy(), -1)
     count, chunks = min(config.labels, len(teacher)), []
-    for start in range(0, len(queries), QUERIES_AT_ONCE):
-        some = queries.take(np.arange(start, min(start + QUERIES_AT_ONCE, len(queries))))
+    batches = (
+        queries.take(np.arange(start, min(start + QUERIES_AT_ONCE, len(queries))))
+        for start in range(0, len(queries), QUERIES_AT_ONCE)
+    )
+    for some in tracked(batches, "asking the teacher", len(queries), unit="queries", size=len):
         embeddings = teacher.embed_queries(
             pc.fill_null(some.texts, "").to_pylist(), images=teacher.model.query_encoder.images_of(some.images)
         )

@@ -21,6 +21,7 @@ from xmc.evaluation.judged import judge
 from xmc.evaluation.judging import most_excluded
 from xmc.evaluation.predicted import Predicted
 from xmc.metrics import KS, NO_PREDICTION, RECALL_KS, UNKNOWN_LABEL, Measure, measures_of, usual_measures
+from xmc.progress import progress
 from xmc.storage.fingerprints import sha256_file
 
 __all__ = ["evaluate_files", "is_predictions"]
@@ -32,6 +33,7 @@ def is_predictions(path: str | Path) -> bool:
     return path.suffix == ".parquet" or (path / JOB).is_file()
 
 
+@progress("evaluating written predictions")
 def evaluate_files(
     predictions: str | Path,
     dataset: Dataset,

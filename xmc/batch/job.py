@@ -8,8 +8,6 @@ from collections.abc import Callable, Generator
 from contextlib import closing
 from typing import Protocol
 
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
 from xmc.batch.duplicates import count_duplicates
 from xmc.batch.options import JobOptions
 from xmc.batch.output import Output
@@ -17,7 +15,7 @@ from xmc.batch.plan import Part, Plan, make_plan
 from xmc.batch.summary import Done, Summary
 from xmc.batch.work import WorkSpecification
 from xmc.batch.worker import Worker
-from xmc.progress import progress_bar
+from xmc.progress import progress
 
 __all__ = ["run_job"]
 
@@ -36,7 +34,9 @@ class JobEngine(Protocol):
 def run_job(work: WorkSpecification, source: str, destination: str, options: JobOptions) -> Summary:
     """Do some work on all rows of the input; see xmc.batch.predict.predict_files for input, output and errors."""
     started = time.perf_counter()
-    plan = make_plan(source, options.columns, options.rows_per_part, work.describe(), options.on_bad_row == "error")
+    asked = work.describe()
+    with progress(f"counting the rows of {source}"):
+        plan = make_plan(source, options.columns, options.rows_per_part, asked, options.on_bad_row == "error")
     output = Output(destination)
     summary = Summary()
     with output.held():
@@ -48,12 +48,19 @@ def run_job(work: WorkSpecification, source: str, destination: str, options: Job
         logger.info("%s rows in %s parts; %s parts are there already", f"{plan.rows:,}", len(plan.parts), len(finished))
         if missing:
             engine = _engine(work, plan, output, options)
-            with _Bar(plan.rows, summary) as bar, closing(engine(missing, summary, bar.advance)) as made:
-                for done in made:
-                    summary.add(done)
-                    finished[done.part] = done
-        summary.duplicate_uids = count_duplicates(lambda: output.uids(plan), summary.predicted + summary.null)
-        output.finish(plan, summary, finished)
+            with progress(str(asked["work"]), plan.rows, done=summary.rows, unit="rows", keep=True) as line:
+
+                def advance(rows: int) -> None:
+                    line.advance(rows, _note(line.speed, summary.slowest))
+
+                with closing(engine(missing, summary, advance)) as made:
+                    for done in made:
+                        summary.add(done)
+                        finished[done.part] = done
+        with progress("looking for repeated uids"):
+            summary.duplicate_uids = count_duplicates(lambda: output.uids(plan), summary.predicted + summary.null)
+        with progress("finishing the output"):
+            output.finish(plan, summary, finished)
     summary.seconds = time.perf_counter() - started
     if missing:
         busy = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in summary.busy.items())
@@ -83,36 +90,7 @@ class _Local:
         yield from self._worker.make(parts, told)
 
 
-class _Bar:
-    """A context: rows done, rows a second, time left, and the stage that takes longest; silent off a terminal."""
-
-    def __init__(self, rows: int, summary: Summary) -> None:
-        self._summary = summary
-        self._progress = progress_bar(
-            TextColumn("rows"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[speed]} rows/s"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[slowest]}"),
-        )
-        self._task = self._progress.add_task("", total=rows, completed=summary.rows, speed="-", slowest="")
-
-    def advance(self, rows: int) -> None:
-        """Count rows that were written."""
-        speed = self._progress.tasks[0].speed
-        slowest = self._summary.slowest
-        self._progress.update(
-            self._task,
-            advance=rows,
-            speed="-" if speed is None else f"{speed:,.0f}",
-            slowest=f"slowest: {slowest}" if slowest else "",
-        )
-
-    def __enter__(self) -> _Bar:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+def _note(speed: float | None, slowest: str) -> str:
+    """Rows a second, and the stage that takes longest, as far as they are known."""
+    facts = ("" if speed is None else f"{speed:,.0f} rows/s", slowest and f"slowest: {slowest}")
+    return ", ".join(filter(None, facts))

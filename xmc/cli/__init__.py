@@ -6,7 +6,6 @@ import logging
 import sys
 
 import typer
-from rich.console import Console
 from rich.logging import RichHandler
 from rich.text import Text
 
@@ -14,6 +13,7 @@ from xmc import __version__
 from xmc.cli import calibrate, data, embed, evaluate, export, index, predict, quickstart, report, search, train
 from xmc.cli.lists import NumberLists
 from xmc.errors import XMCError
+from xmc.progress import console as error_console
 
 __all__ = ["app", "main"]
 
@@ -45,7 +45,7 @@ def _options(
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING,
         format="%(message)s",
-        handlers=[RichHandler(console=Console(stderr=True), show_path=False)],
+        handlers=[RichHandler(console=error_console, show_path=False)],
     )
     if version:
         typer.echo(f"xmc {__version__}")
@@ -57,7 +57,7 @@ def main() -> None:
     try:
         app()
     except XMCError as error:
-        Console(stderr=True).print(Text.assemble(("error:", "red"), f" {error}"), highlight=False, soft_wrap=True)
+        error_console.print(Text.assemble(("error:", "red"), f" {error}"), highlight=False, soft_wrap=True)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

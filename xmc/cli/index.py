@@ -131,15 +131,15 @@ def _tune(
 ) -> None:
     """Index by the design that measures best."""
     from xmc.indexes.tuning import Goal, tune
-    from xmc.indexes.tuning.progress import tuning_progress
+    from xmc.progress import progress
 
     goal = Goal(**wanted)
     if source is None:
         queries = retriever.tuning_queries
     else:
         queries = retriever.embed_queries(texts_of(source, split, run, columns))
-    with tuning_progress(goal.budget) as report:
-        tuned = tune(retriever.embeddings, retriever.labels.ids, queries, goal, _journal(run), report)
+    with progress(f"tuning the index, {goal.budget:.0f} s at most") as line:
+        tuned = tune(retriever.embeddings, retriever.labels.ids, queries, goal, _journal(run), line.say)
     console.print(_table(tuned, goal, len(queries)))
     retriever.use_index(tuned.index)
 

@@ -13,7 +13,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from xmc.data.checks import checked_filter, checked_rows
 from xmc.data.dataset import Dataset
@@ -24,7 +23,7 @@ from xmc.data.sources import RowSource
 from xmc.data.tables import LABEL_SCHEMA, QUERY_SCHEMA, TableContent, filter_table, format_of, write_properties
 from xmc.errors import ConfigError, DataError
 from xmc.metrics import propensity_parameters
-from xmc.progress import progress_bar
+from xmc.progress import progress
 from xmc.storage.directories import atomic_file
 from xmc.storage.fingerprints import fingerprint_of
 
@@ -78,17 +77,16 @@ def convert(
     with data_set_directory(destination, overwrite) as directory:
         job = _Job(source, directory, on_bad_row)
         name = name or source.name
-        with job.progress:
-            label_rows = job.write_table("labels", LABEL_SCHEMA, None, None)
-            job.add_label_columns(label_rows)
-            job.write_images("labels", label_rows)
-            splits = {}
-            for split in source.splits:
-                query_rows = job.write_table(f"queries-{split}", QUERY_SCHEMA, split, label_rows)
-                splits[split] = int((query_rows >= 0).sum())
-                job.write_filter(split, query_rows, label_rows)
-                job.write_judgements(split)
-                job.write_images(split, query_rows)
+        label_rows = job.write_table("labels", LABEL_SCHEMA, None, None)
+        job.add_label_columns(label_rows)
+        job.write_images("labels", label_rows)
+        splits = {}
+        for split in source.splits:
+            query_rows = job.write_table(f"queries-{split}", QUERY_SCHEMA, split, label_rows)
+            splits[split] = int((query_rows >= 0).sum())
+            job.write_filter(split, query_rows, label_rows)
+            job.write_judgements(split)
+            job.write_images(split, query_rows)
         write_properties(
             directory,
             {
@@ -116,19 +114,14 @@ class _Job:
         self.hashes: dict[str, str] = {}
         self.rejected_labels = 0
         self.images: dict[str, str] = {}
-        self.progress = progress_bar(
-            SpinnerColumn(),
-            TextColumn("{task.description}: {task.completed:,} rows"),
-            TimeElapsedColumn(),
-        )
 
     def write_table(
         self, stem: str, schema: pa.Schema, split: str | None, label_rows: npt.NDArray[np.int64] | None
     ) -> npt.NDArray[np.int64]:
         """Write a table; returns, for each row of the source, its row in the table or -1."""
-        task = self.progress.add_task(stem, total=None)
         content, kept, batches = TableContent(stem), 0, []
-        with _writer(self.directory / f"{stem}.parquet", schema) as writer:
+        writing = _writer(self.directory / f"{stem}.parquet", schema)
+        with progress(f"converting {stem}", unit="rows", keep=True) as line, writing as writer:
             for rows, defects in checked_rows(self.source, split, 0 if label_rows is None else len(label_rows)):
                 self._account(defects)
                 good = [row for row in rows if row is not None]
@@ -140,7 +133,7 @@ class _Job:
                 usable = np.array([row is not None for row in rows], bool)
                 batches.append(np.where(usable, kept + np.cumsum(usable) - 1, -1))
                 kept += len(good)
-                self.progress.advance(task, len(rows))
+                line.advance(len(rows))
         self.hashes.update(content.digests())
         self.rejected_labels += content.rejected_labels
         return np.concatenate(batches) if batches else np.zeros(0, np.int64)

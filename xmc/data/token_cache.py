@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from xmc.data.tokens import RaggedTokens
 from xmc.errors import StoreError
-from xmc.progress import progress_bar
+from xmc.progress import progress
 from xmc.storage.arrow import write_arrow_file
 
 __all__ = ["cached_tokens", "read_tokens", "write_tokens"]
@@ -93,11 +93,10 @@ def _build(texts: pa.ChunkedArray | Sequence[str], featurize: Featurize, descrip
     chunks: list[RaggedTokens] = []
     # Tokenisers and hashing use all cores inside of one call. Several calls at once were no faster on two cores, and
     # abort the process under numba's "workqueue" layer, which is all that it has where OpenMP is missing.
-    with progress_bar(transient=True) as progress:
-        task = progress.add_task(f"tokenising {description}", total=len(texts))
+    with progress(f"tokenising {description}", len(texts), unit="texts") as line:
         for chunk in _chunks(texts):
             chunks.append(_narrow(featurize(chunk)))
-            progress.advance(task, len(chunk))
+            line.advance(len(chunk))
     if not chunks:
         return _narrow(featurize([]))
     lengths = np.concatenate([tokens.lengths for tokens in chunks])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from xmc.encoders.base import Encoder, Side
 from xmc.encoders.prototypes import LabelPrototypes
 from xmc.encoders.registry import ENCODERS
 from xmc.errors import ConfigError, InputError, StoreError
+from xmc.progress import tracked
 
 __all__ = ["DualEncoder", "build_encoder", "keep_vectors"]
 
@@ -284,7 +285,10 @@ def _featurized(
     """The features of `batch_size` texts at a time, after the row of their first text."""
     if images is not None and len(images) != len(texts):
         raise InputError(f"There are images for {len(images)} texts, but {len(texts)} texts.")
-    for start in range(0, len(texts), batch_size):
+    starts: Iterable[int] = range(0, len(texts), batch_size)
+    if len(texts) > batch_size:
+        starts = tracked(starts, f"encoding {side} texts", unit=f"batches of {batch_size:,}")
+    for start in starts:
         features = encoder.featurize(texts[start : start + batch_size], side)
         if images is not None:
             features = replace(features, images=images.take(np.arange(start, start + len(features))))

@@ -23,6 +23,7 @@ from xmc.errors import DataError, InputError, require_package
 from xmc.evaluation.gather import gather, groups_of_labels, true_ids
 from xmc.evaluation.held_aside import AsideQueries, queries_to_calibrate_on
 from xmc.indexes.checks import require_count
+from xmc.progress import progress
 from xmc.search.calibrated import labels_and_index
 from xmc.search.retriever import Retriever
 
@@ -35,6 +36,7 @@ FITTED_SHARE = 0.5
 KEPT_SCORES = 10_000
 
 
+@progress("calibrating")
 def calibrate(
     retriever: Retriever,
     dataset: Dataset | str | Path,

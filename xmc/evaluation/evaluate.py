@@ -17,6 +17,7 @@ from xmc.evaluation.judged import judge, judged_depth
 from xmc.evaluation.judging import excluded_predictions, most_excluded
 from xmc.evaluation.predicted import Predicted
 from xmc.metrics import NO_PREDICTION, Measure, Metrics, evaluate_predictions, measures_of
+from xmc.progress import progress
 from xmc.search.retriever import Retriever, loaded
 
 __all__ = ["compare", "depth_of", "evaluate", "evaluate_split", "ks_of"]
@@ -61,6 +62,7 @@ def evaluate(
     )
 
 
+@progress("evaluating")
 def evaluate_split(
     retriever: Retriever,
     dataset: Dataset,

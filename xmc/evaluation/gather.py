@@ -15,7 +15,7 @@ from xmc.evaluation.judging import Ranking, most_excluded
 from xmc.evaluation.predicted import dataset_rows
 from xmc.metrics import NO_PREDICTION, UNKNOWN_LABEL
 from xmc.metrics.truth import hits
-from xmc.progress import progress_bar
+from xmc.progress import tracked
 from xmc.search.retriever import Retriever
 
 __all__ = ["gather", "groups_of_labels", "judged", "true_ids"]
@@ -45,16 +45,15 @@ def gather(
     batches: list[Candidates] = []
     true: list[Mask] = []
     starts = range(0, len(texts), step)
-    with progress_bar(transient=True) as progress:
-        for first in progress.track(starts, description="searching"):
-            rows = np.arange(first, min(first + step, len(texts)))
-            batch_images = None if images is None else images.take(rows)
-            ids, scores = retriever.search(texts[first : first + step], wanted, images=batch_images, allow_empty=True)
-            labels = np.where(ids >= 0, rows_of_labels[retriever.labels.rows_of_ids(ids)], NO_PREDICTION)
-            batch_targets = targets.take(rows)
-            ranking = Ranking.from_search(ids, labels, scores, batch_targets, candidates)
-            batches.append(Candidates.from_search(ranking.ids, ranking.scores, groups))
-            true.append(hits(ranking.labels, batch_targets.truth))
+    for first in tracked(starts, "searching", unit="batches of queries"):
+        rows = np.arange(first, min(first + step, len(texts)))
+        batch_images = None if images is None else images.take(rows)
+        ids, scores = retriever.search(texts[first : first + step], wanted, images=batch_images, allow_empty=True)
+        labels = np.where(ids >= 0, rows_of_labels[retriever.labels.rows_of_ids(ids)], NO_PREDICTION)
+        batch_targets = targets.take(rows)
+        ranking = Ranking.from_search(ids, labels, scores, batch_targets, candidates)
+        batches.append(Candidates.from_search(ranking.ids, ranking.scores, groups))
+        true.append(hits(ranking.labels, batch_targets.truth))
     every = Candidates(*(np.concatenate([getattr(batch, name) for batch in batches]) for name in ("scores", "groups")))
     return judged(every, np.concatenate(true), targets, split, seed)
 

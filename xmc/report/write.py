@@ -9,6 +9,7 @@ from pathlib import Path
 from xmc.data.dataset import Dataset, opened
 from xmc.errors import InputError, StoreError, require_package
 from xmc.indexes.checks import require_count
+from xmc.progress import progress
 from xmc.report.run import PLACES, ReportedRun
 from xmc.report.task import Task
 from xmc.search.run_directory import RunDirectory
@@ -17,6 +18,7 @@ from xmc.storage.directories import atomic_file
 __all__ = ["write_report"]
 
 
+@progress("measuring runs for the report")
 def write_report(
     runs: Sequence[str | Path],
     dataset: Dataset | str | Path,

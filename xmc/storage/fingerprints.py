@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
@@ -12,15 +13,25 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from xmc.progress import progress
+
 __all__ = ["ContentHash", "fingerprint_of", "fingerprint_of_json", "sha256_file"]
+
+
+LARGE = 1 << 28
+"""Bytes of a file from which on it takes long enough to hash that progress is reported."""
 
 
 def sha256_file(path: Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal, read in blocks of 1 MiB."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
+    digest, size = hashlib.sha256(), path.stat().st_size
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(path.open("rb"))
+        line = stack.enter_context(progress(f"hashing {path.name}", size, unit="bytes")) if size >= LARGE else None
         while block := file.read(1 << 20):
             digest.update(block)
+            if line is not None:
+                line.advance(len(block))
     return digest.hexdigest()
 
 

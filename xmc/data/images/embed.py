@@ -24,7 +24,7 @@ from xmc.data.files import WantedColumn, open_file
 from xmc.data.images.files import gather_blocks
 from xmc.data.images.ragged import RaggedImages
 from xmc.data.images.vision import VisionModel
-from xmc.progress import progress_bar
+from xmc.progress import progress
 from xmc.storage.directories import atomic_file
 from xmc.storage.fingerprints import fingerprint_of, fingerprint_of_json, sha256_file
 
@@ -89,12 +89,11 @@ def embed_images(
     missing = [start for start in starts if not _is_whole(parts / _name(start))]
     if len(missing) < len(starts):
         logger.info("going on after %d of %d parts in %s", len(starts) - len(missing), len(starts), parts)
-    with progress_bar() as progress:
-        task = progress.add_task(f"embedding images of {of}", total=len(jobs))
-        progress.advance(task, len(jobs) - sum(min(CHUNK, len(jobs) - start) for start in missing))
+    there = len(jobs) - sum(min(CHUNK, len(jobs) - start) for start in missing)
+    with progress(f"embedding images of {of}", len(jobs), done=there, unit="images", keep=True) as line:
         for start in missing:
             paths = [base / path for _, path in jobs[start : start + CHUNK]]
-            embeddings, reasons = vision.embed(paths, batch_size, lambda count: progress.advance(task, count))
+            embeddings, reasons = vision.embed(paths, batch_size, line.advance)
             _write_part(parts / _name(start), embeddings, reasons)
     files = [parts / _name(start) for start in starts]
     reasons = [reason for file in files for reason in _reasons(file)]

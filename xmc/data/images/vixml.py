@@ -14,6 +14,7 @@ from xmc.data.images.files import gather_blocks
 from xmc.data.images.object_arrays import NotNumbersError, read_number_lists
 from xmc.data.images.ragged import RaggedImages
 from xmc.errors import DataError
+from xmc.progress import tracked
 
 __all__ = ["import_vixml_images"]
 
@@ -86,7 +87,8 @@ class _Images:
 
     def blocks(self) -> Iterator[npt.NDArray[np.float16]]:
         """The images of all texts, one text after the other, float16 [up to BLOCK, I] at a time."""
-        for start in range(0, len(self.image_rows), BLOCK):
+        starts = range(0, len(self.image_rows), BLOCK)
+        for start in tracked(starts, f"reading {self.file.name}", unit=f"blocks of {BLOCK:,} images"):
             rows = self.image_rows[start : start + BLOCK]
             with np.errstate(over="ignore"):
                 block = self.embeddings[rows].astype(np.float16)
