@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from xmc.data.rows import Defect, Row, row_defects
+from xmc.data.rows import Defect, Row, checked_row
 from xmc.data.sources import RowSource
 
 __all__ = ["BATCH", "checked_filter", "checked_rows"]
@@ -31,7 +31,14 @@ class _Seen:
         first[np.unique(fresh, return_index=True)[1]] = True
         self.hashes = np.sort(np.concatenate([self.hashes, fresh[first & ~again]]), kind="stable")
         return [
-            Defect("error", row.file, row.line, "duplicate uid", f"the uid {row.uid!r} stands a second time.")
+            Defect(
+                "error",
+                row.file,
+                row.line,
+                "duplicate uid",
+                f"the uid {row.uid!r} stands a second time.",
+                unit=row.unit,
+            )
             for row, bad in zip(rows, again | ~first, strict=True)
             if bad
         ]
@@ -52,9 +59,9 @@ def checked_rows(source: RowSource, split: str | None, labels: int) -> Iterator[
             if item.row_lost:
                 rows.append(None)
         else:
-            of_row = row_defects(item, None if split is None else labels)
+            row, of_row = checked_row(item, None if split is None else labels)
             defects.extend(of_row)
-            rows.append(None if any(defect.severity == "error" for defect in of_row) else item)
+            rows.append(row)
         if len(rows) >= BATCH:
             yield _without_duplicates(source, seen, rows, defects)
             rows, defects = [], []
@@ -84,4 +91,5 @@ def checked_filter(source: RowSource, split: str, queries: int, labels: int) -> 
             yield query, label
         else:
             pair = f"query {query} of {queries}" if not 0 <= query < queries else f"label {label} of {labels}"
-            yield Defect("error", file, line, "filter row out of range", f"{pair} is out of range (0-based).", True)
+            message = f"{pair} is out of range (0-based)."
+            yield Defect("error", file, line, "filter row out of range", message, True, source.filter_unit)

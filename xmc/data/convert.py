@@ -36,12 +36,14 @@ class Conversion:
 
     dropped: rows left out, by reason; a query that loses only labels is not dropped. warnings: by reason, rows kept.
     positives: number of positive pairs, by split.
+    remarks: sentences about whole files, such as one whose labels hold a separator that does not cut them.
     """
 
     dataset: Dataset
     dropped: Counter[str] = field(default_factory=Counter)
     warnings: Counter[str] = field(default_factory=Counter)
     positives: Counter[str] = field(default_factory=Counter)
+    remarks: list[str] = field(default_factory=list)
 
 
 def convert(
@@ -102,7 +104,7 @@ def convert(
                 "fingerprint": fingerprint_of(job.hashes),
             },
         )
-    return Conversion(Dataset.load(destination), job.dropped, job.warnings, job.positives)
+    return Conversion(Dataset.load(destination), job.dropped, job.warnings, job.positives, job.remarks)
 
 
 class _Job:
@@ -111,6 +113,7 @@ class _Job:
         self.dropped: Counter[str] = Counter()
         self.warnings: Counter[str] = Counter()
         self.positives: Counter[str] = Counter()
+        self.remarks: list[str] = []
         self.hashes: dict[str, str] = {}
         self.rejected_labels = 0
         self.images: dict[str, str] = {}
@@ -223,7 +226,9 @@ class _Job:
 
     def _account(self, defects: list[Defect]) -> None:
         for defect in defects:
-            if defect.severity == "warning":
+            if defect.of_file:
+                self.remarks.append(str(defect))
+            elif defect.severity == "warning":
                 self.warnings[defect.reason] += 1
             elif self.on_bad_row == "error":
                 raise DataError(

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import gzip
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from xmc.errors import DataError
+from xmc.data.files import TextForm
+from xmc.data.files.addresses import local_file
+from xmc.data.files.lines import text_lines, undecodable
 
-__all__ = ["Defect", "Row", "find_file", "read_lines", "row_defects"]
+__all__ = ["PACKED", "Defect", "Row", "checked_row", "find_file", "read_lines", "without_blank_end"]
+
+PACKED = ("", ".gz", ".bz2", ".zst")
+"""What the name of a text file may have behind its own ending."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +24,7 @@ class Defect:
     """Something wrong in a source file. Errors make a row unusable; warnings do not.
 
     line: from 1. reason: a short fixed phrase, by which drops are counted. row_lost: the defect stands in place of a row.
-    unit: what `line` counts: lines of a text file, or rows.
+    unit: what `line` counts: lines of a text file, or rows. of_file: it is about the whole file, and `line` is an example.
     """
 
     severity: Literal["error", "warning"]
@@ -29,6 +34,7 @@ class Defect:
     message: str
     row_lost: bool = False
     unit: Literal["line", "row"] = "line"
+    of_file: bool = False
 
     def __str__(self) -> str:
         return f"{self.file}, {self.unit} {self.line:,}: {self.message}"
@@ -65,60 +71,97 @@ class Row:
         zeros = [label for label, value in zip(self.labels, relevance, strict=True) if value == 0]
         return sorted({*zeros, *self.rejected})
 
+    @property
+    def with_labels_once(self) -> Row:
+        """The row with each label once, in the order of the source, with the greatest of its relevances."""
+        relevance: list[float] | None = None
+        best = dict.fromkeys(self.labels, 0.0)
+        if self.relevance is not None:
+            for label, value in zip(self.labels, self.relevance, strict=True):
+                best[label] = max(best[label], value)
+            relevance = list(best.values())
+        return replace(self, labels=list(best), relevance=relevance, rejected=list(dict.fromkeys(self.rejected)))
+
 
 def find_file(directory: Path, *names: str) -> Path | None:
-    """The first of `names` that is in `directory`, itself or with .gz."""
+    """The first of `names` that is in `directory`, itself or packed (.gz, .bz2 or .zst)."""
     for name in names:
-        for candidate in (directory / name, directory / f"{name}.gz"):
-            if candidate.is_file():
+        for ending in PACKED:
+            if (candidate := directory / f"{name}{ending}").is_file():
                 return candidate
     return None
 
 
-def read_lines(path: Path) -> Iterator[tuple[int, str] | Defect]:
-    """(line number from 1, text without its line end) of each line; a Defect for a line that is not UTF-8.
+def read_lines(path: Path, form: TextForm | None = None) -> Iterator[tuple[int, str] | Defect]:
+    """(line number from 1, text without its line end) of each line; a Defect for a line that is not of the file's encoding.
 
-    Raises DataError when the file cannot be read, or a gzip file ends early.
+    A line feed ends a line, so that a text may hold a carriage return. Raises DataError when the file cannot be read, or a
+    packed file ends early.
     """
-    line = 0
-    try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-            for raw in file:
-                line += 1
-                try:
-                    yield line, raw.rstrip(b"\r\n").decode("utf-8")
-                except UnicodeDecodeError as error:
-                    yield Defect("error", path, line, "broken UTF-8", f"the text is not UTF-8 ({error}).", True)
-    except (OSError, EOFError) as error:
-        raise DataError(f"{path} cannot be read past line {line}: {error}. Is the file complete?") from error
+    for number, text in enumerate(text_lines(local_file(path), form or TextForm(), "\n"), 1):
+        wrong = undecodable(text)
+        if wrong is None:
+            yield number, text.rstrip("\r\n")
+        else:
+            yield Defect("error", path, number, "broken UTF-8", f"the text {wrong}.", True)
 
 
-def row_defects(row: Row, labels: int | None) -> list[Defect]:
-    """What is wrong with a row; `labels` is the size of the label set, or None for a row of the label table."""
+def without_blank_end(lines: Iterator[tuple[int, str] | Defect], rows: int = 0) -> Iterator[tuple[int, str] | Defect]:
+    """The lines of a file without the blank ones at its end, which are no rows.
+
+    rows: number of rows that the file must have, where something else says it: up to there a blank line is a row.
+    """
+    held: list[tuple[int, str] | Defect] = []
+    for count, item in enumerate(lines):
+        if isinstance(item, tuple) and not item[1].strip() and count >= rows:
+            held.append(item)
+            continue
+        yield from held
+        held.clear()
+        yield item
+
+
+def checked_row(row: Row, labels: int | None) -> tuple[Row | None, list[Defect]]:
+    """The row as it is used, None where it cannot be, and what is wrong with it.
+
+    A label that stands twice in the row is taken once, with its greater relevance. labels: the size of the label set, or None
+    for a row of the label table.
+    """
     defects: list[Defect] = []
 
     def add(severity: Literal["error", "warning"], reason: str, message: str) -> None:
         defects.append(Defect(severity, row.file, row.line, reason, message, unit=row.unit))
 
+    for what, text in (("text", row.text), ("uid", row.uid)):
+        if (wrong := undecodable(text)) is not None:
+            add("error", f"{what} that is not UTF-8", f"the {what} {wrong}.")
     if not row.text.strip():
         add("warning", "empty text", f"the text of {row.uid!r} is empty.")
-    if labels is None:
-        return defects
+    if labels is not None:
+        row = _check_labels(row, labels, add)
+    return None if any(defect.severity == "error" for defect in defects) else row, defects
+
+
+def _check_labels(row: Row, labels: int, add: Callable[[Literal["error", "warning"], str, str], None]) -> Row:
+    """The row of a query with each label once, as far as it is sound; what is wrong goes to `add`."""
     for rows, what in ((row.labels, "label"), (row.rejected, "rejected label")):
         outside = [label for label in rows if not 0 <= label < labels]
         if outside:
             add("error", f"{what} out of range", f"{what} {outside[0]} is outside of the {labels} labels (0-based).")
-        if len(set(rows)) < len(rows):
-            twice = next(label for label in rows if rows.count(label) > 1)
-            add("error", f"duplicate {what} in a row", f"{what} {twice} stands twice in the query {row.uid!r}.")
     if row.relevance is not None:
         if len(row.relevance) != len(row.labels):
             add("error", "relevance of another length", f"{len(row.labels)} labels, {len(row.relevance)} relevances.")
-            return defects
+            return row
         unusable = [value for value in row.relevance if not math.isfinite(value) or value < 0]
         if unusable:
             add("error", "bad relevance", f"relevance {unusable[0]} is not a finite number >= 0.")
-            return defects
+            return row
+    for rows, what in ((row.labels, "label"), (row.rejected, "rejected label")):
+        if len(set(rows)) < len(rows):
+            twice = next(label for label, times in Counter(rows).items() if times > 1)
+            message = f"{what} {twice} stands more than once in the query {row.uid!r}; it is taken once."
+            add("warning", f"duplicate {what} in a row", message)
+            row = row.with_labels_once
     positives = {label for label, _ in row.positives}
     if not positives:
         add("warning", "query without labels", f"the query {row.uid!r} has no labels.")
@@ -128,4 +171,4 @@ def row_defects(row: Row, labels: int | None) -> list[Defect]:
             f"label row {contradictions[0]} is a label of the query {row.uid!r} and rejected for it; decide for one."
         )
         add("error", "label positive and rejected", message)
-    return defects
+    return row

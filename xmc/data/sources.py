@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 
@@ -59,13 +59,15 @@ class RowSource(ABC):
     """The layout's name in READERS and in `--format`."""
     has_uids: ClassVar[bool] = True
     """Whether uids come from the source (and may be duplicate) or are line numbers."""
+    filter_unit: ClassVar[Literal["line", "row"]] = "line"
+    """What the line of a filter pair counts."""
     name: str
     """The data set's name."""
     splits: tuple[str, ...]
 
     @abstractmethod
     def __init__(self, path: Path, columns: TabularColumns) -> None:
-        """The data set at a path that fits. columns: ignored by layouts without named columns."""
+        """The data set at a path that fits. columns: names of columns are ignored by layouts that have none."""
 
     @classmethod
     @abstractmethod

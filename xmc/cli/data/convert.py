@@ -71,3 +71,5 @@ def convert(
         typer.echo(f"dropped: {count:,} x {reason}")
     for reason, count in sorted(done.warnings.items()):
         typer.echo(f"warning: {count:,} x {reason}")
+    for remark in done.remarks:
+        typer.echo(f"warning: {remark}")

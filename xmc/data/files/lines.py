@@ -11,12 +11,15 @@ from xmc.errors import DataError
 
 __all__ = ["text_lines", "undecodable"]
 
+_MARK = "\ufeff"
 _MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 _BUFFER = 1 << 20
 
 
-def text_lines(file: InputFile, form: TextForm) -> Iterator[str]:
-    """The lines of a file with their ends; a line ends with a line feed, a carriage return, or both.
+def text_lines(file: InputFile, form: TextForm, newline: str = "") -> Iterator[str]:
+    """The lines of a file with their ends.
+
+    newline: what ends a line; "" for a line feed, a carriage return, or both.
 
     Bytes that are not of the encoding come as lone surrogates, which `undecodable` finds: a broken line does not end a file.
     Raises DataError where the file cannot be read to its end.
@@ -28,9 +31,9 @@ def text_lines(file: InputFile, form: TextForm) -> Iterator[str]:
             encoding = form.encoding or _shown(stream.peek(4))
             if encoding.lower().replace("_", "-") in ("utf-8", "utf8"):
                 encoding = "utf-8-sig"
-            for line in io.TextIOWrapper(stream, encoding, errors="surrogateescape", newline=""):
+            for line in io.TextIOWrapper(stream, encoding, errors="surrogateescape", newline=newline):
                 number += 1
-                yield line
+                yield line.removeprefix(_MARK) if number == 1 else line
     except BROKEN as error:
         raise DataError(
             f"{file.address} cannot be read past line {number:,}: {error}. Is the file complete, and its encoding right?"

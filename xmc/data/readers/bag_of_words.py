@@ -1,7 +1,8 @@
 """The XML Repository's bag-of-words single file: header "N F L", then "label,label feature:value feature:value" lines.
 
 There is no text in this layout: a query's text is its features as words ("f17 f4021"), values left out, and a label's is
-"label12". It has no relevances. Files: train.txt and test.txt, or one named *train*.txt, *test*.txt.
+"label12", or its line in Yf.txt, if that is there. It has no relevances. Files: train.txt and test.txt, or one named
+*train*.txt, *test*.txt. A blank line is a query with neither, but for those at the end that are more than the header says.
 """
 
 from __future__ import annotations
@@ -9,13 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from xmc.data.rows import Defect, Row, read_lines
-from xmc.data.sources import RowSource, TabularColumns
+from xmc.data.files import TextForm
+from xmc.data.readers.filters import FilteredSource
+from xmc.data.readers.raw_text import text_rows
+from xmc.data.rows import PACKED, Defect, Row, find_file, read_lines, without_blank_end
+from xmc.data.sources import TabularColumns
 
 __all__ = ["BagOfWordsSource"]
 
 
-class BagOfWordsSource(RowSource):
+class BagOfWordsSource(FilteredSource):
     """See the module. Uids are 0-based row numbers."""
 
     format = "bag-of-words"
@@ -24,20 +28,24 @@ class BagOfWordsSource(RowSource):
     def __init__(self, path: Path, columns: TabularColumns) -> None:
         """See RowSource."""
         self.directory, self.name = path, path.name
+        self.form = columns.form
         self.files = _files(path)
         self.splits = tuple(self.files)
 
     @classmethod
     def fits(cls, path: Path) -> bool:
         """Whether a train or test file with a header of three numbers is there."""
-        return any(_header(file) is not None for file in _files(path).values())
+        return any(_header(file, TextForm()) is not None for file in _files(path).values())
 
     def labels(self) -> Iterator[Row | Defect]:
-        """Made-up labels, in the number that the header says."""
+        """The labels of Yf.txt, or made-up ones, in the number that the header says."""
         file = next(iter(self.files.values()))
-        header = _header(file)
+        header = _header(file, self.form)
         if header is None:
             yield Defect("error", file, 1, "header disagrees", 'the first line must be "queries features labels".')
+            return
+        if (names := find_file(self.directory, "Yf.txt")) is not None:
+            yield from text_rows(names, self.form, header[2])
             return
         for row in range(header[2]):
             yield Row(file, 1, str(row), f"label{row}", [])
@@ -45,17 +53,17 @@ class BagOfWordsSource(RowSource):
     def queries(self, split: str, labels: int) -> Iterator[Row | Defect]:
         """One query a line; an empty label field (a line that begins with a space) is a query without labels."""
         file = self.files[split]
-        header = _header(file)
+        header = _header(file, self.form)
         if header is None:
             yield Defect("error", file, 1, "header disagrees", 'the first line must be "queries features labels".')
             return
         if header[2] != labels:
             message = f"the header says {header[2]} labels, but there are {labels}."
             yield Defect("error", file, 1, "header disagrees", message)
-        lines = read_lines(file)
+        lines = read_lines(file, self.form)
         next(lines)
         count = 0
-        for item in lines:
+        for item in without_blank_end(lines, header[0]):
             count += 1
             yield item if isinstance(item, Defect) else _row(file, *item, header[1])
         if count != header[0]:
@@ -89,11 +97,11 @@ def _files(directory: Path) -> dict[str, Path]:
 
 
 def _is_text(file: Path) -> bool:
-    return file.name.endswith((".txt", ".txt.gz")) and not file.name.startswith("filter")
+    return file.name.endswith(tuple(f".txt{packed}" for packed in PACKED)) and not file.name.startswith("filter")
 
 
-def _header(file: Path) -> tuple[int, int, int] | None:
-    item = next(read_lines(file), None)
+def _header(file: Path, form: TextForm) -> tuple[int, int, int] | None:
+    item = next(read_lines(file, form), None)
     if not isinstance(item, tuple):
         return None
     try:

@@ -24,6 +24,7 @@ class CanonicalSource(RowSource):
     """See the module. A "line" is the 1-based row of the Parquet file."""
 
     format = "canonical"
+    filter_unit = "row"
 
     def __init__(self, path: Path, columns: TabularColumns) -> None:
         """See RowSource."""
@@ -45,7 +46,7 @@ class CanonicalSource(RowSource):
         file = self.directory / "labels.parquet"
         line = 0
         for line, values in enumerate(_records(file, LABEL_SCHEMA), 1):
-            yield Row(file, line, str(values["uid"]), values["text"] or "", [])
+            yield Row(file, line, str(values["uid"]), values["text"] or "", [], unit="row")
         yield from self._count("labels", line, self.dataset.properties.get("labels"))
 
     def label_columns(self) -> pa.Table | None:
@@ -63,7 +64,7 @@ class CanonicalSource(RowSource):
         for line, values in enumerate(_records(file, QUERY_SCHEMA), 1):
             labels_of_query, relevance, rejected = (values.get(name) for name in ("labels", *OPTIONAL))
             uid, text = str(values["uid"]), values["text"] or ""
-            yield Row(file, line, uid, text, labels_of_query or [], relevance, rejected or [])
+            yield Row(file, line, uid, text, labels_of_query or [], relevance, rejected or [], "row")
         yield from self._count(f"queries-{split}", line, self.dataset.properties["splits"][split])
 
     def filter(self, split: str) -> Iterator[tuple[Path, int, int, int] | Defect]:

@@ -27,13 +27,17 @@ class DexmlSource(RawTextSource):
     format = "dexml"
     matrices: ClassVar[dict[str, str]] = {"train": "Y.trn.npz", "test": "Y.tst.npz"}
 
+    def _columns(self) -> int | None:
+        """See RawTextSource."""
+        return _load(self._matrix(self.splits[0]))[3][1]
+
     def _joined(self, matrix: Path, texts: Path, labels: int) -> Iterator[Row | Defect]:
         """Texts beside the rows of the matrix."""
         indptr, indices, values, shape = _load(matrix)
         if shape[1] != labels:
             message = f"the matrix has {shape[1]} columns, but there are {labels} labels."
-            yield Defect("error", matrix, 1, "header disagrees", message)
-        for row, text in zip_longest(range(shape[0]), text_rows(texts)):
+            yield Defect("error", matrix, 1, "header disagrees", message, unit="row")
+        for row, text in zip_longest(range(shape[0]), text_rows(texts, self.form, shape[0])):
             if row is None or text is None:
                 message = f"the matrix has {shape[0]} rows, but the texts {'go on' if row is None else 'end'}."
                 yield Defect("error", texts, min(shape[0], row or shape[0]) + 1, "line counts differ", message)

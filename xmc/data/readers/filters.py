@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from xmc.data.files import TextForm
 from xmc.data.rows import Defect, find_file, read_lines
 from xmc.data.sources import RowSource
 
@@ -15,6 +16,8 @@ class FilteredSource(RowSource):
     """A source whose directory may hold filter files."""
 
     directory: Path
+    form: TextForm
+    """How its text files are written."""
 
     def filter(self, split: str) -> Iterator[tuple[Path, int, int, int] | Defect]:
         """The pairs of the split's filter file, if there is one."""
@@ -22,7 +25,7 @@ class FilteredSource(RowSource):
         file = find_file(self.directory, *names) if names else None
         if file is None:
             return
-        for item in read_lines(file):
+        for item in read_lines(file, self.form):
             if isinstance(item, Defect):
                 yield item
                 continue

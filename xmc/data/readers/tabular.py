@@ -13,7 +13,8 @@ from typing import Any
 
 from xmc.data.files import LINE, MESSAGE, REASON, RecordFile, WantedColumn, open_file
 from xmc.data.files.addresses import ending_of
-from xmc.data.readers.filters import FilteredSource
+from xmc.data.readers.named import NamedLabelsSource, NamedRow
+from xmc.data.readers.separators import UncutCells
 from xmc.data.rows import Defect, Row
 from xmc.data.sources import TabularColumns
 
@@ -22,19 +23,18 @@ __all__ = ["TabularSource"]
 SPLITS = ("train", "validation", "test", "calibration")
 
 
-class TabularSource(FilteredSource):
+class TabularSource(NamedLabelsSource):
     """See the module."""
 
     format = "tabular"
 
     def __init__(self, path: Path, columns: TabularColumns) -> None:
         """See RowSource."""
-        self.directory, self.columns = (path if path.is_dir() else path.parent), columns
+        self.directory, self.columns, self.form = (path if path.is_dir() else path.parent), columns, columns.form
         self.name = path.name if path.is_dir() else path.name.partition(".")[0]
         self.files = _files(path)
         self.label_file = _named(path, "labels") if path.is_dir() else None
         self.splits = tuple(self.files)
-        self._uids: dict[str, int] = {}
 
     @classmethod
     def fits(cls, path: Path) -> bool:
@@ -45,62 +45,39 @@ class TabularSource(FilteredSource):
         """The names of the columns."""
         return {"columns": self.columns.named}
 
-    def labels(self) -> Iterator[Row | Defect]:
-        """The label table, or the labels that occur, sorted."""
-        self._uids = {}
-        if self.label_file is not None:
-            yield from self._label_table(self.label_file)
-            return
-        occurring: dict[str, tuple[Path, int]] = {}
-        for file in self.files.values():
-            for values in _records(self._open(file, texts=False)):
-                for uid in (*(values["labels"] or ()), *(values["rejected"] or ())):
-                    occurring.setdefault(uid, (file, values[LINE]))
-        for uid in sorted(occurring):
-            self._uids[uid] = len(self._uids)
-            yield Row(*occurring[uid], uid, uid, [])
-
-    def queries(self, split: str, labels: int) -> Iterator[Row | Defect]:
-        """The rows of a split; call `labels` first."""
+    def _queries(self, split: str, texts: bool) -> Iterator[NamedRow | Defect]:
+        """See NamedLabelsSource."""
         path = self.files[split]
-        file = self._open(path, texts=True)
-        numbered = not file.has(self.columns.uid or "uid")
+        file = self._open(path, texts)
+        numbered = not texts or not file.has(self.columns.uid or "uid")
+        uncut = UncutCells()
         for row, values in enumerate(_records(file)):
+            line = values[LINE]
             if values[REASON] is not None:
-                yield Defect("error", path, values[LINE], values[REASON], values[MESSAGE], True, file.unit)
+                yield Defect("error", path, line, values[REASON], values[MESSAGE], True, file.unit)
                 continue
             uid = str(row) if numbered else values["uid"]
             if uid is None:
-                yield Defect("error", path, values[LINE], "null uid", "the row has no uid.", True, file.unit)
+                yield Defect("error", path, line, "null uid", "the row has no uid.", True, file.unit)
                 continue
-            named, rejected = values["labels"] or [], values["rejected"] or []
-            unknown = next((label for label in (*named, *rejected) if label not in self._uids), None)
-            if unknown is not None:
-                message = f"the label {unknown!r} is not in {self.label_file}."
-                yield Defect("error", path, values[LINE], "unknown label", message, True, file.unit)
-                continue
-            yield Row(
-                path,
-                values[LINE],
-                uid,
-                values["text"] or "",
-                [self._uids[label] for label in named],
-                values["relevance"],
-                [self._uids[label] for label in rejected],
-                file.unit,
-            )
+            labels, rejected = values["labels"] or [], values["rejected"] or []
+            uncut.add(labels, line)
+            text, relevance = values.get("text") or "", values.get("relevance")
+            yield NamedRow(path, line, uid, text, labels, relevance, rejected, file.unit)
+        if (remark := uncut.remark(path, file.unit)) is not None:
+            yield remark
 
-    def _label_table(self, path: Path) -> Iterator[Row | Defect]:
+    def _table(self, file: Path) -> Iterator[Row | Defect]:
+        """See NamedLabelsSource."""
         names = self.columns
         wanted = [WantedColumn(names.label_uid, "uid", key="uid"), WantedColumn(names.label_text, "text", key="text")]
-        file = open_file(path, wanted, names.form)
-        for row, values in enumerate(_records(file)):
+        table = open_file(file, wanted, names.form)
+        for values in _records(table):
             if values[REASON] is not None or values["uid"] is None:
                 reason, message = values[REASON] or "null uid", values[MESSAGE] or "the label has no uid."
-                yield Defect("error", path, values[LINE], reason, message, True, file.unit)
-                continue
-            self._uids.setdefault(values["uid"], row)
-            yield Row(path, values[LINE], values["uid"], values["text"] or "", [], unit=file.unit)
+                yield Defect("error", file, values[LINE], reason, message, True, table.unit)
+            else:
+                yield Row(file, values[LINE], values["uid"], values["text"] or "", [], unit=table.unit)
 
     def _open(self, path: Path, texts: bool) -> RecordFile:
         """A split's file; a column that was named must be there, one of a usual name may."""

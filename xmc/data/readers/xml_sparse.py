@@ -2,7 +2,7 @@
 
 trn_X_Y.txt begins with "N L"; each further line lists "label:relevance" pairs, where 0 is the relevance of a label that was
 judged not relevant. Texts are in trn_X.txt, tst_X.txt and Y.txt, also spelled trn_X.raw.txt, train.raw.txt, Y.raw.txt,
-lbl.raw.txt or label.raw.txt, also inside raw/ or raw_data/.
+lbl.raw.txt, label.raw.txt or Yf.txt, also inside raw/ or raw_data/.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from xmc.data.readers.raw_text import RawTextSource, text_rows
-from xmc.data.rows import Defect, Row, read_lines
+from xmc.data.rows import Defect, Row, read_lines, without_blank_end
 
 __all__ = ["XmlSparseSource"]
 
@@ -24,12 +24,18 @@ class XmlSparseSource(RawTextSource):
     format = "xml-sparse"
     matrices: ClassVar[dict[str, str]] = {"train": "trn_X_Y.txt", "test": "tst_X_Y.txt"}
 
+    def _columns(self) -> int | None:
+        """See RawTextSource."""
+        counts = _counts(next(read_lines(self._matrix(self.splits[0]), self.form), None))
+        return counts and counts[1]
+
     def _joined(self, matrix: Path, texts: Path, labels: int) -> Iterator[Row | Defect]:
         """Texts and matrix lines, side by side."""
-        lines = read_lines(matrix)
+        lines = read_lines(matrix, self.form)
         expected = yield from _header(next(lines, None), labels, matrix)
-        count = 0
-        for row, (text, pairs) in enumerate(zip_longest(text_rows(texts), lines)):
+        count, rows = 0, expected or 0
+        both = zip_longest(text_rows(texts, self.form, rows), without_blank_end(lines, rows))
+        for row, (text, pairs) in enumerate(both):
             if text is None or pairs is None:
                 short, long = (texts, matrix) if text is None else (matrix, texts)
                 message = f"the file ends after {row} queries, but {long.name} goes on."
@@ -42,14 +48,23 @@ class XmlSparseSource(RawTextSource):
             yield Defect("error", matrix, 1, "header disagrees", message)
 
 
-def _header(item: tuple[int, str] | Defect | None, labels: int, file: Path) -> Generator[Defect, None, int | None]:
-    """Yields what is wrong with the header, returns its number of queries."""
+def _counts(item: tuple[int, str] | Defect | None) -> tuple[int, int] | None:
+    """The two numbers of a header; None where it has others."""
     try:
         assert isinstance(item, tuple)
         queries, columns = (int(number) for number in item[1].split())
     except (AssertionError, ValueError):
+        return None
+    return queries, columns
+
+
+def _header(item: tuple[int, str] | Defect | None, labels: int, file: Path) -> Generator[Defect, None, int | None]:
+    """Yields what is wrong with the header, returns its number of queries."""
+    counts = _counts(item)
+    if counts is None:
         yield Defect("error", file, 1, "header disagrees", 'the first line must be "queries labels".')
         return None
+    queries, columns = counts
     if columns != labels:
         message = f"the header says {columns} labels, but there are {labels}."
         yield Defect("error", file, 1, "header disagrees", message)
