@@ -89,7 +89,7 @@ class Checkpoints:
         """Write the checkpoint of a step, then remove all but the `keep` latest. StoreError where it cannot be written."""
         start = time.monotonic()
         try:
-            with atomic_directory(self.directory / f"step-{step:09d}", KIND, step=step) as temporary:
+            with atomic_directory(self.path(step), KIND, step=step) as temporary:
                 own = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
                 save_file(own, temporary / TENSORS)
                 (temporary / STATE).write_text(json.dumps(dict(state)) + "\n", encoding="utf-8")
@@ -107,6 +107,10 @@ class Checkpoints:
             shutil.rmtree(old)
         self._last = time.monotonic()
         logger.info("checkpoint of step %d written in %.1f s", step, self._last - start)
+
+    def path(self, step: int) -> Path:
+        """The directory of a step's checkpoint."""
+        return self.directory / f"step-{step:09d}"
 
     def latest(self) -> Checkpoint | None:
         """The latest whole checkpoint; what is damaged is named in a warning. None where there is none."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from xmc.errors import require_package
 from xmc.storage.directories import LOG, TENSORBOARD
 
-__all__ = ["TrainingLog"]
+__all__ = ["TrainingLog", "numbers_of"]
 
 
 class TrainingLog:
@@ -42,7 +43,7 @@ class TrainingLog:
         with self.file.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
         if self._writer is not None:
-            for name, value in _numbers(values):
+            for name, value in numbers_of(values).items():
                 self._writer.add_scalar(name, value, step)
 
     def close(self) -> None:
@@ -51,11 +52,12 @@ class TrainingLog:
             self._writer.close()
 
 
-def _numbers(values: dict[str, Any], prefix: str = "") -> list[tuple[str, float]]:
-    numbers: list[tuple[str, float]] = []
+def numbers_of(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    """The numbers among nested values, by names such as "loss" and "time/data"."""
+    numbers: dict[str, float] = {}
     for name, value in values.items():
-        if isinstance(value, dict):
-            numbers += _numbers(value, f"{prefix}{name}/")
+        if isinstance(value, Mapping):
+            numbers |= numbers_of(value, f"{prefix}{name}/")
         elif isinstance(value, (int, float)):
-            numbers.append((prefix + name, float(value)))
+            numbers[prefix + name] = float(value)
     return numbers

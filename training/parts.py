@@ -21,6 +21,7 @@ from xmc.training.clock import Clock
 from xmc.training.data import TrainingData
 from xmc.training.distributed import World
 from xmc.training.embedding import encode_labels
+from xmc.training.result import Validated
 
 __all__ = ["PartState", "Progress", "Sizes", "TrainingPart", "TrainingRun", "bytes_of", "steps_of_epoch"]
 
@@ -68,7 +69,8 @@ class Progress:
     """How far a run is, and how it goes.
 
     seconds: tokenising and all steps. loss: of the last step. best: the highest value of the validation metric, None before
-    the first; since_best: evaluations since. finished: whether validation says that training should end.
+    the first; since_best: evaluations since. finished: whether validation says that training should end. history: all
+    evaluations of the held-out queries; those before it was kept in checkpoints are missing.
     """
 
     seconds: float
@@ -77,6 +79,12 @@ class Progress:
     best: float | None = None
     since_best: int = 0
     finished: bool = False
+    history: list[Validated] = field(default_factory=list)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Progress:
+        """What `asdict` gives, also that of a version without `history`."""
+        return cls(**{**values, "history": [Validated(**item) for item in values.get("history", ())]})
 
 
 @dataclass

@@ -43,7 +43,7 @@ def resume_run(run: TrainingRun, checkpoints: Checkpoints) -> None:
     require_same(checkpoint, _identity(run))
     for part in run.parts:
         part.load_state(run, checkpoint)
-    run.progress = Progress(**checkpoint.state["progress"])
+    run.progress = Progress.from_dict(checkpoint.state["progress"])
     logger.info("resumed after step %d of %d from %s", run.progress.steps, run.steps, checkpoint.directory)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +23,20 @@ from xmc.search.retriever import Retriever
 from xmc.training.assembly import part_kinds
 from xmc.training.batch import Batch
 from xmc.training.batches import batches_of_epoch
+from xmc.training.callbacks import Callbacks
 from xmc.training.checkpoints import Checkpoints, may_write, require_space
 from xmc.training.data import prepare
 from xmc.training.device import training_device
 from xmc.training.distributed import World, distributed
 from xmc.training.distributed.sharding import split_backbones
-from xmc.training.log import TrainingLog
+from xmc.training.log import TrainingLog, numbers_of
 from xmc.training.negatives import JoinedNegatives, NegativeSource
 from xmc.training.parts import Progress, TrainingRun
 from xmc.training.prefetch import Prefetcher
 from xmc.training.progress import TrainingProgress
 from xmc.training.prototypes import add_prototypes
 from xmc.training.report import explained_errors, require_finite, step_values
+from xmc.training.result import TrainResult, best_of
 from xmc.training.resuming import bytes_on_disk, resume_run, write_checkpoint
 from xmc.training.saving import retriever_of, save_run
 from xmc.training.step import Step
@@ -45,21 +48,6 @@ __all__ = ["TrainResult", "train"]
 logger = logging.getLogger("xmc.training")
 
 
-@dataclass(frozen=True)
-class TrainResult:
-    """Where the run is, and how training went.
-
-    seconds: tokenising and all steps, without validation, label indexing and saving.
-    interrupted: stopped by Ctrl-C; the run is the model as it was then.
-    """
-
-    directory: Path
-    steps: int
-    seconds: float
-    loss: float
-    interrupted: bool
-
-
 def train(
     dataset: Dataset | str | Path,
     config: TrainConfig | str | Path | None = None,
@@ -67,6 +55,7 @@ def train(
     *,
     overwrite: bool = False,
     resume: bool = False,
+    callbacks: Sequence[Any] = (),
 ) -> TrainResult:
     """Train a dual encoder on the split "train" and write a run directory that `Retriever.load` reads.
 
@@ -80,13 +69,15 @@ def train(
     taken up, where there is one, and on a CPU the result is that of a run that was never stopped. Under torchrun, queries
     are spread over the processes and labels split between them; the number of processes may change between runs.
 
+    callbacks: objects that hear of steps, evaluations and what is saved, see xmc.training.callbacks.Callback.
+
     Raises
     ------
     StoreError: `out` holds something already and `overwrite` is not set, or holds something that is not a run.
     DataError: the data set has no split "train", no query or no positive pair in it, or there is no such data set.
     InputError: a data set or a configuration of another type.
     ConfigError: a configuration that does not fit (see TrainConfig).
-    TrainingError: the loss is not finite any more; no run is written then.
+    TrainingError: the loss is not finite any more, and no run is written; or a callback failed, and a checkpoint stays.
     """
     dataset, config, out = opened(dataset), _configured(config), Path(out)
     device = training_device(config)
@@ -95,7 +86,7 @@ def train(
         resume = world.from_root(may_write(out, config.checkpoint, overwrite, resume) if world.is_root else None)
         run = prepare_run(dataset, config, device, world)
         run.progress = Progress(seconds=time.perf_counter() - start)
-        trainer = Trainer(run, out)
+        trainer = Trainer(run, out, Callbacks(callbacks, world.is_root))
         if resume:
             resume_run(run, trainer.checkpoints)
         return trainer.fit()
@@ -140,8 +131,8 @@ def prepare_run(dataset: Dataset, config: TrainConfig, device: torch.device, wor
 class Trainer:
     """The loop over the steps of a run; in every process of the world."""
 
-    def __init__(self, run: TrainingRun, out: Path) -> None:
-        self.run, self.out = run, out
+    def __init__(self, run: TrainingRun, out: Path, callbacks: Callbacks) -> None:
+        self.run, self.out, self.callbacks = run, out, callbacks
         self.sources = [part for part in run.parts if isinstance(part, NegativeSource)]
         self.step = Step(run, JoinedNegatives(self.sources, len(run.data.label_features)))
         self.log = TrainingLog(out, run.config.tensorboard and run.world.is_root)
@@ -179,13 +170,33 @@ class Trainer:
             for batch, features in prefetched:
                 self._train_step(batch, features)
                 bar.advance(epoch, run.progress.loss)
-                validate_where_due(run, self.out, self.log)
+                self._validate()
                 # All processes stop after one step; a request that comes while they agree is heard after the next.
-                self.interrupted = run.world.most(int(self.stop.requested)) > 0
-                if self.interrupted or run.progress.finished:
+                if self._agree_to_stop() or run.progress.finished:
                     return
                 if run.world.from_root(self.checkpoints.due(run.progress.steps)):
-                    write_checkpoint(run, self.checkpoints)
+                    self._write_checkpoint()
+                    if self._agree_to_stop():
+                        return
+
+    def _agree_to_stop(self) -> bool:
+        """Whether all processes stop: where one of them is asked to, or a callback failed."""
+        wanted = self.stop.requested or self.callbacks.failure is not None
+        self.interrupted = self.run.world.most(int(wanted)) > 0
+        return self.interrupted
+
+    def _validate(self) -> None:
+        """Evaluate where it is time to, and say so to the callbacks."""
+        validated = validate_where_due(self.run, self.out, self.log)
+        if validated is not None:
+            self.callbacks.tell("on_validation", validated.step, validated.values)
+            if not self.run.progress.since_best:
+                self.callbacks.tell("on_save", validated.step, self.out)
+
+    def _write_checkpoint(self) -> None:
+        write_checkpoint(self.run, self.checkpoints)
+        steps = self.run.progress.steps
+        self.callbacks.tell("on_save", steps, self.checkpoints.path(steps))
 
     def _batch(self, step: int, rows: Rows) -> tuple[Batch, RaggedTokens]:
         """What of a step can be made ahead of it."""
@@ -211,21 +222,48 @@ class Trainer:
         values = step_values(run, batch, report, seconds, said)
         if run.world.is_root:
             self.log.write(progress.steps, **values)
+            self.callbacks.tell("on_step", progress.steps, numbers_of(values))
 
     def _finish(self) -> TrainResult:
         """Write the run, unless validation wrote the best model already, and put the checkpoints away."""
         run, progress, interrupted = self.run, self.run.progress, self.interrupted
+        failure = run.world.from_root(self.callbacks.failure)
         if interrupted:
+            self._write_checkpoint()
+            left = (
+                f"The checkpoint {self.checkpoints.path(progress.steps)} stays; go on with resume once that is mended."
+            )
+            self.callbacks.raise_failure(failure, left)
             logger.warning(
                 "interrupted after %d of %d steps; the run is written as it is now", progress.steps, run.steps
             )
-            write_checkpoint(run, self.checkpoints)
         if interrupted or progress.best is None:
             save_run(run, retriever_of(run), self.out, interrupted)
+            self.callbacks.tell("on_save", progress.steps, self.out)
         elif run.world.is_root and not is_exact(run.config.index, len(run.data.label_features)):
             best = Retriever.load(self.out)  # saved with exact search, as it was validated
             best.reindex(run.config.index)
             best.save(self.out, overwrite=True)
         if run.world.is_root and not interrupted:
             self.checkpoints.remove()
-        return TrainResult(self.out, progress.steps, progress.seconds, progress.loss, interrupted)
+        result = self._result()
+        self.callbacks.tell("on_end", result)
+        if run.world.is_root:
+            logger.info("%s", result)
+        self.callbacks.raise_failure(run.world.from_root(self.callbacks.failure), f"The run in {self.out} is whole.")
+        return result
+
+    def _result(self) -> TrainResult:
+        run, progress = self.run, self.run.progress
+        result = TrainResult(self.out, progress.steps, progress.seconds, progress.loss, self.interrupted)
+        if run.data.validation is None:
+            return result
+        metric, history = run.config.validation.metric, tuple(progress.history)
+        best = best_of(history, metric)
+        if (
+            best is None or progress.best is None or best.values[metric] < progress.best
+        ):  # known from a checkpoint of before
+            return replace(result, metric=metric, best=progress.best, history=history)
+        return replace(
+            result, metric=metric, best=best.values[metric], best_epoch=best.epoch, best_step=best.step, history=history
+        )

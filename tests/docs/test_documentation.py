@@ -59,6 +59,10 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ids=[page.name for page in WITH_CODE],
 )
 def test_code_runs(page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    for package in page.packages:
+        pytest.importorskip(
+            package, reason=f"{page.name} needs {package}, which is not installed; pip install {package}"
+        )
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     if page.run is not None:

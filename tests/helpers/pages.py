@@ -25,6 +25,7 @@ FENCE = re.compile(
 )
 MARK = re.compile(r"<!-- not run:(?P<reason>[^\n]*?)-->\s*\Z")
 NEEDS = re.compile(r"^<!-- needs: (?P<run>\S+) -->$", re.MULTILINE)
+PACKAGE = re.compile(r"^<!-- needs package: (\w+) -->$", re.MULTILINE)
 INLINE = re.compile(r"`((?:xmc|python benchmarks/run\.py|make) [^`]+)`")
 TRAINS = re.compile(r"\bxmc\.train\(|\.fit\(")
 PROGRAMS = ("xmc", "make", "python", "torchrun", "pip", "ray")
@@ -78,6 +79,11 @@ class Page:
         """The run directory that its code takes as given."""
         found = NEEDS.search(self.text)
         return found and found["run"]
+
+    @property
+    def packages(self) -> list[str]:
+        """The packages that its code imports, and that may be missing."""
+        return PACKAGE.findall(self.text)
 
     @property
     def slow(self) -> bool:

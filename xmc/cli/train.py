@@ -70,10 +70,7 @@ def train(
     result = run(data, options, out, overwrite=overwrite, resume=resume)
     if int(os.environ.get("RANK", "0")):
         return
-    state = "interrupted" if result.interrupted else "trained"
-    say(
-        f"{state}: {result.steps} steps in {result.seconds:.1f} s, last loss {result.loss:.4f}, run in {result.directory}"
-    )
+    say(str(result))
     for command in after_training(result.directory, dataset, data):
         say(f"next: {command}")
 
