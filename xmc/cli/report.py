@@ -19,6 +19,13 @@ def report(
     queries: Annotated[
         int, typer.Option(min=1, help="Queries on the page: half the worst, half a random sample.")
     ] = 500,
+    major_mistakes: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.parquet",
+            help="Write the first predictions of the first run that are plainly wrong, for `xmc evaluate --mistakes`.",
+        ),
+    ] = None,
 ) -> None:
     """Write a page with metrics, curves, costs, and queries with their mistakes; it needs no network."""
     from rich.filesize import decimal
@@ -26,5 +33,7 @@ def report(
     from xmc.data.dataset import Dataset
     from xmc.report import write_report
 
-    page = write_report(runs, Dataset.load(dataset), output, split, k=k, queries=queries)
+    page = write_report(runs, Dataset.load(dataset), output, split, k=k, queries=queries, major_mistakes=major_mistakes)
     typer.echo(f"report in {page} ({decimal(page.stat().st_size)}); open it in a browser")
+    if major_mistakes is not None:
+        typer.echo(f"written: {major_mistakes}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +14,7 @@ from scipy.sparse import csr_matrix
 
 from xmc.arrays import Mask, Rows
 from xmc.data.dataset import Dataset
+from xmc.data.splits import Split
 from xmc.errors import DataError, InputError, StoreError
 from xmc.evaluation.judging import Ranking
 from xmc.evaluation.predicted import Predicted
@@ -82,13 +82,26 @@ class MajorMistakes:
         if not wrong.nnz:
             raise DataError(
                 f"No pair of the split {split!r} of {dataset.name!r} is judged wrong or rejected, so that no mistake is known "
-                f"to be a major one; say so of some predictions in judged-{split}.parquet (columns query, label, judgement)."
+                f"to be a major one; say so of some predictions in judged-{split}.parquet (columns query, label, judgement), "
+                f"or take what `xmc report --major-mistakes` finds by texts."
             )
         first = _first(predicted, dataset, split)
         rows = np.flatnonzero(hits(first.labels, wrong).any(axis=1))
-        places = first.ids[rows, 0]
+        return cls.from_labels(dataset, queries.take(rows), first.labels[rows, 0])
+
+    @classmethod
+    def from_labels(cls, dataset: Dataset, queries: Split, labels: Rows) -> MajorMistakes:
+        """Of each of some queries the label, a row of the data set, int64 [n], that is predicted first and wrong."""
+        rows = pa.array(labels)
         return cls(
-            _table(dataset, queries.take(rows).uids, queries.take(rows).texts, predicted.uids.take(pa.array(places)))
+            pa.table(
+                {
+                    "query": queries.uids,
+                    "label": dataset.labels.uids.take(rows),
+                    "query_text": queries.texts,
+                    "label_text": dataset.labels.texts.take(rows),
+                }
+            )
         )
 
     @classmethod
@@ -164,11 +177,3 @@ def _same(predicted: Predicted, places: Rows, queries: npt.NDArray[np.int64], la
         return np.zeros(len(queries), bool)
     rows = pc.fill_null(pc.index_in(labels, value_set=predicted.uids).cast(pa.int64()), -2).to_numpy()
     return np.asarray(places[queries, 0] == rows, bool)
-
-
-def _table(dataset: Dataset, uids: Any, texts: Any, labels: Any) -> pa.Table:
-    """The slice with the texts of both sides, for readers."""
-    label_rows = pc.index_in(labels, value_set=dataset.labels.uids)
-    return pa.table(
-        {"query": uids, "label": labels, "query_text": texts, "label_text": dataset.labels.texts.take(label_rows)}
-    )

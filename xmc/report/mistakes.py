@@ -5,25 +5,24 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from xmc.report.run import PLACES, ReportedRun
+from xmc.report.sorting import WRONG_CAUSES, Sorter
 from xmc.report.task import Task
-from xmc.report.texts import canonical, contains, nearly_equal, words
 
 __all__ = [
     "CAUSES",
     "MISSED_CAUSES",
-    "WRONG_CAUSES",
     "Judge",
     "Missed",
     "Mistakes",
     "Wrong",
     "choose_queries",
     "count_causes",
+    "judged_sample",
     "quality",
 ]
 
@@ -33,10 +32,11 @@ MISSED_CAUSES = {
     "encoder-miss": "encoder miss",
     "absent": "label not in the run",
 }
-WRONG_CAUSES = {"near-duplicate": "near-duplicate label text", "missing-positive": "missing positive candidate"}
 CAUSES = MISSED_CAUSES | WRONG_CAUSES
 """What a missed true label, or a wrong prediction, may come from, by key. The page defines them."""
 SEED = 0
+JUDGED = 5_000
+"""Largest number of queries in which causes of mistakes are counted; a random sample where there are more."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Missed:
 class Wrong:
     """Another label in one of the first m places, at most PLACES, of a query with m true labels.
 
-    place: from 1. causes: keys of CAUSES, each with a clause that says why.
+    place: from 1. causes: the one key of WRONG_CAUSES that it is sorted into, with a clause that says why.
     """
 
     place: int
@@ -106,24 +106,18 @@ def choose_queries(
     return {query: query in bad for query in order.tolist() if query in chosen}
 
 
+def judged_sample(task: Task) -> list[int]:
+    """The queries in which mistakes are counted, ascending: those with true labels, at most JUDGED of them at random."""
+    judgeable = np.flatnonzero(task.positives)
+    return [int(query) for query in np.sort(np.random.default_rng(SEED).permutation(judgeable)[:JUDGED])]
+
+
 class Judge:
     """Finds the causes of mistakes in some queries of a task."""
 
     def __init__(self, task: Task, queries: Iterable[int]) -> None:
         self.task, self.queries = task, sorted(queries)
-        self._words = {query: words(task.texts[query]) for query in self.queries}
-        self._canonical: dict[str, str] = {}
-
-    @cached_property
-    def _twins(self) -> dict[frozenset[str], list[int]]:
-        """Training queries with the same words as a query that is judged."""
-        twins: dict[frozenset[str], list[int]] = {frozenset(query): [] for query in self._words.values() if query}
-        if self.task.training is not None:
-            for row, text in enumerate(self.task.training.texts.to_pylist()):
-                rows = twins.get(frozenset(words(text or "")))
-                if rows is not None:
-                    rows.append(row)
-        return twins
+        self._sorter = Sorter(task, self.queries)
 
     def mistakes(self, run: ReportedRun, places: Iterable[int] = ()) -> dict[int, Mistakes]:
         """The mistakes of a run in each query. places: queries whose missed labels get their exact place, beyond k too."""
@@ -139,7 +133,7 @@ class Judge:
                     replace(label, exact_place=exact.get((query, label.label), label.exact_place))
                     for label in missed[query]
                 ),
-                tuple(self._wrong(run, query)),
+                tuple(self._wrong(run, query, missed[query])),
             )
             for query in self.queries
         }
@@ -160,43 +154,15 @@ class Judge:
             missed.append(Missed(label, place, exact, tuple(causes)))
         return missed
 
-    def _wrong(self, run: ReportedRun, query: int) -> Iterable[Wrong]:
-        true = self.task.true_labels(query)
+    def _wrong(self, run: ReportedRun, query: int, missed: list[Missed]) -> Iterable[Wrong]:
+        true = set(self.task.true_labels(query).tolist())
         first = run.by_index.labels[query, : min(len(true), PLACES)]
         rows = run.retriever.labels.rows_of_ids(run.by_index.ids[query, : len(first)])
-        wrong = [
-            place for place, label in enumerate(first.tolist()) if rows[place] >= 0 and label not in set(true.tolist())
-        ]
+        wrong = [place for place, label in enumerate(first.tolist()) if rows[place] >= 0 and label not in true]
+        below = [label.label for label in missed]
         for place, text in zip(wrong, run.retriever.labels.texts_of(rows[wrong]), strict=True):
-            yield Wrong(place + 1, self._causes(query, int(first[place]), text, true.tolist()))
-
-    def _causes(self, query: int, label: int, text: str, true: list[int]) -> dict[str, str]:
-        causes, canonical_text = {}, self._canonical_of(text)
-        for true_label in true:
-            name = self.task.label_texts[true_label]
-            if nearly_equal(canonical_text, self._canonical_of(name)):
-                causes["near-duplicate"] = f"almost the text of the true label “{name}”"
-                break
-        looks_right = (
-            "" if label in self.task.targets.rejected[query].indices else self._looks_right(query, label, text)
-        )
-        return {**causes, **({"missing-positive": looks_right} if looks_right else {})}
-
-    def _looks_right(self, query: int, label: int, text: str) -> str:
-        """Why a label that nobody rejected may be a positive that the data set lacks; "" where it does not look like one."""
-        if contains(self._words[query], words(text)):
-            return "its text stands in the query"
-        if self.task.training is not None and label >= 0:
-            for row in self._twins.get(frozenset(self._words[query]), ()):
-                if label in self.task.training.positives[row].indices:
-                    uid = self.task.training.uids[row].as_py()
-                    return f"the training query {uid} has the same words, and this label"
-        return ""
-
-    def _canonical_of(self, text: str) -> str:
-        if text not in self._canonical:
-            self._canonical[text] = canonical(text)
-        return self._canonical[text]
+            kind, why = self._sorter.sort(run, query, int(first[place]), int(rows[place]), text, below)
+            yield Wrong(place + 1, {kind: why})
 
 
 def count_causes(mistakes: Iterable[Mistakes]) -> Counter[str]:

@@ -24,8 +24,9 @@ from xmc.report.calibrated import (
     notices,
 )
 from xmc.report.curves import calibration, read_training_log
-from xmc.report.mistakes import CAUSES, MISSED_CAUSES, SEED, WRONG_CAUSES, Judge, choose_queries, count_causes, quality
+from xmc.report.mistakes import CAUSES, MISSED_CAUSES, Judge, choose_queries, count_causes, judged_sample, quality
 from xmc.report.run import PLACES, ReportedRun
+from xmc.report.sorting import RARE, SAME, WRONG_CAUSES
 from xmc.report.storage import IndexFacts, bytes_in_memory, bytes_on_disk, describe_index
 from xmc.report.tables import bytes_table, compared, decile_table, facts_table, metric_table, query_rows, signed
 from xmc.report.task import Task
@@ -34,8 +35,6 @@ from xmc.report.texts import NEARLY, SHORTEST, cut
 __all__ = ["embedded_json", "render"]
 
 HERE = Path(__file__).parent
-JUDGED = 5_000
-"""Largest number of queries in which causes of mistakes are counted; a random sample where there are more."""
 DECILE_PLOTS = ("P@5", "PSP@5", "R@10", "R@100")
 AGREEMENT = 10
 
@@ -82,6 +81,8 @@ def render(runs: Sequence[ReportedRun], task: Task, k: int, queries: int) -> str
         memory=bytes_table(memory),
         nearly=NEARLY,
         shortest=SHORTEST,
+        same=SAME,
+        rare=RARE,
         places=PLACES,
         difference=signed,
         agreement=AGREEMENT,
@@ -172,7 +173,7 @@ def _browsed(runs: Sequence[ReportedRun], task: Task, queries: int) -> dict[str,
     confidence = np.mean([run.by_index.scores[:, 0] for run in runs], axis=0)
     chosen = choose_queries(np.mean(qualities, axis=0), confidence, queries)
     judgeable = np.flatnonzero(task.positives)
-    sample = np.sort(np.random.default_rng(SEED).permutation(judgeable)[:JUDGED]).tolist()
+    sample = judged_sample(task)
     judge = Judge(task, {*sample, *chosen})
     mistakes = [judge.mistakes(run, chosen) for run in runs]
     counts = [count_causes(of_run[query] for query in sample) for of_run in mistakes]

@@ -11,6 +11,7 @@ from pyarrow import compute as pc
 from scipy.sparse import csr_matrix
 
 from xmc.data.dataset import Dataset
+from xmc.data.judgements import Judgements
 from xmc.data.splits import Split
 from xmc.data.targets import Targets
 from xmc.errors import DataError
@@ -26,7 +27,8 @@ class Task:
     """The queries of a split, filtered as for evaluation.
 
     queries: the n queries. training: the training split, None where the data set has none.
-    targets: what is known of their pairs; excluded ones are neither predictions nor true.
+    targets: what is known of their pairs; excluded ones are neither predictions nor true. judgements: what people say of
+    pairs, None where they have not.
     """
 
     dataset: Dataset
@@ -34,6 +36,7 @@ class Task:
     queries: Split
     training: Split | None
     targets: Targets
+    judgements: Judgements | None = None
 
     @classmethod
     def from_split(cls, dataset: Dataset, split: str) -> Task:
@@ -42,11 +45,14 @@ class Task:
         if not len(queries):
             raise DataError(f"The split {split!r} of the data set {dataset.name!r} has no queries to report on.")
         training = dataset.split("train") if "train" in dataset.splits else None
-        return cls(dataset, split, queries, training, dataset.targets(split))
+        return cls(dataset, split, queries, training, dataset.targets(split), dataset.judgements(split))
 
     def take(self, queries: Int64s) -> Task:
         """Some of the queries, by their rows, ascending int64."""
-        return replace(self, queries=self.queries.take(queries), targets=self.targets.take(queries))
+        judgements = None if self.judgements is None else self.judgements.take(queries)
+        return replace(
+            self, queries=self.queries.take(queries), targets=self.targets.take(queries), judgements=judgements
+        )
 
     @cached_property
     def texts(self) -> list[str]:

@@ -10,6 +10,7 @@ from xmc.data.dataset import Dataset, opened
 from xmc.errors import InputError, StoreError, require_package
 from xmc.indexes.checks import require_count
 from xmc.progress import progress
+from xmc.report.major import plain_mistakes
 from xmc.report.run import PLACES, ReportedRun
 from xmc.report.task import Task
 from xmc.search.run_directory import RunDirectory
@@ -27,6 +28,7 @@ def write_report(
     *,
     k: int = 100,
     queries: int = 500,
+    major_mistakes: str | Path | None = None,
 ) -> Path:
     """Write one HTML page about runs, which are compared with the first one; returns its path.
 
@@ -34,6 +36,8 @@ def write_report(
         and propensities.
     k: labels that are searched for each query, at least 10. queries: number of queries on the page, half of them the worst, the
         rest a random sample.
+    major_mistakes: Parquet file to write too, with the first predictions of the first run that are sorted as plainly wrong, on
+        which `xmc evaluate --mistakes` measures later runs.
 
     The page needs nothing else: no network, no other file. The same runs and data give the same page.
 
@@ -57,9 +61,10 @@ def write_report(
     for directory in directories:  # before the work
         RunDirectory(directory).require()
     task = Task.from_split(opened(dataset), split)
-    page = render(
-        [ReportedRun.measure(*named, task, k) for named in zip(names, directories, strict=True)], task, k, queries
-    )
+    measured = [ReportedRun.measure(*named, task, k) for named in zip(names, directories, strict=True)]
+    page = render(measured, task, k, queries)
+    if major_mistakes is not None:
+        plain_mistakes(measured[0], task).save(major_mistakes)
     try:
         with atomic_file(out) as temporary:
             temporary.write_text(page, encoding="utf-8")
