@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xmc.arrays import Embeddings, Rows
+from xmc.kernels.forks import renew_in_children
 
 __all__ = ["EmbeddingBlocks", "GrowingColumn"]
 
@@ -22,7 +23,13 @@ class _Room:
 
     def __init__(self, rows: int, like: npt.NDArray[Any]) -> None:
         self._values = np.empty((rows, *like.shape[1:]), like.dtype)
-        self._taken, self._lock = 0, threading.Lock()
+        self._taken = 0
+        self.renew_locks()
+        renew_in_children(self)
+
+    def renew_locks(self) -> None:
+        """See xmc.kernels.forks.Renewable."""
+        self._lock = threading.Lock()
 
     def extended(self, taken: int, values: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
         """The first `taken` rows and `values` behind them; None where these are in use already, or the room is too small."""

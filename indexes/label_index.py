@@ -20,6 +20,7 @@ from xmc.indexes.identifiers import LabelIds, RowLookup, as_ids, type_name
 from xmc.indexes.selection import Chosen, ChosenPerQuery, KeyedRows, select
 from xmc.indexes.storage import StoredIndex, read_index, write_index
 from xmc.indexes.versions import IndexVersion
+from xmc.kernels.forks import renew_in_children
 
 __all__ = ["IndexSnapshot", "LabelIndex"]
 
@@ -120,8 +121,13 @@ class LabelIndex:
     def __init__(self, design: Design, rescore: int = 0, devices: Devices = ()) -> None:
         """An empty index; see `build_index`. rescore: see `search`."""
         held = IndexVersion.from_embeddings(design, EmbeddingBlocks.empty(design.dimension), rescore, devices)
-        self._changing = threading.RLock()
+        self.renew_locks()
+        renew_in_children(self)
         self._snapshot = IndexSnapshot.from_rows(held, np.zeros(0, np.int64))
+
+    def renew_locks(self) -> None:
+        """See xmc.kernels.forks.Renewable."""
+        self._changing = threading.RLock()
 
     @classmethod
     def from_version(cls, version: IndexVersion, ids: LabelIds) -> LabelIndex:

@@ -7,11 +7,30 @@ import threading
 from collections.abc import Iterator
 
 from xmc.indexes.library import faiss
+from xmc.kernels.forks import renew_in_children
 
 __all__ = ["shared_threads"]
 
-_lock = threading.Lock()
-_running = 0
+
+class _Searches:
+    """The number of searches that run now in this process."""
+
+    def __init__(self) -> None:
+        self.renew_locks()
+        renew_in_children(self)
+
+    def renew_locks(self) -> None:
+        """See xmc.kernels.forks.Renewable; the parent's searches do not run in a child either."""
+        self._lock, self._running = threading.Lock(), 0
+
+    def change(self, by: int) -> int:
+        """Add `by`, and return the number there is then."""
+        with self._lock:
+            self._running += by
+            return self._running
+
+
+_searches = _Searches()
 
 
 @contextlib.contextmanager
@@ -21,18 +40,13 @@ def shared_threads() -> Iterator[None]:
     "All of them" is what the calling thread has set by `faiss.omp_set_num_threads`, or OMP_NUM_THREADS, or the cores.
     FAISS keeps that number for each thread; it is put back afterwards.
     """
-    global _running
     if faiss is None:
         yield
         return
     everything = faiss.omp_get_max_threads()
-    with _lock:
-        _running += 1
-        share = max(1, everything // _running)
-    faiss.omp_set_num_threads(share)
+    faiss.omp_set_num_threads(max(1, everything // _searches.change(1)))
     try:
         yield
     finally:
-        with _lock:
-            _running -= 1
+        _searches.change(-1)
         faiss.omp_set_num_threads(everything)

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xmc.errors import InputError, NotFiniteError
+from xmc.kernels.parallel import parallel_kernel
 from xmc.progress import progress
 
 __all__ = ["balanced_clusters"]
@@ -95,7 +96,7 @@ def _split(
         )
 
 
-@numba.njit(cache=True, parallel=True, fastmath=True)
+@parallel_kernel(fastmath=True)
 def _margins(
     points: Floats, order: Int64s, task_nodes: Int64s, task_starts: Int64s, task_ends: Int64s, directions: Floats,
     margins: Floats,
@@ -111,7 +112,7 @@ def _margins(
             margins[place] = -total
 
 
-@numba.njit(cache=True, parallel=True)
+@parallel_kernel()
 def _partition(order: Int64s, margins: Floats, starts: Int64s, middles: Int64s, ends: Int64s) -> npt.NDArray[np.bool_]:
     """Bring the points of least margin, ties by number, to the front of each node; whether that changed its halves."""
     changed = np.zeros(len(starts), np.bool_)
@@ -165,7 +166,7 @@ def _directions(
     return np.add.reduceat(partial, first_task, axis=0).astype(np.float32)
 
 
-@numba.njit(cache=True, parallel=True)
+@parallel_kernel()
 def _weighted_sums(
     points: Floats, order: Int64s, task_nodes: Int64s, task_starts: Int64s, task_ends: Int64s, middles: Int64s,
     weights: npt.NDArray[np.float64], partial: npt.NDArray[np.float64],

@@ -6,6 +6,8 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from xmc.kernels.parallel import parallel_kernel
+
 __all__ = ["adam_factored_rows", "adam_rows"]
 
 Floats = npt.NDArray[np.float32]
@@ -24,7 +26,7 @@ def _adam(
         row[column] -= rate * first[column] / (np.sqrt(second[column]) / root + np.float32(1e-8))
 
 
-@numba.njit(cache=True, parallel=True, fastmath=True)
+@parallel_kernel(fastmath=True)
 def adam_rows(
     table: Floats,
     first: Floats,
@@ -51,7 +53,7 @@ def adam_rows(
         )
 
 
-@numba.njit(cache=True, parallel=True, fastmath=True)
+@parallel_kernel(fastmath=True)
 def adam_factored_rows(
     table: Floats,
     first: Floats,

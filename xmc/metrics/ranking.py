@@ -6,6 +6,8 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from xmc.kernels.parallel import parallel_kernel
+
 __all__ = ["NO_PREDICTION", "UNKNOWN_LABEL", "best_ranks", "positive_ranks"]
 
 NO_PREDICTION = -1
@@ -65,7 +67,7 @@ def positive_ranks(
     return ranks, ranking, ranked_scores
 
 
-@numba.njit(cache=True, nogil=True, parallel=True)
+@parallel_kernel(nogil=True)
 def best_ranks(indptr: Int64s, weights: npt.NDArray[np.float64]) -> Int32s:
     """The rank of each CSR entry, int32 [nnz] from 0, when its row's entries are sorted by falling weight."""
     ranks = np.empty(len(weights), np.int32)
@@ -77,7 +79,7 @@ def best_ranks(indptr: Int64s, weights: npt.NDArray[np.float64]) -> Int32s:
     return ranks
 
 
-@numba.njit(cache=True, nogil=True, parallel=True)
+@parallel_kernel(nogil=True)
 def _rank_rows(
     labels: Int64s,
     score_bits: Int32s,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import replace
 
+from xmc.kernels.forks import renew_in_children
 from xmc.search.changes import Change, Compacted
 from xmc.search.labels import LabelVersion
 
@@ -18,8 +19,13 @@ class LabelStore:
     """
 
     def __init__(self, version: LabelVersion) -> None:
-        self.changing = threading.RLock()
+        self.renew_locks()
+        renew_in_children(self)
         self._version = version
+
+    def renew_locks(self) -> None:
+        """See xmc.kernels.forks.Renewable."""
+        self.changing = threading.RLock()
 
     @property
     def version(self) -> LabelVersion:

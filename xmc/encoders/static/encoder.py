@@ -18,8 +18,8 @@ from xmc.data.tokens import RaggedTokens
 from xmc.encoders.base import Encoder, Side, TokenCost
 from xmc.encoders.static.feature_table import Bags, bag_sums, locate, weigh
 from xmc.encoders.static.hashing import KIND_BITS, KINDS, hash_features
-from xmc.encoders.static.threads import kernels_may_run, several_callers_may_run
 from xmc.errors import ConfigError, StoreError
+from xmc.kernels.parallel import several_callers_may_run
 
 __all__ = ["FeatureTable", "StaticEncoder"]
 
@@ -54,8 +54,7 @@ class _BagSums(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, vectors: Tensor, table: FeatureTable, bags: Bags) -> Tensor:
         out = torch.empty(len(bags.offsets) - 1, vectors.shape[1])
-        with kernels_may_run():
-            bag_sums(vectors.numpy(), bags.rows, bags.coefficients, bags.offsets, out.numpy())
+        bag_sums(vectors.numpy(), bags.rows, bags.coefficients, bags.offsets, out.numpy())
         ctx.table, ctx.bags = table, bags
         return out
 
@@ -108,9 +107,8 @@ class StaticEncoder(Encoder):
         scales = np.zeros(1 << KIND_BITS, np.float32)
         scales[: len(KINDS)] = self.config.kind_scales
         weights = np.exp(self.table.log_weights.detach().numpy())
-        with kernels_may_run():
-            locate(features.values, self.config.table_rows, rows)
-            weigh(features.values, scales, weights, coefficients)
+        locate(features.values, self.config.table_rows, rows)
+        weigh(features.values, scales, weights, coefficients)
         return Bags(features.values, rows, coefficients, features.offsets)
 
     @property

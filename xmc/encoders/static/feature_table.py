@@ -15,6 +15,8 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from xmc.kernels.parallel import parallel_kernel
+
 __all__ = ["Bags", "Transposed", "bag_sums", "locate", "transpose", "weigh", "weight_gradients"]
 
 Floats = npt.NDArray[np.float32]
@@ -55,7 +57,7 @@ def _scramble(value: Any, seed: Any) -> Any:
     return value ^ (value >> np.uint64(32))
 
 
-@numba.njit(cache=True, parallel=True)
+@parallel_kernel()
 def locate(values: npt.NDArray[np.uint32], table_rows: int, rows: npt.NDArray[np.int32]) -> None:
     """The row of each feature [nnz], in [0, table_rows).
 
@@ -71,7 +73,7 @@ def _slot(value: Any, slots: int) -> Any:
     return _scramble(np.uint64(value), np.uint64(0)) % np.uint64(slots)
 
 
-@numba.njit(cache=True, parallel=True)
+@parallel_kernel()
 def weigh(values: npt.NDArray[np.uint32], scales: Floats, weights: Floats, coefficients: Floats) -> None:
     """coefficients[f] = scales[kind of f] · weights[slot of f]; `scales` has an entry for every value of the kind's bits."""
     for feature in numba.prange(len(values)):
@@ -94,7 +96,7 @@ def weight_gradients(
             totals[_slot(values[feature], len(totals))] += coefficients[feature] * alignments[feature]
 
 
-@numba.njit(cache=True, parallel=True, fastmath=True)
+@parallel_kernel(fastmath=True)
 def bag_sums(
     table: Floats, rows: npt.NDArray[np.int32], coefficients: Floats, offsets: npt.NDArray[np.int64], out: Floats
 ) -> None:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from xmc.data.tokens import RaggedTokens
-from xmc.encoders.static.threads import kernels_may_run
+from xmc.kernels.parallel import parallel_kernel
 
 __all__ = ["KINDS", "KIND_BITS", "hash_features"]
 
@@ -44,12 +44,10 @@ def hash_features(texts: Sequence[str] | pa.Array | pa.ChunkedArray) -> RaggedTo
     offsets = np.frombuffer(offset_buffer, np.int64)[array.offset : array.offset + len(array) + 1]
     data = np.frombuffer(data_buffer, np.uint8) if data_buffer is not None else np.zeros(0, np.uint8)
     counts = np.zeros(len(array) + 1, np.int64)
-    with kernels_may_run():
-        _count(data, offsets, counts)
+    _count(data, offsets, counts)
     starts = np.cumsum(counts)
     values = np.empty(starts[-1], np.uint32)
-    with kernels_may_run():
-        _fill(data, offsets, starts, values)
+    _fill(data, offsets, starts, values)
     return RaggedTokens(values, starts)
 
 
@@ -127,13 +125,13 @@ def _emit(data: npt.NDArray[np.uint8], start: int, stop: int, out: npt.NDArray[n
     return written
 
 
-@numba.njit(cache=True, parallel=True)
+@parallel_kernel()
 def _count(data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]) -> None:
     for text in numba.prange(len(offsets) - 1):
         counts[text + 1] = _emit(data, offsets[text], offsets[text + 1], np.empty(0, np.uint32))
 
 
-@numba.njit(cache=True, parallel=True)
+@parallel_kernel()
 def _fill(
     data: npt.NDArray[np.uint8],
     offsets: npt.NDArray[np.int64],
