@@ -53,6 +53,10 @@ class EmbeddingBlocks:
         self._starts = np.cumsum([0, *map(len, self._blocks)])
         self._room = room
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled without the room for more rows."""
+        return EmbeddingBlocks, (self._blocks,)
+
     @classmethod
     def empty(cls, dimension: int) -> EmbeddingBlocks:
         """A chain without rows."""
@@ -109,6 +113,10 @@ class GrowingColumn:
 
     def __init__(self, values: npt.NDArray[Any], room: _Room | None = None) -> None:
         self.values, self._room = values, room
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled without the room for more values."""
+        return GrowingColumn, (self.values,)
 
     def __len__(self) -> int:
         return len(self.values)

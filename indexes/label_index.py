@@ -42,6 +42,10 @@ class IndexSnapshot:
         """Number of labels."""
         return len(self.held)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled without the lookup, which is made again."""
+        return IndexSnapshot.from_rows, (self.held, self.column.values)
+
     @cached_property
     def ids(self) -> LabelIds:
         """int64 or strings [L], in the order in which they came."""
@@ -135,6 +139,10 @@ class LabelIndex:
         index = cls(version.design, version.rescore, version.devices)
         index._snapshot = IndexSnapshot.from_rows(version, ids)
         return index
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled with all that it holds."""
+        return LabelIndex.from_version, (self._snapshot.held, self._snapshot.column.values)
 
     @property
     def design(self) -> Design:

@@ -35,7 +35,7 @@ _renewable: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def in_forked_child() -> bool:
-    """Whether this process was forked after this module was imported; what it runs since then is another program or not."""
+    """Whether this process was forked by one that had imported this module."""
     return _forked
 
 
@@ -45,11 +45,15 @@ def renew_in_children(owner: Renewable) -> None:
 
 
 def refuse_device_of_parent(device: str) -> None:
-    """Raise InputError in a forked child for every device but the processor: what the parent has there cannot be used."""
-    if _forked and device.partition(":")[0] not in ("cpu", "meta"):
+    """Raise InputError in a forked child for a GPU that the parent used: CUDA cannot be used on both sides of a fork."""
+    if not _forked or device.partition(":")[0] != "cuda":
+        return
+    import torch
+
+    if not torch.cuda.is_initialized():  # what the child itself has loaded there has initialised it
         raise InputError(
-            f"This process was forked by one that may use {device!r}, which a forked child cannot use: load the retriever in "
-            f'the child with device="cpu", or start processes with multiprocessing.get_context("spawn").'
+            f"This process was forked by one that uses {device!r}, which a forked child cannot use. Start processes with "
+            f'multiprocessing.get_context("spawn"), or load the retriever in the child (gunicorn: without --preload).'
         )
 
 

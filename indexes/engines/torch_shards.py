@@ -13,6 +13,7 @@ from xmc.arrays import Embeddings, Mask, Rows
 from xmc.indexes.blocks import EmbeddingBlocks
 from xmc.indexes.contract import Devices
 from xmc.indexes.scan import best_of
+from xmc.kernels.forks import refuse_device_of_parent
 from xmc.kernels.topk import topk_inner_product
 
 __all__ = ["DTYPES", "ShardedEngine"]
@@ -50,6 +51,7 @@ class ShardedEngine:
 
         def shard_best(number: int) -> tuple[Embeddings, Rows]:
             labels, first = self.shards[number], int(firsts[number])
+            refuse_device_of_parent(str(labels.device))
             bias = None
             if allowed is not None:
                 mask = torch.from_numpy(allowed[first : first + len(labels)]).to(labels.device)

@@ -23,6 +23,7 @@ from xmc.encoders.base import Encoder, Side
 from xmc.encoders.prototypes import LabelPrototypes
 from xmc.encoders.registry import ENCODERS
 from xmc.errors import ConfigError, InputError, StoreError
+from xmc.kernels.forks import refuse_device_of_parent
 from xmc.progress import tracked
 
 __all__ = ["DualEncoder", "build_encoder", "keep_vectors"]
@@ -285,6 +286,7 @@ def _featurized(
     """The features of `batch_size` texts at a time, after the row of their first text."""
     if images is not None and len(images) != len(texts):
         raise InputError(f"There are images for {len(images)} texts, but {len(texts)} texts.")
+    refuse_device_of_parent(str(next(encoder.parameters()).device))
     starts: Iterable[int] = range(0, len(texts), batch_size)
     if len(texts) > batch_size:
         starts = tracked(starts, f"encoding {side} texts", unit=f"batches of {batch_size:,}")

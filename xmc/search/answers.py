@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from fractions import Fraction
 from functools import cached_property
 from typing import Any
@@ -130,11 +130,16 @@ class Answer:
     @property
     def version(self) -> int:
         """Which version of the labels answered, higher after each change; 0 where labels are searched elsewhere."""
-        return 0 if self.labels.held is None else self.labels.number
+        return self.labels.number
 
     def __len__(self) -> int:
         """Number of queries."""
         return len(self.ids)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled with the labels that it names alone, without their index."""
+        further = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "labels"}
+        return _restored, (self.labels.only(self.ids), further)
 
     @cached_property
     def uids(self) -> npt.NDArray[np.object_]:
@@ -188,6 +193,10 @@ class Answer:
                 "set_probabilities": [label_set.probabilities for label_set in self.sets],
             }
         return {}
+
+
+def _restored(labels: LabelVersion, further: dict[str, Any]) -> Answer:
+    return Answer(labels, **further)
 
 
 def _offsets(good: Mask, lengths: npt.NDArray[np.int64]) -> tuple[pa.Array, pa.Array]:

@@ -38,7 +38,7 @@ class LabelVersion:
     everything: uid, text and the user's columns by index row; null for removed rows of a run that was loaded.
     all_ids: int64, by index row. next_id: above all ids that were ever given, so that no id comes to mean another label.
     held: the index; None for labels that are only read, such as those of a run whose index is elsewhere.
-    number: higher after each change.
+    number: higher after each change; 0 for labels that are only read.
     """
 
     everything: pa.Table
@@ -68,7 +68,7 @@ class LabelVersion:
         types = [pa.int64(), pa.string(), pa.string(), *table.schema.types[len(RESERVED) :]]
         table = table.cast(pa.schema(list(zip(table.column_names, types, strict=True)))).combine_chunks()
         everything = table.drop_columns(["id"])
-        return cls(everything, GrowingColumn(table["id"].to_numpy()), next_id, _lookup(everything))
+        return cls(everything, GrowingColumn(table["id"].to_numpy()), next_id, _lookup(everything), number=0)
 
     def write(self, file: Path) -> None:
         """Write a Parquet file with the columns id, uid, text and the user's; removed labels are left out."""
@@ -221,6 +221,18 @@ class LabelVersion:
         column, lookup = GrowingColumn(self.ids), _lookup(everything)
         return replace(self, everything=everything, all_ids=column, lookup=lookup, held=held)
 
+    def only(self, ids: Rows) -> LabelVersion:
+        """The labels of some ids alone, of any shape, without the index; -1 and ids that are not there are left out."""
+        rows = self.index_rows_of_ids(np.unique(ids))
+        rows = rows[rows >= 0]
+        everything = self.everything.take(pa.array(rows)).combine_chunks()
+        column = GrowingColumn(self.all_ids.values[rows])
+        return LabelVersion(everything, column, self.next_id, _lookup(everything), number=self.number)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled without the lookup, which is made again."""
+        return _restored, (self.everything, self.all_ids, self.next_id, self.held, self.number)
+
     def with_stored(self, stored: StoredIndex) -> LabelVersion:
         """These labels, all of them alive, with a saved index, whose rows may hold removed ones.
 
@@ -230,12 +242,11 @@ class LabelVersion:
         living: Any = stored.ids if held.alive is None else stored.ids[held.alive]
         require_same_labels(self, living, held)
         if held.alive is None:
-            return replace(self, held=held)
+            return replace(self, held=held, number=1)
         places = np.cumsum(held.alive) - 1
         everything = self.everything.take(pa.array(places, mask=~held.alive))
-        return replace(
-            self, everything=everything, all_ids=GrowingColumn(stored.ids), lookup=_lookup(everything), held=held
-        )
+        column, lookup = GrowingColumn(stored.ids), _lookup(everything)
+        return replace(self, everything=everything, all_ids=column, lookup=lookup, held=held, number=1)
 
     def _table_rows(self, index_rows: Rows) -> Rows:
         if self.alive is None:
@@ -259,6 +270,12 @@ def require_same_labels(labels: LabelVersion, ids: Any, index: IndexVersion) -> 
             f"The index does not belong to these labels: it holds {len(index)} of dimension {index.dimension}, where "
             f"there are {len(labels)} of dimension {dimension}, or others, or in another order."
         )
+
+
+def _restored(
+    everything: pa.Table, all_ids: GrowingColumn, next_id: int, held: IndexVersion | None, number: int
+) -> LabelVersion:
+    return LabelVersion(everything, all_ids, next_id, _lookup(everything), held, number)
 
 
 def _lookup(everything: pa.Table) -> RowLookup:

@@ -19,35 +19,34 @@ from xmc.config import TrainConfig
 from xmc.data.images.ragged import Images
 from xmc.encoders.base import Side
 from xmc.encoders.dual import DualEncoder, unit_rows
-from xmc.errors import InputError, StoreError
+from xmc.errors import InputError
 from xmc.indexes.checks import require_count
 from xmc.indexes.designs import design_of
 from xmc.indexes.factory import index_version
 from xmc.search.answers import Answer, AnswerParts
 from xmc.search.calibrated import CalibratedAnswers, CalibrationFit, require_stages
 from xmc.search.label_columns import LabelColumns, refuse_repeated
-from xmc.search.labelled_model import LabelledModel
 from xmc.search.labels import LabelVersion
 from xmc.search.options import SearchOptions, asked_for
 from xmc.search.queries import Queries, texts_of_list
-from xmc.search.run_directory import Run, RunDirectory
 from xmc.search.run_metrics import RunMetrics
+from xmc.search.saved_model import SavedModel
 from xmc.search.sentence_transformers import export_encoder, read_encoder
-from xmc.search.stages import Corridor, SearchRequest, Stage
+from xmc.search.stages import SearchRequest, Stage
 
 __all__ = ["Retriever", "loaded"]
 
 Found = tuple[npt.NDArray[np.object_], Embeddings]
 
 
-class Retriever(LabelledModel):
+class Retriever(SavedModel):
     """A trained model with its labels and their index: `predict` gives the best labels of each text.
 
     Label embeddings are the ones of training (with residual vectors); labels added later are encoded from their text.
     Any number of threads may predict while one changes the labels: a prediction sees all of a change or nothing of it, and
     never waits. Changes wait for each other.
 
-    calibration: None before `xmc.calibrate`. corridor: the stages of a search, see xmc.search.stages.
+    Pickled by reference to its run directory; see xmc.search.saved_model.SavedModel.
     """
 
     def __init__(
@@ -60,9 +59,7 @@ class Retriever(LabelledModel):
         stages: Sequence[Stage] = (),
     ) -> None:
         """Use `load` or `from_model`. Raises InputError for labels whose index does not fit the model."""
-        super().__init__(model, labels, config, tuning_queries)
-        self.metrics, self.corridor = metrics, Corridor.for_model(self.model, stages)
-        self.calibration: Calibration | None = None
+        super().__init__(model, labels, config, metrics, tuning_queries, stages)
         self._fit = CalibrationFit()
 
     @classmethod
@@ -282,15 +279,6 @@ class Retriever(LabelledModel):
         request = SearchRequest(0, allow_empty=True)
         return self.corridor.encode(self.corridor.begin(request, self._store.version, queries, images))
 
-    @property
-    def stages(self) -> tuple[Stage, ...]:
-        """The stages of a search between candidates and cut."""
-        return self.corridor.further
-
-    def use_stages(self, stages: Sequence[Stage]) -> None:
-        """Search with these stages between candidates and cut; see xmc.search.stages. ConfigError for one given twice."""
-        self.corridor = Corridor.for_model(self.model, stages)
-
     def exact(self) -> Retriever:
         """A retriever over the same model and labels that searches all of them exactly; changes of one do not show in it."""
         labels = self._store.version
@@ -311,16 +299,6 @@ class Retriever(LabelledModel):
         held = index_version(index or self.config.index, embeddings, queries, 0, labels.index.devices)
         return Retriever(model, labels.compacted(held), self.config, self.metrics, queries, self.stages)
 
-    def save(self, directory: str | Path, overwrite: bool = False) -> None:
-        """Write the run directory: whole or not at all.
-
-        Raises StoreError when `directory` holds something that is not a run, or a run and `overwrite` is not set.
-        """
-        with self._store.changing:
-            labels, queries = self._store.version, self.tuning_queries
-            run = Run(self.model, labels, self.config, self.metrics, queries, self.calibration, self.stages)
-            RunDirectory(directory).write(run, overwrite)
-
     def export_sentence_transformers(
         self, directory: str | Path, tower: Side | None = None, overwrite: bool = False
     ) -> None:
@@ -332,23 +310,6 @@ class Retriever(LabelledModel):
         `save`.
         """
         export_encoder(self.model, self.labels, directory, tower, overwrite)
-
-    @classmethod
-    def load(cls, directory: str | Path, device: str | Sequence[str] = "auto") -> Retriever:
-        """Read a run directory, verifying every file against its checksum.
-
-        device: where encoder and exact search run, wherever the run was saved: "auto" for the GPU, where there is one;
-            "cpu"; a device of torch's; or a list of devices, between which exact search splits the labels. Static encoders
-            and FAISS stay on the processor.
-        Raises StoreError, which names a file that does not fit, and ConfigError for a device that is not there.
-        """
-        run = RunDirectory(directory).read(device)
-        try:
-            retriever = cls(run.model, run.labels, run.config, run.metrics, run.tuning_queries, run.stages)
-        except InputError as error:
-            raise StoreError(f"The run {directory} holds parts of several runs: {error}") from error
-        retriever.calibration = run.calibration
-        return retriever
 
     def _answer(
         self, labels: LabelVersion, request: SearchRequest, queries: Any, images: Images | None = None

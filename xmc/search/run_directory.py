@@ -53,7 +53,7 @@ class Run:
     """All that a run directory holds.
 
     tuning_queries: embeddings float32 [n, D] of queries that an index is tuned with. calibration: None before `xmc.calibrate`.
-    stages: the further stages of its searches, see xmc.search.stages.
+    stages: the further stages of its searches, see xmc.search.stages. fingerprint: of the directory that it was read from.
     """
 
     model: DualEncoder
@@ -63,6 +63,7 @@ class Run:
     tuning_queries: Embeddings
     calibration: Calibration | None = None
     stages: tuple[Stage, ...] = ()
+    fingerprint: str = ""
 
 
 class RunDirectory:
@@ -120,7 +121,7 @@ class RunDirectory:
     @property
     def fingerprint(self) -> str:
         """SHA-256 over the checksums of all files, without reading the files."""
-        return fingerprint_of({name: entry["sha256"] for name, entry in self._manifest["files"].items()})
+        return _fingerprint(self._manifest)
 
     def bytes_by_content(self) -> dict[str, int]:
         """Bytes of the files by what they hold, in words, from the sizes in the manifests."""
@@ -183,6 +184,7 @@ class RunDirectory:
             tuning_queries=np.concatenate(read_embeddings(self.path / TUNING_QUERIES)),
             calibration=self._calibration(manifest),
             stages=self._stages(manifest, model),
+            fingerprint=_fingerprint(manifest),
         )
 
     def _read_model_and_labels(self) -> tuple[DualEncoder, LabelVersion, tuple[Stage, ...]]:
@@ -232,6 +234,10 @@ class RunDirectory:
         """None too where the manifest lists no calibration: nobody vouches for such files."""
         listed = any(name.startswith(f"{CALIBRATION}/") for name in manifest["files"])
         return Calibration.load(self.path / CALIBRATION) if listed else None
+
+
+def _fingerprint(manifest: Mapping[str, Any]) -> str:
+    return fingerprint_of({name: entry["sha256"] for name, entry in manifest["files"].items()})
 
 
 def _digests(run: Path) -> dict[str, str]:

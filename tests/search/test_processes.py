@@ -1,0 +1,148 @@
+"""A loaded retriever in other processes: forked, spawned, served by gunicorn, in joblib's workers."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import multiprocessing
+import os
+import pickle
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import forked_child
+import numpy as np
+import pytest
+from small_models import MEAN, write_sentence_transformer
+
+import xmc
+from xmc.errors import XMCError
+
+TWO_THREADS = os.environ | {"OMP_NUM_THREADS": "2", "NUMBA_NUM_THREADS": "2"}
+"""What the library does by itself on a machine of two cores, whatever the tests run under."""
+TEXTS = ["a red one", "blue and green"]
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
+
+
+def run_forks(*runs: Path) -> str:
+    command = [sys.executable, forked_child.__file__, *map(str, runs)]
+    done = subprocess.run(command, env=TWO_THREADS, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_forked_children_answer_by_every_kind_of_index(run: Path, tmp_path: Path) -> None:
+    """They hung in torch's OpenMP, and were ended by numba's, in the thread that forked."""
+    designs, runs = ["int8", "HNSW8", "IVF2,Flat"], [run]
+    for design in designs:
+        retriever = xmc.Retriever.load(run)
+        retriever.reindex(design)
+        retriever.save(tmp_path / design)
+        runs.append(tmp_path / design)
+    assert run_forks(*runs).split() == ["exact", "SQ8", "HNSW8", "IVF2,Flat"]
+
+
+@pytest.mark.slow
+def test_forked_children_answer_by_a_transformer(tmp_path: Path) -> None:
+    model = write_sentence_transformer(tmp_path / "model", MEAN)
+    xmc.Retriever.from_sentence_transformers(model, ["a boat", "the dog", "two cat"]).save(tmp_path / "run")
+    assert run_forks(tmp_path / "run") == "exact\n"
+
+
+APPLICATION = """
+import json, os
+import xmc
+
+retriever = xmc.Retriever.load(os.environ["RUN"])
+retriever.predict(["the pools of threads have started"] * 3000)
+
+
+def application(environ, start_response):
+    texts = json.loads(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])))
+    uids, scores = retriever.predict(texts * 1000, k=2)
+    start_response("200 OK", [("Content-Type", "application/json")])
+    return [json.dumps({"uids": uids[: len(texts)].tolist(), "worker": os.getpid()}).encode()]
+"""
+
+
+@pytest.mark.parametrize("threads", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_gunicorn_serves_a_run_that_was_loaded_before_it_forked(run: Path, tmp_path: Path, threads: int) -> None:
+    pytest.importorskip("gunicorn", reason="gunicorn is not installed; pip install gunicorn")
+    (tmp_path / "served.py").write_text(APPLICATION)
+    address = str(tmp_path / "socket")
+    command = [sys.executable, "-m", "gunicorn", "--preload", "--workers", "2", "--threads", str(threads)]
+    command += ["--timeout", "60", "--bind", f"unix:{address}", "served:application"]
+    environment = TWO_THREADS | {"RUN": str(run)}
+    server = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    try:
+        assert server.stderr is not None
+        said = next((line for line in server.stderr if "Listening" in line), "")
+        assert said, "gunicorn ended"
+        answers = [ask(address) for _ in range(4)]
+    finally:
+        server.send_signal(signal.SIGTERM)
+        server.communicate(timeout=60)
+    expected = xmc.Retriever.load(run).predict(TEXTS, k=2)[0].tolist()
+    assert [answer["uids"] for answer in answers] == [expected] * 4
+    assert server.pid not in {answer["worker"] for answer in answers}
+
+
+def ask(address: str) -> dict[str, object]:
+    """POST the texts to a server on a Unix socket."""
+    connection = http.client.HTTPConnection("localhost")
+    connection.sock = socket.socket(socket.AF_UNIX)
+    connection.sock.settimeout(60)
+    connection.sock.connect(address)
+    connection.request("POST", "/", json.dumps(TEXTS))
+    response = connection.getresponse()
+    assert response.status == 200, response.read()
+    answer: dict[str, object] = json.loads(response.read())
+    return answer
+
+
+def predicted(retriever: xmc.Retriever, texts: list[str]) -> list[list[str]]:
+    """The two best labels of texts, in whatever process this is called."""
+    uids: list[list[str]] = retriever.predict(texts, k=2)[0].tolist()
+    return uids
+
+
+def opened(pickled: bytes) -> str:
+    """What opening a pickled retriever says."""
+    try:
+        return repr(pickle.loads(pickled))
+    except XMCError as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def test_spawned_processes_get_a_retriever(run: Path, tmp_path: Path) -> None:
+    retriever = xmc.Retriever.load(run, device="cpu")
+    retriever.save(tmp_path / "gone")
+    gone = pickle.dumps(retriever)
+    retriever.save(tmp_path / "kept")
+    shutil.rmtree(tmp_path / "gone")
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.apply_async(predicted, (retriever, TEXTS)).get(120) == predicted(retriever, TEXTS)
+        assert pool.apply_async(opened, (pickle.dumps(retriever),)).get(120) == repr(retriever)
+        said = pool.apply_async(opened, (gone,)).get(120)
+    assert said.startswith(
+        "StoreError: A retriever that was pickled is opened from its run directory, which cannot be read"
+    )
+    assert str(tmp_path / "gone") in said
+
+
+def test_workers_of_joblib_get_a_retriever(run: Path) -> None:
+    joblib = pytest.importorskip("joblib", reason="joblib comes with scikit-learn; pip install scikit-learn")
+    retriever = xmc.Retriever.load(run)
+    tasks = [
+        joblib.delayed(function)([text]) for text in TEXTS for function in (retriever.embed_queries, retriever.predict)
+    ]
+    found = joblib.Parallel(n_jobs=2, backend="loky", timeout=120)(tasks)
+    for text, embedding, (uids, scores) in zip(TEXTS, found[::2], found[1::2], strict=True):
+        np.testing.assert_allclose(embedding, retriever.embed_queries([text]), rtol=1e-5, atol=1e-6)
+        assert uids.tolist() == retriever.predict([text])[0].tolist()
+        assert scores.shape == (1, 10)

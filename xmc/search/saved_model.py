@@ -1,0 +1,157 @@
+"""A labelled model with all that a run directory holds: written to one, read from one, and pickled by reference to one."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from typing_extensions import Self
+
+from xmc.arrays import Embeddings
+from xmc.calibration.calibration import Calibration
+from xmc.config import TrainConfig
+from xmc.encoders.dual import DualEncoder
+from xmc.errors import InputError, StoreError
+from xmc.search.labelled_model import LabelledModel
+from xmc.search.labels import LabelVersion
+from xmc.search.references import RunReference, SavedState, changes_of_weights
+from xmc.search.run_directory import Run, RunDirectory
+from xmc.search.run_metrics import RunMetrics
+from xmc.search.stages import Corridor, Stage
+
+__all__ = ["SavedModel"]
+
+
+class SavedModel(LabelledModel):
+    """A labelled model, its calibration and the stages of its searches; the base of `Retriever`, which searches.
+
+    `pickle`, and so multiprocessing, joblib and Spark, writes the name of the run directory that it was loaded from or saved
+    to, and not what it holds: other processes open the directory, verified, on the device that `load` was given. StoreError
+    where it was changed since, and where the directory is gone or holds another run.
+
+    calibration: None before `xmc.calibrate`. corridor: the stages of a search, see xmc.search.stages.
+    """
+
+    def __init__(
+        self,
+        model: DualEncoder,
+        labels: LabelVersion,
+        config: TrainConfig,
+        metrics: RunMetrics,
+        tuning_queries: Embeddings,
+        stages: Sequence[Stage] = (),
+    ) -> None:
+        """Raises InputError for labels whose index does not fit the model."""
+        super().__init__(model, labels, config, tuning_queries)
+        self.metrics, self.corridor = metrics, Corridor.for_model(self.model, stages)
+        self.calibration: Calibration | None = None
+        self._device: str | Sequence[str] = "auto"
+        self._saved: SavedState | None = None
+
+    @classmethod
+    def load(cls, directory: str | Path, device: str | Sequence[str] = "auto") -> Self:
+        """Read a run directory, verifying every file against its checksum.
+
+        device: where encoder and exact search run, wherever the run was saved: "auto" for the GPU, where there is one;
+            "cpu"; a device of torch's; or a list of devices, between which exact search splits the labels. Static encoders
+            and FAISS stay on the processor.
+        Raises StoreError, which names a file that does not fit, and ConfigError for a device that is not there.
+        """
+        run = RunDirectory(directory).read(device)
+        return cls._from_run(run, RunReference.from_directory(directory, run.fingerprint, device))
+
+    def save(self, directory: str | Path, overwrite: bool = False) -> None:
+        """Write the run directory: whole or not at all.
+
+        Raises StoreError when `directory` holds something that is not a run, or a run and `overwrite` is not set.
+        """
+        with self._store.changing:
+            RunDirectory(directory).write(self._run(self.model), overwrite)
+            fingerprint = RunDirectory(directory).fingerprint
+            self._mark_saved(RunReference.from_directory(directory, fingerprint, self._device))
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages of a search between candidates and cut."""
+        return self.corridor.further
+
+    def use_stages(self, stages: Sequence[Stage]) -> None:
+        """Search with these stages between candidates and cut; see xmc.search.stages. ConfigError for one given twice."""
+        self.corridor = Corridor.for_model(self.model, stages)
+
+    def __repr__(self) -> str:
+        """Sizes, index, encoder, where it runs and where it is stored, in one line."""
+        labels, model = self._store.version, self.model
+        encoder, place = model.query_encoder, "not saved"
+        if self._saved is not None:
+            changed = ", changed since" if self._saved.changed(self._parts()) else ""
+            place = f"{self._saved.reference.directory}{changed}"
+        said = [f"{len(labels):,} labels", f"dimension {model.dimension}", f"index {labels.index.design.name}"]
+        said += [f"{encoder.kind} encoder on {next(encoder.parameters()).device}"]
+        said += ["calibrated"] if self.calibration is not None else []
+        said += [f"stages {', '.join(stage.name for stage in self.stages)}"] if self.stages else []
+        return f"<{type(self).__name__}: {', '.join(said)}; {place}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled by reference. StoreError for a retriever that is not what a run directory holds."""
+        with self._store.changing:
+            if self._saved is None:
+                raise StoreError(
+                    "The retriever is pickled by reference to its run directory, and was never saved. Save it first: "
+                    "retriever.save(DIRECTORY)."
+                )
+            return _opened, (type(self), self._saved.require_unchanged(self._parts()))
+
+    def __copy__(self) -> Self:
+        """Another name for the same labels: changes of one show in the other."""
+        same = type(self).__new__(type(self))
+        vars(same).update(vars(self))
+        return same
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """A model of its own over the same labels, which change in each for itself."""
+        with self._store.changing:
+            saved = self._saved
+            unchanged = saved is not None and not saved.changed(self._parts())
+            reference = saved.reference if saved is not None and unchanged else None
+            return self._from_run(self._run(copy.deepcopy(self.model, memo)), reference)
+
+    def _run(self, model: DualEncoder) -> Run:
+        """What a run directory holds, with this model."""
+        labels, queries = self._store.version, self.tuning_queries
+        return Run(model, labels, self.config, self.metrics, queries, self.calibration, self.stages)
+
+    @classmethod
+    def _from_run(cls, run: Run, reference: RunReference | None) -> Self:
+        """reference: to the directory that holds the run; None where it was changed since."""
+        try:
+            model = cls(run.model, run.labels, run.config, run.metrics, run.tuning_queries, run.stages)
+        except InputError as error:
+            where = "" if reference is None else f" {reference.directory}"
+            raise StoreError(f"The run{where} holds parts of several runs: {error}") from error
+        model.calibration = run.calibration
+        if reference is not None:
+            model._device = reference.device
+            model._mark_saved(reference)
+        return model
+
+    def _mark_saved(self, reference: RunReference) -> None:
+        self._saved = SavedState(reference, self._parts(), changes_of_weights(self.model))
+
+    def _parts(self) -> dict[str, Any]:
+        """What a run directory holds, by name."""
+        return {
+            "model": self.model,
+            "labels and index": self._store.version,
+            "configuration": self.config,
+            "metrics": self.metrics,
+            "tuning queries": self.tuning_queries,
+            "calibration": self.calibration,
+            "stages": self.corridor,
+        }
+
+
+def _opened(kind: type[SavedModel], reference: RunReference) -> SavedModel:
+    return kind._from_run(reference.read(), reference)
