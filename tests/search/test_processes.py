@@ -135,6 +135,7 @@ def test_spawned_processes_get_a_retriever(run: Path, tmp_path: Path) -> None:
     assert str(tmp_path / "gone") in said
 
 
+@pytest.mark.slow
 def test_workers_of_joblib_get_a_retriever(run: Path) -> None:
     joblib = pytest.importorskip("joblib", reason="joblib comes with scikit-learn; pip install scikit-learn")
     retriever = xmc.Retriever.load(run)
