@@ -36,6 +36,10 @@ class Fields:
             raise InputError(f"Fields need names with dimensions of at least 1, but are {dict(dimensions)}.")
         self.dimensions = dict(dimensions)
 
+    def __repr__(self) -> str:
+        """The fields with their dimensions."""
+        return f"<{type(self).__name__}: {', '.join(f'{name} {size}' for name, size in self.dimensions.items())}>"
+
     @property
     def dimension(self) -> int:
         """Of the embeddings side by side."""

@@ -42,6 +42,10 @@ class IndexSnapshot:
         """Number of labels."""
         return len(self.held)
 
+    def __repr__(self) -> str:
+        """Number of labels, dimension, design and devices."""
+        return f"<{type(self).__name__}: {self.held.describe()}>"
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled without the lookup, which is made again."""
         return IndexSnapshot.from_rows, (self.held, self.column.values)
@@ -139,6 +143,10 @@ class LabelIndex:
         index = cls(version.design, version.rescore, version.devices)
         index._snapshot = IndexSnapshot.from_rows(version, ids)
         return index
+
+    def __repr__(self) -> str:
+        """Number of labels, dimension, design and devices."""
+        return f"<{type(self).__name__}: {self._snapshot.held.describe()}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled with all that it holds."""

@@ -25,11 +25,20 @@ def devices_of(device: str | Sequence[str] = "auto", size: int = 0) -> Devices:
     Raises ConfigError for a device that is not there.
     """
     if isinstance(device, str) and device == "auto":
-        there = torch.cuda.is_available()
-        return automatic_devices(torch.cuda.mem_get_info()[0] if there else None, size)
+        return automatic_devices(_free_bytes(), size)
     if isinstance(device, str):
         return () if require_device(device) == "cpu" else (device,)
     return tuple(require_device(name) for name in device)
+
+
+def _free_bytes() -> int | None:
+    """Free bytes of the GPU; None without one."""
+    try:
+        return torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else None
+    except RuntimeError as error:  # in a forked child, where the parent used it
+        raise ConfigError(
+            f'The GPU cannot be used by this process ({str(error).splitlines()[0]}): name device="cpu".'
+        ) from error
 
 
 def automatic_devices(free: int | None, size: int) -> Devices:

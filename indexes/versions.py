@@ -65,6 +65,17 @@ class IndexVersion:
         """Number of living rows."""
         return self._living
 
+    def __repr__(self) -> str:
+        """Number of rows, dimension, design and devices."""
+        return f"<{type(self).__name__}: {self.describe()}>"
+
+    def describe(self) -> str:
+        """Number of living rows, dimension, design and devices, in words."""
+        removed = len(self.blocks) - len(self)
+        sizes = f"{len(self):,} labels" + (f" ({removed:,} removed ones are kept)" if removed else "")
+        where = ", ".join(self.devices) or "cpu"
+        return f"{sizes}, dimension {self.dimension}, index {self.design.name} on {where}"
+
     @property
     def dimension(self) -> int:
         """D."""

@@ -43,6 +43,10 @@ class TrainResult:
     best_step: int | None = None
     history: tuple[Validated, ...] = ()
 
+    def __repr__(self) -> str:
+        """The line for people."""
+        return f"<{type(self).__name__}: {self}>"
+
     def __str__(self) -> str:
         """One line for people: steps, seconds, loss, the best epoch with its metric, and the directory."""
         facts = [

@@ -17,6 +17,7 @@ from pathlib import Path
 import forked_child
 import numpy as np
 import pytest
+from pages import ROOT, Page
 from small_models import MEAN, write_sentence_transformer
 
 import xmc
@@ -25,6 +26,7 @@ from xmc.errors import XMCError
 TWO_THREADS = os.environ | {"OMP_NUM_THREADS": "2", "NUMBA_NUM_THREADS": "2"}
 """What the library does by itself on a machine of two cores, whatever the tests run under."""
 TEXTS = ["a red one", "blue and green"]
+SERVED = TEXTS * 1000
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
 
@@ -54,26 +56,13 @@ def test_forked_children_answer_by_a_transformer(tmp_path: Path) -> None:
     assert run_forks(tmp_path / "run") == "exact\n"
 
 
-APPLICATION = """
-import json, os
-import xmc
-
-retriever = xmc.Retriever.load(os.environ["RUN"])
-retriever.predict(["the pools of threads have started"] * 3000)
-
-
-def application(environ, start_response):
-    texts = json.loads(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])))
-    uids, scores = retriever.predict(texts * 1000, k=2)
-    start_response("200 OK", [("Content-Type", "application/json")])
-    return [json.dumps({"uids": uids[: len(texts)].tolist(), "worker": os.getpid()}).encode()]
-"""
-
-
 @pytest.mark.parametrize("threads", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_gunicorn_serves_a_run_that_was_loaded_before_it_forked(run: Path, tmp_path: Path, threads: int) -> None:
     pytest.importorskip("gunicorn", reason="gunicorn is not installed; pip install gunicorn")
-    (tmp_path / "served.py").write_text(APPLICATION)
+    (code,) = (
+        block.code for block in Page(ROOT / "docs" / "processes.md").blocks if block.code.startswith("import json")
+    )
+    (tmp_path / "served.py").write_text(code)
     address = str(tmp_path / "socket")
     command = [sys.executable, "-m", "gunicorn", "--preload", "--workers", "2", "--threads", str(threads)]
     command += ["--timeout", "60", "--bind", f"unix:{address}", "served:application"]
@@ -87,18 +76,17 @@ def test_gunicorn_serves_a_run_that_was_loaded_before_it_forked(run: Path, tmp_p
     finally:
         server.send_signal(signal.SIGTERM)
         server.communicate(timeout=60)
-    expected = xmc.Retriever.load(run).predict(TEXTS, k=2)[0].tolist()
-    assert [answer["uids"] for answer in answers] == [expected] * 4
-    assert server.pid not in {answer["worker"] for answer in answers}
+    expected = xmc.Retriever.load(run).predict(SERVED, k=2)[0].tolist()
+    assert [answer["labels"] for answer in answers] == [expected] * 4
 
 
 def ask(address: str) -> dict[str, object]:
-    """POST the texts to a server on a Unix socket."""
+    """POST texts, enough for several threads, to a server on a Unix socket."""
     connection = http.client.HTTPConnection("localhost")
     connection.sock = socket.socket(socket.AF_UNIX)
     connection.sock.settimeout(60)
     connection.sock.connect(address)
-    connection.request("POST", "/", json.dumps(TEXTS))
+    connection.request("POST", "/", json.dumps(SERVED))
     response = connection.getresponse()
     assert response.status == 200, response.read()
     answer: dict[str, object] = json.loads(response.read())

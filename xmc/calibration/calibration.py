@@ -78,6 +78,12 @@ class Calibration:
     scores: npt.NDArray[np.float32]
     sizes: dict[str, SetSizes] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        """What it was made from, and the number of candidates."""
+        source = self.source
+        made_from = f"{source.queries:,} queries of {source.dataset!r}, split {source.split!r}"
+        return f"<{type(self).__name__}: {self.candidates:,} candidates, from {made_from}>"
+
     def candidates_of(self, ids: npt.NDArray[np.int64], scores: npt.NDArray[np.float32]) -> Candidates:
         """What a search for `candidates` labels gave, ids [n, K] with -1 for none, as candidates."""
         return Candidates.from_search(ids, scores, self.groups)

@@ -163,6 +163,13 @@ class Dataset:
             dataset.images(stem)
         return dataset
 
+    def __repr__(self) -> str:
+        """Name, sizes, and the directory, without reading a table."""
+        labels = self.properties.get("labels")
+        sizes = [] if labels is None else [f"{labels:,} labels"]
+        sizes += [f"{count:,} {split} queries" for split, count in self.properties["splits"].items()]
+        return f"<{type(self).__name__} {self.name!r}: {', '.join(sizes)}; {self.directory or 'in memory'}>"
+
     @property
     def name(self) -> str:
         """The data set's name."""

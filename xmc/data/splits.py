@@ -31,6 +31,11 @@ class DataLabels:
     def __len__(self) -> int:
         return len(self.uids)
 
+    def __repr__(self) -> str:
+        """Number of labels, and what is known of them beside uid and text."""
+        columns = f", columns {', '.join(self.columns.column_names)}" if self.columns.num_columns else ""
+        return f"<{type(self).__name__}: {len(self):,} labels{columns}{', with images' if self.images is not None else ''}>"
+
 
 @dataclass(frozen=True)
 class Split:
@@ -50,6 +55,14 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.uids)
+
+    def __repr__(self) -> str:
+        """Number of queries, labels and pairs."""
+        pairs = f"{self.positives.nnz:,} positive pairs" + (
+            f", {self.rejected.nnz:,} rejected" if self.rejected.nnz else ""
+        )
+        images = ", with images" if self.images is not None else ""
+        return f"<{type(self).__name__}: {len(self):,} queries, {self.positives.shape[1]:,} labels, {pairs}{images}>"
 
     def take(self, rows: npt.NDArray[np.integer]) -> Split:
         """The queries `rows`, in that order."""

@@ -70,6 +70,12 @@ class Targets:
         """Number of queries."""
         return int(self.positives.shape[0])
 
+    def __repr__(self) -> str:
+        """Number of queries, labels and pairs of each kind."""
+        kinds = {"positive": self.positives, "rejected": self.rejected, "excluded": self.excluded}
+        pairs = ", ".join(f"{pairs.nnz:,} {kind}" for kind, pairs in kinds.items())
+        return f"<{type(self).__name__}: {len(self):,} queries, {self.positives.shape[1]:,} labels; pairs: {pairs}>"
+
     def take(self, rows: npt.NDArray[np.integer]) -> Targets:
         """The targets of the queries `rows`, in that order."""
         return Targets(self.positives[rows], self.rejected[rows], self.excluded[rows])

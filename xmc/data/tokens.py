@@ -29,6 +29,13 @@ class RaggedTokens:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
+    def __repr__(self) -> str:
+        """Number of sequences and tokens."""
+        images = ", with images" if self.images is not None else ""
+        return (
+            f"<{type(self).__name__}: {len(self):,} texts, {len(self.values):,} tokens ({self.values.dtype}){images}>"
+        )
+
     @property
     def lengths(self) -> npt.NDArray[np.int64]:
         """Number of tokens of each sequence, int64 [n]."""

@@ -18,7 +18,7 @@ from xmc.data.images.ragged import RaggedImages
 from xmc.data.tokens import RaggedTokens
 from xmc.errors import InputError
 
-__all__ = ["Encoder", "Side", "TokenCost"]
+__all__ = ["Encoder", "Side", "TokenCost", "device_of"]
 
 Side = Literal["query", "label"]
 """Whose text it is: a prompt may differ between the two."""
@@ -84,6 +84,11 @@ class Encoder(nn.Module, ABC):
     @abstractmethod
     def forward(self, features: RaggedTokens) -> Tensor:
         """Embeddings [n, D] of n feature sequences, not normalised; an empty sequence gives a zero or constant row."""
+
+    def __repr__(self) -> str:
+        """Dimension, number of parameters and device, in one line; `modules` and `children` give the rest."""
+        count = sum(parameter.numel() for parameter in self.parameters())
+        return f"<{type(self).__name__}: dimension {self.dimension}, {count:,} parameters, on {device_of(self)}>"
 
     def fixed_tokens(self, features: RaggedTokens, side: Side) -> npt.NDArray[np.bool_]:
         """Which tokens `drop` never drops, bool [total]: those that do not come from the text itself."""
@@ -188,3 +193,9 @@ class Encoder(nn.Module, ABC):
         met = [parameter for name, parameter in self.named_parameters() if meets(name, parameter)]
         forward = sum(2 * parameter.numel() for parameter in met)
         return float(forward), float(forward + sum(2 * p.numel() for p in met if p.requires_grad))
+
+
+def device_of(encoder: Encoder) -> torch.device:
+    """Where an encoder's parameters are; the processor for one without any."""
+    first = next(encoder.parameters(), None)
+    return torch.device("cpu") if first is None else first.device

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from xmc.config import NoVectorsConfig, PrototypesConfig, ResidualConfig, TrainConfig
 from xmc.data.images.ragged import RaggedImages
 from xmc.data.tokens import RaggedTokens
-from xmc.encoders.base import Encoder, Side
+from xmc.encoders.base import Encoder, Side, device_of
 from xmc.encoders.prototypes import LabelPrototypes
 from xmc.encoders.registry import ENCODERS
 from xmc.errors import ConfigError, InputError, StoreError
@@ -58,6 +58,13 @@ class DualEncoder(nn.Module):
         self.log_temperature = nn.Parameter(torch.tensor(temperature).log(), requires_grad=learn_temperature)
         self.prototypes: LabelPrototypes | None = None
         self.served: int | None = None
+
+    def __repr__(self) -> str:
+        """Dimension, towers, and what labels have beside their texts."""
+        towers = ", ".join(f"{name} {encoder!r}" for name, encoder in self._towers().items())
+        labels = "" if self.label_vectors is None else f", residual vectors of {len(self.label_vectors):,} labels"
+        labels += "" if self.prototypes is None else ", prototypes"
+        return f"<{type(self).__name__}: dimension {self.dimension}, {towers}{labels}>"
 
     @property
     def dimension(self) -> int:
@@ -286,7 +293,7 @@ def _featurized(
     """The features of `batch_size` texts at a time, after the row of their first text."""
     if images is not None and len(images) != len(texts):
         raise InputError(f"There are images for {len(images)} texts, but {len(texts)} texts.")
-    refuse_device_of_parent(str(next(encoder.parameters()).device))
+    refuse_device_of_parent(str(device_of(encoder)))
     starts: Iterable[int] = range(0, len(texts), batch_size)
     if len(texts) > batch_size:
         starts = tracked(starts, f"encoding {side} texts", unit=f"batches of {batch_size:,}")

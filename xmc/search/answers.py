@@ -136,6 +136,14 @@ class Answer:
         """Number of queries."""
         return len(self.ids)
 
+    def __repr__(self) -> str:
+        """Number of queries and labels, and what there is beside scores."""
+        further = [entry.name for entry in fields(self) if entry.name not in ("labels", "ids", "scores")]
+        beside = [name for name in further if getattr(self, name) is not None]
+        with_further = f", with {', '.join(beside)}" if beside else ""
+        queries = "1 query" if len(self) == 1 else f"{len(self):,} queries"
+        return f"<{type(self).__name__}: {queries}, {self.ids.shape[1]:,} labels each{with_further}>"
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled with the labels that it names alone, without their index."""
         further = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "labels"}

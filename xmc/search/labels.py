@@ -79,6 +79,13 @@ class LabelVersion:
         """Number of labels."""
         return len(self.all_ids) if self.held is None else len(self.held)
 
+    def __repr__(self) -> str:
+        """Number of labels, columns of the user's, and the index."""
+        columns = [name for name in self.columns.names if name not in RESERVED]
+        said = [f"{len(self):,} labels"] if self.held is None else [self.held.describe()]
+        said += [f"columns {', '.join(columns)}"] if columns else []
+        return f"<{type(self).__name__} {self.number}: {', '.join(said)}>"
+
     @property
     def index(self) -> IndexVersion:
         """The index; InputError for labels that are only read."""

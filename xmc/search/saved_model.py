@@ -12,6 +12,7 @@ from typing_extensions import Self
 from xmc.arrays import Embeddings
 from xmc.calibration.calibration import Calibration
 from xmc.config import TrainConfig
+from xmc.encoders.base import device_of
 from xmc.encoders.dual import DualEncoder
 from xmc.errors import InputError, StoreError
 from xmc.search.labelled_model import LabelledModel
@@ -88,8 +89,7 @@ class SavedModel(LabelledModel):
         if self._saved is not None:
             changed = ", changed since" if self._saved.changed(self._parts()) else ""
             place = f"{self._saved.reference.directory}{changed}"
-        said = [f"{len(labels):,} labels", f"dimension {model.dimension}", f"index {labels.index.design.name}"]
-        said += [f"{encoder.kind} encoder on {next(encoder.parameters()).device}"]
+        said = [labels.index.describe(), f"{encoder.kind} encoder on {device_of(encoder)}"]
         said += ["calibrated"] if self.calibration is not None else []
         said += [f"stages {', '.join(stage.name for stage in self.stages)}"] if self.stages else []
         return f"<{type(self).__name__}: {', '.join(said)}; {place}>"
