@@ -76,10 +76,14 @@ def test_answers_say_what_they_hold(run: Path) -> None:
     assert repr(answer) == "<Answer: 2 queries, 3 labels each, with probabilities, decisions>"
 
 
-def test_results_of_training_say_how_it_went(tmp_path: Path) -> None:
+def test_results_say_how_it_went(run: Path, tmp_path: Path) -> None:
+    evaluation = xmc.evaluate(xmc.Retriever.load(run), colours())
+    first = f"<Metrics: 100 queries; P@1 {evaluation.values['P@1']:.2f}, P@3 "
+    assert repr(evaluation.metrics).startswith(first)
+    assert repr(evaluation) == f"<Evaluation: {evaluation.seconds:.1f} s; {evaluation.metrics!r}>"
     result = xmc.train(colours(), tiny_config(epochs=1), tmp_path / "run")
     went = f"{result.steps} steps in {result.seconds:.1f} s, last loss {result.loss:.4f}"
-    assert repr(result) == f"<TrainResult: {went}; {tmp_path / 'run'}>"
+    assert repr(result) == f"<TrainResult: trained: {went}, run in {tmp_path / 'run'}>"
 
 
 def test_transformers_and_classifiers_say_what_they_are(tmp_path: Path) -> None:

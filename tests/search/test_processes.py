@@ -38,15 +38,48 @@ def run_forks(*runs: Path) -> str:
     return done.stdout
 
 
-def test_forked_children_answer_by_every_kind_of_index(run: Path, tmp_path: Path) -> None:
-    """They hung in torch's OpenMP, and were ended by numba's, in the thread that forked."""
-    designs, runs = ["int8", "HNSW8", "IVF2,Flat"], [run]
-    for design in designs:
+@pytest.fixture(scope="module")
+def runs(run: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """A run with each kind of index."""
+    found = [run]
+    for design in ("int8", "HNSW8", "IVF2,Flat"):
         retriever = xmc.Retriever.load(run)
         retriever.reindex(design)
-        retriever.save(tmp_path / design)
-        runs.append(tmp_path / design)
+        found.append(tmp_path_factory.mktemp("designs") / "run")
+        retriever.save(found[-1])
+    return found
+
+
+def test_forked_children_answer_by_every_kind_of_index(runs: list[Path]) -> None:
+    """They hung in torch's OpenMP, and were ended by numba's, in the thread that forked."""
     assert run_forks(*runs).split() == ["exact", "SQ8", "HNSW8", "IVF2,Flat"]
+
+
+def opened(pickled: bytes) -> str:
+    """What opening a pickled retriever says."""
+    try:
+        return repr(pickle.loads(pickled))
+    except XMCError as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def test_spawned_processes_answer_by_every_kind_of_index(runs: list[Path], tmp_path: Path) -> None:
+    retrievers = [xmc.Retriever.load(run, device="cpu") for run in runs]
+    retrievers[0].save(tmp_path / "gone")
+    gone = pickle.dumps(retrievers[0])
+    retrievers[0].save(tmp_path / "kept")
+    shutil.rmtree(tmp_path / "gone")
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        found = pool.map_async(forked_child.answers, retrievers).get(120)
+        said = pool.map_async(opened, [pickle.dumps(retrievers[0]), gone]).get(120)
+    assert said[0] == repr(retrievers[0])
+    assert said[1].startswith(
+        "StoreError: A retriever that was pickled is opened from its run directory, which cannot be"
+    )
+    assert str(tmp_path / "gone") in said[1]
+    for retriever, in_child in zip(retrievers, found, strict=True):
+        assert len(retriever) == 12
+        forked_child.assert_same(in_child, forked_child.answers(retriever))
 
 
 @pytest.mark.slow
@@ -91,36 +124,6 @@ def ask(address: str) -> dict[str, object]:
     assert response.status == 200, response.read()
     answer: dict[str, object] = json.loads(response.read())
     return answer
-
-
-def predicted(retriever: xmc.Retriever, texts: list[str]) -> list[list[str]]:
-    """The two best labels of texts, in whatever process this is called."""
-    uids: list[list[str]] = retriever.predict(texts, k=2)[0].tolist()
-    return uids
-
-
-def opened(pickled: bytes) -> str:
-    """What opening a pickled retriever says."""
-    try:
-        return repr(pickle.loads(pickled))
-    except XMCError as error:
-        return f"{type(error).__name__}: {error}"
-
-
-def test_spawned_processes_get_a_retriever(run: Path, tmp_path: Path) -> None:
-    retriever = xmc.Retriever.load(run, device="cpu")
-    retriever.save(tmp_path / "gone")
-    gone = pickle.dumps(retriever)
-    retriever.save(tmp_path / "kept")
-    shutil.rmtree(tmp_path / "gone")
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        assert pool.apply_async(predicted, (retriever, TEXTS)).get(120) == predicted(retriever, TEXTS)
-        assert pool.apply_async(opened, (pickle.dumps(retriever),)).get(120) == repr(retriever)
-        said = pool.apply_async(opened, (gone,)).get(120)
-    assert said.startswith(
-        "StoreError: A retriever that was pickled is opened from its run directory, which cannot be read"
-    )
-    assert str(tmp_path / "gone") in said
 
 
 @pytest.mark.slow

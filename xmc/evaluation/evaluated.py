@@ -52,6 +52,10 @@ class Evaluation(Evaluated):
 
     seconds: float
 
+    def __repr__(self) -> str:
+        """How long it took, and the metrics."""
+        return f"<{type(self).__name__}: {self.seconds:.1f} s; {self.metrics!r}>"
+
     @property
     def queries_per_second(self) -> float:
         """Queries divided by seconds."""

@@ -45,6 +45,11 @@ class Metrics:
     measures: tuple[Measure, ...] = field(compare=False, repr=False)
     pairs: RankedPairs = field(compare=False, repr=False)
 
+    def __repr__(self) -> str:
+        """Number of queries, and the values in percent."""
+        values = ", ".join(f"{name} {value:.2f}" for name, value in self.values.items())
+        return f"<{type(self).__name__}: {self.queries:,} queries; {values}>"
+
     def __getitem__(self, name: str) -> float:
         """A value by its name in upper or lower case, such as "P@1" or "ndcg@5"; InputError for one that was not computed."""
         for title, value in self.values.items():
