@@ -1,5 +1,7 @@
 """Packaging: every folder with Python files below xmc/, kernels/, indexes/ and training/ is a package.
 
+configs/ is the package xmc.configs, of YAML files alone.
+
 The top-level folders kernels/, indexes/ and training/ are the packages xmc.kernels, xmc.indexes and xmc.training: a bare
 top-level import name `kernels` would shadow another published package. xmc_retrieval.py is the command `xmc`.
 """
@@ -19,7 +21,7 @@ def packages() -> dict[str, str]:
         for file in sorted((ROOT / top).rglob("*.py")):
             folder = file.parent.relative_to(ROOT)
             found[".".join([MAPPED.get(top, top), *folder.parts[1:]])] = folder.as_posix()
-    return found
+    return {**found, "xmc.configs": "configs"}
 
 
 setup(
@@ -28,6 +30,7 @@ setup(
     py_modules=["xmc_retrieval"],
     package_data={
         "xmc": ["py.typed"],
+        "xmc.configs": ["*.yaml"],
         "xmc.data": ["shipped/*/*"],
         "xmc.report": ["template.html", "page.css", "page.js"],
     },

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = ("xmc", "kernels", "indexes", "training")
+FOLDERS = ("xmc", "kernels", "indexes", "training", "configs")
 FILES = ("setup.py", "pyproject.toml", "xmc_retrieval.py", "README.md", "LICENSE")
 OURS = "[console_scripts]\nxmc = xmc.cli:main\n"
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from commands import xmc
+from commands import fail, xmc
 from small_models import (
     HIDDEN,
     WORDS,
@@ -311,13 +311,13 @@ def test_command(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="already holds a sentence-transformers model"):
         export(tmp_path / "run", tmp_path / "out", "sentence-transformers")
     mistakes: list[tuple[dict[str, Any], str]] = [
-        ({"to": "onnx"}, "--to must be run or sentence-transformers, but is 'onnx'"),
         ({"tower": "query"}, "--tower chooses an encoder for"),
         ({"to": "sentence-transformers", "tower": "both"}, "tower must be query or label, but is 'both'"),
     ]
     for options, message in mistakes:
         with pytest.raises(InputError, match=message):
             export(tmp_path / "run", tmp_path / "x", **options)
+    fail(xmc("export", tmp_path / "run", tmp_path / "x", "--to", "onnx"), "'onnx' is not one of 'run'")
     assert not (tmp_path / "x").exists()
 
 

@@ -10,7 +10,7 @@ from rich.logging import RichHandler
 from rich.text import Text
 
 from xmc import __version__
-from xmc.cli import calibrate, data, embed, evaluate, export, index, predict, quickstart, report, search, train
+from xmc.cli import calibrate, config, data, embed, evaluate, export, index, predict, quickstart, report, search, train
 from xmc.cli.lists import NumberLists
 from xmc.errors import XMCError
 from xmc.progress import console as error_console
@@ -21,9 +21,9 @@ app = typer.Typer(
     name="xmc",
     help="Extreme multi-label classification as retrieval: train, index, search, evaluate.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(config.app, name="config")
 app.add_typer(data.app, name="data")
 app.command("quickstart")(quickstart.quickstart)
 app.command("train")(train.train)

@@ -9,6 +9,7 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from xmc.cli import complete
 from xmc.cli.console import console, say
 from xmc.cli.job_options import Delimiter, Encoding, Text
 from xmc.cli.next_commands import after_calibration
@@ -28,6 +29,7 @@ def calibrate(
         typer.Argument(
             metavar="DATA",
             help="Name of a shipped data set, or its directory; with --check also a file of texts.",
+            autocompletion=complete.data_sets,
         ),
     ],
     split: Annotated[
@@ -36,6 +38,7 @@ def calibrate(
             help='Split that the run was not trained on. By default "calibration": that split, or what training kept '
             'aside; with --check "test".',
             show_default=False,
+            autocompletion=complete.splits,
         ),
     ] = None,
     candidates: Annotated[int, typer.Option(min=1, help="Labels that are looked at for each query.")] = 200,

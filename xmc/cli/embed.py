@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -30,7 +30,7 @@ def embed(
     output: Annotated[
         Path, typer.Option("--output", help="File to write, NAME.arrow or NAME.npy.", show_default=False)
     ],
-    side: Annotated[str, typer.Option(help="query or label: whose texts they are.")] = "query",
+    side: Annotated[Literal["query", "label"], typer.Option(help="Whose texts they are.")] = "query",
     resume: Resume = False,
     on_bad_row: OnBadRow = "error",
     uid_column: Uid = None,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from xmc.cli import complete
 from xmc.cli.console import say
 from xmc.cli.lists import parse_integers
 
@@ -22,8 +23,13 @@ def evaluate(
             metavar="RUN|PREDICTIONS", help="Run directory, what `xmc predict` wrote, or a file of --per-query."
         ),
     ],
-    dataset: Annotated[str, typer.Argument(help="Name of a shipped data set, or a data set directory.")],
-    split: Annotated[str, typer.Option(help="Split to evaluate on; its filter file is applied.")] = "test",
+    dataset: Annotated[
+        str,
+        typer.Argument(help="Name of a shipped data set, or a data set directory.", autocompletion=complete.data_sets),
+    ],
+    split: Annotated[
+        str, typer.Option(help="Split to evaluate on; its filter file is applied.", autocompletion=complete.splits)
+    ] = "test",
     exact: Annotated[
         bool, typer.Option("--exact", help="Search all labels exactly, whatever the run's index.")
     ] = False,

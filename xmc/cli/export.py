@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Literal
 
 import typer
 
@@ -11,8 +11,13 @@ import typer
 def export(
     run: Annotated[Path, typer.Argument(help="Run directory.")],
     out: Annotated[Path, typer.Argument(help="Directory to write.")],
-    to: Annotated[str, typer.Option(help="run, or sentence-transformers for the encoder alone.")] = "run",
-    tower: Annotated[str | None, typer.Option(help="Whose encoder, query or label, where they have one each.")] = None,
+    to: Annotated[
+        Literal["run", "sentence-transformers"],
+        typer.Option(help="What to write: sentence-transformers is the encoder alone."),
+    ] = "run",
+    tower: Annotated[
+        Literal["query", "label"] | None, typer.Option(help="Whose encoder, where they have one each.")
+    ] = None,
 ) -> None:
     """Merge a run's adapters into the backbone they were trained on, and save it whole, or its encoder alone."""
     from xmc.errors import InputError
@@ -20,12 +25,9 @@ def export(
     from xmc.search.run_directory import RunDirectory
 
     if to == "sentence-transformers":
-        side: Any = tower  # checked where it is used
-        Retriever.load(run).export_sentence_transformers(out, side)
+        Retriever.load(run).export_sentence_transformers(out, tower)
         typer.echo(f"encoder in {out}; SentenceTransformer({str(out)!r}) loads it")
         return
-    if to != "run":
-        raise InputError(f"--to must be run or sentence-transformers, but is {to!r}.")
     if tower is not None:
         raise InputError("--tower chooses an encoder for --to sentence-transformers; a run holds both.")
     RunDirectory(out).require_free()

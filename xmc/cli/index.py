@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
+from xmc.cli import complete
 from xmc.cli.console import console, say
 from xmc.cli.job_options import Delimiter, Encoding, Text
 from xmc.cli.next_commands import after_new_index
@@ -28,7 +29,8 @@ def index(
         str,
         typer.Argument(
             help='"auto" (exact below 50,000 labels, tuned above), "exact", a storage (float16, int8, binary), or a FAISS '
-            "factory string such as HNSW32 or IVF256,Flat."
+            "factory string such as HNSW32 or IVF256,Flat.",
+            autocompletion=complete.designs,
         ),
     ] = "auto",
     recall: Annotated[
@@ -39,16 +41,19 @@ def index(
         str | None, typer.Option(help="Memory of the index without embeddings on disk, such as 2GB.")
     ] = None,
     metric: Annotated[
-        str | None, typer.Option(help='What to make best: "throughput" in batches, or "latency" of one query.')
+        Literal["throughput", "latency"] | None,
+        typer.Option(help="What to make best: throughput in batches, or latency of one query."),
     ] = None,
     budget: Annotated[str | None, typer.Option(help="Time for tuning, such as 10m.")] = None,
     queries: Annotated[
         str | None,
         typer.Option(
-            help="Data set, or file of texts, to tune with; by default what training held out.", show_default=False
+            help="Data set, or file of texts, to tune with; by default what training held out.",
+            show_default=False,
+            autocompletion=complete.data_sets,
         ),
     ] = None,
-    split: Annotated[str, typer.Option(help="Split of that data set.")] = "test",
+    split: Annotated[str, typer.Option(help="Split of that data set.", autocompletion=complete.splits)] = "test",
     text_column: Text = None,
     encoding: Encoding = None,
     delimiter: Delimiter = None,

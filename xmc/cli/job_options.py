@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -37,7 +37,8 @@ Input = Annotated[
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with what another run of this job left.")]
 OnBadRow = Annotated[
-    str, typer.Option(help="error: stop at the first; null: write it without a result; drop: leave it out.")
+    Literal["error", "null", "drop"],
+    typer.Option(help="error: stop at the first; null: write it without a result; drop: leave it out."),
 ]
 Text = Annotated[
     str | None,
@@ -48,7 +49,7 @@ Text = Annotated[
 ]
 Tokens = Annotated[str | None, typer.Option(help="Column of token lists, in place of texts.")]
 PartRows = Annotated[int, typer.Option(min=1, help="Input rows of one part, which is what a kill can lose.")]
-Engine = Annotated[str, typer.Option(help="local, or ray.")]
+Engine = Annotated[Literal["local", "ray"], typer.Option(help="Where it runs.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Ray: actors that hold the model.")]
 Address = Annotated[str | None, typer.Option(help="Ray: address of a cluster; by default this machine.")]
 

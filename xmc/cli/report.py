@@ -7,14 +7,23 @@ from typing import Annotated
 
 import typer
 
+from xmc.cli import complete
+
 
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Run directories; the others are compared with the first.")],
     dataset: Annotated[
-        str, typer.Option(help="Name of a shipped data set, or a data set directory.", show_default=False)
+        str,
+        typer.Option(
+            help="Name of a shipped data set, or a data set directory.",
+            show_default=False,
+            autocompletion=complete.data_sets,
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="HTML file to write.")] = Path("report.html"),
-    split: Annotated[str, typer.Option(help="Split to report on; its filter file is applied.")] = "test",
+    split: Annotated[
+        str, typer.Option(help="Split to report on; its filter file is applied.", autocompletion=complete.splits)
+    ] = "test",
     k: Annotated[int, typer.Option("-k", "--k", min=10, help="Labels searched for each query.")] = 100,
     queries: Annotated[
         int, typer.Option(min=1, help="Queries on the page: half the worst, half a random sample.")

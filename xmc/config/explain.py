@@ -61,7 +61,7 @@ def explain(key: str | None = None) -> tuple[list[ExplainedKey], str]:
     names = [*{item.name for item in known}, *NEW_KEYS]
     last = [name for name in names if name.rpartition(".")[2] == key]
     near = nearest(key, names) or next(iter(last), None)
-    hint = f"Did you mean {near!r}?" if near else "`xmc train --explain` lists all."
+    hint = f"Did you mean {near!r}?" if near else "`xmc config explain` lists all."
     raise ConfigError(f"There is no key {key!r} in the configuration. {hint}")
 
 

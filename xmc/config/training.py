@@ -20,6 +20,7 @@ from xmc.config.objective import ObjectiveConfig
 from xmc.config.optimizer import OptimizerConfig
 from xmc.config.overrides import Values, parse_override
 from xmc.config.section import Section, plain_values
+from xmc.config.shipped import config_file
 from xmc.config.validation import ValidationConfig
 from xmc.config.yaml_values import read_yaml
 from xmc.errors import ConfigError
@@ -161,10 +162,11 @@ class TrainConfig(Section):
     def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
         """Read a YAML file, then apply overrides of the form `key=value`, as in `encoder.dimension=512`.
 
+        path: of a file, or the name of a shipped configuration, such as "static"; see xmc.config.shipped.
         Raises ConfigError for a file that cannot be read, an unknown key (with the nearest known one) or a wrong type. Keys of
         older versions are read, and a warning in the log names their new ones.
         """
-        path = Path(path)
+        path = config_file(path)
         try:
             values = read_yaml(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:

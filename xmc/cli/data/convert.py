@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -29,7 +29,9 @@ def convert(
     format: Format = None,
     name: Annotated[str | None, typer.Option(help="Name of the data set; by default the directory's.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a data set that is already there.")] = False,
-    on_bad_row: Annotated[str, typer.Option(help="error: refuse at the first; drop: leave out and count.")] = "error",
+    on_bad_row: Annotated[
+        Literal["error", "drop"], typer.Option(help="error: refuse at the first; drop: leave out and count.")
+    ] = "error",
     uid_column: Uid = None,
     text_column: Text = "text",
     labels_column: Labels = "labels",

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from xmc.cli import complete
+
 
 def embed_images(
     dataset: Annotated[Path, typer.Argument(help="Canonical directory.")],
@@ -18,7 +20,9 @@ def embed_images(
     root: Annotated[Path | None, typer.Option(help="Where relative paths start; by default where the file is.")] = None,
     max_images: Annotated[int, typer.Option(min=1, help="Largest number of images of a text.")] = 3,
     batch_size: Annotated[int, typer.Option(min=1, help="Images embedded at once.")] = 32,
-    device: Annotated[str, typer.Option(help='"cpu", "cuda", "cuda:1" or "auto".')] = "auto",
+    device: Annotated[
+        str, typer.Option(help='"cpu", "cuda", "cuda:1" or "auto".', autocompletion=complete.devices)
+    ] = "auto",
 ) -> None:
     """Embed image files and add them to a data set. Can be stopped: the same command goes on.
 

@@ -8,6 +8,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from xmc.cli import complete
 from xmc.cli.console import console
 
 if TYPE_CHECKING:
@@ -15,7 +16,10 @@ if TYPE_CHECKING:
 
 
 def inspect(
-    dataset: Annotated[str, typer.Argument(help="Name of a shipped data set, or a canonical directory.")],
+    dataset: Annotated[
+        str,
+        typer.Argument(help="Name of a shipped data set, or a canonical directory.", autocompletion=complete.data_sets),
+    ],
 ) -> None:
     """Print counts, labels per query, queries per label, zero-shot labels and text lengths."""
     from xmc.data.dataset import Dataset

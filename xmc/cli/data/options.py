@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from xmc.cli import complete
+
 __all__ = [
     "Delimiter",
     "Encoding",
@@ -26,7 +28,8 @@ Source = Annotated[Path, typer.Argument(help="Directory (or Parquet, CSV, JSONL 
 Format = Annotated[
     str | None,
     typer.Option(
-        help="canonical, xml-json, xml-sparse, bag-of-words, dexml or tabular; by default what the files show."
+        help="canonical, xml-json, xml-sparse, bag-of-words, dexml or tabular; by default what the files show.",
+        autocompletion=complete.formats,
     ),
 ]
 Uid = Annotated[
