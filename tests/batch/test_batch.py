@@ -254,8 +254,8 @@ def test_windows_do_not_depend_on_how_rows_come(texts: list[str], sizes: list[in
         size = sizes[len(pieces) % len(sizes)]
         pieces.append(whole[start : start + size])
         start += size
-    cut = [batch["text"].to_pylist() for batch in windows(iter(pieces), "text", rows, largest=20)]
-    assert cut == [batch["text"].to_pylist() for batch in windows(iter([whole]), "text", rows, largest=20)]
+    cut = [batch["text"].to_pylist() for batch in windows(iter(pieces), ["text"], rows, largest=20)]
+    assert cut == [batch["text"].to_pylist() for batch in windows(iter([whole]), ["text"], rows, largest=20)]
     assert [text for window in cut for text in window] == texts
     for window in cut:
         assert len(window) <= rows

@@ -64,6 +64,15 @@ def workers() -> list[int]:
     return found
 
 
+def test_formats_and_columns_of_the_input_are_as_on_one_machine(run: Path, source: Path, tmp_path: Path) -> None:
+    form = {"k": 3, "format": "csv", "separator": "|", "keep_columns": ["text"]}
+    options = {"rows_per_part": 400, "on_bad_row": "null"}
+    predict_files(run, source, tmp_path / "one", **form, options=JobOptions(**options))  # type: ignore[arg-type]
+    by_ray = JobOptions(**options, engine="ray", workers=2)  # type: ignore[arg-type]
+    predict_files(run, source, tmp_path / "ray", **form, options=by_ray)  # type: ignore[arg-type]
+    assert contents(tmp_path / "ray") == contents(tmp_path / "one")
+
+
 def test_two_workers_one_of_which_is_killed_give_the_same_files(
     run: Path, source: Path, whole: dict[str, bytes], tmp_path: Path
 ) -> None:

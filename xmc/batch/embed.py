@@ -83,6 +83,11 @@ class Embedding(WorkSpecification):
         """See WorkSpecification."""
         return {"work": "embed", "run": RunDirectory(self.run).fingerprint, "side": self.side}
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """See WorkSpecification."""
+        return "uid", "embedding"
+
     def load(self, shards: tuple[Any, ...] = ()) -> Work:
         """See WorkSpecification."""
         return _Embedding(self)

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from xmc.batch.output import JOB, SUCCESS
 from xmc.data.dataset import Dataset
+from xmc.data.files import TextForm, WantedColumn, open_file
+from xmc.data.files.addresses import ending_of
 from xmc.data.targets import Targets
 from xmc.errors import DataError, InputError, StoreError
 from xmc.evaluation.evaluate import compare, depth_of, ks_of
@@ -28,9 +29,9 @@ __all__ = ["evaluate_files", "is_predictions"]
 
 
 def is_predictions(path: str | Path) -> bool:
-    """Whether a path is a Parquet file, or a folder that a job wrote to."""
+    """Whether a path is a file of records, or a folder that a job wrote to."""
     path = Path(path)
-    return path.suffix == ".parquet" or (path / JOB).is_file()
+    return (bool(ending_of(path.name)) and not path.is_dir()) or (path / JOB).is_file()
 
 
 @progress("evaluating written predictions")
@@ -42,18 +43,20 @@ def evaluate_files(
     k: int | Iterable[int] | None = None,
     metrics: str | Iterable[str] | None = None,
     keep_predictions: bool = False,
+    separator: str | None = None,
 ) -> WrittenEvaluation:
-    """Evaluate what xmc.batch.predict.predict_files wrote, or a Parquet file with the columns uid, labels and scores.
+    """Evaluate what xmc.batch.predict.predict_files wrote, or a file of records with the columns uid, labels and scores.
 
     k, metrics: what to compute, see `measures_of`; without them the usual metrics, at the k that the lists are long enough for.
-    keep_predictions: keep what was read, for `write_trec`.
+    keep_predictions: keep what was read, for `write_trec`. separator: what cuts labels and scores in a cell of a CSV file, by
+        default what a job says of its files, else ",".
 
     Queries and labels are matched by uid, with the split's filter file, and propensities from the training split where there
     is one. Raises StoreError for a job that is not finished, or files that are not as it wrote them, DataError for columns that
     lack, uids that stand twice, and where the two share no query or no label, InputError for a k that is longer than the lists.
     """
     asked = None if k is None and metrics is None else measures_of(metrics, k)
-    table = _read(Path(predictions))
+    table = _read(Path(predictions), separator)
     queries = dataset.split(split)
     uids = table["uid"]
     row = pc.index_in(queries.uids, value_set=uids)
@@ -126,24 +129,34 @@ def _predicted(lists: pa.Table, dataset: Dataset, predictions: str | Path) -> Pr
     return Predicted(encoded.dictionary, places, labels, scores)
 
 
-def _read(path: Path) -> pa.Table:
+def _read(path: Path, separator: str | None) -> pa.Table:
+    """uid, labels list<string>, scores list<float32> of a file, or of the parts of a job."""
     files = [path]
     if path.is_dir():
         try:
-            parts = json.loads((path / SUCCESS).read_text(encoding="utf-8"))["parts"]
-            digests = {path / str(part["name"]): str(part["sha256"]) for part in parts}
+            job = json.loads((path / SUCCESS).read_text(encoding="utf-8"))
+            digests = {path / str(part["name"]): str(part["sha256"]) for part in job["parts"]}
+            separator = separator or job.get("separator")
         except FileNotFoundError as error:
             raise StoreError(f"{path} has no {SUCCESS}: its job is not finished; go on with it by --resume.") from error
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise StoreError(f"{path / SUCCESS} cannot be read: {error}") from error
         for file, digest in digests.items():
             if not file.is_file() or sha256_file(file) != digest:
                 raise StoreError(f"{file} is missing or not as the job wrote it; predict into another folder.")
         files = list(digests)
-    try:
-        table = pa.concat_tables([pq.read_table(file, columns=["uid", "labels", "scores"]) for file in files])
-        return table.cast(
-            pa.schema([("uid", pa.string()), ("labels", pa.list_(pa.string())), ("scores", pa.list_(pa.float32()))])
+    return pa.concat_tables([_lists(file, TextForm(separator=separator)) for file in files])
+
+
+def _lists(path: Path, form: TextForm) -> pa.Table:
+    """The predictions of a file."""
+    wanted = [WantedColumn("uid", "uid"), WantedColumn("labels", "labels"), WantedColumn("scores", "relevance")]
+    uids, labels, scores = open_file(path, wanted, form).columns()
+    lengths = [pc.fill_null(pc.list_value_length(column), 0) for column in (labels, scores)]
+    differ = pc.index(pc.not_equal(*lengths), True).as_py()
+    if differ >= 0:
+        counts = [length[differ].as_py() for length in lengths]
+        raise DataError(
+            f"{path}, row {differ + 1:,}: there are {counts[0]} labels and {counts[1]} scores; is the separator right?"
         )
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise DataError(f"{path} cannot be read as predictions, uid, labels and scores: {error}") from error
+    return pa.table({"uid": uids, "labels": labels, "scores": scores.cast(pa.list_(pa.float32()))})

@@ -9,6 +9,7 @@ from contextlib import closing
 from typing import Protocol
 
 from xmc.batch.duplicates import count_duplicates
+from xmc.batch.form import OutputForm
 from xmc.batch.options import JobOptions
 from xmc.batch.output import Output
 from xmc.batch.plan import Part, Plan, make_plan
@@ -31,12 +32,14 @@ class JobEngine(Protocol):
         """Make the parts."""
 
 
-def run_job(work: WorkSpecification, source: str, destination: str, options: JobOptions) -> Summary:
+def run_job(
+    work: WorkSpecification, source: str, destination: str, options: JobOptions, form: OutputForm | None = None
+) -> Summary:
     """Do some work on all rows of the input; see xmc.batch.predict.predict_files for input, output and errors."""
     started = time.perf_counter()
-    asked = work.describe()
+    asked, strict, form = work.describe(), options.on_bad_row == "error", form or OutputForm()
     with progress(f"counting the rows of {source}"):
-        plan = make_plan(source, options.columns, options.rows_per_part, asked, options.on_bad_row == "error")
+        plan = make_plan(source, options.columns, options.rows_per_part, asked, strict, form, work.names)
     output = Output(destination)
     summary = Summary()
     with output.held():

@@ -2,7 +2,8 @@
 
 _job.json           what the job is; a job that resumes it must be the same
 part-00000.parquet  rows in the order of the input; what made it and what was counted, in its metadata
-_SUCCESS            JSON: the job, counts, every part with its rows and SHA-256; written last
+_part-00000.json    the latter of a part in a format that has no metadata, such as part-00000.csv, and its size
+_SUCCESS            JSON: the job, its format, counts, every part with its rows and SHA-256; written last
 """
 
 from __future__ import annotations
@@ -19,20 +20,23 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import fs as pa_fs
 
+from xmc.batch.formats import METADATA, OUTPUT_FORMATS, PartWriter
 from xmc.batch.plan import Part, Plan
 from xmc.batch.summary import Done, Summary
-from xmc.data.files.addresses import file_system
+from xmc.data.files import WantedColumn, open_file
+from xmc.data.files.addresses import InputFile, file_system
 from xmc.errors import StoreError
 from xmc.storage.directories import hold, sync
 
 __all__ = ["JOB", "SUCCESS", "Output", "PartFile"]
 
 JOB, SUCCESS = "_job.json", "_SUCCESS"
-METADATA = b"xmc"
-_OWN = re.compile(rf"{JOB}|{SUCCESS}|part-\d+\.parquet|\.({JOB}|{SUCCESS}|part-\d+\.parquet)\.\w+\.tmp")
+_FILES = rf"{JOB}|{SUCCESS}|part-\d+\.\w+|_part-\d+\.json"
+_OWN = re.compile(rf"{_FILES}|\.({_FILES})\.\w+\.tmp")
 _NAMES = {
     "run": "model",
     "parts": "division into parts",
@@ -40,6 +44,7 @@ _NAMES = {
     "probabilities": "choice of probabilities",
     "sets": "guarantee of sets",
     "decide": "policy of decisions",
+    "kept": "choice of columns to keep",
 }
 
 
@@ -128,25 +133,38 @@ class Output:
                     digest.update(block)
             rows = finished[part.number].written
             with_hashes.append({"name": part.name, "rows": rows, "sha256": digest.hexdigest()})
-        content = {"job": plan.fingerprint, "run": plan.work["run"], **summary.to_dict(), "parts": with_hashes}
+        form = {"format": plan.form.format, **plan.form.describe()}
+        made_by = {"job": plan.fingerprint, "run": plan.work["run"]}
+        content = {**made_by, **form, **summary.to_dict(), "parts": with_hashes}
         self.write_text(SUCCESS, json.dumps(content, indent=2) + "\n")
 
-    def metadata(self, name: str) -> dict[str, Any]:
+    def metadata(self, part: Part) -> dict[str, Any]:
         """What `PartFile` wrote about a part. StoreError where the file is broken, or is not one."""
         try:
-            with self._system.open_input_file(f"{self._path}/{name}") as file:
-                return dict(json.loads((pq.read_metadata(file).metadata or {})[METADATA]))
+            if OUTPUT_FORMATS[part.format].describes:
+                with self._system.open_input_file(f"{self._path}/{part.name}") as file:
+                    return dict(json.loads((pq.read_metadata(file).metadata or {})[METADATA]))
+            with self._system.open_input_stream(f"{self._path}/{_beside(part)}") as stream:
+                described = dict(json.loads(stream.read()))
+            if described["bytes"] != self.size(part.name):
+                raise ValueError(f"it should have {described['bytes']:,} bytes")
+            return described
         except (OSError, KeyError, ValueError, TypeError, pa.ArrowException) as error:
             raise StoreError(
-                f"{self.address}/{name} is not a part that this job wrote, or is broken: {error}"
+                f"{self.address}/{part.name} is not a part that this job wrote, or is broken: {error}"
             ) from error
 
+    def size(self, name: str) -> int:
+        """Bytes of a file of the folder."""
+        return int(self._system.get_file_info(f"{self._path}/{name}").size or 0)
+
     def uids(self, plan: Plan) -> Iterator[pa.Array]:
-        """The uid column of all parts, some rows at a time."""
+        """The uid column of all parts, some rows at a time; null for rows without a uid."""
         for part in plan.parts:
-            with self._system.open_input_file(f"{self._path}/{part.name}") as file:
-                for batch in pq.ParquetFile(file).iter_batches(65_536, columns=["uid"]):
-                    yield batch.column(0)
+            file = open_file(InputFile(f"{self.address}/{part.name}", 0, 0), [WantedColumn("uid", "uid", False)])
+            for batch in file.batches():
+                uids = batch.column("uid")
+                yield uids if OUTPUT_FORMATS[part.format].nulls else uids.filter(pc.not_equal(uids, ""))
 
     def write_text(self, name: str, text: str) -> None:
         """Write a small file, whole or not at all."""
@@ -197,7 +215,7 @@ class Output:
                 )
 
     def _checked(self, part: Part, plan: Plan, policy: str) -> Done:
-        metadata = self.metadata(part.name)
+        metadata = self.metadata(part)
         if metadata.get("job") != plan.fingerprint or metadata.get("done", {}).get("part") != part.number:
             raise StoreError(
                 f"{self.address}/{part.name} was written by another job, from run {metadata.get('run')}; "
@@ -215,19 +233,19 @@ class Output:
 class PartFile:
     """A part while it is written; it is finished, or abandoned, and then nothing of it stays."""
 
-    def __init__(self, output: Output, part: Part, schema: pa.Schema) -> None:
+    def __init__(self, output: Output, part: Part, schema: pa.Schema, separator: str) -> None:
         self._output, self._part = output, part
         self._temporary = output.temporary(part.name)
         try:
             self._stream = output.stream(self._temporary)
-            self._writer = pq.ParquetWriter(self._stream, schema, compression="zstd")
+            self._writer: PartWriter = OUTPUT_FORMATS[part.format](self._stream, schema, separator)
         except OSError as error:
             raise StoreError(f"{output.address} cannot be written: {error}") from error
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Add rows. StoreError where the disk is full."""
         try:
-            self._writer.write_batch(batch)
+            self._writer.write(batch)
         except OSError as error:
             raise StoreError(f"{self._output.address} cannot be written: {error}") from error
 
@@ -235,9 +253,12 @@ class PartFile:
         """Close the file, with what made it, and give it its name."""
         described = {"job": plan.fingerprint, "run": plan.work["run"], "policy": policy, "done": asdict(done)}
         try:
-            self._writer.add_key_value_metadata({METADATA: json.dumps(described).encode()})
-            self._writer.close()
+            self._writer.close(described)
+            size = self._stream.tell()
             self._stream.close()
+            if not self._writer.describes:  # before the part: a part that is there is whole
+                beside = json.dumps({**described, "bytes": size}, indent=2) + "\n"
+                self._output.write_text(_beside(self._part), beside)
             self._output.publish(self._temporary, self._part.name)
         except OSError as error:
             raise StoreError(f"{self._output.address} cannot be written: {error}") from error
@@ -245,9 +266,14 @@ class PartFile:
     def abandon(self) -> None:
         """Leave nothing."""
         with contextlib.suppress(OSError, pa.ArrowException):
-            self._writer.close()
+            self._writer.close({})
             self._stream.close()
         self._output.discard(self._temporary)
+
+
+def _beside(part: Part) -> str:
+    """The name of the file with what made a part, for a format that does not hold it."""
+    return f"_part-{part.number:05d}.json"
 
 
 def _short(value: Any) -> str:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
+import pyarrow as pa
+
+from xmc.batch.form import OutputForm, kept_columns, wanted_columns
 from xmc.batch.options import Columns
-from xmc.data.files import open_file
+from xmc.data.files import WantedColumn, open_file
 from xmc.data.files.addresses import InputFile, list_files
 from xmc.storage.fingerprints import fingerprint_of_json
 
@@ -24,23 +28,32 @@ class Part:
     file: InputFile
     start: int
     rows: int
+    format: str = "parquet"
 
     @property
     def name(self) -> str:
         """The name of its file."""
-        return f"part-{self.number:05d}.parquet"
+        return f"part-{self.number:05d}.{self.format}"
 
 
 @dataclass(frozen=True)
 class Plan:
     """The parts in order, and what makes two jobs the same.
 
-    work: what is done to a row, JSON values, with the fingerprint of the run.
+    work: what is done to a row, JSON values, with the fingerprint of the run. form: how the result is written. kept: names and
+    types of the columns of the input that are written beside it.
     """
 
     work: dict[str, Any]
     columns: Columns
     parts: tuple[Part, ...]
+    form: OutputForm
+    kept: pa.Schema
+
+    @property
+    def wanted(self) -> tuple[WantedColumn, ...]:
+        """What is asked of an input file."""
+        return wanted_columns(self.columns, self.kept.names)
 
     @property
     def files(self) -> int:
@@ -59,6 +72,8 @@ class Plan:
         return {
             "version": VERSION,
             **self.work,
+            **self.form.describe(),
+            **({"kept": {field.name: str(field.type) for field in self.kept}} if len(self.kept) else {}),
             "columns": asdict(self.columns),
             "input": files,
             "parts": [[part.file.address, part.start, part.rows] for part in self.parts],
@@ -70,16 +85,27 @@ class Plan:
         return fingerprint_of_json(self.description, sort_keys=True)
 
 
-def make_plan(source: str, columns: Columns, rows_per_part: int, work: dict[str, Any], strict: bool) -> Plan:
+def make_plan(
+    source: str,
+    columns: Columns,
+    rows_per_part: int,
+    work: dict[str, Any],
+    strict: bool,
+    form: OutputForm,
+    result: Sequence[str],
+) -> Plan:
     """Look at every input file and cut its rows into parts.
 
     Of Parquet and Arrow files only the end is read; CSV and JSON files are read once, to count their rows.
-    strict: whether lines that are no records are refused.
-    Raises DataError for files that cannot be read, that lack a column, or where it is of another type.
+    strict: whether lines that are no records are refused. form, result: how results are written, and the names of their
+        columns.
+    Raises DataError for files that cannot be read, that lack a column, or where it is of another type, and as `kept_columns`.
     """
     parts: list[Part] = []
-    for file in list_files(source):
+    files = list_files(source)
+    kept = kept_columns(files, columns, form, result)
+    for file in files:
         rows = open_file(file, columns.wanted, columns.form).count(strict)
         for start in range(0, max(rows, 1), rows_per_part):
-            parts.append(Part(len(parts), file, start, min(rows_per_part, rows - start)))
-    return Plan(work, columns, tuple(parts))
+            parts.append(Part(len(parts), file, start, min(rows_per_part, rows - start), form.format))
+    return Plan(work, columns, tuple(parts), form, kept)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from xmc.batch.calibrated import parse_parts, require_calibrated
 from xmc.batch.columns import columns_of_input
+from xmc.batch.form import OutputForm
 from xmc.batch.job import run_job
 from xmc.batch.options import JobOptions
 from xmc.batch.search import JobSearch, load_search
@@ -38,9 +39,12 @@ def predict_files(
     probabilities: bool = False,
     sets: Wanted | str | None = None,
     decide: Policy | str | None = None,
+    keep_columns: bool | Sequence[str] = False,
+    format: str = "parquet",
+    separator: str | None = None,
     options: JobOptions | None = None,
 ) -> Summary:
-    """Predict the k best labels of every row of some files into a folder of Parquet files.
+    """Predict the k best labels of every row of some files into a folder of Parquet, CSV or JSON lines files.
 
     source: a Parquet, Arrow, CSV or JSONL file, the last two perhaps gzipped, a folder of such, a glob, or the address of one
         of these (s3://, gs://, abfs://, and whatever fsspec knows).
@@ -50,14 +54,19 @@ def predict_files(
     probabilities, sets, decide: of a calibrated run, over all labels by its own index: the probability of each of `labels`;
         label sets with a guarantee, "recall=0.9", "false-positive-share=0.1" or "significance=0.1"; what to do with each of
         `labels`, "automatic=0.9,person=0.1". See xmc.search.answers.AnswerParts for the columns.
+    keep_columns: True writes all columns of the input between uid and labels, a list those of these names. Those of text files
+        are strings; a value of JSON lines that is no string is written as JSON. A bad row that is written keeps them too.
+    format: "parquet", "csv" or "jsonl". In CSV a list is one cell, its items cut by `separator`, by default ",": labels that
+        hold it, or begin or end with blanks, are refused, so that `xmc evaluate` reads exactly the labels that were written.
 
     A part, `options.rows_per_part` rows of one file, appears whole or not at all, with its rows in their order; memory does not
     depend on the size of the input. A job that was killed is resumed without a row lost or doubled.
 
-    Raises DataError for input that cannot be read or, as options.on_bad_row says, a bad row, with the file and the row;
-    StoreError for a run that cannot be loaded and a destination that is another job's, or being written to; InputError for a
-    condition that does not fit the labels, and, before the input is looked at, for a run that is not calibrated, where it must
-    be, and what its calibration cannot give.
+    Raises DataError for input that cannot be read or, as options.on_bad_row says, a bad row, with the file and the row, and for
+    a column to keep that has the name of one of the result; StoreError for a run that cannot be loaded and a destination that
+    is another job's, or being written to; InputError for a condition that does not fit the labels, and, before the input is
+    looked at, for a run that is not calibrated, where it must be, and what its calibration or the format cannot give;
+    ConfigError for a format that is none.
     """
     if k < 1:
         raise InputError(f"k must be at least 1, but is {k}.")
@@ -65,9 +74,21 @@ def predict_files(
     parts = parse_parts(probabilities, sets, decide)
     if parts:
         require_calibrated(parts, str(run), k, where, options)
+    form = OutputForm.from_options(format, separator, keep_columns)
+    _require_form(form, str(run), parts, label_texts)
     options = replace(options, columns=columns_of_input(options.columns, run, str(source)))
     prediction = Prediction(str(Path(run).absolute()), options.columns, k, where, label_texts, parts)
-    return run_job(prediction, str(source), str(destination), options)
+    return run_job(prediction, str(source), str(destination), options, form)
+
+
+def _require_form(form: OutputForm, run: str, parts: AnswerParts, label_texts: bool) -> None:
+    """Raise InputError where the format cannot hold the parts of an answer, or the labels of the run."""
+    form.require_columns(parts.schema(label_texts))
+    if form.separator:
+        labels = RunDirectory(run).read_labels()
+        form.require_items(labels.uids.to_pylist(), "label")
+        if label_texts:
+            form.require_items([text or "" for text in labels.texts.to_pylist()], "text of a label")
 
 
 @dataclass(frozen=True)
@@ -84,6 +105,16 @@ class Prediction(WorkSpecification):
         asked = {"k": self.k, "where": self.where, "label_texts": self.label_texts, **self.parts.describe()}
         return {"work": "predict", "run": RunDirectory(self.run).fingerprint, **asked}
 
+    @property
+    def schema(self) -> pa.Schema:
+        """Names and types of the columns of the result."""
+        return pa.schema([pa.field("uid", pa.string()), *self.parts.schema(self.label_texts)])
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """See WorkSpecification."""
+        return tuple(self.schema.names)
+
     def load(self, shards: tuple[Any, ...] = ()) -> Work:
         """See WorkSpecification."""
         return _Predicting(load_search(self.run, self.k, self.where, shards, bool(self.parts)), self)
@@ -93,8 +124,7 @@ class _Predicting(Work):
     def __init__(self, search: JobSearch, asked: Prediction) -> None:
         self._search, self._asked = search, asked
         self.device, self.dimension = next(search.model.parameters()).device, search.model.dimension
-        answers = asked.parts.schema(asked.label_texts)
-        self.schema = pa.schema([pa.field("uid", pa.string()), *answers])
+        self.schema = asked.schema
         stages: tuple[Step, ...] = tuple((stage.name, _step(stage)) for stage in search.corridor.stages)
         self.steps = (("tokenise", self._begin), *stages, ("columns", self._columns))
 

@@ -57,6 +57,11 @@ class WorkSpecification(ABC):
     def describe(self) -> dict[str, Any]:
         """JSON values that are the same where the work is; "run" is the fingerprint of the run."""
 
+    @property
+    @abstractmethod
+    def names(self) -> tuple[str, ...]:
+        """Names of the columns of the result, without those of the input that are kept."""
+
     @abstractmethod
     def load(self, shards: tuple[Any, ...] = ()) -> Work:
         """Make it ready. shards: the Ray actors that hold the labels, if the work itself does not.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from xmc.batch.form import KEPT
 from xmc.batch.options import PAYLOAD, UID
 from xmc.batch.output import Output, PartFile
 from xmc.batch.pipeline import Pipeline
@@ -82,17 +83,18 @@ class Worker:
         return [(step[0], [step]) for step in steps] if self._work.device.type == "cuda" else [("compute", steps)]
 
     def _windows(self, parts: Iterable[Part]) -> Iterator[_Window]:
-        columns = self._plan.columns
+        wanted, form = self._plan.wanted, self._plan.columns.form
+        kept = [column.field for column in wanted[len(self._plan.columns.wanted) :]]
         opened: tuple[InputFile, RecordFile] | None = None
         for part in parts:
             if opened is None or opened[0] != part.file:
-                opened = part.file, open_file(part.file, columns.wanted, columns.form)
+                opened = part.file, open_file(part.file, wanted, form)
             file, row = opened[1], part.start
             if not part.rows:
                 yield _Window(part, row, file.unit, pa.RecordBatch.from_pylist([], schema=file.schema), last=True)
             stop = part.start + part.rows
-            for batch in windows(file.batches(row, stop), PAYLOAD, WINDOW, WINDOW_BYTES):
-                if not file.has(columns.wanted[0].name):
+            for batch in windows(file.batches(row, stop), [PAYLOAD, *kept], WINDOW, WINDOW_BYTES):
+                if not file.has(wanted[0].name):
                     batch = batch.set_column(
                         batch.schema.get_field_index(UID), UID, self._numbered(part.file, row, len(batch))
                     )
@@ -123,7 +125,8 @@ class _Writing:
     """Called with every window in turn: gives the rows that it had, and what there is to say of a part that it ended."""
 
     def __init__(self, output: Output, plan: Plan, policy: str, schema: pa.Schema) -> None:
-        self._output, self._plan, self._policy, self._schema = output, plan, policy, schema
+        self._output, self._plan, self._policy = output, plan, policy
+        self._schema = pa.schema([schema.field(0), *plan.kept, *list(schema)[1:]])
         self._file: PartFile | None = None
         self._written = self._null = 0
         self._bad: Counter[str] = Counter()
@@ -132,10 +135,10 @@ class _Writing:
     def __call__(self, moving: _Moving) -> tuple[int, Done | None]:
         window, rows = moving.window, moving.chunk.rows
         if self._file is None:
-            self._file = PartFile(self._output, window.part, self._schema)
+            self._file = PartFile(self._output, window.part, self._schema, self._plan.form.separator)
             self._written = self._null = 0
             self._bad, self._remarks = Counter(), Counter()
-        batch = moving.chunk.value
+        batch = self._with_kept(moving.chunk.value, window.batch)
         if self._policy == "drop":
             batch = batch.filter(pa.array(rows.good))
         else:
@@ -150,6 +153,11 @@ class _Writing:
         """Leave nothing of a part that is not whole."""
         if self._file is not None:
             self._file.abandon()
+
+    def _with_kept(self, result: pa.RecordBatch, given: pa.RecordBatch) -> pa.RecordBatch:
+        """The result, with the columns of the input that are kept behind the uid."""
+        kept = [given.column(KEPT + field.name).cast(field.type) for field in self._plan.kept]
+        return pa.record_batch([result.column(0), *kept, *result.columns[1:]], schema=self._schema)
 
     def _finished(self, file: PartFile, part: Part) -> Done:
         done = Done(part.number, part.rows, self._written, self._null, dict(self._bad), dict(self._remarks))

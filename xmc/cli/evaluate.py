@@ -69,6 +69,12 @@ def evaluate(
     mistakes: Annotated[
         Path | None, typer.Option(metavar="FILE.parquet", help="How many of these saved mistakes are made again.")
     ] = None,
+    separator: Annotated[
+        str | None,
+        typer.Option(
+            help="CSV predictions: what is between labels, and scores, in a cell.", show_default="what their job used"
+        ),
+    ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Print P, nDCG, PSP, PSnDCG and R at k, or the metrics that are asked for, in percent."""
@@ -90,7 +96,7 @@ def evaluate(
             )
         of_queries = QueryMetrics.load(source)
     else:
-        evaluated = _evaluated(source, data, split, exact, asked, any(of_predictions.values()))
+        evaluated = _evaluated(source, data, split, exact, asked, any(of_predictions.values()), separator)
         of_queries = QueryMetrics.from_evaluated(str(source), evaluated)
     outcome = Outcome(of_queries, evaluated, confidence)
     if intervals:
@@ -99,7 +105,9 @@ def evaluate(
         if QueryMetrics.is_file(against):
             other = QueryMetrics.load(against)
         else:
-            other = QueryMetrics.from_evaluated(str(against), _evaluated(against, data, split, exact, asked, False))
+            other = QueryMetrics.from_evaluated(
+                str(against), _evaluated(against, data, split, exact, asked, False, separator)
+            )
         outcome.differences = of_queries.against(other, samples, confidence, seed)
     if per_query is not None:
         of_queries.save(per_query)
@@ -119,6 +127,7 @@ def _evaluated(
     exact: bool,
     asked: tuple[list[int] | None, str | None],
     keep_predictions: bool,
+    separator: str | None,
 ) -> Evaluated:
     """The evaluation of a run or of written predictions."""
     from xmc.batch.evaluation import evaluate_files, is_predictions
@@ -130,6 +139,10 @@ def _evaluated(
     if is_predictions(source):
         if exact:
             raise ConfigError("--exact searches by a run; written predictions are as they are.")
-        return evaluate_files(source, dataset, split, k=k, metrics=metrics, keep_predictions=keep_predictions)
+        return evaluate_files(
+            source, dataset, split, k=k, metrics=metrics, keep_predictions=keep_predictions, separator=separator
+        )
+    if separator is not None:
+        raise ConfigError("--separator is for written predictions; a run has none.")
     retriever = Retriever.load(source)
     return measure(retriever, dataset, split, exact, k=k, metrics=metrics, keep_predictions=keep_predictions)

@@ -58,6 +58,18 @@ def predict(
     embedding_column: Annotated[str | None, typer.Option(help="Column of embeddings, in place of texts.")] = None,
     encoding: Encoding = None,
     delimiter: Delimiter = None,
+    keep_columns: Annotated[
+        bool, typer.Option("--keep-columns", help="Write all columns of the input beside the result.")
+    ] = False,
+    keep_column: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Write this column of the input too; may be given several times."),
+    ] = None,
+    format: Annotated[str, typer.Option(help="parquet, csv or jsonl: of what is written.")] = "parquet",
+    separator: Annotated[
+        str | None,
+        typer.Option(help="CSV: what is between the labels, and the scores, in a cell.", show_default="a comma"),
+    ] = None,
     rows_per_part: PartRows = 100_000,
     engine: Engine = "local",
     workers: Workers = None,
@@ -68,7 +80,10 @@ def predict(
 ) -> None:
     """Predict labels for every row, in parts that appear whole or not at all, in bounded memory."""
     from xmc.batch import Columns, JobOptions, predict_files
+    from xmc.errors import ConfigError
 
+    if keep_columns and keep_column:
+        raise ConfigError("--keep-columns keeps all columns, --keep-column those that are named; give one of them.")
     columns = Columns(uid_column, text_column, tokens_column, embedding_column, encoding, delimiter)
     options = JobOptions(columns, on_bad_row, rows_per_part, resume, engine, workers, address, index_shards)
     summary = predict_files(
@@ -81,6 +96,9 @@ def predict(
         probabilities=probabilities,
         sets=sets,
         decide=decide,
+        keep_columns=keep_column or keep_columns,
+        format=format,
+        separator=separator,
         options=options,
     )
     tell(summary, f"predicted {summary.predicted:,} of {summary.rows:,} rows into {output}")

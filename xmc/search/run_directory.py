@@ -102,6 +102,10 @@ class RunDirectory:
         """
         return read_unreplaced(self.path, self._read_model_and_labels)
 
+    def read_labels(self) -> LabelVersion:
+        """The labels alone, without their embeddings."""
+        return self._labels(self._manifest)
+
     def read_calibration(self) -> Calibration | None:
         """The calibration alone; None where the run has none that this version reads."""
         return self._calibration(self._manifest)

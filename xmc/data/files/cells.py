@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from xmc.data.files.lines import undecodable
 from xmc.data.files.table import Kind
 
-__all__ = ["CELLS", "CellProblem", "split_cell"]
+__all__ = ["CELLS", "CellProblem", "first_unsplittable", "split_cell"]
 
 
 class CellProblem(Exception):
@@ -70,6 +70,20 @@ def split_cell(value: str, separator: str | None) -> list[str]:
             f"without brackets and quotes, or as a JSON lines or Parquet file, which have lists.",
         )
     return [part for piece in value.split(separator) if (part := piece.strip())]
+
+
+def first_unsplittable(values: Iterable[str], separator: str) -> str | None:
+    """The first of some labels that `split_cell` may not give back from a cell with the separator between; None for none."""
+    opening = closing = None
+    for value in values:
+        try:
+            if split_cell(value, separator) != [value]:
+                return value
+        except CellProblem:
+            return value
+        opening = opening or (value if value.startswith("[") else None)
+        closing = closing or (value if value.endswith("]") else None)
+    return None if closing is None else opening
 
 
 def _relevance(value: Any, separator: str | None) -> list[float] | None:

@@ -71,7 +71,7 @@ class ColumnarFile(RecordFile):
             if column.name not in batch.schema.names:
                 columns.append(pa.nulls(len(batch), kind))
             elif column.kind == "any":
-                columns.append(_decoded(batch.column(column.name)).cast(kind))
+                columns.append(_readable(_decoded(batch.column(column.name))).cast(kind))
             else:
                 columns.append(READ[column.kind](_decoded(batch.column(column.name)), self.form.separator, problems))
         reasons = [problems[row][0] if row in problems else None for row in range(len(batch))] if problems else None
@@ -191,6 +191,18 @@ def _decoded(column: pa.Array) -> pa.Array:
     if plain == column.type:
         return column
     return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column.cast(plain)
+
+
+def _readable(column: pa.Array) -> pa.Array:
+    """Strings with a replacement character for bytes that are not UTF-8; any other column as it is."""
+    if not is_text(column.type):
+        return column
+    texts = column.cast(pa.string())
+    try:
+        texts.validate(full=True)
+        return texts
+    except pa.ArrowException:
+        return pa.array([None if raw is None else raw.decode(errors="replace") for raw in _raw(texts)], pa.string())
 
 
 def _fits(kind: pa.DataType, wanted: Kind) -> bool:

@@ -42,8 +42,16 @@ class JsonLinesFile(StringsFile):
     @cached_property
     def names(self) -> tuple[str, ...]:
         """See RecordFile."""
+        return self._keys(SHOWN)
+
+    def every_name(self) -> tuple[str, ...]:
+        """See RecordFile."""
+        return self._keys(None)
+
+    def _keys(self, rows: int | None) -> tuple[str, ...]:
+        """The keys of the first rows, or of all."""
         found: dict[str, None] = {}
-        for _, values in islice(objects(text_lines(self.file, self.form)), SHOWN):
+        for _, values in islice(objects(text_lines(self.file, self.form)), rows):
             if isinstance(values, dict):
                 found.update(dict.fromkeys(values))
         return tuple(found)

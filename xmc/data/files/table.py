@@ -130,6 +130,10 @@ class RecordFile(ABC):
         """Whether there is a column of this name."""
         return name in self.names
 
+    def every_name(self) -> tuple[str, ...]:
+        """Names of the columns, in order, with those that a row far below is the first to have."""
+        return self.names
+
     def require_columns(self) -> None:
         """Raise DataError for a column that must be there and is not, or that is there twice."""
         for column in self.wanted:
