@@ -61,6 +61,10 @@ class Dataset:
         self._images = ImageCollection(directory, images or {}, str(directory or self.properties["name"]))
         self._split_cache: dict[str, Split] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickled with what was read, and with a directory that other working directories find."""
+        return {**vars(self), "directory": self.directory and self.directory.absolute()}
+
     @classmethod
     def load(cls, name_or_directory: str | Path) -> Dataset:
         """Open a shipped data set by name, or a canonical directory. Raises DataError when there is neither."""

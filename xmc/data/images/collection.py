@@ -20,6 +20,10 @@ class ImageCollection:
         self.directory, self.where = directory, where
         self._images: dict[str, RaggedImages | None] = dict(images)
 
+    def __getstate__(self) -> dict[str, object]:
+        """Pickled with what was read, and with a directory that other working directories find."""
+        return {**vars(self), "directory": self.directory and self.directory.absolute()}
+
     def __getitem__(self, name: str) -> RaggedImages | None:
         """The images of a name; None where there are none."""
         if name not in self._images:
