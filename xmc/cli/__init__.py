@@ -10,7 +10,21 @@ from rich.logging import RichHandler
 from rich.text import Text
 
 from xmc import __version__
-from xmc.cli import calibrate, config, data, embed, evaluate, export, index, predict, quickstart, report, search, train
+from xmc.cli import (
+    calibrate,
+    config,
+    data,
+    embed,
+    evaluate,
+    export,
+    hub,
+    index,
+    predict,
+    quickstart,
+    report,
+    search,
+    train,
+)
 from xmc.cli.lists import NumberLists
 from xmc.errors import XMCError
 from xmc.progress import console as error_console
@@ -25,6 +39,7 @@ app = typer.Typer(
 )
 app.add_typer(config.app, name="config")
 app.add_typer(data.app, name="data")
+app.add_typer(hub.app, name="hub")
 app.command("quickstart")(quickstart.quickstart)
 app.command("train")(train.train)
 app.command("index")(index.index)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from xmc.report.card import card_results
 from xmc.report.write import write_report
 
-__all__ = ["write_report"]
+__all__ = ["card_results", "write_report"]

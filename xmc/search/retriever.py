@@ -30,8 +30,8 @@ from xmc.search.labels import LabelVersion
 from xmc.search.options import SearchOptions, asked_for
 from xmc.search.queries import Queries, texts_of_list
 from xmc.search.run_metrics import RunMetrics
-from xmc.search.saved_model import SavedModel
 from xmc.search.sentence_transformers import export_encoder, read_encoder
+from xmc.search.shared import SharedModel
 from xmc.search.stages import SearchRequest, Stage
 
 __all__ = ["Retriever", "loaded"]
@@ -39,7 +39,7 @@ __all__ = ["Retriever", "loaded"]
 Found = tuple[npt.NDArray[np.object_], Embeddings]
 
 
-class Retriever(SavedModel):
+class Retriever(SharedModel):
     """A trained model with its labels and their index: `predict` gives the best labels of each text.
 
     Label embeddings are the ones of training (with residual vectors); labels added later are encoded from their text.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -20,6 +20,8 @@ from xmc.config import TrainConfig
 from xmc.encoders.dual import DualEncoder
 from xmc.errors import InputError, StoreError
 from xmc.indexes.blocks import EmbeddingBlocks
+from xmc.indexes.designs import design_of
+from xmc.indexes.engines.exact import ExactDesign
 from xmc.indexes.identifiers import LabelIds
 from xmc.indexes.storage import StoredIndex, read_index, read_rows, write_index
 from xmc.search.labels import LabelVersion
@@ -64,6 +66,14 @@ class Run:
     calibration: Calibration | None = None
     stages: tuple[Stage, ...] = ()
     fingerprint: str = ""
+
+    def with_plain_index(self) -> Run:
+        """The run with an index of embeddings and ids alone: exact search in place of what FAISS or another design writes."""
+        index = self.labels.index
+        if index.design.kind == ExactDesign.kind:
+            return self
+        exact = index.with_design(design_of("exact", self.model.dimension))
+        return replace(self, labels=self.labels.with_index(exact))
 
 
 class RunDirectory:

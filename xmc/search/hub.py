@@ -1,0 +1,227 @@
+"""Runs on the Hugging Face Hub: a repository holds the files of a run directory, and a card.
+
+Only what the run's manifests list is downloaded, only files that hold plain data, and every one is verified.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, TypedDict
+
+from typing_extensions import Unpack
+
+from xmc.errors import InputError, StoreError, XMCError
+from xmc.search.model_card import CardResults, model_card
+from xmc.search.run_directory import KIND, Run, RunDirectory
+from xmc.storage.directories import MANIFEST, read_manifest, require_free
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+__all__ = ["ACCEPTED", "PushOptions", "pull", "push"]
+
+ACCEPTED = frozenset({".safetensors", ".arrow", ".parquet", ".json", ".jinja", ".model", ".txt", ".yaml"})
+"""Endings of files that are taken from a repository: safetensors, Arrow and Parquet; text; `.model` is a vocabulary of
+SentencePiece. No pickle is among them, nor what FAISS writes."""
+CARD = "README.md"
+COMMIT = re.compile(r"[0-9a-f]{40}")
+LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
+
+
+class PushOptions(TypedDict, total=False):
+    """How a run is uploaded.
+
+    private: of a new repository; None is what its owner's settings say. revision: a branch; None is main. token: None is
+    the one of `hf auth login`.
+    """
+
+    private: bool | None
+    revision: str | None
+    token: str | None
+
+
+def push(run: Run, repo: str, results: CardResults | None = None, **options: Unpack[PushOptions]) -> str:
+    """Upload a run as one commit, which replaces what the repository held; returns the address of the commit.
+
+    The repository, and a branch, are made where they are not there. An index that FAISS wrote is left out, and
+    exact search takes its place.
+
+    Raises InputError for a name that no repository can have, StoreError where the Hub refuses, with its reason.
+    """
+    with _in_sentences(repo), _bars_in_terminals(), TemporaryDirectory() as temporary:
+        revision = options.get("revision")
+        api = _api(options.get("token"))
+        api.create_repo(repo, private=options.get("private"), exist_ok=True)
+        if revision is not None:
+            api.create_branch(repo, branch=revision, exist_ok=True)
+        folder = Path(temporary) / "run"
+        RunDirectory(folder).write(run.with_plain_index())
+        refused = [name for name in sorted(_listed(folder)) if PurePosixPath(name).suffix not in ACCEPTED]
+        if refused:
+            raise StoreError(f"The run holds {refused[0]!r}, which is no file that `from_hub` takes: {_accepted()}.")
+        (folder / CARD).write_text(model_card(run, repo, results), encoding="utf-8")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="It seems that you are about to commit a data file")
+            commit = api.upload_folder(
+                repo_id=repo,
+                folder_path=folder,
+                revision=revision,
+                delete_patterns="*",
+                commit_message=f"A run with {len(run.labels):,} labels",
+            )
+        return str(commit.commit_url)
+
+
+def pull(repo: str, revision: str | None = None, directory: str | Path | None = None, token: str | None = None) -> Path:
+    """Download a run, whole or not at all, and verify every file against its checksum; returns its directory.
+
+    revision: a branch, a tag, or the hash of a commit, which always means the same files; None is the branch main.
+    directory: where to put it; None is a folder of the Hub's own cache (HF_HOME) for that commit, which is used again.
+    Raises InputError for a name that no repository can have; StoreError where there is no such repository or revision, it holds
+    no run, a file of another kind than `ACCEPTED`, or one that does not fit its checksum, and where `directory` is taken.
+    """
+    from huggingface_hub.constants import HF_HOME  # a search needs none of it
+
+    with _in_sentences(repo, revision), _bars_in_terminals():
+        if directory is not None:
+            require_free(Path(directory), KIND)
+        commit = revision if revision and COMMIT.fullmatch(revision) else None
+        if commit is None:
+            commit = _api(token).model_info(repo, revision=revision).sha
+            assert commit is not None
+        cached = Path(HF_HOME) / "xmc" / repo.replace("/", "--") / commit
+        folder = cached if directory is None else Path(directory)
+        if directory is None and folder.is_dir():
+            return folder
+        staging = folder.with_name(f".{folder.name}.{commit[:12]}.download")
+        try:
+            _download(repo, commit, staging, token)
+        except StoreError:  # not where the connection broke: the next call goes on from there
+            shutil.rmtree(staging, ignore_errors=True)
+            raise
+        try:
+            staging.replace(folder)
+        except OSError:
+            if not folder.is_dir():  # else another process was there first
+                raise
+            shutil.rmtree(staging, ignore_errors=True)
+        return folder
+
+
+def _download(repo: str, commit: str, staging: Path, token: str | None) -> None:
+    """Download the files that the manifests list; what an interrupted download has left is used."""
+    from huggingface_hub import snapshot_download
+
+    def fetch(names: list[str]) -> None:
+        snapshot_download(
+            repo, revision=commit, local_dir=staging, allow_patterns=names, token=token, endpoint=_endpoint()
+        )
+
+    fetch([MANIFEST])
+    if not (staging / MANIFEST).is_file():
+        raise StoreError(
+            f"The repository {repo} holds no {MANIFEST} in the commit {commit}, so it is not a saved {KIND}."
+        )
+    outer = read_manifest(staging, KIND, verify=False)["files"]
+    _require_accepted(repo, outer)
+    fetch([name for name in outer if PurePosixPath(name).name == MANIFEST])
+    listed = _listed(staging)
+    _require_accepted(repo, listed)
+    fetch(sorted(listed))
+    shutil.rmtree(staging / ".cache", ignore_errors=True)  # what the Hub's client knows of the download
+    for name in [MANIFEST, *listed]:
+        if PurePosixPath(name).name == MANIFEST:
+            folder = (staging / name).parent
+            read_manifest(folder, json.loads((staging / name).read_text(encoding="utf-8"))["kind"])
+
+
+def _listed(folder: Path) -> set[str]:
+    """Names of all files of a run, as its manifest and those inside it list them; the outermost manifest is not among them."""
+    names = set(read_manifest(folder, KIND, verify=False)["files"])
+    for name in [name for name in names if PurePosixPath(name).name == MANIFEST]:
+        try:
+            inner = json.loads((folder / name).read_text(encoding="utf-8"))["files"]
+            names |= {f"{PurePosixPath(name).parent}/{file}" for file in inner}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise StoreError(f"{folder / name} is not a manifest written by xmc ({error!r}).") from error
+    return names
+
+
+def _require_accepted(repo: str, names: object) -> None:
+    for name in sorted(map(str, names)):  # type: ignore[call-overload]
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or path.suffix not in ACCEPTED:
+            raise StoreError(f"The repository {repo} lists the file {name!r}, which is not taken: {_accepted()}.")
+
+
+def _accepted() -> str:
+    return f"only files of the run with the endings {', '.join(sorted(ACCEPTED))} are"
+
+
+def _endpoint() -> str:
+    return os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+
+
+def _api(token: str | None) -> HfApi:
+    from huggingface_hub import HfApi
+
+    return HfApi(endpoint=_endpoint(), token=token, library_name="xmc")
+
+
+@contextlib.contextmanager
+def _in_sentences(repo: str, revision: str | None = None) -> Iterator[None]:
+    """Errors of the Hub's client, and of the transport below it, as sentences."""
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        yield
+    except XMCError:
+        raise
+    except HFValidationError as error:
+        raise InputError(f"{repo!r} is not the name of a repository, such as owner/name: {error}") from error
+    except RevisionNotFoundError as error:
+        raise StoreError(f"The repository {repo} at {_endpoint()} has no revision {revision!r}.") from error
+    except RepositoryNotFoundError as error:
+        raise StoreError(
+            f"There is no repository {repo} at {_endpoint()} that you may use: look at its name, or {LOG_IN}."
+        ) from error
+    except HfHubHTTPError as error:
+        remedy = f" You may have to {LOG_IN}." if error.response.status_code in (401, 403) else ""
+        raise StoreError(f"{_endpoint()} refuses the repository {repo}: {_one_line(error)}{remedy}") from error
+    except Exception as error:  # a transport's: which one depends on the version of the Hub's client
+        raise StoreError(
+            f"The repository {repo} at {_endpoint()} cannot be used: {type(error).__name__}: {_one_line(error)}"
+        ) from error
+
+
+@contextlib.contextmanager
+def _bars_in_terminals() -> Iterator[None]:
+    """The bars of the Hub's client in a terminal; none where they would fill a file of logs."""
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    if sys.stderr.isatty() or are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
