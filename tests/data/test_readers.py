@@ -79,6 +79,35 @@ def write_bag_of_words(root: Path) -> None:
     (root / "train.txt").write_text("2 5 3\n0 1:1.5\n2 4:0.5\n")
 
 
+def write_beir(root: Path) -> None:
+    documents = [{"_id": name, "title": "", "text": name} for name in LABELS]
+    queries = [{"_id": f"q{row}", "text": text} for row, text in enumerate(TEXTS)]
+    scores = [
+        f"q{row}\t{LABELS[label]}\t{value:g}" for row, judged in enumerate(JUDGED) for label, value in judged.items()
+    ]
+    (root / "corpus.jsonl").write_text("\n".join(map(json.dumps, documents)))
+    (root / "queries.jsonl").write_text("\n".join(map(json.dumps, queries)))
+    (root / "qrels").mkdir()
+    (root / "qrels" / "train.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *scores]))
+
+
+def write_annif(root: Path) -> None:
+    """The layout has no relevances, as the next one."""
+    (root / "vocab.tsv").write_text("".join(f"<http://x/{row}>\t{name}\n" for row, name in enumerate(LABELS)))
+    (root / "documents.tsv").write_text("a red thing\t<http://x/0>\na blue thing\t<http://x/2>\n")
+
+
+def write_fasttext(root: Path) -> None:
+    (root / "things.train").write_text("__label__red a red thing\n__label__blue a blue thing\n")
+    (root / "labels.csv").write_text("\n".join(["uid,text", *(f"{name},{name}" for name in LABELS)]))
+
+
+def write_pecos(root: Path) -> None:
+    rows = [",".join(f"{label}::{value:g}" for label, value in judged.items()) for judged in JUDGED]
+    (root / "training-data.txt").write_text("\n".join(f"{row}\t{text}" for row, text in zip(rows, TEXTS, strict=True)))
+    (root / "output-labels.txt").write_text("\n".join(LABELS))
+
+
 class LinesSource(RowSource):
     """A layout from outside: pairs.tsv, lines of "text, tab, label, tab, relevance", a label and a query for each line."""
 
@@ -122,9 +151,13 @@ WRITERS: dict[str, Callable[[Path], None]] = {
     "xml-sparse": write_sparse,
     "tabular": write_tabular,
     "bag-of-words": write_bag_of_words,
+    "beir": write_beir,
+    "annif": write_annif,
+    "fasttext": write_fasttext,
+    "pecos": write_pecos,
     "lines": write_lines,
 }
-WITHOUT_RELEVANCE = {"bag-of-words"}
+WITHOUT_RELEVANCE = {"bag-of-words", "annif", "fasttext"}
 
 
 @pytest.fixture

@@ -24,7 +24,8 @@ class TabularColumns:
     uid: None for the column "uid" where a file has it; without, a query's uid is its row number, from 0. labels: a list, or a
     string that `separator` cuts. relevance: one number for each label. rejected: the labels that were judged not relevant, as
     `labels` has the relevant ones. Both None for a column of that name where a file has it. label_uid, label_text: of a label
-    table. separator, encoding, delimiter: as in xmc.data.files.TextForm.
+    table. separator, encoding, delimiter: as in xmc.data.files.TextForm. label_prefix: of labels in fastText's layout, None for
+    "__label__". language: of the names of a vocabulary in Annif's layout, None for English, or the only one.
     """
 
     uid: str | None = None
@@ -37,6 +38,8 @@ class TabularColumns:
     label_text: str = "text"
     encoding: str | None = None
     delimiter: str | None = None
+    label_prefix: str | None = None
+    language: str | None = None
 
     @property
     def form(self) -> TextForm:
@@ -73,6 +76,11 @@ class RowSource(ABC):
     @abstractmethod
     def fits(cls, path: Path) -> bool:
         """Whether the path, a directory or a file, holds the files of this layout."""
+
+    @classmethod
+    def readable(cls, path: Path) -> bool:
+        """Whether the path can be read as this layout where the layout is named; by default where it fits."""
+        return cls.fits(path)
 
     @abstractmethod
     def labels(self) -> Iterator[Row | Defect]:

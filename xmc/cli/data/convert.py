@@ -11,9 +11,11 @@ from xmc.cli.data.options import (
     Delimiter,
     Encoding,
     Format,
+    LabelPrefix,
     Labels,
     LabelText,
     LabelUid,
+    Language,
     Rejected,
     Relevance,
     Separator,
@@ -42,6 +44,8 @@ def convert(
     separator: Separator = None,
     encoding: Encoding = None,
     delimiter: Delimiter = None,
+    label_prefix: LabelPrefix = None,
+    language: Language = None,
 ) -> None:
     """Convert a data set into the canonical directory that all other commands read."""
     from xmc.data.convert import convert as convert_dataset
@@ -58,6 +62,8 @@ def convert(
         label_text_column,
         encoding,
         delimiter,
+        label_prefix=label_prefix,
+        language=language,
     )
     done = convert_dataset(
         open_source(source, format, columns),

@@ -13,9 +13,11 @@ __all__ = [
     "Delimiter",
     "Encoding",
     "Format",
+    "LabelPrefix",
     "LabelText",
     "LabelUid",
     "Labels",
+    "Language",
     "Rejected",
     "Relevance",
     "Separator",
@@ -73,4 +75,11 @@ Encoding = Annotated[
 Delimiter = Annotated[
     str | None,
     typer.Option(help="What is between columns of CSV; by default what the first line shows.", show_default=False),
+]
+LabelPrefix = Annotated[
+    str | None, typer.Option(help='fastText: what labels begin with; by default "__label__".', show_default=False)
+]
+Language = Annotated[
+    str | None,
+    typer.Option(help="Annif: language of the names of subjects; by default en, or the only one.", show_default=False),
 ]

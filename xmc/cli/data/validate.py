@@ -8,9 +8,11 @@ from xmc.cli.data.options import (
     Delimiter,
     Encoding,
     Format,
+    LabelPrefix,
     Labels,
     LabelText,
     LabelUid,
+    Language,
     Rejected,
     Relevance,
     Separator,
@@ -33,6 +35,8 @@ def validate(
     separator: Separator = None,
     encoding: Encoding = None,
     delimiter: Delimiter = None,
+    label_prefix: LabelPrefix = None,
+    language: Language = None,
 ) -> None:
     """List every defect with file and line; exit code 2 when there is an error among them."""
     from xmc.data.readers import TabularColumns, open_source
@@ -50,6 +54,8 @@ def validate(
         label_text_column,
         encoding,
         delimiter,
+        label_prefix=label_prefix,
+        language=language,
     )
     for defect in validate_dataset(open_source(source, format, columns)):
         counts[defect.severity] += 1

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from xmc.data.readers.annif import AnnifSource
 from xmc.data.readers.bag_of_words import BagOfWordsSource
+from xmc.data.readers.beir import BeirSource
 from xmc.data.readers.canonical import CanonicalSource
 from xmc.data.readers.dexml import DexmlSource
+from xmc.data.readers.fasttext import FastTextSource
+from xmc.data.readers.pecos import PecosSource
 from xmc.data.readers.tabular import TabularSource
 from xmc.data.readers.xml_json import XmlJsonSource
 from xmc.data.readers.xml_sparse import XmlSparseSource
@@ -25,8 +29,12 @@ READERS: Registry[type[RowSource]] = Registry(
             XmlJsonSource,
             DexmlSource,
             XmlSparseSource,
+            BeirSource,
+            AnnifSource,
             TabularSource,
             BagOfWordsSource,
+            PecosSource,
+            FastTextSource,
         )
     },
 )
@@ -46,7 +54,7 @@ def open_source(path: str | Path, format: str | None = None, columns: TabularCol
         raise DataError(f"{path} does not exist.")
     if format is not None:
         reader = READERS[format]
-        if not reader.fits(path):
+        if not reader.readable(path):
             raise DataError(f"{path} does not hold the files of the format {format}.")
         return reader(path, columns)
     for reader in READERS.values():

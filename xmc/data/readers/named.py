@@ -8,11 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from xmc.data.files import LINE, MESSAGE, REASON, WantedColumn, open_file
+from xmc.data.files.addresses import ending_of
 from xmc.data.readers.filters import FilteredSource
 from xmc.data.readers.separators import hint
 from xmc.data.rows import Defect, Row
+from xmc.data.sources import TabularColumns
 
-__all__ = ["NamedLabelsSource", "NamedRow"]
+__all__ = ["NamedLabelsSource", "NamedRow", "record_file"]
 
 
 @dataclass(frozen=True)
@@ -39,9 +42,20 @@ class NamedLabelsSource(FilteredSource):
     _rows: dict[str, int]
     """The row of each label by its uid."""
 
-    @abstractmethod
+    columns: TabularColumns
+
     def _table(self, file: Path) -> Iterator[Row | Defect]:
-        """The rows of the label table."""
+        """The rows of the label table, by default a file of records with a column of uids and one of texts."""
+        names = self.columns
+        wanted = [WantedColumn(names.label_uid, "uid", key="uid"), WantedColumn(names.label_text, "text", key="text")]
+        table = open_file(file, wanted, self.form)
+        for batch in table.batches():
+            for values in batch.to_pylist():
+                if values[REASON] is not None or values["uid"] is None:
+                    reason, message = values[REASON] or "null uid", values[MESSAGE] or "the label has no uid."
+                    yield Defect("error", file, values[LINE], reason, message, True, table.unit)
+                else:
+                    yield Row(file, values[LINE], values["uid"], values["text"] or "", [], unit=table.unit)
 
     @abstractmethod
     def _queries(self, split: str, texts: bool) -> Iterator[NamedRow | Defect]:
@@ -92,3 +106,9 @@ class NamedLabelsSource(FilteredSource):
         known = [self._rows[label] for label in query.labels if label in self._rows]
         rejected = [self._rows[label] for label in query.rejected if label in self._rows]
         return Row(query.file, query.line, query.uid, query.text, known, relevance, rejected, query.unit)
+
+
+def record_file(directory: Path, stem: str) -> Path | None:
+    """The file of records with this stem in a directory."""
+    names = sorted(file for file in directory.glob(f"{stem}.*") if file.is_file())
+    return next((file for file in names if ending_of(file.name) and file.name == stem + file.name[len(stem) :]), None)

@@ -18,10 +18,19 @@ from xmc.data.sources import TabularColumns
 __all__ = ["RawTextSource", "text_rows"]
 
 QUERY_TEXTS = {
-    "train": ("trn_X.txt", "trn_X.raw.txt", "trn.raw.txt", "train.raw.txt"),
-    "test": ("tst_X.txt", "tst_X.raw.txt", "tst.raw.txt", "test.raw.txt"),
+    "train": ("trn_X.txt", "trn_X.raw.txt", "trn.raw.txt", "train.raw.txt", "X.trn.txt"),
+    "test": ("tst_X.txt", "tst_X.raw.txt", "tst.raw.txt", "test.raw.txt", "X.tst.txt"),
 }
-LABEL_TEXTS = ("Y.txt", "Y.raw.txt", "lbl_X.txt", "lbl_X.raw.txt", "lbl.raw.txt", "label.raw.txt", "Yf.txt")
+LABEL_TEXTS = (
+    "Y.txt",
+    "Y.raw.txt",
+    "lbl_X.txt",
+    "lbl_X.raw.txt",
+    "lbl.raw.txt",
+    "label.raw.txt",
+    "Yf.txt",
+    "output-items.txt",
+)
 
 
 class RawTextSource(FilteredSource):

@@ -13,9 +13,9 @@ from typing import Any
 
 from xmc.data.files import LINE, MESSAGE, REASON, RecordFile, WantedColumn, open_file
 from xmc.data.files.addresses import ending_of
-from xmc.data.readers.named import NamedLabelsSource, NamedRow
+from xmc.data.readers.named import NamedLabelsSource, NamedRow, record_file
 from xmc.data.readers.separators import UncutCells
-from xmc.data.rows import Defect, Row
+from xmc.data.rows import Defect
 from xmc.data.sources import TabularColumns
 
 __all__ = ["TabularSource"]
@@ -33,7 +33,7 @@ class TabularSource(NamedLabelsSource):
         self.directory, self.columns, self.form = (path if path.is_dir() else path.parent), columns, columns.form
         self.name = path.name if path.is_dir() else path.name.partition(".")[0]
         self.files = _files(path)
-        self.label_file = _named(path, "labels") if path.is_dir() else None
+        self.label_file = record_file(path, "labels") if path.is_dir() else None
         self.splits = tuple(self.files)
 
     @classmethod
@@ -67,18 +67,6 @@ class TabularSource(NamedLabelsSource):
         if (remark := uncut.remark(path, file.unit)) is not None:
             yield remark
 
-    def _table(self, file: Path) -> Iterator[Row | Defect]:
-        """See NamedLabelsSource."""
-        names = self.columns
-        wanted = [WantedColumn(names.label_uid, "uid", key="uid"), WantedColumn(names.label_text, "text", key="text")]
-        table = open_file(file, wanted, names.form)
-        for values in _records(table):
-            if values[REASON] is not None or values["uid"] is None:
-                reason, message = values[REASON] or "null uid", values[MESSAGE] or "the label has no uid."
-                yield Defect("error", file, values[LINE], reason, message, True, table.unit)
-            else:
-                yield Row(file, values[LINE], values["uid"], values["text"] or "", [], unit=table.unit)
-
     def _open(self, path: Path, texts: bool) -> RecordFile:
         """A split's file; a column that was named must be there, one of a usual name may."""
         names = self.columns
@@ -104,10 +92,4 @@ def _records(file: RecordFile) -> Iterator[dict[str, Any]]:
 def _files(path: Path) -> dict[str, Path]:
     if path.is_file():
         return {"train": path} if ending_of(path.name) else {}
-    return {split: file for split in SPLITS if (file := _named(path, split))}
-
-
-def _named(directory: Path, stem: str) -> Path | None:
-    """The file of records with this stem in a directory."""
-    names = sorted(file for file in directory.glob(f"{stem}.*") if file.is_file())
-    return next((file for file in names if ending_of(file.name) and file.name == stem + file.name[len(stem) :]), None)
+    return {split: file for split in SPLITS if (file := record_file(path, split))}
