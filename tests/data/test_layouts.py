@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import bz2
+import gzip
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from scipy.sparse import csr_matrix, save_npz
 
 from xmc.data.convert import Conversion, convert
 from xmc.data.dataset import Dataset
-from xmc.data.readers import TabularColumns, open_source
+from xmc.data.readers import READERS, TabularColumns, open_source
 from xmc.data.validate import validate
 from xmc.errors import DataError
 
@@ -299,3 +301,32 @@ def test_an_unknown_label_whose_parts_are_known_names_the_separator(tmp_path: Pa
         DataError, match=r"line 2: the label 'a;b' is not in .*labels.csv. If it is several labels.*';'"
     ):
         converted(tmp_path, tmp_path / "out")
+
+
+# ------------------------------------------------------------------------------------------------- what is offered
+
+
+def test_help_and_documentation_name_every_format() -> None:
+    shown = " ".join(xmc("data", "convert", "--help").stdout.replace("│", " ").split())
+    page = (Path(__file__).parents[2] / "docs" / "data-formats.md").read_text(encoding="utf-8")
+    assert ", ".join(READERS) in shown
+    assert sorted(re.findall(r"^## `([\w-]+)`$", page, re.MULTILINE)) == sorted(READERS)
+
+
+@pytest.mark.parametrize("write", [xml_json, xml_sparse, dexml, csv, jsonl], ids=lambda write: write.__name__)
+def test_files_that_cannot_be_read_to_their_end_are_refused(write: Callable[[Path], None], tmp_path: Path) -> None:
+    """Each file of a layout in turn, packed and cut short."""
+    source = tmp_path / "source"
+    write(source)
+    for file in sorted(path for path in source.rglob("*") if path.suffix != ".npz"):
+        if file.is_file():
+            kept = file.read_bytes()
+            packed = file.with_name(f"{file.name}.gz")
+            packed.write_bytes(gzip.compress(kept)[:-9])
+            file.unlink()
+            with pytest.raises(
+                DataError, match=rf"{packed.name} cannot be read past line \d+: .* Is the file complete"
+            ):
+                list(validate(open_source(source, None, TabularColumns(separator=";"))))
+            packed.unlink()
+            file.write_bytes(kept)

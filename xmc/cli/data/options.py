@@ -30,7 +30,7 @@ Source = Annotated[Path, typer.Argument(help="Directory (or Parquet, CSV, JSONL 
 Format = Annotated[
     str | None,
     typer.Option(
-        help="canonical, xml-json, xml-sparse, bag-of-words, dexml or tabular; by default what the files show.",
+        help="Format of the source; by default what the files show.",
         autocompletion=complete.formats,
     ),
 ]

@@ -31,9 +31,9 @@ READERS: Registry[type[RowSource]] = Registry(
             XmlSparseSource,
             BeirSource,
             AnnifSource,
+            PecosSource,
             TabularSource,
             BagOfWordsSource,
-            PecosSource,
             FastTextSource,
         )
     },
@@ -52,12 +52,15 @@ def open_source(path: str | Path, format: str | None = None, columns: TabularCol
     path, columns = Path(path), columns or TabularColumns()
     if not path.exists():
         raise DataError(f"{path} does not exist.")
-    if format is not None:
-        reader = READERS[format]
-        if not reader.readable(path):
-            raise DataError(f"{path} does not hold the files of the format {format}.")
-        return reader(path, columns)
-    for reader in READERS.values():
-        if reader.fits(path):
+    try:
+        if format is not None:
+            reader = READERS[format]
+            if not reader.readable(path):
+                raise DataError(f"{path} does not hold the files of the format {format}.")
             return reader(path, columns)
+        for reader in READERS.values():
+            if reader.fits(path):
+                return reader(path, columns)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
     raise DataError(f"{path} holds no data set in a known format ({', '.join(READERS)}).")
