@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,9 +14,10 @@ from typer.testing import CliRunner
 from worlds import colours, tiny_config
 
 import xmc as package
-from xmc.cli import app
+from xmc.cli import app, complete
 from xmc.cli.lists import parse_integers
 from xmc.errors import ConfigError
+from xmc.metrics import METRICS
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +134,21 @@ def test_what_written_predictions_cannot_tell(here: Path, arguments: tuple[str, 
     with pytest.raises(package.XMCError, match=message) as raised:
         evaluated(here, "poor.parquet", *arguments)
     assert type(raised.value).__name__ == error
+
+
+def test_help_and_completion_name_every_metric() -> None:
+    shown = re.sub(r"[\s│]+", " ", CliRunner().invoke(app, ["evaluate", "--help"], env={"COLUMNS": "200"}).output)
+    assert f"Metrics, separated by commas: {', '.join(METRICS)};" in shown
+    assert complete.measures("") == list(METRICS)
+    assert complete.measures("p,nd") == ["p,ndcg"]
+
+
+def test_exact_search_against_written_predictions(here: Path) -> None:
+    """--exact is for the runs among the two, --separator for the written predictions."""
+    options = ("--exact", "--separator", ";", "--k", 1, "--json")
+    for first, second in (("poor", "poor.parquet"), ("poor.parquet", "poor")):
+        found = json.loads(evaluated(here, first, *options, "--against", here / second))
+        assert found["against"]["P@1"]["difference"] == pytest.approx(0)
 
 
 def test_numbers_in_options() -> None:

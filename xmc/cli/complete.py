@@ -8,7 +8,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["configurations", "data_sets", "designs", "devices", "formats", "keys", "metrics", "settings", "splits"]
+__all__ = [
+    "configurations",
+    "data_sets",
+    "designs",
+    "devices",
+    "formats",
+    "keys",
+    "measures",
+    "metrics",
+    "settings",
+    "splits",
+]
 
 
 def configurations(incomplete: str) -> list[str]:
@@ -68,6 +79,14 @@ def metrics(incomplete: str) -> list[str]:
     from xmc.config.validation import METRICS
 
     return _beginning(METRICS, incomplete)
+
+
+def measures(incomplete: str) -> list[str]:
+    """Metrics of evaluations, behind those that are typed already, separated by commas."""
+    from xmc.metrics import METRICS
+
+    typed = incomplete[: incomplete.rfind(",") + 1]
+    return _beginning((typed + name for name in METRICS), incomplete)
 
 
 def _beginning(names: Iterable[str], incomplete: str) -> list[str]:

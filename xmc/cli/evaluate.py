@@ -45,6 +45,7 @@ def evaluate(
             help="Metrics, separated by commas: p, ndcg, psp, psndcg, recall, mrr, map, f1, rprec, gap; recall@10 is one at "
             "a k of its own.",
             show_default="p,ndcg,psp,psndcg,recall",
+            autocompletion=complete.measures,
         ),
     ] = None,
     per_query: Annotated[
@@ -96,6 +97,7 @@ def evaluate(
             )
         of_queries = QueryMetrics.load(source)
     else:
+        _require_use(exact, separator, [path for path in (source, against) if path and not QueryMetrics.is_file(path)])
         evaluated = _evaluated(source, data, split, exact, asked, any(of_predictions.values()), separator)
         of_queries = QueryMetrics.from_evaluated(str(source), evaluated)
     outcome = Outcome(of_queries, evaluated, confidence)
@@ -120,6 +122,18 @@ def evaluate(
     outcome.show()
 
 
+def _require_use(exact: bool, separator: str | None, sources: list[Path]) -> None:
+    """Raise ConfigError for an option that says something of none of the sources, runs or written predictions."""
+    from xmc.batch.evaluation import is_predictions
+    from xmc.errors import ConfigError
+
+    written = [is_predictions(source) for source in sources]
+    if exact and all(written):
+        raise ConfigError("--exact searches by a run; written predictions are as they are.")
+    if separator is not None and not any(written):
+        raise ConfigError("--separator is for written predictions; a run has none.")
+
+
 def _evaluated(
     source: Path,
     dataset: Dataset,
@@ -131,18 +145,13 @@ def _evaluated(
 ) -> Evaluated:
     """The evaluation of a run or of written predictions."""
     from xmc.batch.evaluation import evaluate_files, is_predictions
-    from xmc.errors import ConfigError
     from xmc.evaluation.evaluate import evaluate as measure
     from xmc.search.retriever import Retriever
 
     k, metrics = asked
     if is_predictions(source):
-        if exact:
-            raise ConfigError("--exact searches by a run; written predictions are as they are.")
         return evaluate_files(
             source, dataset, split, k=k, metrics=metrics, keep_predictions=keep_predictions, separator=separator
         )
-    if separator is not None:
-        raise ConfigError("--separator is for written predictions; a run has none.")
     retriever = Retriever.load(source)
     return measure(retriever, dataset, split, exact, k=k, metrics=metrics, keep_predictions=keep_predictions)
