@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from xmc.data.arrow_objects import is_arrow, list_of_column
 from xmc.data.tables import FILTER_SCHEMA, LABEL_SCHEMA, QUERY_SCHEMA, filter_table
 from xmc.errors import InputError
 
@@ -58,8 +59,10 @@ def query_table(
 
 
 def in_order(values: Any, wanted: str) -> list[Any]:
-    """The values as a list; InputError, which begins with `wanted`, for a bare string, and for what has no order (a set, a
-    mapping) or cannot be gone over."""
+    """The values as a list, those of an Arrow array or a Series as well; InputError, which begins with `wanted`, for a bare
+    string, a table, and for what has no order (a set, a mapping) or cannot be gone over."""
+    if is_arrow(values):
+        return list_of_column(values, wanted)
     try:
         if not isinstance(values, (str, bytes, Set, Mapping)):
             return list(values)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from scipy.sparse import csr_matrix
 
 from xmc.arrays import Embeddings
+from xmc.data.arrow_objects import ArrowArray, ArrowStream
 from xmc.data.images.ragged import Images, RaggedImages
 from xmc.data.lists import in_order, is_utf8
 from xmc.encoders.base import Encoder
@@ -55,8 +56,9 @@ class Query:
             raise InputError("A Query needs at least one text, label or embedding.")
 
 
-Queries: TypeAlias = Sequence[str | Query] | Embeddings
-"""What a search is asked: texts, or Query objects, or embeddings float32 [n, D]."""
+Queries: TypeAlias = Sequence[str | Query] | npt.NDArray[Any] | ArrowArray | ArrowStream
+"""What a search is asked: texts, or Query objects, or embeddings float32 [n, D]. Texts are a list, an array of numpy, or a
+column by Arrow's PyCapsule protocol: an array or a chunked array of pyarrow, a Series of pandas or Polars."""
 
 
 def texts_of_list(texts: Sequence[str], name: str = "texts") -> list[str]:

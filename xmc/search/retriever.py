@@ -8,6 +8,7 @@ from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 from typing_extensions import Unpack
 
 from xmc.arrays import Embeddings, Ids
@@ -28,6 +29,7 @@ from xmc.search.calibrated import CalibratedAnswers, CalibrationFit, require_sta
 from xmc.search.label_columns import LabelColumns, refuse_repeated
 from xmc.search.labels import LabelVersion
 from xmc.search.options import SearchOptions, asked_for
+from xmc.search.predicted_tables import predicted_table
 from xmc.search.queries import Queries, texts_of_list
 from xmc.search.run_metrics import RunMetrics
 from xmc.search.sentence_transformers import export_encoder, read_encoder
@@ -127,7 +129,8 @@ class Retriever(SharedModel):
     ) -> Found:
         """The k best labels of each query.
 
-        queries: texts, or Query objects of several parts, or query embeddings [n, D] as from `embed_queries`.
+        queries: texts, as a list, an array or an Arrow column (a Series of pandas or Polars); or Query objects of several
+            parts; or query embeddings [n, D] as from `embed_queries`.
         images: of each text the embeddings of its images, [m, I] or None, for a model that was trained with such.
         options: `include`, `exclude`, `where`, `rescore`, `diversity` and `allow_empty`, see xmc.search.options.SearchOptions.
 
@@ -177,6 +180,30 @@ class Retriever(SharedModel):
                 f"A run is calibrated for all of its labels; leave out {', '.join(asked)}, or {', '.join(parts.describe())}."
             )
         return self._calibrated().answer(queries, k, parts, images)
+
+    def predict_table(
+        self,
+        queries: Any,
+        k: int = 10,
+        *,
+        text: str | None = None,
+        uid: str | None = None,
+        label_texts: bool = False,
+        **options: Any,
+    ) -> pa.Table:
+        """As `answer`, as a pyarrow.Table with a row for each query.
+
+        queries: as of `predict`, or a table of them: a DataFrame of pandas or Polars, a DuckDB relation, a pyarrow.Table, a
+            datasets.Dataset. text, uid: its columns; by default those that the source of the training data had, where the
+            table has them, else "text", and "uid" or none. options: as of `answer`.
+
+        Columns: uid string, of a table that has uids; labels list<string>, scores list<float32>, best first; with `label_texts`
+        texts list<string>; and what is asked for beside them, see xmc.search.answers.AnswerParts.
+        Raises InputError as `answer`, DataError for a table without such columns, or with a row that is no text.
+        """
+        training = self.metrics.training
+        known = {} if training is None else training.columns
+        return predicted_table(queries, lambda texts: self.answer(texts, k, **options), text, uid, known, label_texts)
 
     def predict_proba(self, queries: Queries, k: int = 10, *, images: Images | None = None) -> Found:
         """As `predict`, with the probability that a label is true in place of its score, float32 [n, k'].

@@ -174,7 +174,7 @@ class EncodeQueries(Stage):
         if state.features is not None:
             encoded: Embeddings = model.queries(state.features).float().cpu().numpy()
             return encoded
-        embedded = isinstance(queries, np.ndarray) and queries.dtype.kind not in "OU"
+        embedded = isinstance(queries, np.ndarray) and queries.dtype.kind not in "OUST"
         if state.images is not None:
             listed = [] if embedded else query_list(queries, allow_empty=True)  # an image says something
             texts = [query for query in listed if isinstance(query, str)]
