@@ -14,11 +14,15 @@ import yaml
 from commands import ENVIRONMENT, fail
 from commands import xmc as command
 from hub_server import TOKEN, serving
+from small_models import write_decoder
 from typer.testing import CliRunner
-from worlds import colours
+from worlds import calibrated_run, colours
 
 import xmc
 from xmc.cli import app
+from xmc.config import LoRAConfig
+from xmc.encoders.dual import DualEncoder
+from xmc.encoders.transformer.encoder import TransformerEncoder
 from xmc.errors import InputError, StoreError
 from xmc.indexes.factory import build_index
 from xmc.report import card_results
@@ -102,6 +106,32 @@ def test_an_index_of_faiss_stays_at_home(hub: Path, run: Path) -> None:
     assert (loaded.index.design.name, loaded.config.index) == ("exact", "HNSW8")
     np.testing.assert_array_equal(loaded.predict(QUERIES, k=3)[0], retriever.exact().predict(QUERIES, k=3)[0])
     assert retriever.index.design.name == "HNSW8"
+
+
+@pytest.mark.slow
+def test_a_run_with_adapters_needs_no_backbone_of_its_owner(hub: Path, tmp_path: Path) -> None:
+    encoder = TransformerEncoder.from_pretrained(write_decoder(tmp_path / "model"), lora=LoRAConfig(rank=2))
+    for name, parameter in encoder.named_parameters():
+        if "lora_B" in name:
+            parameter.data += 0.1
+    names = ["a boat", "the dog", "the cat sleeps"]
+    retriever = Retriever.from_model(DualEncoder(encoder, encoder), names, names, xmc.TrainConfig())
+    retriever.push_to_hub("me/adapters", token=TOKEN)
+    assert encoder.lora is not None
+    scores = retriever.predict(["two boats on the sea"], k=3)[1]
+    shutil.rmtree(tmp_path / "model")
+    loaded = Retriever.from_hub("me/adapters")
+    np.testing.assert_allclose(loaded.predict(["two boats on the sea"], k=3)[1], scores, atol=1e-5)
+
+
+def test_a_calibration_is_shared_too(hub: Path, tmp_path: Path) -> None:
+    retriever = Retriever.load(calibrated_run(colours(), tmp_path / "run", 12))
+    address = retriever.push_to_hub("me/calibrated", token=TOKEN)
+    loaded = Retriever.from_hub("me/calibrated")
+    assert loaded.fits_calibration()
+    np.testing.assert_array_equal(loaded.predict_proba(QUERIES, k=3)[1], retriever.predict_proba(QUERIES, k=3)[1])
+    card = hub / "me--calibrated" / address.rpartition("/")[2] / "README.md"
+    assert "| calibrated | yes: " in card.read_text()
 
 
 def test_the_card_says_what_was_measured(hub: Path, run: Path) -> None:

@@ -52,8 +52,8 @@ class PushOptions(TypedDict, total=False):
 def push(run: Run, repo: str, results: CardResults | None = None, **options: Unpack[PushOptions]) -> str:
     """Upload a run as one commit, which replaces what the repository held; returns the address of the commit.
 
-    The repository, and a branch, are made where they are not there. An index that FAISS wrote is left out, and
-    exact search takes its place.
+    The repository, and a branch, are made where they are not there. Adapters are merged into their backbone;
+    an index that FAISS wrote is left out, and exact search takes its place.
 
     Raises InputError for a name that no repository can have, StoreError where the Hub refuses, with its reason.
     """
@@ -64,7 +64,7 @@ def push(run: Run, repo: str, results: CardResults | None = None, **options: Unp
         if revision is not None:
             api.create_branch(repo, branch=revision, exist_ok=True)
         folder = Path(temporary) / "run"
-        RunDirectory(folder).write(run.with_plain_index())
+        RunDirectory(folder).write(run.standalone())
         refused = [name for name in sorted(_listed(folder)) if PurePosixPath(name).suffix not in ACCEPTED]
         if refused:
             raise StoreError(f"The run holds {refused[0]!r}, which is no file that `from_hub` takes: {_accepted()}.")
@@ -168,7 +168,7 @@ def _accepted() -> str:
 
 
 def _endpoint() -> str:
-    return os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+    return os.environ.get("HF_ENDPOINT", "").rstrip("/") or "https://huggingface.co"
 
 
 def _api(token: str | None) -> HfApi:

@@ -79,7 +79,7 @@ def _sections(run: Run, repo: str, results: CardResults | None) -> Iterator[str]
     yield f"# {repo.rpartition('/')[2]}"
     yield (
         f"A dual encoder that returns the few right labels of a text out of {len(run.labels):,}: made with "
-        "[xmc](https://pypi.org/project/xmc-retrieval/), extreme multi-label classification as retrieval."
+        "xmc (the package xmc-retrieval), extreme multi-label classification as retrieval."
     )
     yield _table(("", ""), list(_facts(run)))
     yield (

@@ -67,13 +67,20 @@ class Run:
     stages: tuple[Stage, ...] = ()
     fingerprint: str = ""
 
-    def with_plain_index(self) -> Run:
-        """The run with an index of embeddings and ids alone: exact search in place of what FAISS or another design writes."""
-        index = self.labels.index
-        if index.design.kind == ExactDesign.kind:
-            return self
-        exact = index.with_design(design_of("exact", self.model.dimension))
-        return replace(self, labels=self.labels.with_index(exact))
+    def standalone(self) -> Run:
+        """The run as others can open it: nothing outside of it is needed, and nothing is in it but tensors, tables and text.
+
+        Adapters are merged into the backbone that they were trained on, which stays where it is; exact search takes the place
+        of an index that writes more than embeddings and ids. ConfigError where adapters cannot be merged.
+        """
+        model = self.model.with_all_vectors(
+            self.model.label_vectors
+        )  # the same parts, to be exchanged in this one alone
+        model.merge()
+        labels, index = self.labels, self.labels.index
+        if index.design.kind != ExactDesign.kind:
+            labels = labels.with_index(index.with_design(design_of("exact", model.dimension)))
+        return replace(self, model=model, labels=labels)
 
 
 class RunDirectory:

@@ -20,11 +20,13 @@ class SharedModel(SavedModel):
         """Upload the run to the Hugging Face Hub, with a model card; returns the address of the commit.
 
         repo: owner/name. results: what was measured, for the card; see xmc.report.card_results. options: `private`, `revision`
-            and `token`. An index that FAISS wrote is left out, and exact search takes its place.
+            and `token`. Adapters are merged into their backbone; an index that FAISS wrote is left out, and exact search
+            takes its place. Labels may change meanwhile.
         Raises InputError for a name that no repository can have, StoreError where the Hub refuses, with its reason.
         """
         with self._store.changing:
-            return push(self._run(self.model), repo, results, **options)
+            run = self._run(self.model)
+        return push(run, repo, results, **options)
 
     @classmethod
     def from_hub(
