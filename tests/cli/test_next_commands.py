@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from layouts import lines
 from typer.testing import CliRunner, Result
 from worlds import TINY, colours
 
@@ -96,3 +97,22 @@ def test_after_another_index_of_a_data_set_that_is_somewhere(config: Path, tmp_p
     retriever.save(run, overwrite=True)
     last = ran("index", run, "int8").stdout.splitlines()[-1]
     assert last.endswith("calibrate again, on the split test of colours")
+
+
+@pytest.mark.parametrize("share", [0.2, 0.0])
+def test_from_one_file_to_an_answer(share: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Convert, and then each command that is proposed."""
+    monkeypatch.chdir(tmp_path)
+    rows = [
+        f"{row},a text of {('red', 'green', 'blue')[row % 3]} things,{('red', 'green', 'blue')[row % 3]}"
+        for row in range(60)
+    ]
+    lines(tmp_path / "my file.csv", ["uid,text,labels", *rows])
+    train = proposed(ran("data", "convert", "my file.csv", "data/my set", "--test", share))
+    assert train == ["train", "--dataset", "data/my set", "--out", "runs/my set"]
+    last = proposed(ran(*train))
+    assert last[:2] == (["evaluate", "runs/my set"] if share else ["search", "runs/my set"])
+    answer = ran(*last).stdout
+    assert ("12 queries" if share else "red") in answer
+    again = proposed(ran("data", "convert", "my file.csv", "data/my set", "--overwrite"))
+    assert again[-1] == "runs/my set-2"  # where no run is yet

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,10 +18,21 @@ import pyarrow.parquet as pq
 from xmc.data.checks import checked_filter, checked_rows
 from xmc.data.dataset import Dataset
 from xmc.data.directory import data_set_directory
+from xmc.data.drawing import DrawnSplits, Splitting, require_new_splits
 from xmc.data.images.files import write_images
 from xmc.data.rows import Defect, Row
 from xmc.data.sources import RowSource
-from xmc.data.tables import LABEL_SCHEMA, QUERY_SCHEMA, TableContent, filter_table, format_of, write_properties
+from xmc.data.split_files import write_splits
+from xmc.data.tables import (
+    GROUP,
+    GROUPED_SCHEMA,
+    LABEL_SCHEMA,
+    QUERY_SCHEMA,
+    TableContent,
+    filter_table,
+    format_of,
+    write_properties,
+)
 from xmc.errors import ConfigError, DataError
 from xmc.metrics import propensity_parameters
 from xmc.progress import progress
@@ -35,7 +47,7 @@ class Conversion:
     """What a conversion wrote and what it left out.
 
     dropped: rows left out, by reason; a query that loses only labels is not dropped. warnings: by reason, rows kept.
-    positives: number of positive pairs, by split.
+    positives: number of positive pairs, by split of the source. drawn: how new splits were drawn, where some were asked for.
     remarks: sentences about whole files, such as one whose labels hold a separator that does not cut them.
     """
 
@@ -44,6 +56,7 @@ class Conversion:
     warnings: Counter[str] = field(default_factory=Counter)
     positives: Counter[str] = field(default_factory=Counter)
     remarks: list[str] = field(default_factory=list)
+    drawn: DrawnSplits | None = None
 
 
 def convert(
@@ -53,6 +66,7 @@ def convert(
     name: str | None = None,
     on_bad_row: str = "error",
     overwrite: bool = False,
+    splitting: Splitting | None = None,
     propensity: tuple[float, float] | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> Conversion:
@@ -67,44 +81,60 @@ def convert(
         label takes its positives along (counted as "positive of a dropped label"), later rows move up, and positives and
         filters are renumbered.
     overwrite: replace a data set that is at `destination`; until the new one is whole, the old one stays.
+    splitting: draw new splits from the training queries, see xmc.data.split_files.split_data_set.
     propensity: A and B; by default those of the data set's family, from its name.
     provenance: further values for dataset.json, such as a licence.
 
     Raises DataError for a file that cannot be read, and, with "error", for the first bad row: file, line and reason;
     ConfigError for another `on_bad_row`; StoreError where `destination` holds a data set and `overwrite` is not set, or
-    anything else, or cannot be written.
+    anything else, or cannot be written; DataError as `split_data_set`.
     """
     if on_bad_row not in ("error", "drop"):
         raise ConfigError(f"on_bad_row must be error or drop, but is {on_bad_row!r}.")
+    further = {} if propensity is None else {"propensity": list(propensity)}
+    further |= provenance or {}
     with data_set_directory(destination, overwrite) as directory:
-        job = _Job(source, directory, on_bad_row)
-        name = name or source.name
-        label_rows = job.write_table("labels", LABEL_SCHEMA, None, None)
-        job.add_label_columns(label_rows)
-        job.write_images("labels", label_rows)
-        splits = {}
-        for split in source.splits:
-            query_rows = job.write_table(f"queries-{split}", QUERY_SCHEMA, split, label_rows)
-            splits[split] = int((query_rows >= 0).sum())
-            job.write_filter(split, query_rows, label_rows)
-            job.write_judgements(split)
-            job.write_images(split, query_rows)
-        write_properties(
-            directory,
-            {
-                "format": format_of(job.rejected_labels),
-                "name": name,
-                "propensity": list(propensity or propensity_parameters(name)),
-                "labels": int((label_rows >= 0).sum()),
-                "splits": splits,
-                "converted_from": source.format,
-                **source.properties(),
-                **(provenance or {}),
-                **({"images": job.images} if job.images else {}),
-                "fingerprint": fingerprint_of(job.hashes),
-            },
-        )
-    return Conversion(Dataset.load(destination), job.dropped, job.warnings, job.positives, job.remarks)
+        if splitting is None:
+            job, drawn = _convert(source, directory, name, on_bad_row, further), None
+        else:
+            require_new_splits(name or source.name, source.splits, splitting)
+            undivided = directory / "undivided"
+            undivided.mkdir()
+            job = _convert(source, undivided, name, on_bad_row, further)
+            drawn = write_splits(Dataset.load(undivided), directory, splitting)
+            shutil.rmtree(undivided)
+    return Conversion(Dataset.load(destination), job.dropped, job.warnings, job.positives, job.remarks, drawn)
+
+
+def _convert(source: RowSource, directory: Path, name: str | None, on_bad_row: str, further: Mapping[str, Any]) -> _Job:
+    """Write all files of the data set. further: values for dataset.json, in place of those it has by default."""
+    job = _Job(source, directory, on_bad_row)
+    name = name or source.name
+    query_schema = GROUPED_SCHEMA if source.has_groups else QUERY_SCHEMA
+    label_rows = job.write_table("labels", LABEL_SCHEMA, None, None)
+    job.add_label_columns(label_rows)
+    job.write_images("labels", label_rows)
+    splits = {}
+    for split in source.splits:
+        query_rows = job.write_table(f"queries-{split}", query_schema, split, label_rows)
+        splits[split] = int((query_rows >= 0).sum())
+        job.write_filter(split, query_rows, label_rows)
+        job.write_judgements(split)
+        job.write_images(split, query_rows)
+    properties = {
+        "format": format_of(job.rejected_labels),
+        "name": name,
+        "propensity": list(propensity_parameters(name)),
+        "labels": int((label_rows >= 0).sum()),
+        "splits": splits,
+        "converted_from": source.format,
+        **source.properties(),
+        **further,
+        **({"images": job.images} if job.images else {}),
+        "fingerprint": fingerprint_of(job.hashes),
+    }
+    write_properties(directory, properties)
+    return job
 
 
 class _Job:
@@ -130,7 +160,7 @@ class _Job:
                 good = [row for row in rows if row is not None]
                 batch = self._batch(good, schema, label_rows)
                 writer.write_batch(batch)
-                content.update(batch)
+                content.update(batch.select([name for name in batch.schema.names if name != GROUP]))
                 if split is not None:
                     self.positives[split] += len(batch["labels"].flatten())
                 usable = np.array([row is not None for row in rows], bool)
@@ -206,6 +236,7 @@ class _Job:
                 for pairs in positives
             ]
             columns["rejected"] = [self._rejected(row, label_rows) or None for row in rows]
+            columns[GROUP] = [row.group for row in rows]
         return pa.record_batch([pa.array(columns[column.name], column.type) for column in schema], schema=schema)
 
     def _positives(self, row: Row, label_rows: npt.NDArray[np.int64]) -> list[tuple[int, float]]:

@@ -13,14 +13,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from xmc.data.directory import SHIPPED, data_set_directory
+from xmc.data.drawing import TRAIN, Splitting, draw_splits, require_new_splits
 from xmc.data.huggingface import LabelTexts, read_huggingface
 from xmc.data.images.collection import ImageCollection
 from xmc.data.images.ragged import RaggedImages
 from xmc.data.judgements import JUDGED_SCHEMA, Judgements, judged_table
 from xmc.data.lists import Lists, filter_of_pairs, label_table, query_table, require_splits
+from xmc.data.split_tables import groups_of_rows, spread_images, spread_tables
 from xmc.data.splits import DataLabels, Split
 from xmc.data.tables import (
     FILTER_SCHEMA,
+    GROUP,
     LABEL_SCHEMA,
     QUERY_SCHEMA,
     TableContent,
@@ -321,6 +324,32 @@ class Dataset:
             self._images.write(("labels", *self.splits), temporary)
             write_properties(temporary, self._described())
 
+    def with_splits(
+        self, test: float = 0.0, validation: float = 0.0, seed: int = 0, groups: Sequence[Any] | str | None = None
+    ) -> Dataset:
+        """The data set, in memory, with its training queries spread over train and new splits; the log says how that went.
+
+        test, validation: shares of the training queries; 0 for no such split. Every label with a positive query keeps one
+        in train. groups: a value for each training query, or the name of a column; queries of one value stay together.
+        Filters, judgements, images and rejected labels go with their queries. The same arguments give the same splits.
+
+        Raises ConfigError for shares that do not fit, InputError for another number of groups, DataError for a data set
+        without train or with a new split's name already, and where no query can be taken.
+        """
+        splitting = Splitting(test, validation, seed)
+        require_new_splits(self.name, self.splits, splitting)
+        queries = self._table(f"queries-{TRAIN}", QUERY_SCHEMA)
+        groups = GROUP if isinstance(groups, str) and groups == self.source_columns.get(GROUP) else groups
+        drawn = draw_splits(self.split(TRAIN).positives, splitting, groups_of_rows(groups, queries))
+        tables = {stem: self._table(stem, schema) for stem, schema in self._stems()}
+        every = {name: self.images(name) for name in self.image_names}
+        names = (*drawn.rows, *(split for split in self.splits if split != TRAIN))
+        spread, images = spread_tables(tables, drawn), spread_images(every, drawn)
+        dataset = self._from_tables(self.name, spread, names, self.propensity, images)
+        dataset.properties = {**self.properties, **dataset.properties, "split_by": splitting.to_dict()}
+        dataset.properties = {k: value for k, value in dataset.properties.items() if k not in ("images", "fingerprint")}
+        return dataset
+
     def add_images(self, name: str, images: RaggedImages) -> None:
         """Write the images of a split, or of "labels", into the data set's directory, in place of those it has.
 
@@ -363,7 +392,9 @@ class Dataset:
         if stem not in self._tables:
             if self.directory is None:
                 raise DataError(f"The data set {self.name!r} has no table {stem!r}.")
-            self._tables[stem] = read_table(self.directory / f"{stem}.parquet", schema, further=stem == "labels")
+            self._tables[stem] = read_table(
+                self.directory / f"{stem}.parquet", schema, further=not stem.startswith(("filter", "judged"))
+            )
         return self._tables[stem]
 
 

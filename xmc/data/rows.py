@@ -46,7 +46,7 @@ class Row:
 
     labels: the rows of a query's judged labels, [] in label tables. relevance: one of each of these, None for all ones;
     0 says that the label was judged not relevant. rejected: rows of further labels that were judged not relevant.
-    unit: what `line` counts: lines of a text file, or rows.
+    unit: what `line` counts: lines of a text file, or rows. group: of a query, by which a data set is split; None for none.
     """
 
     file: Path
@@ -57,6 +57,7 @@ class Row:
     relevance: list[float] | None = None
     rejected: list[int] = field(default_factory=list)
     unit: Literal["line", "row"] = "line"
+    group: str | None = None
 
     @property
     def positives(self) -> list[tuple[int, float]]:

@@ -26,6 +26,7 @@ class TabularColumns:
     `labels` has the relevant ones. Both None for a column of that name where a file has it. label_uid, label_text: of a label
     table. separator, encoding, delimiter: as in xmc.data.files.TextForm. label_prefix: of labels in fastText's layout, None for
     "__label__". language: of the names of a vocabulary in Annif's layout, None for English, or the only one.
+    group: queries of one value stay together where the data set is split; None for none.
     """
 
     uid: str | None = None
@@ -40,6 +41,7 @@ class TabularColumns:
     delimiter: str | None = None
     label_prefix: str | None = None
     language: str | None = None
+    group: str | None = None
 
     @property
     def form(self) -> TextForm:
@@ -92,6 +94,11 @@ class RowSource(ABC):
 
         labels: the number of labels, for headers to be checked against.
         """
+
+    @property
+    def has_groups(self) -> bool:
+        """Whether the rows of queries have groups."""
+        return False
 
     def properties(self) -> dict[str, Any]:
         """Further values for dataset.json; none by default."""

@@ -22,6 +22,8 @@ from xmc.storage.fingerprints import ContentHash
 __all__ = [
     "FILTER_SCHEMA",
     "FORMATS",
+    "GROUP",
+    "GROUPED_SCHEMA",
     "LABEL_SCHEMA",
     "QUERY_SCHEMA",
     "TableContent",
@@ -47,6 +49,9 @@ QUERY_SCHEMA = pa.schema(
         ("rejected", pa.list_(pa.int32())),
     ]
 )
+GROUP = "group"
+"""A further column of queries, strings: queries of one value stay together where a data set is split."""
+GROUPED_SCHEMA = QUERY_SCHEMA.append(pa.field(GROUP, pa.string()))
 OPTIONAL = ("relevance", "rejected")
 """Columns that a file may lack; they are null then."""
 FILTER_SCHEMA = pa.schema([("query", pa.int32()), ("label", pa.int32())])

@@ -11,18 +11,25 @@ from xmc.cli.data.options import (
     Delimiter,
     Encoding,
     Format,
+    Group,
     LabelPrefix,
     Labels,
     LabelText,
     LabelUid,
     Language,
+    Overwrite,
     Rejected,
     Relevance,
+    Seed,
     Separator,
     Source,
+    TestShare,
     Text,
     Uid,
+    ValidationShare,
 )
+from xmc.cli.data.split import tell_splits
+from xmc.cli.next_commands import after_conversion
 
 
 def convert(
@@ -30,7 +37,7 @@ def convert(
     destination: Annotated[Path, typer.Argument(help="Directory to write in the canonical format.")],
     format: Format = None,
     name: Annotated[str | None, typer.Option(help="Name of the data set; by default the directory's.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a data set that is already there.")] = False,
+    overwrite: Overwrite = False,
     on_bad_row: Annotated[
         Literal["error", "drop"], typer.Option(help="error: refuse at the first; drop: leave out and count.")
     ] = "error",
@@ -46,10 +53,16 @@ def convert(
     delimiter: Delimiter = None,
     label_prefix: LabelPrefix = None,
     language: Language = None,
+    test: TestShare = 0.0,
+    validation: ValidationShare = 0.0,
+    seed: Seed = 0,
+    group: Group = None,
 ) -> None:
     """Convert a data set into the canonical directory that all other commands read."""
     from xmc.data.convert import convert as convert_dataset
+    from xmc.data.drawing import Splitting
     from xmc.data.readers import TabularColumns, open_source
+    from xmc.errors import ConfigError
 
     columns = TabularColumns(
         uid_column,
@@ -64,20 +77,27 @@ def convert(
         delimiter,
         label_prefix=label_prefix,
         language=language,
+        group=group,
     )
+    opened = open_source(source, format, columns)
+    if group is not None and not opened.has_groups:
+        raise ConfigError(
+            f"--group names a column of queries, which the layout {opened.format} does not have; leave it out."
+        )
     done = convert_dataset(
-        open_source(source, format, columns),
+        opened,
         destination,
         name=name,
         overwrite=overwrite,
         on_bad_row=on_bad_row,
+        splitting=Splitting(test, validation, seed, group) if test or validation else None,
     )
-    data = done.dataset
-    sizes = ", ".join(f"{rows:,} {split}" for split, rows in data.properties["splits"].items())
-    typer.echo(f"{destination}: {data.properties['labels']:,} labels; queries: {sizes}")
+    tell_splits(destination, done.dataset, done.drawn)
     for reason, count in sorted(done.dropped.items()):
         typer.echo(f"dropped: {count:,} x {reason}")
     for reason, count in sorted(done.warnings.items()):
         typer.echo(f"warning: {count:,} x {reason}")
     for remark in done.remarks:
         typer.echo(f"warning: {remark}")
+    for command in after_conversion(destination, done.positives):
+        typer.echo(f"next: {command}")

@@ -13,17 +13,22 @@ __all__ = [
     "Delimiter",
     "Encoding",
     "Format",
+    "Group",
     "LabelPrefix",
     "LabelText",
     "LabelUid",
     "Labels",
     "Language",
+    "Overwrite",
     "Rejected",
     "Relevance",
+    "Seed",
     "Separator",
     "Source",
+    "TestShare",
     "Text",
     "Uid",
+    "ValidationShare",
 ]
 
 Source = Annotated[Path, typer.Argument(help="Directory (or Parquet, CSV, JSONL file) in any known format.")]
@@ -82,4 +87,17 @@ LabelPrefix = Annotated[
 Language = Annotated[
     str | None,
     typer.Option(help="Annif: language of the names of subjects; by default en, or the only one.", show_default=False),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a data set that is already there.")]
+TestShare = Annotated[
+    float, typer.Option("--test", min=0, max=1, help="Share of the training queries that becomes the split test.")
+]
+ValidationShare = Annotated[
+    float,
+    typer.Option("--validation", min=0, max=1, help="Share of the training queries that becomes the split validation."),
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the draw of splits.")]
+Group = Annotated[
+    str | None,
+    typer.Option("--group", help="Column of the queries; those of one value stay in one split.", show_default=False),
 ]

@@ -14,7 +14,7 @@ from xmc.data.images.ragged import RaggedImages
 from xmc.data.judgements import JUDGED_SCHEMA
 from xmc.data.rows import Defect, Row
 from xmc.data.sources import RowSource, TabularColumns
-from xmc.data.tables import LABEL_SCHEMA, OPTIONAL, QUERY_SCHEMA, read_table
+from xmc.data.tables import GROUP, GROUPED_SCHEMA, LABEL_SCHEMA, OPTIONAL, read_table
 from xmc.errors import DataError
 
 __all__ = ["CanonicalSource"]
@@ -36,6 +36,12 @@ class CanonicalSource(RowSource):
     def fits(cls, path: Path) -> bool:
         """Whether there is a dataset.json."""
         return (path / "dataset.json").is_file()
+
+    @property
+    def has_groups(self) -> bool:
+        """Whether the queries of a split have a column of groups."""
+        files = (self.directory / f"queries-{split}.parquet" for split in self.splits)
+        return any(file.is_file() and GROUP in pq.read_schema(file).names for file in files)
 
     def properties(self) -> dict[str, Any]:
         """The names of the columns that the data set had where it was first converted from, if they are known."""
@@ -61,10 +67,11 @@ class CanonicalSource(RowSource):
         """queries-SPLIT.parquet."""
         file = self.directory / f"queries-{split}.parquet"
         line = 0
-        for line, values in enumerate(_records(file, QUERY_SCHEMA), 1):
+        for line, values in enumerate(_records(file, GROUPED_SCHEMA), 1):
             labels_of_query, relevance, rejected = (values.get(name) for name in ("labels", *OPTIONAL))
             uid, text = str(values["uid"]), values["text"] or ""
-            yield Row(file, line, uid, text, labels_of_query or [], relevance, rejected or [], "row")
+            group = values.get(GROUP)
+            yield Row(file, line, uid, text, labels_of_query or [], relevance, rejected or [], "row", group)
         yield from self._count(f"queries-{split}", line, self.dataset.properties["splits"][split])
 
     def filter(self, split: str) -> Iterator[tuple[Path, int, int, int] | Defect]:
@@ -89,7 +96,7 @@ def _records(file: Path, schema: pa.Schema) -> Iterator[dict[str, Any]]:
     try:
         table = pq.ParquetFile(file)
         names = table.schema_arrow.names
-        if missing := [name for name in schema.names if name not in [*names, *OPTIONAL]]:
+        if missing := [name for name in schema.names if name not in [*names, *OPTIONAL, GROUP]]:
             raise DataError(f"{file} has no column {missing[0]!r}, only {', '.join(names)}.")
         wanted = pa.schema([field for field in schema if field.name in names])
         for batch in table.iter_batches(8192, columns=wanted.names):

@@ -30,6 +30,7 @@ class NamedRow:
     relevance: list[float] | None = None
     rejected: list[str] = field(default_factory=list)
     unit: Literal["line", "row"] = "line"
+    group: str | None = None
 
 
 class NamedLabelsSource(FilteredSource):
@@ -105,7 +106,7 @@ class NamedLabelsSource(FilteredSource):
             relevance = [value for label, value in pairs if label in self._rows]
         known = [self._rows[label] for label in query.labels if label in self._rows]
         rejected = [self._rows[label] for label in query.rejected if label in self._rows]
-        return Row(query.file, query.line, query.uid, query.text, known, relevance, rejected, query.unit)
+        return Row(query.file, query.line, query.uid, query.text, known, relevance, rejected, query.unit, query.group)
 
 
 def record_file(directory: Path, stem: str) -> Path | None:

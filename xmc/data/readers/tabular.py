@@ -17,6 +17,7 @@ from xmc.data.readers.named import NamedLabelsSource, NamedRow, record_file
 from xmc.data.readers.separators import UncutCells
 from xmc.data.rows import Defect
 from xmc.data.sources import TabularColumns
+from xmc.data.tables import GROUP
 
 __all__ = ["TabularSource"]
 
@@ -45,6 +46,11 @@ class TabularSource(NamedLabelsSource):
         """The names of the columns."""
         return {"columns": self.columns.named}
 
+    @property
+    def has_groups(self) -> bool:
+        """Whether a column of groups is named."""
+        return self.columns.group is not None
+
     def _queries(self, split: str, texts: bool) -> Iterator[NamedRow | Defect]:
         """See NamedLabelsSource."""
         path = self.files[split]
@@ -63,7 +69,7 @@ class TabularSource(NamedLabelsSource):
             labels, rejected = values["labels"] or [], values["rejected"] or []
             uncut.add(labels, line)
             text, relevance = values.get("text") or "", values.get("relevance")
-            yield NamedRow(path, line, uid, text, labels, relevance, rejected, file.unit)
+            yield NamedRow(path, line, uid, text, labels, relevance, rejected, file.unit, values.get(GROUP))
         if (remark := uncut.remark(path, file.unit)) is not None:
             yield remark
 
@@ -80,6 +86,8 @@ class TabularSource(NamedLabelsSource):
                 WantedColumn(names.text, "text", key="text"),
                 WantedColumn(names.relevance or "relevance", "relevance", names.relevance is not None, "relevance"),
             ]
+            if names.group is not None:
+                wanted.append(WantedColumn(names.group, "text", key=GROUP))
         return open_file(path, wanted, names.form)
 
 
