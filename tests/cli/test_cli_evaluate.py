@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from commands import fail, xmc
 from typer.testing import CliRunner
-from worlds import colours, tiny_config
+from worlds import COLOURS, colours, tiny_config
 
 import xmc as package
 from xmc.cli import app, complete
@@ -127,7 +127,11 @@ def test_mistakes_are_sentences(here: Path) -> None:
     ("arguments", "error", "message"),
     [
         (("--metrics", "p", "--k", "100"), "InputError", r"P@100 looks at 100 labels .* has 12; predict with --k 100"),
-        (("--exact",), "ConfigError", "written predictions are as they are"),
+        (("--exact",), "ConfigError", "written predictions and metrics of queries are as they are"),
+        (("--per-query", "x.csv"), "ConfigError", "--per-query writes Parquet; name the file x.parquet, not x.csv"),
+        (("--save-mistakes", "x"), "ConfigError", "--save-mistakes writes Parquet; name the file x.parquet, not x"),
+        (("--intervals", "--samples", "9"), "InputError", "number of samples must be from 100 to 1,000,000, but is 9"),
+        (("--mistakes", "nowhere.parquet"), "DataError", "nowhere.parquet cannot be read as major mistakes"),
     ],
 )
 def test_what_written_predictions_cannot_tell(here: Path, arguments: tuple[str, ...], error: str, message: str) -> None:
@@ -149,6 +153,18 @@ def test_exact_search_against_written_predictions(here: Path) -> None:
     for first, second in (("poor", "poor.parquet"), ("poor.parquet", "poor")):
         found = json.loads(evaluated(here, first, *options, "--against", here / second))
         assert found["against"]["P@1"]["difference"] == pytest.approx(0)
+
+
+def test_metrics_that_need_training_queries_are_left_out_and_named(here: Path, tmp_path: Path) -> None:
+    test = package.Dataset.load(here / "data").split("test")
+    lists = [row.indices.tolist() for row in test.positives]
+    package.Dataset.from_lists(
+        "only", list(COLOURS), {"test": (test.texts.to_pylist(), lists)}, label_uids=[name.upper() for name in COLOURS]
+    ).save(tmp_path / "data")
+    (tmp_path / "good").symlink_to(here / "good")
+    shown = evaluated(tmp_path, "good", "--metrics", "p,psp", "--k", 1)
+    assert "PSP@1 need training queries, which the data set does not have; they are left out.\n" in shown
+    assert "need training" not in evaluated(tmp_path, "good")
 
 
 def test_numbers_in_options() -> None:

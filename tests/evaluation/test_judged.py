@@ -190,6 +190,11 @@ def test_what_is_no_judgement(rows: Judged, message: str) -> None:
         data_set([[0], [1]], rows)
 
 
+def test_judgements_are_of_a_split_that_is_there() -> None:
+    with pytest.raises(InputError, match=r"judged names the split 'dev', which is not in splits \(test\)"):
+        Dataset.from_lists("d", ["a"], {"test": (["x"], [[0]])}, judged={"dev": []})
+
+
 def test_written_predictions_are_judged_too(tmp_path: Path) -> None:
     data = data_set([[0, 1], [1]], [("q0", "L3", "correct"), ("q1", "L5", "wrong")])
     lists = {"uid": ["q0", "q1"], "labels": [["L3", "L0"], ["L5", "L1"]], "scores": [[2.0, 1.0], [2.0, 1.0]]}

@@ -134,6 +134,12 @@ def test_a_value_that_was_not_computed() -> None:
         found["PSP@1"]  # there are no training counts
 
 
+def test_only_metrics_that_need_training_queries_are_refused_without_them() -> None:
+    labels, scores = predict([0])
+    with pytest.raises(InputError, match=r"PSP@1, PSnDCG@1 need training queries, .* and there are none"):
+        evaluate_predictions(labels, scores, matrix([[0]], 2), measures=measures_of("psp,psndcg", 1))
+
+
 def test_a_metric_is_added_by_its_name() -> None:
     def first_is_zero(pairs: RankedPairs, k: int) -> QueryValues:
         return QueryValues.mean_of((pairs.labels[:, 0] == 0).astype(np.float64) * k)

@@ -10,12 +10,10 @@ from typing import Any
 from rich.table import Table
 
 from xmc.cli.console import console, say
-from xmc.data.dataset import Dataset
 from xmc.evaluation.evaluated import Evaluated
 from xmc.evaluation.judged import JudgedMetrics
-from xmc.evaluation.major_mistakes import MajorMistakes, Repeated
+from xmc.evaluation.major_mistakes import Repeated
 from xmc.evaluation.per_query import QueryMetrics
-from xmc.evaluation.trec import write_trec
 from xmc.metrics.resampling import PairedDifference
 
 __all__ = ["Outcome"]
@@ -26,7 +24,8 @@ class Outcome:
     """All of it.
 
     evaluated: None where only metrics of queries are known, from a file. intervals, differences: by metric, empty where they
-    were not asked for. repeated: saved mistakes that are made again. written: files and folders.
+    were not asked for. repeated: saved mistakes that are made again. left_out: metrics that were asked for and need training
+    queries, which the data set does not have. written: files and folders.
     """
 
     of_queries: QueryMetrics
@@ -35,23 +34,8 @@ class Outcome:
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     differences: Mapping[str, PairedDifference] = field(default_factory=dict)
     repeated: Repeated | None = None
+    left_out: list[str] = field(default_factory=list)
     written: list[Path] = field(default_factory=list)
-
-    def write_predictions(
-        self, dataset: Dataset, split: str, trec: Path | None, save_mistakes: Path | None, mistakes: Path | None
-    ) -> None:
-        """Write and measure what needs the predictions, which the evaluation has kept where any of it is asked for."""
-        predicted = None if self.evaluated is None else self.evaluated.predicted
-        if predicted is None:
-            return
-        if mistakes is not None:
-            self.repeated = MajorMistakes.load(mistakes).repeated(predicted, dataset, split)
-        if trec is not None:
-            write_trec(predicted, dataset, split, trec)
-            self.written.append(trec)
-        if save_mistakes is not None:
-            MajorMistakes.from_predictions(predicted, dataset, split).save(save_mistakes)
-            self.written.append(save_mistakes)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -77,6 +61,10 @@ class Outcome:
             _show_judged(judged)
         if self.repeated is not None:
             say(self.repeated.sentence())
+        if self.left_out:
+            say(
+                f"{', '.join(self.left_out)} need training queries, which the data set does not have; they are left out."
+            )
         for note in _notes(self.evaluated):
             say(note)
         for path in self.written:

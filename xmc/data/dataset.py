@@ -106,7 +106,7 @@ class Dataset:
         lengths and types that do not match, and a uid given twice, DataError for label rows out of range, for a label
         that is positive and rejected, and as `judgements`.
         """
-        require_splits(splits, query_uids=query_uids, rejected=rejected, filters=filters)
+        require_splits(splits, query_uids=query_uids, rejected=rejected, filters=filters, judged=judged)
         tables = {"labels": label_table(label_texts, label_uids)}
         for split, (texts, lists) in splits.items():
             uids = (query_uids or {}).get(split)

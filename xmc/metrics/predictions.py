@@ -121,7 +121,8 @@ def evaluate_predictions(
     filter: integers [m, 2], pairs (query row, label) to remove from the predictions and from the truth. Predict as many
         labels more than the largest k as a query has filtered labels.
     ks, recall_ks: the k of P, nDCG, PSP, PSnDCG, and of R, where `measures` is None; of macro averages and deciles, always.
-    measures: what to compute, see `measures_of`; those that need training counts are left out without them.
+    measures: what to compute, see `measures_of`; those that need training counts are left out without them, and refused where
+        nothing else is asked for.
 
     Raises InputError for shapes that do not fit together, rows or labels out of range, and scores that are not numbers.
 
@@ -136,7 +137,12 @@ def evaluate_predictions(
     if (training_counts is None) != (training_queries is None):
         raise InputError("training_counts and training_queries belong together; give both or neither.")
     if training_counts is None:
-        wanted = tuple(measure for measure in wanted if not measure.metric.weighted)
+        asked, wanted = wanted, tuple(measure for measure in wanted if not measure.metric.weighted)
+        if not wanted:
+            raise InputError(
+                f"{', '.join(measure.title for measure in asked)} need training queries, by which labels are weighed, and "
+                f"there are none; ask for other metrics, or give training_counts."
+            )
     label_weights = None
     if training_counts is not None and training_queries is not None:
         if len(training_counts) != truth.shape[1]:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from xmc.errors import InputError
 from xmc.metrics.values import QueryValues
 
-__all__ = ["PairedDifference", "bootstrap_intervals", "paired_differences"]
+__all__ = ["PairedDifference", "bootstrap_intervals", "paired_differences", "require_samples"]
 
 Float64s = npt.NDArray[np.float64]
 CELLS_AT_ONCE = 1 << 22
@@ -80,11 +80,16 @@ def paired_differences(
     }
 
 
-def _tails(samples: int, confidence: float) -> tuple[float, float]:
+def require_samples(samples: int, confidence: float) -> None:
+    """InputError for fewer than 100 samples or more than a million, and a confidence that is not between 0 and 1."""
     if not LEAST_SAMPLES <= samples <= MOST_SAMPLES:
         raise InputError(f"The number of samples must be from {LEAST_SAMPLES} to {MOST_SAMPLES:,}, but is {samples}.")
     if not 0 < confidence < 1:
         raise InputError(f"The confidence must be between 0 and 1, such as 0.95, but is {confidence}.")
+
+
+def _tails(samples: int, confidence: float) -> tuple[float, float]:
+    require_samples(samples, confidence)
     return 50 * (1 - confidence), 50 * (1 + confidence)
 
 
