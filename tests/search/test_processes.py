@@ -89,7 +89,8 @@ def test_forked_children_answer_by_a_transformer(tmp_path: Path) -> None:
     assert run_forks(tmp_path / "run") == "exact\n"
 
 
-@pytest.mark.parametrize("threads", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("threads", [1, 2])
 def test_gunicorn_serves_a_run_that_was_loaded_before_it_forked(run: Path, tmp_path: Path, threads: int) -> None:
     pytest.importorskip("gunicorn", reason="gunicorn is not installed; pip install gunicorn")
     (code,) = (
