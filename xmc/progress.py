@@ -25,6 +25,8 @@ INTERVAL = 30.0
 """Seconds between two lines of the log about the same work."""
 DELAY = 0.5
 """Seconds after which work is worth a bar on a terminal."""
+REDRAWN = 0.25
+"""Seconds between two drawings of a widget."""
 
 console = Console(stderr=True)
 """Standard error: bars, and whatever else is to stand above them while they move."""
@@ -39,20 +41,20 @@ class ProgressLine:
 
     def __init__(self, bars: Progress, description: str, total: float | None, done: float, unit: str) -> None:
         """See `progress`, which makes one. bars: what holds it, and shows it where bars are shown."""
-        self._bars, self._unit = bars, unit
+        self._bars, self._thread, self._drawn = bars, threading.get_ident(), time.monotonic()
         self._row = bars.add_task(description, total=total, unit=unit, note="")
         bars.update(self._row, completed=done)
 
     def advance(self, count: float = 1, note: str | None = None) -> None:
         """Count what is done since the last call. note: see `say`; None leaves it as it is."""
         if note is None:
-            self._bars.update(self._row, advance=count)
+            self._bars.update(self._row, advance=count, refresh=self._is_due())
         else:
-            self._bars.update(self._row, advance=count, note=note)
+            self._bars.update(self._row, advance=count, note=note, refresh=self._is_due())
 
     def say(self, note: str) -> None:
         """Show some words beside the count, such as the stage that the work is in."""
-        self._bars.update(self._row, note=note)
+        self._bars.update(self._row, note=note, refresh=self._is_due())
 
     def describe(self, description: str) -> None:
         """Say in other words what is done."""
@@ -78,6 +80,14 @@ class ProgressLine:
             self._bars.stop_task(self._row)
         else:
             self._bars.remove_task(self._row)
+
+    def _is_due(self) -> bool:
+        """Whether a widget is drawn anew: by its own thread alone, as a widget catches what others print meanwhile."""
+        now = time.monotonic()
+        if not console.is_jupyter or now - self._drawn < REDRAWN or threading.get_ident() != self._thread:
+            return False
+        self._drawn = now
+        return True
 
     @property
     def _task(self) -> Task:
@@ -123,6 +133,8 @@ class _Display:
             self._kept = self._kept or keep
             if not self._lines:
                 if self._started:
+                    if console.is_jupyter:
+                        bars.refresh()  # on a terminal, `stop` does
                     bars.live.transient = not self._kept
                     bars.stop()
                 self._bars = None
@@ -242,6 +254,8 @@ def _bars() -> Progress:
         TimeRemainingColumn(),
         console=console,
         disable=not (_is_root() and (terminal or notebook)),
+        auto_refresh=not console.is_jupyter,
+        redirect_stderr=terminal,
         redirect_stdout=terminal and sys.stdout is not None and sys.stdout.isatty(),  # what is piped stays in its pipe
     )
 
