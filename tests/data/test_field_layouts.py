@@ -202,6 +202,50 @@ def test_annif_without_a_part(tmp_path: Path) -> None:
         open_source(tmp_path, "annif")
 
 
+def test_two_files_for_one_purpose_are_not_chosen_from(tmp_path: Path) -> None:
+    root = documents(tmp_path / "annif")
+    lines(root / "vocab.tsv", SUBJECTS)
+    lines(root / "training.csv", ["text,subject_uris", "x,http://x/a"])
+    with pytest.raises(DataError, match=r"holds train.tsv and training.csv, and one of them must be train; leave one"):
+        open_source(root)
+    (root / "training.csv").unlink()
+    lines(root / "subjects.csv", ["uri,label_en", "http://x/a,x"])
+    with pytest.raises(DataError, match=r"holds subjects.csv and vocab.tsv, and one of them must be the vocabulary"):
+        open_source(root)
+    lines(tmp_path / "pecos" / "labels.txt", ["zero"])
+    lines(tmp_path / "fasttext" / "labels.csv", ["uid,text", "a,A"])
+    for name in ("train_one.txt", "train_two.txt"):
+        lines(tmp_path / "pecos" / name, ["0\ttext"])
+        lines(tmp_path / "fasttext" / name, ["__label__a text"])
+    for name in ("pecos", "fasttext"):
+        with pytest.raises(DataError, match=rf"{name} holds train_one.txt and train_two.txt, and one of them must be"):
+            open_source(tmp_path / name)
+
+
+def test_another_encoding_does_not_hide_a_layout(tmp_path: Path) -> None:
+    written = {
+        "annif": {"vocab.tsv": "<http://x/a>\tcafé", "train.tsv": "thé\t<http://x/a>"},
+        "pecos": {"labels.txt": "café", "train.txt": "0\tthé"},
+        "fasttext": {"train.txt": "__label__café thé"},
+        "beir": {
+            "corpus.jsonl": '{"_id": "d", "text": "café"}',
+            "queries.jsonl": '{"_id": "q", "text": "thé"}',
+            "qrels/train.tsv": "query-id\tcorpus-id\tscore\nq\td\t1",
+        },
+    }
+    for encoding in ("cp1252", "utf-16", "utf-8-sig"):
+        for name, files in written.items():
+            root = tmp_path / encoding / name
+            for file, text in files.items():
+                (root / file).parent.mkdir(parents=True, exist_ok=True)
+                (root / file).write_bytes(text.encode(encoding))
+            columns = {"encoding": encoding} if encoding == "cp1252" else {}
+            data = converted(root, tmp_path / "out" / encoding / name, **columns)
+            assert data.labels.texts.to_pylist() == ["café"], (encoding, name)
+            assert data.split("train").texts.to_pylist() == ["thé"]
+            assert data.properties["converted_from"] == name
+
+
 def test_tables_beside_a_vocabulary_stay_tables(tmp_path: Path) -> None:
     lines(tmp_path / "train.csv", ["text,labels", "x,a"])
     lines(tmp_path / "subjects.csv", ["uri,label_en", "a,b"])

@@ -146,7 +146,9 @@ class RecordFile(ABC):
 
     def lacking(self, column: str, remedy: str) -> DataError:
         """The error for a file without a column, which lists those that it has. column: such as "no column 'text'"."""
-        names = ", ".join(repr(name) if name != name.strip() or not name else name for name in self.names)
+        names = ", ".join(
+            name if name == name.strip() and name and name.isprintable() else repr(name) for name in self.names
+        )
         return DataError(f"{self.file.address} has {column}, only {names}; {remedy}.{self._why_columns()}")
 
     def _why_columns(self) -> str:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +21,13 @@ from xmc.data.files.cells import CELLS, CellProblem
 from xmc.data.files.json_lines import objects, parse_line
 from xmc.data.files.lines import text_lines, undecodable
 from xmc.data.readers.named import NamedLabelsSource, NamedRow
-from xmc.data.readers.split_files import WORDS, split_of
+from xmc.data.readers.split_files import WORDS, first_lines, only_file, split_of
 from xmc.data.readers.vocabulary import SKOS_ENDINGS, read_vocabulary, without_brackets
 from xmc.data.rows import Defect, Row, read_lines, without_blank_end
 from xmc.data.sources import TabularColumns
 from xmc.errors import DataError
 
 __all__ = ["AnnifSource"]
-
-LOOKED_AT = 100
-"""Lines of a file that are looked at for whether it is Annif's."""
 
 
 class AnnifSource(NamedLabelsSource):
@@ -41,22 +37,23 @@ class AnnifSource(NamedLabelsSource):
     unknown_label = "warning"
 
     def __init__(self, path: Path, columns: TabularColumns) -> None:
-        """See RowSource. Raises DataError where there is no vocabulary, or there are no documents."""
+        """See RowSource. Raises DataError where there are no vocabulary or no documents, or two of them for one purpose."""
         self.directory, self.name, self.form, self.language = path, path.name, columns.form, columns.language
-        self.vocabulary, self.documents = _vocabulary(path), _documents(path)
-        if self.vocabulary is None or not self.documents:
-            missing = "vocabulary (vocab.tsv, subjects.csv, a .ttl or .rdf file)" if self.documents else "documents"
+        vocabularies, documents = _vocabularies(path), _documents(path)
+        if not vocabularies or not documents:
+            missing = "vocabulary (vocab.tsv, subjects.csv, a .ttl or .rdf file)" if documents else "documents"
             raise DataError(f"{path} holds no {missing} of Annif's layout.")
-        self.label_file = self.vocabulary
+        self.label_file = only_file(vocabularies, "the vocabulary")
+        self.documents = {split: only_file(entries, split) for split, entries in documents.items()}
         self.splits = tuple(self.documents)
         self._by_name: dict[str, str] = {}
 
     @classmethod
     def fits(cls, path: Path) -> bool:
         """Whether there are a vocabulary and documents."""
-        if not path.is_dir() or _vocabulary(path) is None:
+        if not path.is_dir() or not _vocabularies(path):
             return False
-        return any(_shows_subjects(entry) for entry in _documents(path).values())
+        return any(_shows_subjects(entry) for entries in _documents(path).values() for entry in entries)
 
     @classmethod
     def readable(cls, path: Path) -> bool:
@@ -161,28 +158,28 @@ class AnnifSource(NamedLabelsSource):
             yield NamedRow(file, 1, file.stem, text, labels)
 
 
-def _vocabulary(path: Path) -> Path | None:
+def _vocabularies(path: Path) -> list[Path]:
+    """The files that are named like a vocabulary; without such ones, those that end like SKOS."""
     files = sorted(file for file in path.iterdir() if file.is_file())
-    for endings in ((".csv",), (".tsv",), tuple(SKOS_ENDINGS)):
-        for file in files:
-            named = "vocab" in file.name.lower() or "subjects" in file.name.lower()
-            if file.suffix in endings and (named or file.suffix in (".ttl", ".rdf", ".nt")):
-                return file
-    return None
+    named = [file for file in files if file.suffix in (".csv", ".tsv", *SKOS_ENDINGS) and _is_vocabulary(file.name)]
+    return named or [file for file in files if file.suffix in SKOS_ENDINGS and file.suffix != ".xml"]
 
 
-def _documents(path: Path) -> dict[str, Path]:
-    """The file or folder of each split."""
-    vocabulary, found = _vocabulary(path), dict[str, Path]()
+def _is_vocabulary(name: str) -> bool:
+    return "vocab" in name.lower() or "subjects" in name.lower()
+
+
+def _documents(path: Path) -> dict[str, list[Path]]:
+    """The files and folders of each split."""
+    found: dict[str, list[Path]] = {split: [] for split in WORDS}
     for entry in sorted(path.iterdir()):
-        name = entry.name.lower()
-        whole = name.startswith(("documents", "fulltext", "corpus"))
-        split = split_of(name) or ("train" if whole else None)
-        if split is None or entry == vocabulary or "vocab" in name or "subjects" in name:
+        whole = entry.name.lower().startswith(("documents", "fulltext", "corpus"))
+        split = split_of(entry.name) or ("train" if whole else None)
+        if split is None or _is_vocabulary(entry.name):
             continue
         if _has_documents(entry) if entry.is_dir() else ending_of(entry.name) in (".tsv", ".csv", ".jsonl"):
-            found.setdefault(split, entry)
-    return {split: found[split] for split in WORDS if split in found}
+            found[split].append(entry)
+    return {split: entries for split, entries in found.items() if entries}
 
 
 def _has_documents(folder: Path) -> bool:
@@ -194,5 +191,4 @@ def _shows_subjects(entry: Path) -> bool:
     if entry.is_dir():
         return True
     marks = {".csv": ("subject_uris",), ".jsonl": ('"subjects"',)}.get(ending_of(entry.name), ("\t<", "://", "\turn:"))
-    lines = (item[1] for item in islice(read_lines(entry), LOOKED_AT) if isinstance(item, tuple))
-    return any(mark in line for line in lines for mark in marks)
+    return any(mark in line for line in first_lines(entry) for mark in marks)

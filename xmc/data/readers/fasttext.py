@@ -10,9 +10,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from xmc.data.files import TextForm
 from xmc.data.readers.named import NamedLabelsSource, NamedRow, record_file
-from xmc.data.readers.split_files import files_by_split
+from xmc.data.readers.split_files import files_by_split, first_lines, only_file
 from xmc.data.rows import PACKED, Defect, read_lines, without_blank_end
 from xmc.data.sources import TabularColumns
 
@@ -33,19 +32,25 @@ class FastTextSource(NamedLabelsSource):
     has_uids = False
 
     def __init__(self, path: Path, columns: TabularColumns) -> None:
-        """See RowSource."""
+        """See RowSource. Raises DataError for two files of one split."""
         self.directory, self.form = (path if path.is_dir() else path.parent), columns.form
         self.name = path.name if path.is_dir() else path.name.partition(".")[0]
         prefix = re.escape(columns.label_prefix or PREFIX)
         self._label, self._labels = re.compile(rf"(?<!\S){prefix}(\S+)"), re.compile(rf"(?<!\S){prefix}\S+\s*")
-        self.columns, self.files = columns, _files(path)
+        self.columns = columns
+        self.files = {split: only_file(files, split) for split, files in _files(path).items()}
         self.label_file = record_file(path, "labels") if path.is_dir() else None
         self.splits = tuple(self.files)
 
     @classmethod
     def fits(cls, path: Path) -> bool:
-        """Whether the first line of a file has a word with the usual prefix."""
-        return any(_first(file).startswith(PREFIX) for file in _files(path).values())
+        """Whether one of the first lines of a file begins with the usual prefix."""
+        return any(
+            line.lstrip().startswith(PREFIX)
+            for files in _files(path).values()
+            for file in files
+            for line in first_lines(file)
+        )
 
     @classmethod
     def readable(cls, path: Path) -> bool:
@@ -63,17 +68,7 @@ class FastTextSource(NamedLabelsSource):
                 yield NamedRow(file, line, str(row), self._labels.sub("", text).strip(), self._label.findall(text))
 
 
-def _files(path: Path) -> dict[str, Path]:
+def _files(path: Path) -> dict[str, list[Path]]:
     if path.is_file():
-        return {"train": path} if path.name.endswith(ENDINGS) else {}
+        return {"train": [path]} if path.name.endswith(ENDINGS) else {}
     return files_by_split(file for file in path.iterdir() if file.is_file() and file.name.endswith(ENDINGS))
-
-
-def _first(file: Path) -> str:
-    """The first line that is not blank, "" where there is none or it is not UTF-8."""
-    for item in read_lines(file, TextForm()):
-        if isinstance(item, Defect):
-            return ""
-        if text := item[1].strip():
-            return text
-    return ""

@@ -12,10 +12,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from xmc.data.files import TextForm
 from xmc.data.readers.filters import FilteredSource
 from xmc.data.readers.raw_text import text_rows
-from xmc.data.readers.split_files import files_by_split
+from xmc.data.readers.split_files import files_by_split, first_lines, only_file
 from xmc.data.rows import PACKED, Defect, Row, find_file, read_lines, without_blank_end
 from xmc.data.sources import TabularColumns
 
@@ -34,9 +33,9 @@ class PecosSource(FilteredSource):
     has_uids = False
 
     def __init__(self, path: Path, columns: TabularColumns) -> None:
-        """See RowSource."""
+        """See RowSource. Raises DataError for two files of one split."""
         self.directory, self.name, self.form = path, path.name, columns.form
-        self.files = _files(path)
+        self.files = {split: only_file(files, split) for split, files in _files(path).items()}
         self.splits = tuple(self.files)
 
     @classmethod
@@ -76,7 +75,7 @@ def _row(file: Path, line: int, content: str, uid: str) -> Row | Defect:
     return Row(file, line, uid, text.strip(), labels, relevance)
 
 
-def _files(directory: Path) -> dict[str, Path]:
+def _files(directory: Path) -> dict[str, list[Path]]:
     if not directory.is_dir():
         return {}
     endings = tuple(f".{ending}{packed}" for ending in ("txt", "tsv") for packed in PACKED)
@@ -85,5 +84,4 @@ def _files(directory: Path) -> dict[str, Path]:
 
 
 def _fits(file: Path) -> bool:
-    first = next(read_lines(file, TextForm()), None)
-    return isinstance(first, tuple) and _LINE.match(first[1]) is not None
+    return any(_LINE.match(line) is not None for line in first_lines(file)[:1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -73,11 +74,15 @@ def _skos(file: Path, language: str | None) -> Iterator[Row | Defect]:
     from rdflib import Graph, Literal
     from rdflib.namespace import OWL, RDF, RDFS, SKOS
 
-    graph = Graph()
+    graph, log = Graph(), logging.getLogger("rdflib.term")
+    level = log.level
+    log.setLevel(logging.CRITICAL)  # it warns of each date that is not one, with a traceback
     try:
         graph.parse(file, format=SKOS_ENDINGS[file.suffix])
     except Exception as error:  # parsers of rdflib raise what they like
         raise DataError(f"{file} cannot be read as SKOS: {' '.join(str(error).split())[:300]}") from error
+    finally:
+        log.setLevel(level)
     names: dict[str, dict[str | None, str]] = {}
     for concept in graph.subjects(RDF.type, SKOS.Concept, unique=True):
         if (concept, OWL.deprecated, Literal(True)) not in graph:
