@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from xmc.batch.options import PAYLOAD, UID, Columns
-from xmc.data.files import REASON
+from xmc.data.files import REASON, REMARK
 from xmc.data.files.columnar import is_list
 
 __all__ = ["LONGEST_TEXT", "Rows", "check_rows"]
@@ -70,6 +70,8 @@ def check_rows(batch: pa.RecordBatch, columns: Columns, dimension: int) -> Rows:
         payload = column
     else:
         payload = _check_texts(column, out, remarks, good)
+    noticed = batch.column(REMARK).filter(pa.array(good)).drop_null()
+    remarks.update(noticed.to_pylist())
     return Rows(uids, good, payload.filter(pa.array(good)), bad, remarks)
 
 

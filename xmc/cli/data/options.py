@@ -79,7 +79,11 @@ Encoding = Annotated[
 ]
 Delimiter = Annotated[
     str | None,
-    typer.Option(help="What is between columns of CSV; by default what the first line shows.", show_default=False),
+    typer.Option(
+        help="What is between columns of CSV, such as ; or tab; by default what the first line shows.",
+        show_default=False,
+        callback=lambda delimiter: "\t" if delimiter in ("\\t", "tab") else delimiter,
+    ),
 ]
 LabelPrefix = Annotated[
     str | None, typer.Option(help='fastText: what labels begin with; by default "__label__".', show_default=False)

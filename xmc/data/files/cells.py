@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
+
+import orjson
 
 from xmc.data.files.lines import undecodable
 from xmc.data.files.table import Kind
 
-__all__ = ["CELLS", "CellProblem", "first_unsplittable", "split_cell"]
+__all__ = ["CELLS", "CellProblem", "first_unsplittable", "one_label", "split_cell"]
+
+_WRITTEN_LIST = re.compile(r"""[\[({]\s*(['"]).*\1\s*,?\s*[\])}]|\[\s*\]|\[[\s\d.,+-]*\d[\s\d.,+-]*\]""", re.DOTALL)
 
 
 class CellProblem(Exception):
@@ -40,7 +46,7 @@ def _labels(value: Any, separator: str | None) -> list[str]:
         return []
     if isinstance(value, str):
         _string(value, "label", "a string")
-        return [value] if separator is None and value else split_cell(value, separator)
+        return one_label(value) if separator is None else split_cell(value, separator)
     if not isinstance(value, list):
         value = [value]
     return [_label(item) for item in value]
@@ -54,21 +60,25 @@ def _label(item: Any) -> str:
     return _string(item, "label", "a string or a whole number")
 
 
-def split_cell(value: str, separator: str | None) -> list[str]:
+def one_label(value: str) -> list[str]:
+    """A string that nothing cuts: it is one label, or none where it is empty.
+
+    Raises CellProblem for a list that was written as a string, such as "['sea', 'ship']".
+    """
+    if _is_written_list(value):
+        raise _written_list(value, ";")
+    return [value] if value else []
+
+
+def split_cell(value: str, separator: str) -> list[str]:
     """The parts of a string between separators, without blanks at their ends; empty ones are left out.
 
-    Raises CellProblem for a list that was written as a string, such as "['sea', 'ship']": its brackets and quotes are no part
-    of the labels.
+    Raises CellProblem for a string in brackets, such as "['sea', 'ship']": it is a list that was written as a string, and its
+    brackets and quotes are no part of the labels.
     """
-    if separator is None:
-        return []
     bare = value.strip()
-    if bare.startswith("[") and bare.endswith("]"):
-        raise CellProblem(
-            "list written as a string",
-            f"the labels {_short(bare)} are a list that was written as a string; write them with {separator!r} between, "
-            f"without brackets and quotes, or as a JSON lines or Parquet file, which have lists.",
-        )
+    if (bare.startswith("[") and bare.endswith("]")) or _is_written_list(bare):
+        raise _written_list(bare, separator)
     return [part for piece in value.split(separator) if (part := piece.strip())]
 
 
@@ -81,9 +91,23 @@ def first_unsplittable(values: Iterable[str], separator: str) -> str | None:
                 return value
         except CellProblem:
             return value
-        opening = opening or (value if value.startswith("[") else None)
-        closing = closing or (value if value.endswith("]") else None)
+        opening = opening or (value if value.startswith(("[", "(", "{")) else None)
+        closing = closing or (value if value.endswith(("]", ")", "}")) else None)
     return None if closing is None else opening
+
+
+def _is_written_list(value: str) -> bool:
+    """Whether a string is a list as Python writes it: of quoted strings or of numbers, in brackets."""
+    bare = value.strip()
+    return bare[:1] in ("[", "(", "{") and _WRITTEN_LIST.fullmatch(bare) is not None
+
+
+def _written_list(value: str, separator: str) -> CellProblem:
+    return CellProblem(
+        "list written as a string",
+        f"{_short(value.strip())} is a list that was written as a string; write its items with {separator!r} between, without "
+        f"brackets and quotes, or write lists into a JSON lines or Parquet file.",
+    )
 
 
 def _relevance(value: Any, separator: str | None) -> list[float] | None:
@@ -101,9 +125,13 @@ def _tokens(value: Any, separator: str | None) -> list[int] | None:
     """A list of whole numbers."""
     if value is None:
         return None
-    if not isinstance(value, list) or any(isinstance(item, bool) or not isinstance(item, int) for item in value):
+    if not isinstance(value, list) or not all(_is_token(item) for item in value):
         raise CellProblem("bad tokens", f"the tokens {_short(value)} are no list of whole numbers.")
     return value
+
+
+def _is_token(item: Any) -> bool:
+    return item is None or (isinstance(item, int) and not isinstance(item, bool) and abs(item) < 1 << 62)
 
 
 def _embedding(value: Any, separator: str | None) -> list[float] | None:
@@ -119,9 +147,10 @@ def _any(value: Any, separator: str | None) -> str | None:
     """A string as it is; anything else as JSON."""
     if value is None or isinstance(value, str):
         return value if value is None or undecodable(value) is None else value.encode("utf-8", "replace").decode()
-    import orjson
-
-    return orjson.dumps(value).decode()
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:  # a lone surrogate, or a whole number of more than 64 bits
+        return json.dumps(value)
 
 
 def _number(item: Any, what: str) -> float:
@@ -129,7 +158,7 @@ def _number(item: Any, what: str) -> float:
         raise CellProblem(f"bad {what}", f"the {what} {_short(item)} is no number.")
     try:
         return float(item)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise CellProblem(f"bad {what}", f"the {what} {_short(item)} is no number.") from None
 
 

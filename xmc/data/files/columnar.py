@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from xmc.data.files.addresses import InputFile
-from xmc.data.files.cells import CellProblem, split_cell
+from xmc.data.files.cells import CELLS, CellProblem, one_label, split_cell
 from xmc.data.files.table import TYPES, Kind, RecordFile, TextForm, WantedColumn, batch_schema
 from xmc.errors import DataError
 
@@ -83,6 +83,7 @@ class ColumnarFile(RecordFile):
                 where,
                 none if reasons is None else pa.array(reasons, pa.string()),
                 none if messages is None else pa.array(messages, pa.string()),
+                none,
                 *columns,
             ],
             schema=self.schema,
@@ -99,7 +100,7 @@ class ParquetFile(ColumnarFile):
     def __init__(self, file: InputFile, wanted: Sequence[WantedColumn], form: TextForm) -> None:
         """See RecordFile."""
         super().__init__(file, wanted, form)
-        self._file = pq.ParquetFile(file.open(), buffer_size=1 << 20)
+        self._file = pq.ParquetFile(file.open(), buffer_size=1 << 20, page_checksum_verification=True)
         self.file_schema = self._file.schema_arrow
         self._fit()
 
@@ -145,6 +146,8 @@ class ArrowFile(ColumnarFile):
         row = 0
         for number in range(self._file.num_record_batches):
             batch = self._file.get_batch(number).select(self._present)
+            for column in batch.columns:
+                _require_sound(column)
             yield self._batch(batch, row)
             row += len(batch)
 
@@ -175,6 +178,31 @@ def columns_of_table(table: pa.Table, wanted: Sequence[WantedColumn], form: Text
     file = _TableFile(table, wanted, form, name)
     file.require_columns()
     return file
+
+
+def _require_sound(column: pa.Array) -> None:
+    """Raise ArrowInvalid for a column whose offsets or indices point out of its values, as a damaged file may have it.
+
+    Strings that are not UTF-8 are sound here: they cost their row.
+    """
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        _require_sound(column.dictionary)
+        column.indices.validate(full=True)
+        used = column.indices.drop_null()
+        if len(used) and not 0 <= pc.min(used).as_py() <= pc.max(used).as_py() < len(column.dictionary):
+            raise pa.ArrowInvalid("an index points out of its dictionary")
+    elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        column.validate()
+        offsets = column.offsets.to_numpy()
+        if len(offsets) and (offsets[0] < 0 or offsets[-1] > len(column.values) or (np.diff(offsets) < 0).any()):
+            raise pa.ArrowInvalid("the offsets of a list are not in order")
+        _require_sound(column.values)
+    elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        column.validate()
+        column.view(pa.binary() if pa.types.is_string(kind) else pa.large_binary()).validate(full=True)
+    else:
+        column.validate(full=True)
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:
@@ -271,8 +299,7 @@ def _labels(column: pa.Array, separator: str | None, problems: Problems) -> pa.A
     lists: list[list[str]] = []
     for row, value in enumerate(strings.to_pylist()):
         try:
-            plain = separator is None or not is_text(column.type)
-            lists.append([] if not value else [value] if plain else split_cell(value, separator))
+            lists.append([] if not value else split_cell(value, separator) if separator else one_label(value))
         except CellProblem as problem:
             problems.setdefault(row, (problem.reason, problem.message))
             lists.append([])
@@ -283,9 +310,19 @@ def _numbers(kind: Kind) -> Callable[[pa.Array, str | None, Problems], pa.Array]
     def read(column: pa.Array, separator: str | None, problems: Problems) -> pa.Array:
         if pa.types.is_null(column.type):
             return pa.nulls(len(column), TYPES[kind])
-        if not is_list(column.type):
-            column = pa.ListArray.from_arrays(pa.array(np.arange(len(column) + 1, dtype=np.int32)), column)
-        return column.cast(TYPES[kind], safe=kind != "embedding")
+        try:
+            if is_list(column.type):
+                return column.cast(TYPES[kind], safe=kind != "embedding")
+        except pa.ArrowException:  # a value that does not fit
+            pass
+        cells = []
+        for row, value in enumerate(column.to_pylist()):
+            try:
+                cells.append(CELLS[kind](value, separator))
+            except CellProblem as problem:
+                problems.setdefault(row, (problem.reason, problem.message))
+                cells.append(None)
+        return pa.array(cells, TYPES[kind])
 
     return read
 

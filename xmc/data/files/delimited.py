@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import ClassVar, Literal
@@ -16,10 +17,12 @@ from xmc.errors import DataError
 __all__ = ["DelimitedFile", "records"]
 
 DELIMITERS = (",", "\t", ";", "|")
-LONGEST_CELL = 64 << 20
-"""Characters; a longer cell is taken for a quote that is never closed."""
-LOOKED_AT = 100
-"""Lines of a record that are looked at for whether they are records of their own."""
+LONGEST_RECORD = 64 << 20
+"""Characters; a quote that is still open behind so many is taken for one that is never closed."""
+LONG_RECORD = 100
+"""Lines; a record of more is remarked upon."""
+READ_AGAIN = 8
+"""Times that a character is read again, on average, because a quote is not closed; then quotes end with their line."""
 
 
 class DelimitedFile(StringsFile):
@@ -36,10 +39,11 @@ class DelimitedFile(StringsFile):
         super().__init__(file, wanted, form)
         first = next(text_lines(file, form), "")
         self.delimiter = form.delimiter or _delimiter(first, file, [column.name for column in wanted])
-        line, header = next(records(text_lines(file, form), self.delimiter), (1, "is empty"))
-        if isinstance(header, str):
-            raise DataError(f"{file.address} has no line with the names of its columns: line {line:,} {header}.")
-        self._names = tuple(name.strip() for name in header)
+        header = next(records(text_lines(file, form), self.delimiter), Record(1, None, "", "the file is empty"))
+        if header.cells is None:
+            where = f"line {header.line:,}: {header.message}"
+            raise DataError(f"{file.address} has no line with the names of its columns ({where.rstrip('.')}).")
+        self._names = tuple(name.strip() for name in header.cells)
         self._column = {name: place for place, name in enumerate(self._names)}
 
     @property
@@ -53,50 +57,63 @@ class DelimitedFile(StringsFile):
 
     def _records(self) -> Iterator[Record]:
         places = [self._column.get(column.name) for column in self.wanted]
-        width = len(self._names)
-        found = records(text_lines(self.file, self.form), self.delimiter, width)
-        for line, cells in islice(found, 1, None):
-            if isinstance(cells, str):
-                yield Record(line, None, "malformed line", f"the record {cells}.")
-            elif len(cells) != width:
-                few = "" if len(cells) < width else f" A cell that holds {self.delimiter!r} must be quoted."
-                message = f"the record has {len(cells)} cells, but the header names {width} columns.{few}"
-                yield Record(line, None, "line with another number of cells", message)
+        found = records(text_lines(self.file, self.form), self.delimiter, len(self._names))
+        for record in islice(found, 1, None):
+            cells = record.cells
+            if cells is None:
+                yield record
             else:
-                yield Record(line, [None if place is None else cells[place] for place in places])
+                yield record._replace(cells=[None if place is None else cells[place] for place in places])
 
 
-def records(lines: Iterator[str], delimiter: str, width: int = 0) -> Iterator[tuple[int, list[str] | str]]:
-    """(line, cells) of each record; what is wrong with it, as the end of a sentence, in place of cells.
+def records(lines: Iterator[str], delimiter: str, width: int = 0) -> Iterator[Record]:
+    """The records, with all of their cells, which are strings; one that is not sound has none.
 
-    Blank lines are left out.
+    width: number of cells of a sound record; 0: any. What RFC 4180 calls a record of that width always comes as it is. Blank
+    lines are left out; with one column they are empty cells, except before the first record and at the end.
 
-    After a record that is not sound reading goes on at its second line, so that a quote that is never closed costs its own
-    line only. width: number of cells of a record; a quoted cell over several lines that all look like records of that
-    width is taken for a quote that is not closed, which another one happens to end. 0: not looked at.
+    A quote that is not closed costs its own line only: of a record of several lines that is not sound, the second line is
+    the next to be read. The lines that the record took, and the one behind, then count as sound only where no quote stands
+    inside of a cell that is not quoted: they may be the rest of a quoted cell.
     """
-    csv.field_size_limit(max(csv.field_size_limit(), LONGEST_CELL))
-    source = _Replay(lines)
+    csv.field_size_limit(max(csv.field_size_limit(), 2 * LONGEST_RECORD))
+    source = _Lines(lines)
+    strict = _strict_record(delimiter)
+    blanks: list[int] = []
+    begun = False
     while True:
-        reader = csv.reader(source, delimiter=delimiter, strict=True)
         try:
-            for cells in reader:
-                first, held = source.first, source.held
-                if width > 1 and len(held) > 2 and all(line.count(delimiter) == width - 1 for line in held[:LOOKED_AT]):
-                    yield first, f"opens a quote that line {source.line:,} closes, over lines that look like records"
-                    source.go_back()
+            for cells in csv.reader(source, delimiter=delimiter, strict=True):
+                line, held = source.first, source.held
+                wrong = ""
+                if not cells or (len(cells) == 1 and width != 1 and cells[0].isspace()):
+                    blanks.append(line)
+                    source.done()
+                    continue
+                if len(held) > 1 or source.doubted:
+                    wrong = _doubt(source, cells, delimiter, width, strict)
+                if wrong:
                     break
+                if blanks:
+                    yield from _empty(blanks, begun and width == 1)
+                    blanks = []
+                begun = True
+                if width and len(cells) != width:
+                    yield Record(line, None, "line with another number of cells", _width(cells, delimiter, width))
+                else:
+                    yield Record(line, cells, remark=_remark(held, delimiter, width) if len(held) > 1 else None)
                 source.done()
-                if cells:
-                    yield first, cells
             else:
                 return
         except csv.Error as error:
-            yield source.first, _why(error, source.first, source.line)
-            source.go_back()
+            wrong = _why(str(error), source.first, source.line)
+        yield from _empty(blanks, begun and width == 1)
+        begun, blanks = True, []
+        yield Record(source.first, None, "malformed line", f"the record {wrong}")
+        source.go_back()
 
 
-class _Replay(Iterator[str]):
+class _Lines(Iterator[str]):
     """Lines that are held until their record is sound, so that all but the first can be read again.
 
     first: the line where the record began. line: the last one that was read. held: the lines of the record.
@@ -104,38 +121,90 @@ class _Replay(Iterator[str]):
 
     def __init__(self, lines: Iterator[str]) -> None:
         self._lines = lines
-        self._again: Iterator[str] = iter(())
+        self._again: list[str] = []  # in reverse
+        self._fresh = self._twice = self._size = 0
+        self._doubted_to = 0
         self.first, self.line = 1, 0
         self.held: list[str] = []
 
     def __next__(self) -> str:
-        line = next(self._again, None)
-        if line is None:
+        if self.held and (self._size > LONGEST_RECORD or self._twice > READ_AGAIN * self._fresh):
+            raise StopIteration
+        if self._again:
+            line = self._again.pop()
+        else:
             line = next(self._lines)
+            self._fresh += len(line)
+        self._size += len(line)
         self.line += 1
         self.held.append(line)
         return line
 
+    @property
+    def doubted(self) -> bool:
+        """Whether the record begins where one that was not sound may have ended."""
+        return self.first <= self._doubted_to
+
     def done(self) -> None:
         """The next record begins."""
-        self.held, self.first = [], self.line + 1
+        self.held, self._size, self.first = [], 0, self.line + 1
 
     def go_back(self) -> None:
-        """To the second line of the record."""
-        self._again, self.held = iter([*self.held[1:], *self._again]), []
-        self.line, self.first = self.first, self.first + 1
+        """To the second line of the record, which is not sound."""
+        self._twice += self._size - len(self.held[0])
+        self._doubted_to = max(self._doubted_to, self.line + 1)
+        self._again.extend(reversed(self.held[1:]))
+        self.line = self.first
+        self.done()
 
 
-def _why(error: csv.Error, first: int, last: int) -> str:
-    message = str(error)
+def _strict_record(delimiter: str) -> re.Pattern[str]:
+    """A record as RFC 4180 has it: a cell that has a quote is quoted, and its quotes are doubled."""
+    between = re.escape(delimiter)
+    cell = rf'(?:"(?:[^"]|"")*"|[^"\r\n{between}]*)'
+    return re.compile(rf"{cell}(?:{between}{cell})*[\r\n]*")
+
+
+def _doubt(source: _Lines, cells: list[str], delimiter: str, width: int, strict: re.Pattern[str]) -> str:
+    """What is wrong with a record of several lines, or one behind a record that is not sound; "" for nothing."""
+    if width and len(cells) != width and len(source.held) > 1:
+        return f"goes on to line {source.line:,}, and then {_cells(cells, width)} A quote may not be closed."
+    if source.doubted and strict.fullmatch("".join(source.held)) is None:
+        return "follows one that is not sound, and may be a part of it: a quote stands inside of a cell that is not quoted."
+    return ""
+
+
+def _empty(blanks: list[int], count: bool) -> Iterator[Record]:
+    """Blank lines as records, where they count."""
+    return (Record(line, [""]) for line in blanks if count)
+
+
+def _cells(cells: list[str], width: int) -> str:
+    return f"has {len(cells)} cells, but the header names {width} columns."
+
+
+def _width(cells: list[str], delimiter: str, width: int) -> str:
+    few = "" if len(cells) < width else f" A cell that holds {delimiter!r} must be quoted."
+    return f"the record {_cells(cells, width)}{few}"
+
+
+def _remark(held: list[str], delimiter: str, width: int) -> str | None:
+    """What is noticed of a sound record of several lines, which a quote that is not closed can look like."""
+    if len(held) > LONG_RECORD:
+        return f"record of more than {LONG_RECORD} lines"
+    if width > 1 and len(held) > 2 and all(line.count(delimiter) == width - 1 for line in held):
+        return "record whose lines look like records"
+    return None
+
+
+def _why(message: str, first: int, last: int) -> str:
+    """What csv says is wrong with the record of these lines."""
     if "unexpected end" in message:
-        return f"opens a quote that is not closed before the file ends, in line {last:,}"
-    if "field larger" in message:
-        return f"has a cell of more than {LONGEST_CELL:,} characters, up to line {last:,}; is its quote closed?"
+        return f"opens a quote that is not closed up to line {last:,}."
     if "expected after" in message:
         behind = "" if last == first else f", in line {last:,},"
-        return f"has a closing quote{behind} with text behind it; a quote inside of a quoted cell is written twice"
-    return f"is not CSV ({message})"
+        return f"has a closing quote{behind} with text behind it; a quote inside of a quoted cell is written twice."
+    return f"is not CSV ({message})."
 
 
 def _delimiter(header: str, file: InputFile, wanted: Sequence[str]) -> str:

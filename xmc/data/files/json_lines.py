@@ -32,6 +32,7 @@ class JsonLinesFile(StringsFile):
     def __init__(self, file: InputFile, wanted: Sequence[WantedColumn], form: TextForm) -> None:
         """See RecordFile."""
         super().__init__(file, wanted, form)
+        self._far: dict[str, bool] = {}
         first = next((line for line in text_lines(file, form) if line.strip()), "")
         if first.lstrip().startswith("["):
             raise DataError(
@@ -58,10 +59,15 @@ class JsonLinesFile(StringsFile):
 
     def has(self, name: str) -> bool:
         """See RecordFile."""
-        if name in self.names:
-            return True
-        every = objects(text_lines(self.file, self.form))
-        return any(isinstance(values, dict) and name in values for _, values in every)
+        if name not in self.names and name not in self._far:
+            every = objects(text_lines(self.file, self.form))
+            self._far[name] = any(isinstance(values, dict) and name in values for _, values in every)
+        return name in self.names or self._far[name]
+
+    def _why_columns(self) -> str:
+        return (
+            "" if self.names else " Not one of its lines is a JSON object with keys; JSON lines have an object a line."
+        )
 
     def _records(self) -> Iterator[Record]:
         keys = [column.name for column in self.wanted]

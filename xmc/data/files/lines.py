@@ -12,7 +12,13 @@ from xmc.errors import DataError
 __all__ = ["text_lines", "undecodable"]
 
 _MARK = "\ufeff"
-_MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
+_MARKS = {
+    b"\xef\xbb\xbf": "utf-8",
+    b"\xff\xfe\x00\x00": "utf-32",  # stands before that of UTF-16, with which it begins
+    b"\x00\x00\xfe\xff": "utf-32",
+    b"\xff\xfe": "utf-16",
+    b"\xfe\xff": "utf-16",
+}
 _BUFFER = 1 << 20
 
 
@@ -29,8 +35,6 @@ def text_lines(file: InputFile, form: TextForm, newline: str = "") -> Iterator[s
         with file.stream() as raw:
             stream = io.BufferedReader(raw, _BUFFER)
             encoding = form.encoding or _shown(stream.peek(4))
-            if encoding.lower().replace("_", "-") in ("utf-8", "utf8"):
-                encoding = "utf-8-sig"
             for line in io.TextIOWrapper(stream, encoding, errors="surrogateescape", newline=newline):
                 number += 1
                 yield line.removeprefix(_MARK) if number == 1 else line
@@ -57,4 +61,4 @@ def undecodable(text: str) -> str | None:
 
 def _shown(start: bytes) -> str:
     """The encoding that the first bytes of a file show."""
-    return next((encoding for mark, encoding in _MARKS if start.startswith(mark)), "utf-8")
+    return next((encoding for mark, encoding in _MARKS.items() if start.startswith(mark)), "utf-8")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import pyarrow as pa
 
@@ -21,15 +20,18 @@ BYTES = 16 << 20
 """A batch ends with the row whose texts fill it."""
 
 
-@dataclass(frozen=True)
-class Record:
-    """A row as it stands in a file. line: where it begins. cells: of the wanted columns, None for a row that is none, for a
-    reason."""
+class Record(NamedTuple):
+    """A row as it stands in a file.
+
+    line: where it begins. cells: of the wanted columns, None for a row that is none, for a reason (a short phrase), with a
+    message (a sentence). remark: a short phrase on a row that can be used.
+    """
 
     line: int
     cells: list[Any] | None
     reason: str = ""
     message: str = ""
+    remark: str | None = None
 
 
 class StringsFile(RecordFile):
@@ -67,7 +69,7 @@ class StringsFile(RecordFile):
         size = 0
         for record in self._records():
             rows.append(self._row(record))
-            size += sum(len(cell) for cell in record.cells or () if isinstance(cell, str))
+            size += sum(_size(cell) for cell in record.cells or ())
             if len(rows) == ROWS or size >= BYTES:
                 yield self._batch(rows)
                 rows, size = [], 0
@@ -75,9 +77,9 @@ class StringsFile(RecordFile):
             yield self._batch(rows)
 
     def _row(self, record: Record) -> tuple[Any, ...]:
-        """Where, what is wrong, and the cells by their kinds; null for a cell that cannot be used."""
+        """Where, what is wrong or noticed, and the cells by their kinds; null for a cell that cannot be used."""
         if record.cells is None:
-            return record.line, record.reason, record.message, *[None] * len(self.wanted)
+            return record.line, record.reason, record.message, None, *[None] * len(self.wanted)
         cells: list[Any] = []
         reason = message = None
         for column, cell in zip(self.wanted, record.cells, strict=True):
@@ -86,10 +88,15 @@ class StringsFile(RecordFile):
             except CellProblem as problem:
                 reason, message = reason or problem.reason, message or problem.message
                 cells.append(None)
-        return record.line, reason, message, *cells
+        return record.line, reason, message, record.remark, *cells
 
     def _batch(self, rows: list[tuple[Any, ...]]) -> pa.RecordBatch:
         columns = [
             pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), self.schema, strict=True)
         ]
         return pa.RecordBatch.from_arrays(columns, schema=self.schema)
+
+
+def _size(cell: Any) -> int:
+    """About the bytes of a cell in memory."""
+    return len(cell) if isinstance(cell, str) else 32 * len(cell) if isinstance(cell, list) else 0

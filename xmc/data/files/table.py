@@ -19,6 +19,7 @@ __all__ = [
     "LINE",
     "MESSAGE",
     "REASON",
+    "REMARK",
     "TYPES",
     "Kind",
     "RecordFile",
@@ -38,9 +39,10 @@ TYPES: dict[Kind, pa.DataType] = {
     "embedding": pa.list_(pa.float32()),
 }
 """The Arrow type that a column of each kind is read as; "any" keeps that of a typed file, and is strings of any other."""
-LINE, REASON, MESSAGE = "#line", "#reason", "#message"
+LINE, REASON, MESSAGE, REMARK = "#line", "#reason", "#message", "#remark"
 """Columns of every batch beside those that were asked for: where the row begins in the file, from 1 (int64: a line of a text
-file, a row of any other), and, where the row cannot be used, a short phrase why and a sentence, else null."""
+file, a row of any other); where the row cannot be used, a short phrase why and a sentence, else null; and a short phrase on
+what is noticed of a row that can be used, else null."""
 BROKEN = (OSError, EOFError, ValueError, pa.ArrowException)
 """What reading a damaged file may raise."""
 
@@ -81,8 +83,8 @@ class TextForm:
     def __post_init__(self) -> None:
         if self.encoding is not None:
             try:
-                codecs.lookup(self.encoding)
-            except LookupError as error:
+                "".encode(codecs.lookup(self.encoding).name)  # some that are known are of bytes, such as hex
+            except (LookupError, ValueError) as error:
                 raise ConfigError(
                     f"The encoding {self.encoding!r} is not known; utf-8, latin-1, cp1252 and utf-16 are."
                 ) from error
@@ -93,8 +95,8 @@ class TextForm:
 
 
 def batch_schema(wanted: Sequence[WantedColumn], types: Sequence[pa.DataType]) -> pa.Schema:
-    """The schema of the batches of a file: where, what is wrong, and the columns that were asked for."""
-    bookkeeping = [(LINE, pa.int64()), (REASON, pa.string()), (MESSAGE, pa.string())]
+    """The schema of the batches of a file: where, what is wrong or noticed, and the columns that were asked for."""
+    bookkeeping = [(LINE, pa.int64()), (REASON, pa.string()), (MESSAGE, pa.string()), (REMARK, pa.string())]
     return pa.schema([*bookkeeping, *((column.field, kind) for column, kind in zip(wanted, types, strict=True))])
 
 

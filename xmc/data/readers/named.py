@@ -14,6 +14,7 @@ from xmc.data.readers.filters import FilteredSource
 from xmc.data.readers.separators import hint
 from xmc.data.rows import Defect, Row
 from xmc.data.sources import TabularColumns
+from xmc.errors import DataError
 
 __all__ = ["NamedLabelsSource", "NamedRow", "record_file"]
 
@@ -110,6 +111,9 @@ class NamedLabelsSource(FilteredSource):
 
 
 def record_file(directory: Path, stem: str) -> Path | None:
-    """The file of records with this stem in a directory."""
-    names = sorted(file for file in directory.glob(f"{stem}.*") if file.is_file())
-    return next((file for file in names if ending_of(file.name) and file.name == stem + file.name[len(stem) :]), None)
+    """The file of records with this stem in a directory. Raises DataError where there are more."""
+    files = sorted(file for file in directory.glob(f"{stem}.*") if file.is_file() and ending_of(file.name))
+    if len(files) > 1:
+        names = " and ".join(file.name for file in files)
+        raise DataError(f"{directory} holds {names}, and one of them must be {stem}; leave one there.")
+    return files[0] if files else None

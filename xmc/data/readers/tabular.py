@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from xmc.data.files import LINE, MESSAGE, REASON, RecordFile, WantedColumn, open_file
+from xmc.data.files import LINE, MESSAGE, REASON, REMARK, RecordFile, WantedColumn, open_file
 from xmc.data.files.addresses import ending_of
 from xmc.data.readers.named import NamedLabelsSource, NamedRow, record_file
 from xmc.data.readers.separators import UncutCells
@@ -68,10 +68,13 @@ class TabularSource(NamedLabelsSource):
                 continue
             labels, rejected = values["labels"] or [], values["rejected"] or []
             uncut.add(labels, line)
+            if (remark := values[REMARK]) is not None and texts:
+                message = f"a {remark}: read as one row, which is right unless a quote in it is missing."
+                yield Defect("warning", path, line, remark, message, unit=file.unit)
             text, relevance = values.get("text") or "", values.get("relevance")
             yield NamedRow(path, line, uid, text, labels, relevance, rejected, file.unit, values.get(GROUP))
-        if (remark := uncut.remark(path, file.unit)) is not None:
-            yield remark
+        if (defect := uncut.remark(path, file.unit)) is not None:
+            yield defect
 
     def _open(self, path: Path, texts: bool) -> RecordFile:
         """A split's file; a column that was named must be there, one of a usual name may."""
