@@ -18,7 +18,7 @@ __all__ = ["DelimitedFile", "records"]
 
 DELIMITERS = (",", "\t", ";", "|")
 LONGEST_RECORD = 64 << 20
-"""Characters; a quote that is still open behind so many is taken for one that is never closed."""
+"""Characters; a quote that is still open behind them is taken for one that is never closed."""
 LONG_RECORD = 100
 """Lines; a record of more is remarked upon."""
 READ_AGAIN = 8
