@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from xmc.batch.options import PAYLOAD, Columns
 from xmc.batch.plan import make_plan
 from xmc.batch.rows import check_rows
@@ -69,7 +71,7 @@ def read_by_job(
         for batch in windows(file.batches(part.start, part.start + part.rows), PAYLOAD, window, 16 << 20):
             if numbered:
                 uids = [str(number) for number in range(row, row + len(batch))]
-                batch = batch.set_column(batch.schema.get_field_index("uid"), "uid", [uids])
+                batch = batch.set_column(batch.schema.get_field_index("uid"), "uid", pa.array(uids, pa.string()))
             row += len(batch)
             checked = check_rows(batch, columns, 0)
             uids = checked.uids.filter(checked.good.tolist()).to_pylist()

@@ -126,30 +126,40 @@ class ParquetFile(ColumnarFile):
 
 
 class ArrowFile(ColumnarFile):
-    """An Arrow IPC file, also called Feather (version 2)."""
+    """An Arrow IPC file, also called Feather (version 2), or an Arrow IPC stream in a file."""
 
     def __init__(self, file: InputFile, wanted: Sequence[WantedColumn], form: TextForm) -> None:
         """See RecordFile."""
         super().__init__(file, wanted, form)
-        self._file = pa.ipc.open_file(file.open())
-        self.file_schema = self._file.schema
+        try:
+            self._file = pa.ipc.open_file(file.open())
+        except pa.ArrowInvalid:
+            self._file = None
+        self.file_schema = self._file.schema if self._file is not None else pa.ipc.open_stream(file.open()).schema
         self._fit()
 
     def count(self, strict: bool = False) -> int:
         """See RecordFile."""
-        return sum(self._file.get_batch(number).num_rows for number in range(self._file.num_record_batches))
+        return sum(batch.num_rows for batch in self._given())
 
     def _from(self, row: int) -> tuple[int, Iterator[pa.RecordBatch]]:
         return 0, self._batches()
 
     def _batches(self) -> Iterator[pa.RecordBatch]:
         row = 0
-        for number in range(self._file.num_record_batches):
-            batch = self._file.get_batch(number).select(self._present)
+        for given in self._given():
+            batch = given.select(self._present)
             for column in batch.columns:
                 _require_sound(column)
             yield self._batch(batch, row)
             row += len(batch)
+
+    def _given(self) -> Iterator[pa.RecordBatch]:
+        """The batches of the file."""
+        if self._file is None:
+            yield from pa.ipc.open_stream(self.file.open())
+        else:
+            yield from map(self._file.get_batch, range(self._file.num_record_batches))
 
 
 class _TableFile(ColumnarFile):

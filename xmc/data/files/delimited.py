@@ -25,6 +25,11 @@ READ_AGAIN = 8
 """Times that a character is read again, on average, because a quote is not closed; then quotes end with their line."""
 
 
+_MARK = "\ud80d"
+"""Half a surrogate pair, which no text that is decoded from a file has."""
+_INSIDE = re.compile(r"\r(?!\n|\Z)")
+
+
 class DelimitedFile(StringsFile):
     """See the module. Quotes are double quotes, and doubled inside of a quoted cell (RFC 4180).
 
@@ -38,8 +43,9 @@ class DelimitedFile(StringsFile):
         """See RecordFile."""
         super().__init__(file, wanted, form)
         first = next(text_lines(file, form), "")
+        self._newline = "\n" if first.endswith("\n") else ""  # then a carriage return alone is a part of a cell
         self.delimiter = form.delimiter or _delimiter(first, file, [column.name for column in wanted])
-        header = next(records(text_lines(file, form), self.delimiter), Record(1, None, "", "the file is empty"))
+        header = next(records(self._lines(), self.delimiter), Record(1, None, "", "the file is empty"))
         if header.cells is None:
             where = f"line {header.line:,}: {header.message}"
             raise DataError(f"{file.address} has no line with the names of its columns ({where.rstrip('.')}).")
@@ -55,9 +61,12 @@ class DelimitedFile(StringsFile):
         shown = {"\t": "a tab"}.get(self.delimiter, f"{self.delimiter!r}")
         return f" Columns are taken from the first line, cut at {shown}; --delimiter names another one."
 
+    def _lines(self) -> Iterator[str]:
+        return text_lines(self.file, self.form, self._newline)
+
     def _records(self) -> Iterator[Record]:
         places = [self._column.get(column.name) for column in self.wanted]
-        found = records(text_lines(self.file, self.form), self.delimiter, len(self._names))
+        found = records(self._lines(), self.delimiter, len(self._names))
         for record in islice(found, 1, None):
             cells = record.cells
             if cells is None:
@@ -85,6 +94,8 @@ def records(lines: Iterator[str], delimiter: str, width: int = 0) -> Iterator[Re
         try:
             for cells in csv.reader(source, delimiter=delimiter, strict=True):
                 line, held = source.first, source.held
+                if source.marked:
+                    cells = [cell.replace(_MARK, "\r") for cell in cells]
                 wrong = ""
                 if not cells or (len(cells) == 1 and width != 1 and cells[0].isspace()):
                     blanks.append(line)
@@ -116,7 +127,10 @@ def records(lines: Iterator[str], delimiter: str, width: int = 0) -> Iterator[Re
 class _Lines(Iterator[str]):
     """Lines that are held until their record is sound, so that all but the first can be read again.
 
-    first: the line where the record began. line: the last one that was read. held: the lines of the record.
+    Carriage returns inside of a line, at which csv would stop, are marked: there _MARK stands in place of them.
+
+    first: the line where the record began. line: the last one that was read. held: the lines of the record. marked: whether
+    some line so far has marks.
     """
 
     def __init__(self, lines: Iterator[str]) -> None:
@@ -126,6 +140,7 @@ class _Lines(Iterator[str]):
         self._doubted_to = 0
         self.first, self.line = 1, 0
         self.held: list[str] = []
+        self.marked = False
 
     def __next__(self) -> str:
         if self.held and (self._size > LONGEST_RECORD or self._twice > READ_AGAIN * self._fresh):
@@ -135,6 +150,8 @@ class _Lines(Iterator[str]):
         else:
             line = next(self._lines)
             self._fresh += len(line)
+            if "\r" in line and _INSIDE.search(line):
+                line, self.marked = _INSIDE.sub(_MARK, line), True
         self._size += len(line)
         self.line += 1
         self.held.append(line)
