@@ -7,8 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from xmc.batch.options import PAYLOAD, Columns
-from xmc.batch.plan import make_plan
+from xmc.batch.options import PAYLOAD, UID, Columns
 from xmc.batch.rows import check_rows
 from xmc.batch.windows import windows
 from xmc.data.convert import Conversion, convert
@@ -62,18 +61,18 @@ def read_by_job(
 ) -> list[tuple[str | None, str]]:
     """(uid, text) of each good row as a job reads it: in parts, each in windows."""
     columns = columns or Columns()
-    plan = make_plan(str(source), columns, rows_per_part, {}, strict=False)
+    file = open_file(source, columns.wanted, columns.form)
     rows: list[tuple[str | None, str]] = []
-    for part in plan.parts:
-        file = open_file(part.file, columns.wanted, columns.form)
-        numbered = not file.has(columns.wanted[0].name)
-        row = part.start
-        for batch in windows(file.batches(part.start, part.start + part.rows), PAYLOAD, window, 16 << 20):
-            if numbered:
-                uids = [str(number) for number in range(row, row + len(batch))]
-                batch = batch.set_column(batch.schema.get_field_index("uid"), "uid", pa.array(uids, pa.string()))
-            row += len(batch)
+    number = 0
+    total = file.count()
+    for start in range(0, total, rows_per_part):
+        batches = file.batches(start, min(start + rows_per_part, total))
+        for batch in windows(batches, [PAYLOAD], window, 16 << 20):
+            if not file.has(columns.wanted[0].name):
+                uids = pa.array(map(str, range(number, number + len(batch))), pa.string())
+                batch = batch.set_column(batch.schema.get_field_index(UID), UID, uids)
+            number += len(batch)
             checked = check_rows(batch, columns, 0)
-            uids = checked.uids.filter(checked.good.tolist()).to_pylist()
-            rows += zip(uids, checked.payload.to_pylist(), strict=True)
+            kept = checked.uids.filter(pa.array(checked.good)).to_pylist()
+            rows += zip(kept, checked.payload.to_pylist(), strict=True)
     return rows

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from xmc.data.files.addresses import InputFile
 from xmc.data.files.cells import CELLS, CellProblem, one_label, split_cell
-from xmc.data.files.table import TYPES, Kind, RecordFile, TextForm, WantedColumn, batch_schema
+from xmc.data.files.table import BROKEN, TYPES, Kind, RecordFile, TextForm, WantedColumn, batch_schema
 from xmc.errors import DataError
 
 __all__ = ["ArrowFile", "ColumnarFile", "ParquetFile", "columns_of_table", "is_list", "is_text"]
@@ -140,7 +140,10 @@ class ArrowFile(ColumnarFile):
 
     def count(self, strict: bool = False) -> int:
         """See RecordFile."""
-        return sum(batch.num_rows for batch in self._given())
+        try:
+            return sum(batch.num_rows for batch in self._given())
+        except BROKEN as error:
+            raise DataError(f"{self.file.address} cannot be read: {error}. Is the file complete?") from error
 
     def _from(self, row: int) -> tuple[int, Iterator[pa.RecordBatch]]:
         return 0, self._batches()

@@ -5,7 +5,6 @@ A stored value is a relevance, and a stored 0 a label that was judged not releva
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
@@ -60,7 +59,9 @@ def _load(file: Path) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt
             indptr, indices = arrays["indptr"].astype(np.int64), arrays["indices"].astype(np.int64)
             values, shape = arrays["data"].astype(np.float64), arrays["shape"]
             rows, columns = int(shape[0]), int(shape[1])
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
+    except DataError:
+        raise
+    except Exception as error:  # numpy and zipfile raise almost anything at a damaged file
         raise DataError(f"{file} cannot be read as a scipy CSR matrix without pickles: {error}") from error
     sound = len(indptr) == rows + 1 and (np.diff(indptr) >= 0).all() and indptr[0] == 0 and indptr[-1] == len(indices)
     if not sound or len(values) != len(indices):
