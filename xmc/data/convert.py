@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from xmc.data.checks import checked_filter, checked_rows
+from xmc.data.cleaning import CleanedSource, LabelCleaning
 from xmc.data.dataset import Dataset
 from xmc.data.directory import data_set_directory
 from xmc.data.drawing import DrawnSplits, Splitting, require_new_splits
@@ -67,6 +68,7 @@ def convert(
     on_bad_row: str = "error",
     overwrite: bool = False,
     splitting: Splitting | None = None,
+    cleaning: LabelCleaning | None = None,
     propensity: tuple[float, float] | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> Conversion:
@@ -82,6 +84,7 @@ def convert(
         filters are renumbered.
     overwrite: replace a data set that is at `destination`; until the new one is whole, the old one stays.
     splitting: draw new splits from the training queries, see xmc.data.split_files.split_data_set.
+    cleaning: what is done to labels, see xmc.data.cleaning.LabelCleaning.
     propensity: A and B; by default those of the data set's family, from its name.
     provenance: further values for dataset.json, such as a licence.
 
@@ -91,6 +94,7 @@ def convert(
     """
     if on_bad_row not in ("error", "drop"):
         raise ConfigError(f"on_bad_row must be error or drop, but is {on_bad_row!r}.")
+    source = CleanedSource(source, cleaning) if cleaning else source
     further = {} if propensity is None else {"propensity": list(propensity)}
     further |= provenance or {}
     with data_set_directory(destination, overwrite) as directory:

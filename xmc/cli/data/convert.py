@@ -57,8 +57,16 @@ def convert(
     validation: ValidationShare = 0.0,
     seed: Seed = 0,
     group: Group = None,
+    lowercase: Annotated[
+        bool, typer.Option("--lowercase", help="Labels in lower case; those that become equal are one.")
+    ] = False,
+    strip: Annotated[bool, typer.Option("--strip", help="Labels without white space around them.")] = False,
+    min_count: Annotated[
+        int, typer.Option(min=1, help="Leave out labels with fewer positive queries in train, before it is split.")
+    ] = 1,
 ) -> None:
     """Convert a data set into the canonical directory that all other commands read."""
+    from xmc.data.cleaning import LabelCleaning
     from xmc.data.convert import convert as convert_dataset
     from xmc.data.drawing import Splitting
     from xmc.data.readers import TabularColumns, open_source
@@ -90,6 +98,7 @@ def convert(
         name=name,
         overwrite=overwrite,
         on_bad_row=on_bad_row,
+        cleaning=LabelCleaning(lowercase, strip, min_count),
         splitting=Splitting(test, validation, seed, group) if test or validation else None,
     )
     tell_splits(destination, done.dataset, done.drawn)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated
+
 import typer
 
 from xmc.cli.data.options import (
@@ -21,6 +24,9 @@ from xmc.cli.data.options import (
     Uid,
 )
 
+if TYPE_CHECKING:
+    from xmc.data.rows import Defect
+
 
 def validate(
     source: Source,
@@ -37,12 +43,18 @@ def validate(
     delimiter: Delimiter = None,
     label_prefix: LabelPrefix = None,
     language: Language = None,
+    summary: Annotated[
+        bool,
+        typer.Option("--summary", help="Count defects by reason, with the first of each, in place of listing all."),
+    ] = False,
 ) -> None:
     """List every defect with file and line; exit code 2 when there is an error among them."""
     from xmc.data.readers import TabularColumns, open_source
     from xmc.data.validate import validate as validate_dataset
 
-    counts = {"error": 0, "warning": 0}
+    counts: Counter[str] = Counter()
+    by_reason: Counter[tuple[str, str]] = Counter()
+    first: dict[tuple[str, str], Defect] = {}
     columns = TabularColumns(
         uid_column,
         text_column,
@@ -59,7 +71,13 @@ def validate(
     )
     for defect in validate_dataset(open_source(source, format, columns)):
         counts[defect.severity] += 1
-        typer.echo(f"{defect.severity}: {defect}")
+        by_reason[defect.severity, defect.reason] += 1
+        first.setdefault((defect.severity, defect.reason), defect)
+        if not summary:
+            typer.echo(f"{defect.severity}: {defect}")
+    for kind, count in sorted(by_reason.items(), key=lambda item: (item[0][0], -item[1], item[0])) if summary else ():
+        severity, reason = kind
+        typer.echo(f"{severity}: {count:,} x {reason}, first: {first[kind]}")
     typer.echo(f"{source}: {counts['error']:,} errors, {counts['warning']:,} warnings")
     if counts["error"]:
         raise typer.Exit(2)
