@@ -55,7 +55,7 @@ class Environment:
 
     def install(self, wheel: Path) -> None:
         """Install a wheel, without what it requires."""
-        self.pip("install", "--no-deps", "--no-index", wheel)
+        self.pip("install", "--no-deps", "--no-index", "--no-compile", wheel)
 
     def run(self, *command: object) -> subprocess.CompletedProcess[str]:
         """Run a program of the environment in its own folder."""
