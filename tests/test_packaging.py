@@ -84,6 +84,20 @@ def test_a_wheel_holds_what_the_tree_holds(wheel: Path) -> None:
     assert {name for name in contents(wheel) if ".dist-info/" not in name} == in_the_tree()
 
 
+def test_configurations_of_a_wheel_go_by_name(wheel: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path)
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "import xmc\nfrom xmc.config.shipped import shipped_configs\n"
+        "print(xmc.__file__, shipped_configs()['static'], xmc.TrainConfig.load('static-lf-wordnet').batch_size)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=tmp_path, capture_output=True, text=True)
+    size = xmc.TrainConfig.load(ROOT / "configs" / "static-lf-wordnet.yaml").batch_size
+    expected = [tmp_path / "xmc" / "__init__.py", tmp_path / "xmc" / "configs" / "static.yaml", size]
+    assert done.stdout.split() == list(map(str, expected)), done.stderr
+
+
 def test_the_distribution_has_a_name_of_its_own(wheel: Path) -> None:
     assert wheel.name == f"xmc_retrieval-{xmc.__version__}-py3-none-any.whl"
     described = metadata(wheel)

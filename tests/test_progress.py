@@ -223,6 +223,17 @@ def test_every_long_loop_reports(tmp_path: Path) -> None:
     assert len(ended) == len([line for line in heard.lines if line.endswith(" begins")])
 
 
+def test_nothing_else_draws_bars() -> None:
+    """One helper reports progress; whatever draws bars of its own would not be heard where there is no terminal."""
+    root = Path(__file__).resolve().parents[1]
+    files = [
+        file for top in ("xmc", "kernels", "indexes", "training", "benchmarks") for file in (root / top).rglob("*.py")
+    ]
+    others = ("rich.progress", "import tqdm", "from tqdm", "progressbar")
+    drawing = [file for file in files if any(words in file.read_text(encoding="utf-8") for words in others)]
+    assert drawing == [root / "xmc" / "progress.py"]
+
+
 def test_lines_are_told_from_many_threads() -> None:
     with progress("adding", 400) as line:
         threads = [threading.Thread(target=_advance, args=(line,)) for _ in range(4)]

@@ -34,6 +34,7 @@ from xmc.data.tables import (
 )
 from xmc.data.targets import pairs_of_rows
 from xmc.errors import DataError
+from xmc.progress import progress
 from xmc.storage.fingerprints import fingerprint_of
 
 __all__ = ["SplitDataset", "split_data_set", "write_splits"]
@@ -49,6 +50,7 @@ class SplitDataset:
     drawn: DrawnSplits
 
 
+@progress("splitting the data set")
 def split_data_set(
     dataset: Dataset | str | Path, destination: str | Path, splitting: Splitting, overwrite: bool = False
 ) -> SplitDataset:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from xmc.errors import InputError
 from xmc.metrics.values import QueryValues
+from xmc.progress import tracked
 
 __all__ = ["PairedDifference", "bootstrap_intervals", "paired_differences", "require_samples"]
 
@@ -134,5 +135,5 @@ def _exchanged(differences: Mapping[str, Float64s], samples: int, seed: int) -> 
 
 def _chunks(samples: int, queries: int) -> Iterator[range]:
     step = max(1, CELLS_AT_ONCE // max(1, queries))
-    for first in range(0, samples, step):
-        yield range(first, min(samples, first + step))
+    chunks = (range(first, min(samples, first + step)) for first in range(0, samples, step))
+    yield from tracked(chunks, "resampling queries", samples, unit="samples", size=len)
