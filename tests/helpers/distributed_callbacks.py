@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch.distributed as dist
 from worlds import colours, tiny_config
 
 import xmc
@@ -39,6 +40,7 @@ class Failing:
 
 
 def main(out: Path) -> None:
+    dist.init_process_group("gloo")  # one for both runs
     config = tiny_config(epochs=2, validation={"share": 0.25, "patience": 50})
     counting = Counting()
     xmc.train(colours(), config, out / "run", callbacks=[counting])
@@ -47,6 +49,7 @@ def main(out: Path) -> None:
     except TrainingError as error:
         said = str(error).partition(". The checkpoint")[0]
         print(f"process {os.environ['RANK']}: {counting.steps} steps, {counting.evaluations} evaluations; {said}")
+    dist.destroy_process_group()
 
 
 if __name__ == "__main__":
