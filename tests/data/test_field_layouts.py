@@ -161,8 +161,11 @@ def test_annif_skos(ending: str, tmp_path: Path) -> None:
     assert data.labels.texts.to_pylist() == ["archaeology", "bronze age", "keramiikka"]
     assert positives(data) == [["http://x/a"], ["http://x/a", "http://x/b"], []]
     assert (f"yso-skos{ending}", 3, "name in another language") in found(root)
-    done = xmc("data", "convert", root, tmp_path / "fi", "--language", "fi")
-    assert done.returncode == 0, done.stderr
+    if ending == ".ttl":
+        done = xmc("data", "convert", root, tmp_path / "fi", "--language", "fi")
+        assert done.returncode == 0, done.stderr
+    else:
+        converted(root, tmp_path / "fi", language="fi")
     assert Dataset.load(tmp_path / "fi").labels.texts.to_pylist() == ["arkeologia", "pronssikausi", "keramiikka"]
     with pytest.raises(DataError, match="has no names in the language 'sv', only in en, fi"):
         converted(root, tmp_path / "sv", language="sv")
@@ -174,7 +177,8 @@ def test_annif_skos(ending: str, tmp_path: Path) -> None:
 def test_annif_languages_that_leave_a_choice(tmp_path: Path) -> None:
     root = documents(tmp_path / "source")
     lines(root / "vocab.csv", ["uri,label_fi,label_sv", "http://x/a,arkeologia,arkeologi", "http://x/b,b,b"])
-    fail(xmc("data", "convert", root, tmp_path / "out"), "vocab.csv has names in fi, sv; choose by --language.")
+    with pytest.raises(DataError, match=r"vocab.csv has names in fi, sv; choose by --language."):
+        converted(root, tmp_path / "out")
     lines(root / "vocab.csv", ["uri,label_fi", "http://x/a,arkeologia", "http://x/b,b"])
     assert converted(root, tmp_path / "out").labels.texts.to_pylist() == ["arkeologia", "b"]
 
@@ -272,7 +276,10 @@ def test_fasttext(tmp_path: Path) -> None:
 def test_fasttext_with_another_prefix(tmp_path: Path) -> None:
     source = tmp_path / "train.txt"
     lines(source, ["@a.b @c text", "@c a@b is no label"])
-    fail(xmc("data", "convert", source, tmp_path / "out"), "holds no data set in a known format")
+    with pytest.raises(
+        DataError, match=r"holds no data set in a known format .* A table is named itself, or is called"
+    ):
+        open_source(source)
     options = ["--format", "fasttext", "--label-prefix", "@"]
     done = xmc("data", "convert", source, tmp_path / "out", *options)
     assert done.returncode == 0, done.stderr

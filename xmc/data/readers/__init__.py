@@ -63,4 +63,7 @@ def open_source(path: str | Path, format: str | None = None, columns: TabularCol
                 return reader(path, columns)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error}") from error
-    raise DataError(f"{path} holds no data set in a known format ({', '.join(READERS)}).")
+    raise DataError(
+        f"{path} holds no data set in a known format ({', '.join(READERS)}). A table is named itself, or is called "
+        f"train, validation or test and ends with .csv, .tsv, .jsonl or .parquet."
+    )
