@@ -15,13 +15,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from xmc.data.checks import checked_filter, checked_rows
+from xmc.data.checks import checked_filter
 from xmc.data.cleaning import CleanedSource, LabelCleaning
 from xmc.data.dataset import Dataset
 from xmc.data.directory import data_set_directory
 from xmc.data.drawing import DrawnSplits, Splitting, require_new_splits
 from xmc.data.images.files import write_images
-from xmc.data.rows import Defect, Row
+from xmc.data.row_tables import RowTables, require_policy
+from xmc.data.rows import Defect
 from xmc.data.sources import RowSource
 from xmc.data.split_files import write_splits
 from xmc.data.tables import (
@@ -34,7 +35,6 @@ from xmc.data.tables import (
     format_of,
     write_properties,
 )
-from xmc.errors import ConfigError, DataError
 from xmc.metrics import propensity_parameters
 from xmc.progress import progress
 from xmc.storage.directories import atomic_file
@@ -92,8 +92,7 @@ def convert(
     ConfigError for another `on_bad_row`; StoreError where `destination` holds a data set and `overwrite` is not set, or
     anything else, or cannot be written; DataError as `split_data_set`.
     """
-    if on_bad_row not in ("error", "drop"):
-        raise ConfigError(f"on_bad_row must be error or drop, but is {on_bad_row!r}.")
+    require_policy(on_bad_row)
     source = CleanedSource(source, cleaning) if cleaning else source
     further = {} if propensity is None else {"propensity": list(propensity)}
     further |= provenance or {}
@@ -141,13 +140,12 @@ def _convert(source: RowSource, directory: Path, name: str | None, on_bad_row: s
     return job
 
 
-class _Job:
+class _Job(RowTables):
+    """Writes the files of a data set."""
+
     def __init__(self, source: RowSource, directory: Path, on_bad_row: str) -> None:
-        self.source, self.directory, self.on_bad_row = source, directory, on_bad_row
-        self.dropped: Counter[str] = Counter()
-        self.warnings: Counter[str] = Counter()
-        self.positives: Counter[str] = Counter()
-        self.remarks: list[str] = []
+        super().__init__(source, on_bad_row)
+        self.directory = directory
         self.hashes: dict[str, str] = {}
         self.rejected_labels = 0
         self.images: dict[str, str] = {}
@@ -159,18 +157,12 @@ class _Job:
         content, kept, batches = TableContent(stem), 0, []
         writing = _writer(self.directory / f"{stem}.parquet", schema)
         with progress(f"converting {stem}", unit="rows", keep=True) as line, writing as writer:
-            for rows, defects in checked_rows(self.source, split, 0 if label_rows is None else len(label_rows)):
-                self._account(defects)
-                good = [row for row in rows if row is not None]
-                batch = self._batch(good, schema, label_rows)
+            for batch, usable in self.batches(schema, split, label_rows):
                 writer.write_batch(batch)
                 content.update(batch.select([name for name in batch.schema.names if name != GROUP]))
-                if split is not None:
-                    self.positives[split] += len(batch["labels"].flatten())
-                usable = np.array([row is not None for row in rows], bool)
                 batches.append(np.where(usable, kept + np.cumsum(usable) - 1, -1))
-                kept += len(good)
-                line.advance(len(rows))
+                kept += len(batch)
+                line.advance(len(usable))
         self.hashes.update(content.digests())
         self.rejected_labels += content.rejected_labels
         return np.concatenate(batches) if batches else np.zeros(0, np.int64)
@@ -226,52 +218,9 @@ class _Job:
     ) -> Iterator[tuple[int, int]]:
         for item in checked_filter(self.source, split, len(query_rows), len(label_rows)):
             if isinstance(item, Defect):
-                self._account([item])
+                self.account([item])
             elif query_rows[item[0]] >= 0 and label_rows[item[1]] >= 0:
                 yield int(query_rows[item[0]]), int(label_rows[item[1]])
-
-    def _batch(self, rows: list[Row], schema: pa.Schema, label_rows: npt.NDArray[np.int64] | None) -> pa.RecordBatch:
-        columns: dict[str, list[Any]] = {"uid": [row.uid for row in rows], "text": [row.text for row in rows]}
-        if label_rows is not None:
-            positives = [self._positives(row, label_rows) for row in rows]
-            columns["labels"] = [[label for label, _ in pairs] for pairs in positives]
-            columns["relevance"] = [
-                None if all(value == 1.0 for _, value in pairs) else [value for _, value in pairs]
-                for pairs in positives
-            ]
-            columns["rejected"] = [self._rejected(row, label_rows) or None for row in rows]
-            columns[GROUP] = [row.group for row in rows]
-        return pa.record_batch([pa.array(columns[column.name], column.type) for column in schema], schema=schema)
-
-    def _positives(self, row: Row, label_rows: npt.NDArray[np.int64]) -> list[tuple[int, float]]:
-        """(label row, relevance) in the new rows, ascending, without those of dropped labels."""
-        moved = [(int(label_rows[label]), value) for label, value in row.positives]
-        kept = sorted(pair for pair in moved if pair[0] >= 0)
-        if len(kept) < len(moved):
-            self.dropped["positive of a dropped label"] += len(moved) - len(kept)
-        return kept
-
-    def _rejected(self, row: Row, label_rows: npt.NDArray[np.int64]) -> list[int]:
-        """The rejected labels in the new rows, ascending, without dropped ones."""
-        moved = [int(label_rows[label]) for label in row.all_rejected]
-        kept = sorted(label for label in moved if label >= 0)
-        if len(kept) < len(moved):
-            self.dropped["rejection of a dropped label"] += len(moved) - len(kept)
-        return kept
-
-    def _account(self, defects: list[Defect]) -> None:
-        for defect in defects:
-            if defect.of_file:
-                self.remarks.append(str(defect))
-            elif defect.severity == "warning":
-                self.warnings[defect.reason] += 1
-            elif self.on_bad_row == "error":
-                raise DataError(
-                    f"{defect} Correct it, or convert with --on-bad-row=drop to leave bad rows out; "
-                    f"`xmc data validate` lists all defects."
-                )
-            else:
-                self.dropped[defect.reason] += 1
 
 
 def _writer(file: Path, schema: pa.Schema) -> pq.ParquetWriter:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+from typing_extensions import Self
 
+from xmc.data.constructors import DatasetConstructors
 from xmc.data.directory import SHIPPED, data_set_directory
 from xmc.data.drawing import TRAIN, Splitting, draw_splits, require_new_splits
-from xmc.data.huggingface import LabelTexts, read_huggingface
 from xmc.data.images.collection import ImageCollection
 from xmc.data.images.ragged import RaggedImages
-from xmc.data.judgements import JUDGED_SCHEMA, Judgements, judged_table
-from xmc.data.lists import Lists, filter_of_pairs, label_table, query_table, require_splits
+from xmc.data.judgements import JUDGED_SCHEMA, Judgements
 from xmc.data.split_tables import groups_of_rows, spread_images, spread_tables
 from xmc.data.splits import DataLabels, Split
 from xmc.data.tables import (
@@ -32,7 +32,6 @@ from xmc.data.tables import (
     number_of_rejected,
     read_properties,
     read_table,
-    with_columns,
     write_properties,
 )
 from xmc.data.targets import Targets
@@ -42,7 +41,7 @@ from xmc.storage.fingerprints import fingerprint_of
 __all__ = ["SHIPPED", "Dataset", "opened"]
 
 
-class Dataset:
+class Dataset(DatasetConstructors):
     """Queries with their positive labels, by split, and the labels. Columns are read when they are first asked for.
 
     >>> data = Dataset.load("wordnet-8k")
@@ -84,67 +83,6 @@ class Dataset:
         return cls(properties, directory, {})
 
     @classmethod
-    def from_lists(
-        cls,
-        name: str,
-        label_texts: Sequence[str],
-        splits: Mapping[str, tuple[Sequence[str], Lists]],
-        *,
-        label_uids: Sequence[str] | None = None,
-        query_uids: Mapping[str, Sequence[str]] | None = None,
-        rejected: Mapping[str, Lists] | None = None,
-        filters: Mapping[str, npt.NDArray[np.integer]] | None = None,
-        judged: Mapping[str, Iterable[tuple[str, str, str]]] | None = None,
-        propensity: tuple[float, float] = (0.55, 1.5),
-        images: Mapping[str, RaggedImages] | None = None,
-    ) -> Dataset:
-        """Build from lists: for each split the query texts and, for each query, the rows of its labels.
-
-        Uids are row numbers unless given. rejected: by split, for each query the rows of the labels that were judged
-        not relevant. filters: by split, pairs (query row, label row) int [m, 2] that count nowhere. judged: by split,
-        (query uid, label uid, judgement), see `judgements`. images: by split, and of "labels". Raises InputError for
-        lengths and types that do not match, and a uid given twice, DataError for label rows out of range, for a label
-        that is positive and rejected, and as `judgements`.
-        """
-        require_splits(splits, query_uids=query_uids, rejected=rejected, filters=filters, judged=judged)
-        tables = {"labels": label_table(label_texts, label_uids)}
-        for split, (texts, lists) in splits.items():
-            uids = (query_uids or {}).get(split)
-            tables[f"queries-{split}"] = query_table(split, texts, lists, (rejected or {}).get(split), uids)
-        for split, pairs in (filters or {}).items():
-            tables[f"filter-{split}"] = filter_of_pairs(split, pairs)
-        for split, judgements in (judged or {}).items():
-            tables[f"judged-{split}"] = judged_table(judgements)
-        return cls._from_tables(name, tables, list(splits), propensity, images)
-
-    @classmethod
-    def from_huggingface(
-        cls,
-        dataset: Any,
-        text: str = "text",
-        labels: str = "labels",
-        *,
-        uid: str | None = None,
-        label_texts: LabelTexts | None = None,
-        name: str = "huggingface",
-        propensity: tuple[float, float] = (0.55, 1.5),
-    ) -> Dataset:
-        """Build from a datasets.Dataset, which becomes the split "train", or from a DatasetDict with all its splits.
-
-        text, labels, uid: names of columns; without `uid`, a query's is its row number. labels: one label or a list for
-        each row: ClassLabel, strings or ints. A null, and a ClassLabel of -1, is no label. label_texts: texts by label
-        (of a ClassLabel by name), or a list in the order of label numbers. Without it, a label's
-            text is its uid, and labels other than ClassLabel are those that occur, sorted.
-        Raises DataError for columns that are not there or of another type, and labels that label_texts does not have,
-        InputError for a streamed data set, DependencyError without the package datasets.
-        """
-        labels_read, queries = read_huggingface(dataset, text, labels, uid, label_texts)
-        tables = {"labels": labels_read.cast(LABEL_SCHEMA)}
-        for split, table in queries.items():
-            tables[f"queries-{split}"] = with_columns(table, QUERY_SCHEMA)
-        return cls._from_tables(name, tables, list(queries), propensity)
-
-    @classmethod
     def _from_tables(
         cls,
         name: str,
@@ -152,8 +90,9 @@ class Dataset:
         splits: Sequence[str],
         propensity: tuple[float, float],
         images: Mapping[str, RaggedImages] | None = None,
-    ) -> Dataset:
-        """From tables by file stem, checked."""
+        further: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """See DatasetConstructors."""
         rejected_labels = sum(number_of_rejected(tables[f"queries-{split}"]) for split in splits)
         properties = {
             "format": format_of(rejected_labels),
@@ -161,6 +100,7 @@ class Dataset:
             "propensity": list(propensity),
             "labels": len(tables["labels"]),
             "splits": {split: len(tables[f"queries-{split}"]) for split in splits},
+            **(further or {}),
         }
         dataset = cls(properties, None, tables, images)
         for split in splits:

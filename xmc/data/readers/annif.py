@@ -20,7 +20,7 @@ from xmc.data.files.addresses import ending_of, local_file
 from xmc.data.files.cells import CELLS, CellProblem
 from xmc.data.files.json_lines import objects, parse_line
 from xmc.data.files.lines import text_lines, undecodable
-from xmc.data.readers.named import NamedLabelsSource, NamedRow
+from xmc.data.named.labels import NamedLabelsSource, NamedRow
 from xmc.data.readers.split_files import WORDS, first_lines, only_file, split_of
 from xmc.data.readers.vocabulary import SKOS_ENDINGS, read_vocabulary, without_brackets
 from xmc.data.rows import Defect, Row, read_lines, without_blank_end

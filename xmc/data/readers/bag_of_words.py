@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from xmc.data.files import TextForm
-from xmc.data.readers.filters import FilteredSource
+from xmc.data.named.filters import FilteredSource
 from xmc.data.readers.raw_text import text_rows
 from xmc.data.rows import PACKED, Defect, Row, find_file, read_lines, without_blank_end
 from xmc.data.sources import TabularColumns

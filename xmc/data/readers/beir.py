@@ -14,7 +14,7 @@ from typing import Any
 
 from xmc.data.files import LINE, MESSAGE, REASON, WantedColumn, open_file
 from xmc.data.files.addresses import ending_of
-from xmc.data.readers.named import NamedLabelsSource, NamedRow
+from xmc.data.named.labels import NamedLabelsSource, NamedRow
 from xmc.data.readers.split_files import WORDS, split_of
 from xmc.data.rows import Defect, Row, find_file
 from xmc.data.sources import TabularColumns

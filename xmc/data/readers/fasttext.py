@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from xmc.data.readers.named import NamedLabelsSource, NamedRow, record_file
+from xmc.data.named.labels import NamedLabelsSource, NamedRow, record_file
 from xmc.data.readers.split_files import files_by_split, first_lines, only_file
 from xmc.data.rows import PACKED, Defect, read_lines, without_blank_end
 from xmc.data.sources import TabularColumns

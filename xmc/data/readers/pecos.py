@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from xmc.data.readers.filters import FilteredSource
+from xmc.data.named.filters import FilteredSource
 from xmc.data.readers.raw_text import text_rows
 from xmc.data.readers.split_files import files_by_split, first_lines, only_file
 from xmc.data.rows import PACKED, Defect, Row, find_file, read_lines, without_blank_end

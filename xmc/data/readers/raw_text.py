@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from xmc.data.files import TextForm
-from xmc.data.readers.filters import FilteredSource
+from xmc.data.named.filters import FilteredSource
 from xmc.data.rows import Defect, Row, find_file, read_lines, without_blank_end
 from xmc.data.sources import TabularColumns
 

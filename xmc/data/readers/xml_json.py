@@ -14,7 +14,7 @@ from typing import Any
 from xmc.data.files import TextForm
 from xmc.data.files.cells import CELLS, CellProblem
 from xmc.data.files.json_lines import parse_line
-from xmc.data.readers.filters import FilteredSource
+from xmc.data.named.filters import FilteredSource
 from xmc.data.rows import Defect, Row, find_file, read_lines, without_blank_end
 from xmc.data.sources import TabularColumns
 

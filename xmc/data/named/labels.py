@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from xmc.data.files import LINE, MESSAGE, REASON, WantedColumn, open_file
+from xmc.data.files import LINE, MESSAGE, REASON, RecordFile, WantedColumn, open_file
 from xmc.data.files.addresses import ending_of
-from xmc.data.readers.filters import FilteredSource
-from xmc.data.readers.separators import hint
+from xmc.data.named.filters import FilteredSource
+from xmc.data.named.separators import hint
 from xmc.data.rows import Defect, Row
 from xmc.data.sources import TabularColumns
 from xmc.errors import DataError
@@ -50,7 +50,7 @@ class NamedLabelsSource(FilteredSource):
         """The rows of the label table, by default a file of records with a column of uids and one of texts."""
         names = self.columns
         wanted = [WantedColumn(names.label_uid, "uid", key="uid"), WantedColumn(names.label_text, "text", key="text")]
-        table = open_file(file, wanted, self.form)
+        table = self._record_file(file, wanted)
         for batch in table.batches():
             for values in batch.to_pylist():
                 if values[REASON] is not None or values["uid"] is None:
@@ -58,6 +58,10 @@ class NamedLabelsSource(FilteredSource):
                     yield Defect("error", file, values[LINE], reason, message, True, table.unit)
                 else:
                     yield Row(file, values[LINE], values["uid"], values["text"] or "", [], unit=table.unit)
+
+    def _record_file(self, path: Path, wanted: Sequence[WantedColumn]) -> RecordFile:
+        """A file of records; DataError for one that cannot be read, and for columns that lack or do not fit."""
+        return open_file(path, wanted, self.form)
 
     @abstractmethod
     def _queries(self, split: str, texts: bool) -> Iterator[NamedRow | Defect]:

@@ -1,0 +1,1 @@
+"""What sources share whose queries name their labels: filters, label tables, columns by name, tables in memory."""
