@@ -129,3 +129,23 @@ def test_data_sets_that_cannot_be_read() -> None:
         xmc.Dataset.from_huggingface(train, label_texts=["b"])
     with pytest.raises(InputError, match="give label_texts as a mapping"):
         xmc.Dataset.from_huggingface(rows(["a"], [["x"]]), label_texts=["b"])
+
+
+def test_labels_that_were_judged_not_relevant() -> None:
+    features = {
+        "text": datasets.Value("string"),
+        "labels": datasets.Sequence(CLASSES),
+        "bad": datasets.Sequence(CLASSES),
+    }
+    given = {"text": ["a", "b"], "labels": [[0], [1, 2]], "bad": [[2, 1], None]}
+    source = datasets.Dataset.from_dict(given, features=datasets.Features(features))
+    data = xmc.Dataset.from_huggingface(source, rejected="bad")
+    assert data.split("train").rejected.toarray().tolist() == [[False, True, True], [False, False, False]]
+    assert read(data) == [["cat"], ["dog", "fish"]]
+    words = datasets.Dataset.from_dict({"text": ["a"], "labels": ["x"], "bad": [["y"]]})
+    data = xmc.Dataset.from_huggingface(words, rejected="bad")
+    assert data.labels.uids.to_pylist() == ["x", "y"]
+    assert data.split("train").rejected.toarray().tolist() == [[False, True]]
+    with pytest.raises(DataError, match="other classes in the columns 'labels' and 'bad'"):
+        mixed = datasets.Features({**features, "bad": datasets.Sequence(datasets.Value("int64"))})
+        xmc.Dataset.from_huggingface(datasets.Dataset.from_dict(given, features=mixed), rejected="bad")

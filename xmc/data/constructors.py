@@ -67,6 +67,7 @@ class DatasetConstructors(ABC):
         labels: str = "labels",
         *,
         uid: str | None = None,
+        rejected: str | None = None,
         label_texts: LabelTexts | None = None,
         name: str = "huggingface",
         propensity: tuple[float, float] = (0.55, 1.5),
@@ -74,13 +75,13 @@ class DatasetConstructors(ABC):
         """Build from a datasets.Dataset, which becomes the split "train", or from a DatasetDict with all its splits.
 
         text, labels, uid: names of columns; without `uid`, a query's is its row number. labels: one label or a list for
-        each row: ClassLabel, strings or ints. A null, and a ClassLabel of -1, is no label. label_texts: texts by label
-        (of a ClassLabel by name), or a list in the order of label numbers. Without it, a label's
-            text is its uid, and labels other than ClassLabel are those that occur, sorted.
+        each row: ClassLabel, strings or ints; rejected likewise: the labels that were judged not relevant. A null, and a
+        ClassLabel of -1, is no label. label_texts: texts by label (of a ClassLabel by name), or a list in the order of label
+            numbers. Without it, a label's text is its uid, and labels other than ClassLabel are those that occur, sorted.
         Raises DataError for columns that are not there or of another type, and labels that label_texts does not have,
         InputError for a streamed data set, DependencyError without the package datasets.
         """
-        labels_read, queries = read_huggingface(dataset, text, labels, uid, label_texts)
+        labels_read, queries = read_huggingface(dataset, text, labels, uid, label_texts, rejected)
         tables = {"labels": labels_read.cast(LABEL_SCHEMA)}
         for split, table in queries.items():
             tables[f"queries-{split}"] = with_columns(table, QUERY_SCHEMA)

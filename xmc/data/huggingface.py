@@ -23,41 +23,35 @@ NO_LABEL = -1
 
 
 def read_huggingface(
-    dataset: Any, text: str, labels: str, uid: str | None, label_texts: LabelTexts | None
+    dataset: Any, text: str, labels: str, uid: str | None, label_texts: LabelTexts | None, rejected: str | None = None
 ) -> tuple[pa.Table, dict[str, pa.Table]]:
-    """The label table (uid, text), and for each split its queries (uid, text, labels); see Dataset.from_huggingface."""
+    """The label table (uid, text), and for each split its queries (uid, text, labels, and where asked for rejected); see
+    Dataset.from_huggingface."""
     splits = _splits(dataset)
+    of_labels = [labels, *([] if rejected is None else [rejected])]
+    wanted = list(dict.fromkeys([text, *of_labels, *([] if uid is None else [uid])]))
     for split, rows in splits.items():
-        for column in (text, labels, *([] if uid is None else [uid])):
+        for column in wanted:
             if column not in rows.column_names:
                 names_there = ", ".join(rows.column_names)
                 raise DataError(f"The split {split} has no column {column!r}, only {names_there}; name the right one.")
-    wanted = list(dict.fromkeys([text, labels, *([] if uid is None else [uid])]))
     tables = {split: rows.select_columns(wanted).with_format("arrow")[:] for split, rows in splits.items()}
-    names = _class_names({split: rows.features[labels] for split, rows in splits.items()}, labels)
+    names = _class_names({(split, name): rows.features[name] for split, rows in splits.items() for name in of_labels})
     given = {
-        split: _lists(table[labels], names is not None, f"{split}, column {labels}") for split, table in tables.items()
+        (split, name): _lists(table[name], names is not None, f"{split}, column {name}")
+        for split, table in tables.items()
+        for name in of_labels
     }
     known = _known_labels([lists.values for lists in given.values()], names, label_texts, labels)
     label_table = pa.table({"uid": pa.array(known.uids, pa.string()), "text": pa.array(known.texts, pa.string())})
     queries = {}
     for split, table in tables.items():
-        lists = given[split]
-        label_rows = pc.index_in(lists.values, value_set=known.values)
-        if label_rows.null_count:
-            label = lists.values.filter(pc.is_null(label_rows))[0].as_py()
-            raise DataError(
-                f"The split {split} has the label {label!r}, which label_texts does not have; add it there."
-            )
-        queries[split] = pa.table(
-            {
-                "uid": pa.array(np.arange(len(table))).cast(pa.string())
-                if uid is None
-                else table[uid].cast(pa.string()),
-                "text": _texts(table[text], f"{split}, column {text}"),
-                "labels": _rows(label_rows.to_numpy(), lists.indptr, len(label_table)),
-            }
-        )
+        uids = pa.array(np.arange(len(table))) if uid is None else table[uid]
+        columns = {"uid": uids.cast(pa.string()), "text": _texts(table[text], f"{split}, column {text}")}
+        columns["labels"] = _label_rows(given[split, labels], known, split)
+        if rejected is not None:
+            columns["rejected"] = _label_rows(given[split, rejected], known, split)
+        queries[split] = pa.table(columns)
     return label_table, queries
 
 
@@ -103,20 +97,22 @@ def _splits(dataset: Any) -> dict[str, Any]:
     return splits
 
 
-def _class_names(features: Mapping[str, Any], labels: str) -> list[str] | None:
-    """The names of a column of ClassLabel, or of lists of it; None for another column. DataError where splits differ."""
+def _class_names(features: Mapping[tuple[str, str], Any]) -> list[str] | None:
+    """The names of columns of ClassLabel, or of lists of it, by split and column; None for other columns.
+
+    Raises DataError where they differ.
+    """
     import datasets
 
-    names_of: dict[str, list[str] | None] = {}
-    for split, feature in features.items():
+    names_of: dict[tuple[str, str], list[str] | None] = {}
+    for place, feature in features.items():
         inner = feature[0] if isinstance(feature, list) else getattr(feature, "feature", feature)
-        names_of[split] = list(inner.names) if isinstance(inner, datasets.ClassLabel) else None
-    (first, names), *others = names_of.items()
-    for split, other_names in others:
+        names_of[place] = list(inner.names) if isinstance(inner, datasets.ClassLabel) else None
+    ((first, column), names), *others = names_of.items()
+    for (split, other), other_names in others:
         if other_names != names:
-            raise DataError(
-                f"The splits {first} and {split} have other classes in the column {labels!r}; cast one of them."
-            )
+            where = f"the column {column!r}" if other == column else f"the columns {column!r} and {other!r}"
+            raise DataError(f"The splits {first} and {split} have other classes in {where}; cast one of them.")
     return names
 
 
@@ -191,6 +187,15 @@ def _texts_in_order(label_texts: LabelTexts, names: list[str] | None) -> list[st
     if names is not None and len(label_texts) != len(names):
         raise InputError(f"label_texts has {len(label_texts)} texts for {len(names)} classes.")
     return [str(text) for text in label_texts]
+
+
+def _label_rows(lists: _Lists, known: _Known, split: str) -> pa.Array:
+    """The rows of labels in the label table; DataError for a label that is not there."""
+    rows = pc.index_in(lists.values, value_set=known.values)
+    if rows.null_count:
+        label = lists.values.filter(pc.is_null(rows))[0].as_py()
+        raise DataError(f"The split {split} has the label {label!r}, which label_texts does not have; add it there.")
+    return _rows(rows.to_numpy(), lists.indptr, len(known.uids))
 
 
 def _rows(rows: npt.NDArray[np.int32], indptr: npt.NDArray[np.int64], labels: int) -> pa.Array:
