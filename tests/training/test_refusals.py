@@ -73,6 +73,10 @@ def test_what_is_neither_is_an_error_of_xmc(tmp_path: Path) -> None:
             xmc.train(other)  # type: ignore[arg-type]
         with pytest.raises(InputError, match="A retriever must be a Retriever or a run directory"):
             xmc.evaluate(other, "wordnet-8k")  # type: ignore[arg-type]
+        with pytest.raises(InputError, match="the name of a shipped one or a directory, but is of type"):
+            Dataset.load(other)  # type: ignore[arg-type]
+        with pytest.raises(InputError, match="A run is named by its directory, but given is"):
+            xmc.Retriever.load(other)  # type: ignore[arg-type]
     with pytest.raises(
         InputError, match=r"must be a TrainConfig or a YAML file, but is a dict; TrainConfig.from_mapping"
     ):

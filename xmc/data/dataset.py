@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from typing_extensions import Self
 
 from xmc.data.constructors import DatasetConstructors
-from xmc.data.directory import SHIPPED, data_set_directory
+from xmc.data.directory import SHIPPED, data_set_directory, found_data_set
 from xmc.data.drawing import TRAIN, Splitting, draw_splits, require_new_splits
 from xmc.data.images.collection import ImageCollection
 from xmc.data.images.ragged import RaggedImages
@@ -30,12 +30,11 @@ from xmc.data.tables import (
     format_of,
     judged_pairs,
     number_of_rejected,
-    read_properties,
     read_table,
     write_properties,
 )
 from xmc.data.targets import Targets
-from xmc.errors import DataError, InputError
+from xmc.errors import DataError
 from xmc.storage.fingerprints import fingerprint_of
 
 __all__ = ["SHIPPED", "Dataset", "opened"]
@@ -69,17 +68,11 @@ class Dataset(DatasetConstructors):
 
     @classmethod
     def load(cls, name_or_directory: str | Path) -> Dataset:
-        """Open a shipped data set by name, or a canonical directory. Raises DataError when there is neither."""
-        directory = Path(name_or_directory)
-        shipped = sorted(path.name for path in SHIPPED.iterdir() if path.is_dir())
-        if str(name_or_directory) in shipped:
-            directory = SHIPPED / str(name_or_directory)
-        properties = read_properties(directory)
-        if properties is None:
-            raise DataError(
-                f"{name_or_directory} is neither a shipped data set ({', '.join(shipped)}) nor a directory with a "
-                f"dataset.json; `xmc data convert` makes one from other formats."
-            )
+        """Open a shipped data set by name, or a canonical directory.
+
+        Raises DataError when there is neither, InputError for what is neither a name nor a path.
+        """
+        directory, properties = found_data_set(name_or_directory)
         return cls(properties, directory, {})
 
     @classmethod
@@ -339,12 +332,5 @@ class Dataset(DatasetConstructors):
 
 
 def opened(dataset: Dataset | str | Path) -> Dataset:
-    """The data set, loaded where it is a name or a directory, as of `Dataset.load`; InputError for anything else."""
-    if isinstance(dataset, (str, Path)):
-        return Dataset.load(dataset)
-    if not isinstance(dataset, Dataset):
-        raise InputError(
-            f"A data set must be a Dataset, the name of a shipped one or a directory, but is a {type(dataset).__name__}: "
-            f"{dataset!r:.100}."
-        )
-    return dataset
+    """The data set, loaded where it is a name or a directory, as by `Dataset.load`, whose errors it raises."""
+    return dataset if isinstance(dataset, Dataset) else Dataset.load(dataset)

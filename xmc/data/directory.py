@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import Any
 
 from xmc.data.tables import read_properties
-from xmc.errors import DataError, StoreError
+from xmc.errors import DataError, InputError, StoreError
 from xmc.storage.directories import replaced_directory
 
-__all__ = ["SHIPPED", "data_set_directory", "require_free_directory"]
+__all__ = ["SHIPPED", "data_set_directory", "found_data_set", "require_free_directory"]
 
 SHIPPED = Path(__file__).parent / "shipped"
 """The data sets that come with xmc."""
@@ -19,6 +21,28 @@ _WRITTEN = re.compile(
     r"dataset\.json|labels\.parquet|(queries|filter)-.+\.parquet|images-.+\.(arrow|broken\.csv|parts)|\..+\.tmp"
 )
 """Names of what is written into the directory of a data set, and may be written again."""
+
+
+def found_data_set(name_or_directory: str | Path) -> tuple[Path, dict[str, Any]]:
+    """The directory of a shipped data set by name, or a canonical one, and what its dataset.json says.
+
+    Raises DataError when there is neither, InputError for what is neither a name nor a path.
+    """
+    if not isinstance(name_or_directory, (str, os.PathLike)):
+        raise InputError(
+            f"A data set must be a Dataset, the name of a shipped one or a directory, but is of type "
+            f"{type(name_or_directory).__name__}: {name_or_directory!r:.100}."
+        )
+    shipped = sorted(path.name for path in SHIPPED.iterdir() if path.is_dir())
+    name = str(name_or_directory)
+    directory = SHIPPED / name if name in shipped else Path(name_or_directory)
+    properties = read_properties(directory)
+    if properties is None:
+        raise DataError(
+            f"{name_or_directory} is neither a shipped data set ({', '.join(shipped)}) nor a directory with a "
+            f"dataset.json; `xmc data convert` makes one from other formats."
+        )
+    return directory, properties
 
 
 @contextlib.contextmanager

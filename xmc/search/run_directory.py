@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -90,6 +91,11 @@ class RunDirectory:
     """
 
     def __init__(self, path: str | Path) -> None:
+        """Raises InputError for what is no path."""
+        if not isinstance(path, (str, os.PathLike)):
+            raise InputError(
+                f"A run is named by its directory, but given is {path!r:.100}, of type {type(path).__name__}."
+            )
         self.path = Path(path)
 
     @property
