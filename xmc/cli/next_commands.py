@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,11 +22,18 @@ DEFAULT_K = 10
 """Labels that `xmc predict` asks for by default."""
 
 
-def after_conversion(directory: Path, positives: Mapping[str, int]) -> list[str]:
-    """Train on the data set, where its split train has a positive pair. positives: number of positive pairs by split."""
+def after_conversion(directory: Path, positives: Mapping[str, int], again: Sequence[str] = ()) -> list[str]:
+    """Convert again where options would mend something; train on the data set, where its split train has a positive pair.
+
+    positives: number of positive pairs by split. again: those options.
+    """
+    mended = [shell("xmc", *sys.argv[1:], *again, *({"--overwrite"} - set(sys.argv)))] if again else []
     if not positives.get("train"):
-        return []
-    return [shell("xmc", "train", "--dataset", directory, "--out", _free(Path("runs") / directory.resolve().name))]
+        return mended
+    return [
+        *mended,
+        shell("xmc", "train", "--dataset", directory, "--out", _free(Path("runs") / directory.resolve().name)),
+    ]
 
 
 def after_training(run: Path, name: str, dataset: Dataset) -> list[str]:

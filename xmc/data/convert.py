@@ -49,7 +49,8 @@ class Conversion:
 
     dropped: rows left out, by reason; a query that loses only labels is not dropped. warnings: by reason, rows kept.
     positives: number of positive pairs, by split of the source. drawn: how new splits were drawn, where some were asked for.
-    remarks: sentences about whole files, such as one whose labels hold a separator that does not cut them.
+    remarks: sentences about whole files, such as one whose labels hold a separator that does not cut them. again: options
+        with which these are mended, in a conversion from the start.
     """
 
     dataset: Dataset
@@ -57,6 +58,7 @@ class Conversion:
     warnings: Counter[str] = field(default_factory=Counter)
     positives: Counter[str] = field(default_factory=Counter)
     remarks: list[str] = field(default_factory=list)
+    again: tuple[str, ...] = ()
     drawn: DrawnSplits | None = None
 
 
@@ -106,7 +108,9 @@ def convert(
             job = _convert(source, undivided, name, on_bad_row, further)
             drawn = write_splits(Dataset.load(undivided), directory, splitting)
             shutil.rmtree(undivided)
-    return Conversion(Dataset.load(destination), job.dropped, job.warnings, job.positives, job.remarks, drawn)
+    return Conversion(
+        Dataset.load(destination), job.dropped, job.warnings, job.positives, job.remarks, job.again, drawn
+    )
 
 
 def _convert(source: RowSource, directory: Path, name: str | None, on_bad_row: str, further: Mapping[str, Any]) -> _Job:

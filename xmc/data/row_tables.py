@@ -43,6 +43,7 @@ class RowTables:
         self.warnings: Counter[str] = Counter()
         self.positives: Counter[str] = Counter()
         self.remarks: list[str] = []
+        self.again: tuple[str, ...] = ()
 
     def batches(
         self, schema: pa.Schema, split: str | None, label_rows: npt.NDArray[np.int64] | None
@@ -64,6 +65,7 @@ class RowTables:
         for defect in defects:
             if defect.of_file:
                 self.remarks.append(str(defect))
+                self.again = self.again or defect.again
             elif defect.severity == "warning":
                 self.warnings[defect.reason] += 1
             elif self.on_bad_row == "error":

@@ -25,6 +25,7 @@ class Defect:
 
     line: from 1. reason: a short fixed phrase, by which drops are counted. row_lost: the defect stands in place of a row.
     unit: what `line` counts: lines of a text file, or rows. of_file: it is about the whole file, and `line` is an example.
+    again: options with which the command, given again, does without it.
     """
 
     severity: Literal["error", "warning"]
@@ -35,6 +36,7 @@ class Defect:
     row_lost: bool = False
     unit: Literal["line", "row"] = "line"
     of_file: bool = False
+    again: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.file}, {self.unit} {self.line:,}: {self.message}"

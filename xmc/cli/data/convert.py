@@ -108,5 +108,5 @@ def convert(
         typer.echo(f"warning: {count:,} x {reason}")
     for remark in done.remarks:
         typer.echo(f"warning: {remark}")
-    for command in after_conversion(destination, done.positives):
+    for command in after_conversion(destination, done.positives, done.again):
         typer.echo(f"next: {command}")

@@ -47,7 +47,16 @@ class UncutCells:
             f"{shown!r} is taken for one label, and so it is in {count:,} of {self.cells:,} rows with labels, which hold "
             f"{mark!r}; if it is between labels, name it with --separator {_quoted(mark)}."
         )
-        return Defect("warning", file, line, f"labels that hold {mark!r}", message, unit=unit, of_file=True)
+        return Defect(
+            "warning",
+            file,
+            line,
+            f"labels that hold {mark!r}",
+            message,
+            unit=unit,
+            of_file=True,
+            again=("--separator", mark),
+        )
 
 
 def hint(label: str, known: Container[str]) -> str:

@@ -1,0 +1,66 @@
+"""A newcomer's messy CSV: at most five commands to a first useful prediction, each proposed by what the one before printed."""
+
+from __future__ import annotations
+
+import random
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+from commands import xmc
+
+TOPICS = {
+    "Schiff": "ein großes Boot auf dem Meer",
+    "thé": "où boire une tasse de thé à Paris",
+    "Käse": "ein Stück Käse vom Markt",
+    "Rad": "ein schnelles Rad am Fluß",
+    "Buch": "ein altes Buch im Café gelesen",
+}
+
+
+def messy(path: Path) -> None:
+    """3,000 rows in Latin-1, with another separator of labels than usual, labels that stand twice, and empty cells."""
+    choice = random.Random(0)
+    lines = ["text;labels"]
+    for row in range(3_000):
+        one, other = choice.sample(list(TOPICS), 2)
+        text = "" if row % 97 == 0 else f"{TOPICS[one]} und {TOPICS[other]}, Nummer {row}"
+        labels = "" if row % 101 == 0 else "|".join([one, other, one] if row % 3 else [one, other])
+        lines.append(f"{text};{labels}")
+    path.write_bytes("\n".join(lines).encode("latin-1"))
+
+
+def proposed(done: subprocess.CompletedProcess[str], command: list[str]) -> list[str]:
+    """The next command: the first that is proposed, or the one that failed with the option that its error names."""
+    if done.returncode:
+        assert done.returncode == 2
+        assert "Traceback" not in done.stderr
+        (option,) = re.findall(r"such as (--[a-z-]+ [\w-]+)", done.stderr)
+        return [*command, *shlex.split(option)]
+    return shlex.split(re.findall(r"^next: xmc (.*)$", done.stdout + done.stderr, re.MULTILINE)[0])
+
+
+@pytest.mark.slow
+def test_a_messy_table_to_a_useful_prediction_in_five_commands(tmp_path: Path) -> None:
+    messy(tmp_path / "tickets.csv")
+    command = ["data", "convert", "tickets.csv", "tickets"]
+    asked = []
+    for _ in range(5):
+        asked.append(command)
+        done = xmc(*command, cwd=tmp_path)
+        if command[0] == "search" and done.returncode == 0:
+            break
+        command = proposed(done, command)
+    else:
+        pytest.fail(f"no prediction after {asked}: {done.stdout}{done.stderr}")
+    assert [words[:2] for words in asked[:3]] == [["data", "convert"]] * 3
+    assert asked[1][-2:] == ["--encoding", "latin-1"]
+    assert asked[2][-3:] == ["--separator", "|", "--overwrite"]
+    assert asked[3][0] == "train"
+    query = asked[4][2]
+    expected = {name for name, text in TOPICS.items() if query[:20] in text or text.startswith(query[:20])}
+    assert expected
+    shown = [line for line in done.stdout.splitlines() if any(name in line for name in TOPICS)]
+    assert any(name in shown[0] for name in expected)
