@@ -268,7 +268,7 @@ def test_cells_that_another_separator_would_cut_are_warned_of_once(tmp_path: Pat
         "if it is between labels, name it with --separator ';'."
     )
     shown = xmc("data", "convert", tmp_path, tmp_path / "out2")
-    assert shown.stdout.count("--separator ';'") == 1
+    assert shown.stdout.count("name it with --separator ';'") == 1
     assert sum("--separator ';'" in str(defect) for defect in validate(open_source(tmp_path))) == 1
     assert not converted(tmp_path, tmp_path / "out3", TabularColumns(separator=";")).remarks
     assert Dataset.load(tmp_path / "out3").labels.uids.to_pylist() == ["sea", "ship"]

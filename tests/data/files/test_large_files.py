@@ -16,7 +16,7 @@ from worlds import colours, tiny_config
 import xmc
 
 SMALL, LARGE = 100 << 20, 300 << 20
-MORE = 100 << 20
+MORE = 160 << 20
 """Bytes that a source of LARGE may take beyond one of SMALL: of memory that grows with rows there are hashes and offsets."""
 
 

@@ -25,9 +25,10 @@ READ_AGAIN = 8
 """Times that a character is read again, on average, because a quote is not closed; then quotes end with their line."""
 
 
-_MARK = "\ud80d"
-"""Half a surrogate pair, which no text that is decoded from a file has."""
-_INSIDE = re.compile(r"\r(?!\n|\Z)")
+_MARKS = {"\r": "\ud80d", "\x00": "\ud800"}
+"""Halves of surrogate pairs, which no text that is decoded from a file has, in place of what stops csv inside of a line: a
+carriage return, and, in Python 3.10, NUL."""
+_STOPS = re.compile(r"\x00|\r(?!\n|\Z)")
 
 
 class DelimitedFile(StringsFile):
@@ -95,7 +96,7 @@ def records(lines: Iterator[str], delimiter: str, width: int = 0) -> Iterator[Re
             for cells in csv.reader(source, delimiter=delimiter, strict=True):
                 line, held = source.first, source.held
                 if source.marked:
-                    cells = [cell.replace(_MARK, "\r") for cell in cells]
+                    cells = [_unmarked(cell) for cell in cells]
                 wrong = ""
                 if not cells or (len(cells) == 1 and width != 1 and cells[0].isspace()):
                     blanks.append(line)
@@ -127,7 +128,7 @@ def records(lines: Iterator[str], delimiter: str, width: int = 0) -> Iterator[Re
 class _Lines(Iterator[str]):
     """Lines that are held until their record is sound, so that all but the first can be read again.
 
-    Carriage returns inside of a line, at which csv would stop, are marked: there _MARK stands in place of them.
+    What stops csv inside of a line is marked: there one of _MARKS stands in its place.
 
     first: the line where the record began. line: the last one that was read. held: the lines of the record. marked: whether
     some line so far has marks.
@@ -150,8 +151,8 @@ class _Lines(Iterator[str]):
         else:
             line = next(self._lines)
             self._fresh += len(line)
-            if "\r" in line and _INSIDE.search(line):
-                line, self.marked = _INSIDE.sub(_MARK, line), True
+            if ("\r" in line or "\x00" in line) and _STOPS.search(line):
+                line, self.marked = _STOPS.sub(lambda stop: _MARKS[stop[0]], line), True
         self._size += len(line)
         self.line += 1
         self.held.append(line)
@@ -173,6 +174,12 @@ class _Lines(Iterator[str]):
         self._again.extend(reversed(self.held[1:]))
         self.line = self.first
         self.done()
+
+
+def _unmarked(cell: str) -> str:
+    for character, mark in _MARKS.items():
+        cell = cell.replace(mark, character)
+    return cell
 
 
 def _strict_record(delimiter: str) -> re.Pattern[str]:
