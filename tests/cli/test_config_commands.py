@@ -48,7 +48,7 @@ def test_init_writes_every_key_with_its_meaning(tmp_path: Path) -> None:
     file = tmp_path / "my config.yaml"
     done = xmc("config", "init", file, "--set", "epochs=4")
     assert done.returncode == 0, done.stderr
-    assert f"next: xmc train '{file}' --dataset DATASET" in done.stdout
+    assert f"next: xmc train '{file}' --dataset wordnet-8k" in done.stdout
     assert TrainConfig.load(file) == TrainConfig(epochs=4)
     text = file.read_text(encoding="utf-8")
     words = " ".join(text.replace("#", " ").split())

@@ -54,7 +54,8 @@ def init(
     except OSError as error:
         raise StoreError(f"{file} cannot be written: {error}.") from error
     say(f"configuration in {file}; it has every key, those that you leave out keep their defaults")
-    say(f"next: {shell('xmc', 'train', file)} --dataset DATASET")
+    say("it trains on the shipped data set so, or on one of your own, named in its place:")
+    say(f"next: {shell('xmc', 'train', file, '--dataset', 'wordnet-8k')}")
 
 
 @app.command()
