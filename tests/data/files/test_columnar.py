@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.feather as feather
 import pyarrow.parquet as pq
 import pytest
-from commands import fail, xmc
 from record_files import bad_rows, converted, good_rows, read_by_conversion, read_by_job
 
 from xmc.data.files import WantedColumn, open_file
@@ -73,7 +72,6 @@ def test_a_single_string_is_one_label_unless_a_separator_is_named(write: Callabl
     assert whole == [{"sea, deep"}, {"sea;ship"}, set(), set(), {" x "}]
     cut = [labels for _, _, labels in read_by_conversion(file, tmp_path / "out", separator=",")]
     assert cut == [{"sea", "deep"}, {"sea;ship"}, set(), set(), {"x"}]
-    assert xmc("data", "convert", file, tmp_path / "new", "--separator", ";").returncode == 0
 
 
 def test_cells_of_labels_that_are_defects(write: Callable[..., Path], tmp_path: Path) -> None:
@@ -150,10 +148,8 @@ def test_columns_that_are_absent_or_there_twice(write: Callable[..., Path], tmp_
     file = write(id=["1"], text=["red"], labels=[["a"]])
     with pytest.raises(DataError, match="has no column 'idd', only id, text, labels; name the right one"):
         converted(file, tmp_path / "out", uid="idd")
-    fail(
-        xmc("data", "convert", file, tmp_path / "out", "--relevance-column", "rel"),
-        "has no column 'rel', only id, text",
-    )
+    with pytest.raises(DataError, match="has no column 'rel', only id, text, labels; name the right one"):
+        converted(file, tmp_path / "out", relevance="rel")
     assert [uid for uid, _, _ in read_by_conversion(file, tmp_path / "out")] == ["0"]
     twice = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"]), pa.array(["c"])], names=["text", "text", "labels"])
     WRITERS[file.suffix](twice, file)

@@ -192,4 +192,5 @@ def test_files_that_are_refused(tmp_path: Path, content: str, message: str) -> N
     (tmp_path / "in.jsonl").write_text(content)
     with pytest.raises(DataError, match=message):
         open_file(tmp_path / "in.jsonl", TEXT)
-    fail(xmc("data", "convert", tmp_path / "in.jsonl", tmp_path / "out"), "in.jsonl")
+    with pytest.raises(DataError, match=r"in\.jsonl"):
+        converted(tmp_path / "in.jsonl", tmp_path / "out")

@@ -86,6 +86,8 @@ def is_blank(text: str) -> bool:
 
 
 def check_one_column(writer: Callable[..., None], ending: str, texts: list[str | None], folder: Path) -> None:
+    if ending not in LISTS:  # pandas quotes no carriage return: at the end of a line it is a part of the line's end
+        texts = [None if text is None else text.rstrip("\r") for text in texts]
     file = written(writer, {"text": texts}, folder / f"one{ending}")
     expected = [(str(row), text) for row, text in enumerate(texts) if text is not None and not is_blank(text)]
     assert read_by_job(file) == expected

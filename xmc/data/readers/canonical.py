@@ -41,7 +41,7 @@ class CanonicalSource(RowSource):
     def has_groups(self) -> bool:
         """Whether the queries of a split have a column of groups."""
         files = (self.directory / f"queries-{split}.parquet" for split in self.splits)
-        return any(file.is_file() and GROUP in pq.read_schema(file).names for file in files)
+        return any(file.is_file() and GROUP in _names(file) for file in files)
 
     def properties(self) -> dict[str, Any]:
         """The names of the columns that the data set had where it was first converted from, if they are known."""
@@ -89,6 +89,15 @@ class CanonicalSource(RowSource):
         if said is not None and rows != said:
             message = f"it says {said} rows of {stem}, but there are {rows}."
             yield Defect("error", self.directory / "dataset.json", 1, "header disagrees", message)
+
+
+def _names(file: Path) -> list[str]:
+    """The names of the columns of a Parquet file; none of one that cannot be read, as is said when its rows are."""
+    try:
+        names: list[str] = pq.read_schema(file).names
+    except (OSError, ValueError, pa.ArrowException):
+        return []
+    return names
 
 
 def _records(file: Path, schema: pa.Schema) -> Iterator[dict[str, Any]]:
