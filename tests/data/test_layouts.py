@@ -325,3 +325,12 @@ def test_files_that_cannot_be_read_to_their_end_are_refused(write: Callable[[Pat
                 list(validate(open_source(source, None, TabularColumns(separator=";"))))
             packed.unlink()
             file.write_bytes(kept)
+
+
+def test_a_header_of_bag_of_words_that_speaks_of_more_labels_than_there_can_be(tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_text("1 5 1000000000\n0 1:1\n")
+    with pytest.raises(
+        DataError, match=r"train.txt, line 1: the header says 1,000,000,000 labels, and more than 50,000,000"
+    ):
+        convert(open_source(tmp_path), tmp_path / "out")
+    assert not (tmp_path / "out").exists()

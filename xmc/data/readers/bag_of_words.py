@@ -18,6 +18,9 @@ from xmc.data.sources import TabularColumns
 
 __all__ = ["BagOfWordsSource"]
 
+MOST_LABELS = 50_000_000
+"""Labels that are made up where the header alone speaks of them; more are taken for a damaged header."""
+
 
 class BagOfWordsSource(FilteredSource):
     """See the module. Uids are 0-based row numbers."""
@@ -46,6 +49,10 @@ class BagOfWordsSource(FilteredSource):
             return
         if (names := find_file(self.directory, "Yf.txt")) is not None:
             yield from text_rows(names, self.form, header[2])
+            return
+        if header[2] > MOST_LABELS:
+            message = f"the header says {header[2]:,} labels, and more than {MOST_LABELS:,} need a file Yf.txt; is it damaged?"
+            yield Defect("error", file, 1, "header disagrees", message)
             return
         for row in range(header[2]):
             yield Row(file, 1, str(row), f"label{row}", [])
