@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 
 __all__ = [
     "ConfigError",
@@ -19,7 +20,14 @@ __all__ = [
 
 
 class XMCError(Exception):
-    """Base of all errors raised by xmc; the command line prints it as one sentence and exits with code 2."""
+    """Base of all errors raised by xmc; the command line prints it as one sentence and exits with code 2.
+
+    again: options with which a command, given again, is likely to do without the error; the command line proposes it.
+    """
+
+    def __init__(self, *message: object, again: Sequence[str] = ()) -> None:
+        super().__init__(*message)
+        self.again = tuple(again)
 
 
 class ConfigError(XMCError):

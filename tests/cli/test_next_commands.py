@@ -116,30 +116,3 @@ def test_from_one_file_to_an_answer(share: float, tmp_path: Path, monkeypatch: p
     assert ("12 queries" if share else "red") in answer
     again = proposed(ran("data", "convert", "my file.csv", "data/my set", "--overwrite"))
     assert again[-1] == "runs/my set-2"  # where no run is yet
-
-
-@pytest.mark.slow
-def test_a_messy_file_to_a_useful_answer_in_five_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Latin-1, labels cut by another separator, repeated labels, empty cells: each message says how to go on."""
-    monkeypatch.chdir(tmp_path)
-    names = ("rouge", "vert", "bleu", "café", "naïf")
-    rows = ["uid;text;labels"]
-    for row in range(3000):
-        chosen = [names[row % 5], names[(row // 5 + row) % 5]]  # at times one label twice
-        rows.append(
-            f"{row};{'' if row % 100 == 7 else 'objet ' + ' et '.join(chosen)};{'' if row % 50 == 0 else '|'.join(chosen)}"
-        )
-    Path("shop.csv").write_text("\n".join(rows) + "\n", encoding="latin-1")
-    convert = ["data", "convert", "shop.csv", "data/shop"]
-    first = CliRunner().invoke(app, convert)
-    assert "--encoding latin-1" in str(first.exception)
-    convert += ["--encoding", "latin-1"]
-    second = ran(*convert)
-    assert "name it with --separator '|'" in second.stdout
-    third = ran(*convert, "--separator", "|", "--overwrite")
-    assert "5 labels; queries: 3,000 train" in third.stdout
-    fourth = ran(*proposed(third))
-    words = proposed(fourth)
-    assert words[0] == "search"
-    best = ran(*words).stdout.splitlines()[1]
-    assert any(name in best for name in names if name in words[2])

@@ -44,8 +44,8 @@ class Columns:
     def wanted(self) -> tuple[WantedColumn, WantedColumn]:
         """What is asked of a file."""
         kind: Kind = "embedding" if self.embedding else "tokens" if self.tokens else "text"
-        uid = WantedColumn(self.uid or "uid", "uid", required=self.uid is not None, key=UID)
-        return uid, WantedColumn(self.payload, kind, key=PAYLOAD)
+        uid = WantedColumn(self.uid or "uid", "uid", self.uid is not None, UID, "--uid-column")
+        return uid, WantedColumn(self.payload, kind, key=PAYLOAD, option=f"--{kind}-column")
 
     @property
     def form(self) -> TextForm:

@@ -19,6 +19,7 @@ from xmc.batch.windows import windows
 from xmc.batch.work import Chunk, Work
 from xmc.data.files import LINE, MESSAGE, RecordFile, open_file
 from xmc.data.files.addresses import InputFile
+from xmc.data.files.lines import with_encoding
 from xmc.errors import DataError
 
 __all__ = ["Worker"]
@@ -116,7 +117,8 @@ class Worker:
             raise DataError(
                 f"{window.part.file.address}, {window.unit} {place:,} (uid {rows.uids[first].as_py()!r}) cannot be used{why} "
                 f"the {len(rows.good):,} rows from {window.first + 1:,} on: {reasons}. Mend it, or let --on-bad-row be null "
-                f"(such rows get no labels) or drop."
+                f"(such rows get no labels) or drop.",
+                again=with_encoding(message),
             )
         return _Moving(window, Chunk(rows, None))
 

@@ -26,6 +26,7 @@ from xmc.cli import (
     train,
 )
 from xmc.cli.lists import NumberLists
+from xmc.cli.next_commands import after_error
 from xmc.errors import XMCError
 from xmc.progress import console as error_console
 
@@ -73,6 +74,8 @@ def main() -> None:
         app()
     except XMCError as error:
         error_console.print(Text.assemble(("error:", "red"), f" {error}"), highlight=False, soft_wrap=True)
+        for command in after_error(error):
+            error_console.print(f"next: {command}", highlight=False, soft_wrap=True, markup=False)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -12,14 +12,20 @@ from xmc.cli.console import shell
 if TYPE_CHECKING:
     from xmc.calibration.calibration import Calibration
     from xmc.data.dataset import Dataset
+    from xmc.errors import XMCError
 
-__all__ = ["after_calibration", "after_conversion", "after_new_index", "after_training"]
+__all__ = ["after_calibration", "after_conversion", "after_error", "after_new_index", "after_training"]
 
 EXAMPLE_WORDS = 8
 """Words of a query in a command, at most."""
 EXAMPLE_RECALL = "recall=0.8"
 DEFAULT_K = 10
 """Labels that `xmc predict` asks for by default."""
+
+
+def after_error(error: XMCError) -> list[str]:
+    """The same command with the options that do without the error, where it names some."""
+    return [shell("xmc", *sys.argv[1:], *error.again)] if error.again else []
 
 
 def after_conversion(directory: Path, positives: Mapping[str, int], again: Sequence[str] = ()) -> list[str]:

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from xmc.arrays import Mask
 from xmc.data.checks import checked_rows
+from xmc.data.files.lines import with_encoding
 from xmc.data.rows import Defect, Row
 from xmc.data.sources import RowSource
 from xmc.data.tables import GROUP
@@ -69,7 +70,9 @@ class RowTables:
             elif defect.severity == "warning":
                 self.warnings[defect.reason] += 1
             elif self.on_bad_row == "error":
-                raise DataError(f"{defect} Correct it, or {self.remedy}")
+                raise DataError(
+                    f"{defect} Correct it, or {self.remedy}", again=defect.again or with_encoding(defect.message)
+                )
             else:
                 self.dropped[defect.reason] += 1
 

@@ -135,7 +135,9 @@ def test_delimiters_are_recognised(tmp_path: Path, delimiter: str) -> None:
 
 def test_a_delimiter_that_is_named(tmp_path: Path) -> None:
     file = write(tmp_path / "in.csv", [["uid", "text", "labels"], ["1", "a~b", "sea"]], "~")
-    with pytest.raises(DataError, match=r"no column 'text', only uid~text~labels; .*--delimiter names another one"):
+    with pytest.raises(
+        DataError, match=r"no columns 'text' and 'labels', only uid~text~labels; .*--delimiter names another one"
+    ):
         good_rows(file)
     assert good_rows(file, TextForm(delimiter="~")) == [("1", "a~b", ["sea"])]
     file = write(tmp_path / "in.csv", [["uid", "text", "labels"], ["1", "a,b", "sea"]], "\t")
@@ -187,7 +189,7 @@ def test_blank_lines_in_a_file_of_one_column_are_empty_cells(tmp_path: Path) -> 
         ("\n\n", r"has no line with the names of its columns"),
         ('"text,labels\nred,a\n', r"no line with the names of its columns \(line 1: the record opens a quote"),
         ("id,text,text,labels\n1,red,blue,a\n", r"has the column 'text' more than once; rename one"),
-        ("id,body,tags\n1,red,a\n", r"has no column 'text', only id, body, tags; name the right one"),
+        ("id,body,tags\n1,red,a\n", r"has no columns 'text' and 'labels', only id, body, tags; name the right ones"),
     ],
 )
 def test_headers_that_are_refused(tmp_path: Path, content: str, message: str) -> None:

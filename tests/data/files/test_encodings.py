@@ -65,7 +65,7 @@ def test_latin_1_with_its_name_and_without(tmp_path: Path, ending: str) -> None:
     ((_, reason, message),) = bad_rows(file)
     assert reason == "text that is not UTF-8"
     assert "byte 0xfc after 'gr'" in message
-    assert "--encoding latin-1" in message
+    assert "--encoding cp1252" in message
     assert read_by_job(file) == [row[:2] for row in ROWS]
     assert converted(file, tmp_path / "out", "drop").dropped == {"text that is not UTF-8": 1}
     with pytest.raises(DataError, match=r"line \d: the text is not UTF-8 \(byte 0xfc after 'gr'\); name the encoding"):
@@ -123,7 +123,7 @@ def test_prediction_takes_an_encoding_and_a_delimiter(tmp_path: Path) -> None:
         xmc(
             "predict", tmp_path / "run", "--input", tmp_path / "in.csv", "--output", tmp_path / "p", "--delimiter", "~"
         ),
-        "the uid is not UTF-8 (byte 0xe9 after ''); name the encoding of the file, such as --encoding latin-1",
+        "the uid is not UTF-8 (byte 0xe9 after ''); name the encoding of the file, such as --encoding cp1252",
     )
     done = xmc("predict", tmp_path / "run", "--input", tmp_path / "in.csv", "--output", tmp_path / "p", *named)
     assert done.returncode == 0, done.stderr

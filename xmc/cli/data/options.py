@@ -75,7 +75,8 @@ Separator = Annotated[
     ),
 ]
 Encoding = Annotated[
-    str | None, typer.Option(help="Encoding of text files, such as latin-1; by default UTF-8.", show_default=False)
+    str | None,
+    typer.Option(help="Encoding of text files, such as cp1252 or latin-1; by default UTF-8.", show_default=False),
 ]
 Delimiter = Annotated[
     str | None,

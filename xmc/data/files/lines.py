@@ -9,7 +9,7 @@ from xmc.data.files.addresses import InputFile
 from xmc.data.files.table import BROKEN, TextForm
 from xmc.errors import DataError
 
-__all__ = ["text_lines", "undecodable"]
+__all__ = ["text_lines", "undecodable", "with_encoding"]
 
 _MARK = "\ufeff"
 _MARKS = {
@@ -20,6 +20,9 @@ _MARKS = {
     b"\xfe\xff": "utf-16",
 }
 _BUFFER = 1 << 20
+USUAL = "cp1252"
+"""The encoding of most text files that are not UTF-8; it reads Latin-1 too."""
+_SUCH_AS = f"such as --encoding {USUAL}, which reads Latin-1 too"
 
 
 def text_lines(file: InputFile, form: TextForm, newline: str = "") -> Iterator[str]:
@@ -53,10 +56,15 @@ def undecodable(text: str) -> str | None:
         if 0xDC80 <= code <= 0xDCFF:
             return (
                 f"is not UTF-8 (byte 0x{code - 0xDC00:02x} after {text[max(0, error.start - 20) : error.start]!r}); name the "
-                f"encoding of the file, such as --encoding latin-1"
+                f"encoding of the file, {_SUCH_AS}"
             )
         return f"has half a surrogate pair (\\u{code:04x}), which is no character"
     return None
+
+
+def with_encoding(message: str | None) -> tuple[str, ...]:
+    """The options that read a file whose texts `undecodable` found fault with in a message; none for other messages."""
+    return ("--encoding", USUAL) if message is not None and _SUCH_AS in message else ()
 
 
 def _shown(start: bytes) -> str:

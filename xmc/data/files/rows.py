@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from xmc.data.files.addresses import InputFile
 from xmc.data.files.cells import CELLS, CellProblem
+from xmc.data.files.lines import with_encoding
 from xmc.data.files.table import TYPES, RecordFile, TextForm, WantedColumn, batch_schema
 from xmc.errors import DataError
 
@@ -56,7 +57,8 @@ class StringsFile(RecordFile):
         for record in self._records():
             if strict and record.cells is None:
                 raise DataError(
-                    f"{self.file.address}, line {record.line:,}: {record.message} Mend it, or give another --on-bad-row."
+                    f"{self.file.address}, line {record.line:,}: {record.message} Mend it, or give another --on-bad-row.",
+                    again=with_encoding(record.message),
                 )
             rows += 1
         return rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import pyarrow.compute as pc
 
 from xmc.data.files.addresses import InputFile
 from xmc.errors import ConfigError, DataError
+from xmc.registry import nearest
 
 __all__ = [
     "BROKEN",
@@ -51,13 +53,15 @@ BROKEN = (OSError, EOFError, ValueError, pa.ArrowException)
 class WantedColumn:
     """A column that is asked of a file: its name there, and what its cells mean.
 
-    required: a file without it is refused; otherwise the column is null. key: its name in the batches.
+    required: a file without it is refused; otherwise the column is null. key: its name in the batches. option: of commands,
+    which names the column; "" where none does.
     """
 
     name: str
     kind: Kind
     required: bool = True
     key: str = ""
+    option: str = ""
 
     @property
     def field(self) -> str:
@@ -138,20 +142,34 @@ class RecordFile(ABC):
 
     def require_columns(self) -> None:
         """Raise DataError for a column that must be there and is not, or that is there twice."""
+        missing = [column for column in self.wanted if column.required and not self.has(column.name)]
+        if missing:
+            raise self._without(missing)
         for column in self.wanted:
-            if column.required and not self.has(column.name):
-                raise self.lacking(f"no column {column.name!r}", "name the right one")
             if self.names.count(column.name) > 1:
                 raise DataError(
                     f"{self.file.address} has the column {column.name!r} more than once; rename one of them."
                 )
 
-    def lacking(self, column: str, remedy: str) -> DataError:
+    def _without(self, missing: list[WantedColumn]) -> DataError:
+        """The error for a file without some columns, with the options that name them, and similar names if there are some."""
+        named = [(column.option, _similar(column.name, self.names)) for column in missing]
+        again = [word for option, name in named for word in (option, name or "")]
+        one = len(missing) == 1
+        remedy = f"name the right {'one' if one else 'ones'}"
+        if all(again):
+            remedy += f", such as {' '.join(map(shlex.quote, again))}"
+        elif all(option for option, _ in named):
+            remedy += f" by {' and '.join(option for option, _ in named)}"
+        columns = " and ".join(repr(column.name) for column in missing)
+        return self.lacking(f"no column{'' if one else 's'} {columns}", remedy, again if all(again) else ())
+
+    def lacking(self, column: str, remedy: str, again: Sequence[str] = ()) -> DataError:
         """The error for a file without a column, which lists those that it has. column: such as "no column 'text'"."""
         names = ", ".join(
             name if name == name.strip() and name and name.isprintable() else repr(name) for name in self.names
         )
-        return DataError(f"{self.file.address} has {column}, only {names}; {remedy}.{self._why_columns()}")
+        return DataError(f"{self.file.address} has {column}, only {names}; {remedy}.{self._why_columns()}", again=again)
 
     def _why_columns(self) -> str:
         """A further sentence on where the names come from."""
@@ -194,3 +212,10 @@ class RecordFile(ABC):
         if unusable:
             raise DataError(f"{self.file.address}, {self.unit} {unusable[0][LINE]:,}: {unusable[0][MESSAGE]}")
         return [table[column.field] for column in self.wanted]
+
+
+def _similar(name: str, names: Sequence[str]) -> str | None:
+    """The name that is the same but for case, else the most similar one; None where none is similar."""
+    folded = {other.casefold(): other for other in names}
+    near = nearest(name.casefold(), folded)
+    return None if near is None else folded[near]

@@ -64,17 +64,25 @@ class NamedColumnsSource(NamedLabelsSource):
         """A split's file; a column that was named must be there, one of a usual name may."""
         names = self.columns
         wanted = [
-            WantedColumn(names.labels, "labels", key="labels"),
-            WantedColumn(names.rejected or "rejected", "labels", names.rejected is not None, "rejected"),
+            WantedColumn(names.labels, "labels", key="labels", option="--labels-column"),
+            WantedColumn(
+                names.rejected or "rejected", "labels", names.rejected is not None, "rejected", "--rejected-column"
+            ),
         ]
         if texts:
             wanted += [
-                WantedColumn(names.uid or "uid", "uid", names.uid is not None, "uid"),
-                WantedColumn(names.text, "text", key="text"),
-                WantedColumn(names.relevance or "relevance", "relevance", names.relevance is not None, "relevance"),
+                WantedColumn(names.uid or "uid", "uid", names.uid is not None, "uid", "--uid-column"),
+                WantedColumn(names.text, "text", key="text", option="--text-column"),
+                WantedColumn(
+                    names.relevance or "relevance",
+                    "relevance",
+                    names.relevance is not None,
+                    "relevance",
+                    "--relevance-column",
+                ),
             ]
             if names.group is not None:
-                wanted.append(WantedColumn(names.group, "text", key=GROUP))
+                wanted.append(WantedColumn(names.group, "text", key=GROUP, option="--group"))
         return self._record_file(path, wanted)
 
 

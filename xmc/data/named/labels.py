@@ -49,7 +49,10 @@ class NamedLabelsSource(FilteredSource):
     def _table(self, file: Path) -> Iterator[Row | Defect]:
         """The rows of the label table, by default a file of records with a column of uids and one of texts."""
         names = self.columns
-        wanted = [WantedColumn(names.label_uid, "uid", key="uid"), WantedColumn(names.label_text, "text", key="text")]
+        wanted = [
+            WantedColumn(names.label_uid, "uid", key="uid", option="--label-uid-column"),
+            WantedColumn(names.label_text, "text", key="text", option="--label-text-column"),
+        ]
         table = self._record_file(file, wanted)
         for batch in table.batches():
             for values in batch.to_pylist():
