@@ -87,8 +87,7 @@ def test_intervals_and_the_paired_test(here: Path, tmp_path: Path) -> None:
     assert files["against"]["P@1"] == pytest.approx(paired)
     assert files["queries"] == 100
     shown = evaluated(here, "good", *options, "--against", here / "poor")
-    assert "90% interval" in shown
-    assert "its 90% interval" in shown
+    assert shown.count("90%") == 2  # of the metric, and of the difference; a narrow column breaks its head
     assert f"{paired['difference']:+.2f}" in shown
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from xmc.data.dataset import Dataset
@@ -121,11 +122,14 @@ def test_uids_that_cannot_be_written(tmp_path: Path) -> None:
     predicted = Predicted(
         pa.array(["a"]), np.zeros((2, 1), np.int64), np.zeros((2, 1), np.int64), np.ones((2, 1), np.float32)
     )
+    directory = tmp_path / "data"
+    Dataset.from_lists("d", ["a"], {"test": (["x", "y"], [[0], [0]])}).save(directory)
+    queries = pq.read_table(directory / "queries-test.parquet")
     for uids, message in (
         (["", "x"], "uid of a query of the split 'test' is empty"),
         (["x", "x"], "a query uid twice"),
     ):
-        data = Dataset.from_lists("d", ["a"], {"test": (["x", "y"], [[0], [0]])}, query_uids={"test": uids})
+        pq.write_table(queries.set_column(0, "uid", pa.array(uids)), directory / "queries-test.parquet")
         with pytest.raises(DataError, match=message):
-            write_trec(predicted, data, "test", tmp_path)
-    assert not list(tmp_path.iterdir())
+            write_trec(predicted, Dataset.load(directory), "test", tmp_path / "out")
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())

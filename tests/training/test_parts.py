@@ -16,6 +16,7 @@ from xmc.data.tokens import RaggedTokens
 from xmc.encoders.dual import DualEncoder, build_encoder
 from xmc.training import parts
 from xmc.training.assembly import part_kinds
+from xmc.training.callbacks import Callbacks
 from xmc.training.checkpoints import Checkpoints
 from xmc.training.distributed import World
 from xmc.training.embedding import encode_labels
@@ -59,7 +60,7 @@ def test_parameters_move_last_and_each_kind_is_there_once(name: str) -> None:
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_a_checkpoint_holds_what_the_parts_say(name: str, tmp_path: Path) -> None:
     run = prepare_run(colours(), tiny_config(epochs=1, **CONFIGURATIONS[name]), torch.device("cpu"), World())
-    trainer = Trainer(run, tmp_path / "run")
+    trainer = Trainer(run, tmp_path / "run", Callbacks((), True))
     trainer.fit()
     names: list[str] = []
     for part in run.parts:
