@@ -84,7 +84,9 @@ def test_beir_defects(tmp_path: Path) -> None:
     assert positives(done.dataset) == [["2"]]
     assert sum(done.dropped.values()) == 5
     lines(root / "qrels" / "train.tsv", ["query\tdocument\tscore", "q0\td1\t1"])
-    with pytest.raises(DataError, match=r"train.tsv has no column 'query-id', only query, document, score"):
+    with pytest.raises(
+        DataError, match=r"train.tsv has no columns 'query-id' and 'corpus-id', only query, document, score"
+    ):
         list(validate(open_source(root)))
     lines(root / "qrels" / "valid.tsv", [header, "q1\td3\t1"])
     with pytest.raises(DataError, match=r"dev.tsv and .*valid.tsv are both judgements of the split validation"):

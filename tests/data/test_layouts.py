@@ -233,7 +233,7 @@ def test_a_label_table_has_column_names_of_its_own(tmp_path: Path) -> None:
     assert data.labels.texts.to_pylist() == ["first", "second"]
     assert [row.indices.tolist() for row in data.split("train").positives] == [[0, 1], [0]]
     assert data.split("train").uids.to_pylist() == ["1", "2"]
-    with pytest.raises(DataError, match=r"labels.csv has no column 'uid', only code, name"):
+    with pytest.raises(DataError, match=r"labels.csv has no columns 'uid' and 'text', only code, name"):
         converted(source, tmp_path / "out2", TabularColumns("id", "body", "tags", separator="|"))
 
 
