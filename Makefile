@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 TABLE ?= wordnet_8k
 
-.PHONY: setup quickstart test test-slow dist test-wheel lint typecheck docs bench clean
+.PHONY: setup quickstart test test-slow test-nightly dist test-wheel lint typecheck docs bench clean
 
 # One stamp for each set of extras, so that a changed requirement is installed again. Before it was called xmc-retrieval, the
 # package was installed as xmc.
@@ -33,6 +33,10 @@ test: $(VENV)/.installed-dev
 # What takes minutes: kills, Ray, a browser, every page of the documentation.
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m slow
+
+# Many more random tables and damaged files than the slow tests have: about an hour.
+test-nightly: $(VENV)/.installed-dev
+	XMC_CASES=2000 $(BIN)/python -m pytest --numprocesses 2 -m slow tests/data/test_mutated_files.py tests/data/files/test_written_tables.py
 
 # The wheel is built from the source distribution.
 dist: $(VENV)/.installed-dev

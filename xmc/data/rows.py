@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -15,6 +14,8 @@ from xmc.data.files.lines import text_lines, undecodable
 
 __all__ = ["PACKED", "Defect", "Row", "checked_row", "find_file", "read_lines", "without_blank_end"]
 
+SMALLEST, LARGEST = 2.0**-149, (2 - 2.0**-23) * 2.0**127
+"""The numbers above 0 that float32 holds."""
 PACKED = ("", ".gz", ".bz2", ".zst")
 """What the name of a text file may have behind its own ending."""
 
@@ -155,9 +156,12 @@ def _check_labels(row: Row, labels: int, add: Callable[[Literal["error", "warnin
         if len(row.relevance) != len(row.labels):
             add("error", "relevance of another length", f"{len(row.labels)} labels, {len(row.relevance)} relevances.")
             return row
-        unusable = [value for value in row.relevance if not math.isfinite(value) or value < 0]
+        unusable = [value for value in row.relevance if not (value == 0 or SMALLEST <= value <= LARGEST)]
         if unusable:
-            add("error", "bad relevance", f"relevance {unusable[0]} is not a finite number >= 0.")
+            message = (
+                f"relevance {unusable[0]} is not a finite number >= 0, or not one of float32, as which it is kept."
+            )
+            add("error", "bad relevance", message)
             return row
     for rows, what in ((row.labels, "label"), (row.rejected, "rejected label")):
         if len(set(rows)) < len(rows):

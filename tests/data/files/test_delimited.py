@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+import numpy as np
 import pytest
 from commands import fail, xmc
 from record_files import bad_rows, converted, good_rows, read_by_conversion, read_by_job
 
 from xmc.batch.options import Columns
 from xmc.batch.rows import check_rows
+from xmc.data.convert import convert
 from xmc.data.files import TextForm, WantedColumn, open_file
 from xmc.data.readers import open_source
 from xmc.data.validate import validate
@@ -230,3 +232,12 @@ def test_a_defect_names_the_line_where_its_record_begins(tmp_path: Path) -> None
     (defect,) = [d for d in validate(open_source(tmp_path / "in.csv")) if d.severity == "error"]
     assert (defect.line, defect.unit) == (6, "line")
     assert "line 6: the record has 1 cells, but the header names 2 columns" in str(defect)
+
+
+@pytest.mark.parametrize("relevance", ["1e39", "1e-60", "-1", "nan"])
+def test_relevances_that_are_not_numbers_of_float32(tmp_path: Path, relevance: str) -> None:
+    (tmp_path / "in.csv").write_text(f"text,labels,relevance\nred,a,{relevance}\nblue,a,3e38\nsea,a,0\n")
+    with pytest.raises(DataError, match=r"in.csv, line 2: relevance .* is not a finite number >= 0"):
+        convert(open_source(tmp_path / "in.csv"), tmp_path / "out")
+    data = convert(open_source(tmp_path / "in.csv"), tmp_path / "out", on_bad_row="drop").dataset
+    assert data.targets("train").positives.data.tolist() == [np.float32(3e38)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,8 @@ def check_one_column(writer: Callable[..., None], ending: str, texts: list[str |
 
 GIVEN = {"rows": TABLES, "texts": st.lists(CELLS | st.none(), max_size=6)}
 FEW = settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
-MANY = settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
+CASES = int(os.environ.get("XMC_CASES", "100"))
+MANY = settings(max_examples=CASES, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 
 
 @pytest.mark.parametrize(("writer", "ending"), WRITERS, ids=IDS)
