@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from pathlib import Path
@@ -21,12 +22,21 @@ def run(notebook: Any, folder: Path) -> list[Any]:
     pytest.importorskip("ipykernel", reason="ipykernel is not installed; pip install ipykernel")
     from traitlets.config import Config
 
-    sockets = Config(
-        {"ConnectionFileMixin": {"transport": "ipc", "ip": str(folder / "kernel")}}
-    )  # no ports to race for
-    nbclient.NotebookClient(
-        notebook, timeout=600, kernel_name="python3", config=sockets, resources={"metadata": {"path": str(folder)}}
-    ).execute()
+    for attempt in range(3):  # a kernel's first messages are lost at times, and its client waits for ever
+        here, tried = folder / str(attempt), copy.deepcopy(notebook)
+        here.mkdir()
+        sockets = Config(
+            {"ConnectionFileMixin": {"transport": "ipc", "ip": str(here / "kernel")}}
+        )  # no ports to race for
+        resources = {"metadata": {"path": str(here)}}
+        client = nbclient.NotebookClient(tried, timeout=120, kernel_name="python3", config=sockets, resources=resources)
+        try:
+            client.execute()
+            break
+        except nbclient.exceptions.CellTimeoutError:
+            if attempt == 2:
+                raise
+    notebook.update(tried)
     return [output for cell in notebook.cells for output in cell.get("outputs", ())]
 
 
