@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from xmc import __version__
 from xmc.errors import StoreError
 from xmc.storage.directories import atomic_file
+from xmc.version import __version__
 
 __all__ = ["Measurement", "append", "from_samples"]
 

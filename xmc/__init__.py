@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from xmc.namesake import require_no_namesake
+from xmc.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from xmc.config import TrainConfig
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from xmc.training.trainer import train
 
 __all__ = ["Dataset", "Query", "Retriever", "TrainConfig", "XMCError", "calibrate", "evaluate", "train"]
-__version__ = "0.2.0"
 
 # An editable install serves xmc.kernels, a namespace package inside a regular one, through setuptools' own path entry;
 # Python looks for it on the parent's path only. In a wheel there is no such entry and nothing is added.

@@ -9,7 +9,6 @@ import typer
 from rich.logging import RichHandler
 from rich.text import Text
 
-from xmc import __version__
 from xmc.cli import (
     calibrate,
     config,
@@ -29,6 +28,7 @@ from xmc.cli.lists import NumberLists
 from xmc.cli.next_commands import after_error
 from xmc.errors import XMCError
 from xmc.progress import console as error_console
+from xmc.version import __version__
 
 __all__ = ["app", "main"]
 

@@ -12,7 +12,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from xmc import __version__
 from xmc.report import figures
 from xmc.report.calibrated import (
     COUNTED,
@@ -31,6 +30,7 @@ from xmc.report.storage import IndexFacts, bytes_in_memory, bytes_on_disk, descr
 from xmc.report.tables import bytes_table, compared, decile_table, facts_table, metric_table, query_rows, signed
 from xmc.report.task import Task
 from xmc.report.texts import NEARLY, SHORTEST, cut
+from xmc.version import __version__
 
 __all__ = ["embedded_json", "render"]
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from xmc import __version__
 from xmc.search.run_directory import Run
 from xmc.search.run_metrics import TrainingRecord
+from xmc.version import __version__
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult

@@ -22,9 +22,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
-from xmc import __version__
 from xmc.errors import StoreError
 from xmc.storage.fingerprints import sha256_file
+from xmc.version import __version__
 
 fcntl: Any  # absent on Windows
 try:
