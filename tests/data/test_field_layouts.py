@@ -154,7 +154,7 @@ def test_annif_csv_and_json_lines(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ending", [".ttl", ".rdf"])
 def test_annif_skos(ending: str, tmp_path: Path) -> None:
-    rdflib = pytest.importorskip("rdflib")
+    rdflib = pytest.importorskip("rdflib", reason="vocabularies in SKOS need rdflib; pip install rdflib")
     root = documents(tmp_path)
     graph = rdflib.Graph().parse(data=SKOS, format="turtle")
     graph.serialize(root / f"yso-skos{ending}", format={".ttl": "turtle", ".rdf": "xml"}[ending])

@@ -14,7 +14,7 @@ import pytest
 
 from xmc.kernels.reductions import REDUCTIONS
 
-pytest.importorskip("triton")
+pytest.importorskip("triton", reason="triton is not installed; pip install triton")
 
 COMPILE = """
 import importlib, json, subprocess, sys, tempfile

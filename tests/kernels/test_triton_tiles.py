@@ -13,7 +13,7 @@ from xmc.kernels.losses import decoupled_softmax
 from xmc.kernels.positives import Positives
 from xmc.kernels.reductions import LogSumExp
 
-pytest.importorskip("triton")
+pytest.importorskip("triton", reason="triton is not installed; pip install triton")
 
 from xmc.kernels.triton_tiles.block_sparse import block_sparse_matmul
 from xmc.kernels.triton_tiles.buckets import Buckets
