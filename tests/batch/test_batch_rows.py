@@ -152,7 +152,7 @@ def test_a_column_of_json_that_begins_with_nulls(run: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("name", "write", "message"),
     [
-        ("no.parquet", None, r"names no file"),
+        ("no.parquet", None, r"no\.parquet does not exist"),
         ("in.txt", b"red", r"ends with none of .parquet"),
         ("in.parquet", b"PAR1 and nothing more", r"in.parquet cannot be read.*Is the file complete"),
         ("in.csv", b"uid,texts\na,red\n", r"in.csv has no column 'text', only uid, texts"),

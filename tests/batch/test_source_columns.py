@@ -109,5 +109,8 @@ def test_files_of_texts_for_checks_and_tuning(world: Path, tmp_path: Path) -> No
     found = xmc("index", world / "run", "--recall", 0.5, *named, "--out", tmp_path / "b")
     assert found.returncode == 0, found.stderr
     assert "measured on 120 queries" in found.stdout
-    fail(xmc("index", world / "run", "--encoding", "latin-1"), "--encoding is for a file of texts, and none is")
+    fail(
+        xmc("index", world / "run", "--encoding", "latin-1"),
+        "--encoding is for a file of texts, and none is given; leave it out.",
+    )
     fail(xmc("calibrate", world / "run", world / "data", "--text-column", "body"), "is none; leave it out")

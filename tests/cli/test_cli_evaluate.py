@@ -139,6 +139,17 @@ def test_what_written_predictions_cannot_tell(here: Path, arguments: tuple[str, 
     assert type(raised.value).__name__ == error
 
 
+def test_places_that_cannot_be_written_are_refused_before_the_work(here: Path, tmp_path: Path) -> None:
+    folder, file = tmp_path / "folder.parquet", tmp_path / "file"
+    folder.mkdir()
+    file.touch()
+    for option in ("--per-query", "--save-mistakes"):
+        with pytest.raises(ConfigError, match=f"{option} writes a file, but {folder} is a directory"):
+            evaluated(here, "nothing.parquet", option, folder)
+    with pytest.raises(ConfigError, match=f"--trec writes a folder, but {file} is a file"):
+        evaluated(here, "nothing.parquet", "--trec", file)
+
+
 def test_help_and_completion_name_every_metric() -> None:
     shown = re.sub(r"[\s│]+", " ", CliRunner().invoke(app, ["evaluate", "--help"], env={"COLUMNS": "200"}).output)
     assert f"Metrics, separated by commas: {', '.join(METRICS)};" in shown

@@ -48,7 +48,7 @@ def test_init_writes_every_key_with_its_meaning(tmp_path: Path) -> None:
     file = tmp_path / "my config.yaml"
     done = xmc("config", "init", file, "--set", "epochs=4")
     assert done.returncode == 0, done.stderr
-    assert f"next: xmc train '{file}' --dataset wordnet-8k" in done.stdout
+    assert done.stdout.endswith(f"next: xmc train '{file}' --dataset wordnet-8k --out 'runs/my config'\n")
     assert TrainConfig.load(file) == TrainConfig(epochs=4)
     text = file.read_text(encoding="utf-8")
     words = " ".join(text.replace("#", " ").split())
@@ -58,6 +58,10 @@ def test_init_writes_every_key_with_its_meaning(tmp_path: Path) -> None:
     assert missing == []
     assert "# Passes over the training queries. (int, at least 1, default 9)\nepochs: 4\n" in text
     fail(xmc("config", "init", file), f"{file} is already there; name another file, or replace it with --overwrite.")
+    fail(
+        xmc("config", "init", tmp_path, "--overwrite"),
+        f"{tmp_path} is a directory; name a file such as {tmp_path}/config.yaml.",
+    )
     assert TrainConfig.load(file).epochs == 4
     assert xmc("config", "init", file, "--overwrite", "--like", "minilm-wordnet-8k").returncode == 0
     assert TrainConfig.load(file) == TrainConfig.load(ROOT / "configs" / "minilm-wordnet-8k.yaml")

@@ -66,12 +66,13 @@ def test_a_messy_table_to_a_useful_prediction_in_five_commands(tmp_path: Path) -
 def test_errors_propose_the_command_again(tmp_path: Path) -> None:
     """With the option that does without the error, whatever reads the file."""
     (tmp_path / "in.csv").write_bytes("Text;labels\nthé;a\n".encode("latin-1"))
-    command = ["data", "convert", "in.csv", "out"]
+    command = ["data", "convert", "in.csv", "--text-column=Txt", "--encoding", "ascii", "out"]
     asked = []
     for _ in range(2):
         done = xmc(*command, cwd=tmp_path)
         assert done.returncode == 2
         command = proposed(done)
-        asked.append(command[-2:])
-    assert asked == [["--text-column", "Text"], ["--encoding", "cp1252"]]
+        asked.append(command[3:])
+    column = ["--text-column", "Text"]
+    assert asked == [["--encoding", "ascii", "out", *column], ["out", *column, "--encoding", "cp1252"]]
     assert xmc(*command, cwd=tmp_path).returncode == 0

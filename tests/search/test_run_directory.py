@@ -153,6 +153,7 @@ def test_metrics_of_another_form_are_refused(run: Path, tmp_path: Path, content:
 def test_no_run(tmp_path: Path) -> None:
     directory = RunDirectory(tmp_path / "nowhere")
     directory.require_free()
-    for read in (directory.read, directory.require, directory.read_calibration, directory.read_model_and_labels):
+    reads = (directory.read, directory.read_calibration, directory.read_model_and_labels, directory.read_source_columns)
+    for read in (*reads, directory.require):
         with pytest.raises(StoreError, match="nowhere does not exist"):
             read()

@@ -110,12 +110,7 @@ def _predicted(lists: pa.Table, dataset: Dataset, predictions: str | Path) -> Pr
     """The lists of each query of a split, null for none; DataError where they have no label of the data set."""
     lengths = pc.fill_null(pc.list_value_length(lists["labels"]), 0).to_numpy()
     longest = int(lengths.max(initial=0))
-    flat = pc.list_flatten(lists["labels"])
-    encoded = (
-        flat.combine_chunks().dictionary_encode() if isinstance(flat, pa.ChunkedArray) else flat.dictionary_encode()
-    )
-    if isinstance(encoded, pa.ChunkedArray):
-        encoded = encoded.combine_chunks()
+    encoded = pc.list_flatten(lists["labels"]).dictionary_encode().combine_chunks()
     row_of_uid = pc.index_in(encoded.dictionary, value_set=dataset.labels.uids)
     if len(row_of_uid) == row_of_uid.null_count:
         raise DataError(f"{predictions} and {dataset.name!r} share no label uid; is it the right data set?")

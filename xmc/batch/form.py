@@ -29,8 +29,6 @@ class OutputForm:
 
     format: a name in xmc.batch.formats.OUTPUT_FORMATS. separator: between the items of a list in CSV; "" in formats that have
     lists. keep: whether all columns of the input are written beside the result, or the names of those that are.
-
-    Raises ConfigError for values that do not fit.
     """
 
     format: str = "parquet"
@@ -42,10 +40,11 @@ class OutputForm:
         """separator: None for "," in CSV. Raises ConfigError for values that do not fit."""
         if isinstance(keep, str):
             raise ConfigError(f"Columns to keep are True or a list of names; put {keep!r} into a list.")
-        if OUTPUT_FORMATS[format] is not OUTPUT_FORMATS["csv"] and separator is not None:
+        lists = OUTPUT_FORMATS[format].lists
+        if lists and separator is not None:
             raise ConfigError(f"A separator is for the format csv; {format} has lists.")
         TextForm(separator=separator)
-        given = ("," if separator is None else separator) if format == "csv" else ""
+        given = "" if lists else "," if separator is None else separator
         if given and _OF_NUMBERS.issuperset(given):
             raise ConfigError(f"The separator {given!r} cannot be told from numbers; name another one.")
         return cls(format, given, keep if isinstance(keep, bool) else tuple(dict.fromkeys(keep)))

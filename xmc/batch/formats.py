@@ -31,6 +31,8 @@ class PartWriter(ABC):
     """Whether a file of this format holds what made it; where not, that is kept beside it."""
     nulls: ClassVar[bool] = True
     """Whether a null is told from an empty string."""
+    lists: ClassVar[bool] = True
+    """Whether a cell holds a list as such; where not, its items are cut by a separator."""
 
     @abstractmethod
     def __init__(self, stream: pa.NativeFile, schema: pa.Schema, separator: str) -> None:
@@ -79,6 +81,7 @@ class CsvWriter(PartWriter):
     item may hold it, see xmc.data.files.cells.first_unsplittable. Null, and the empty list, are the empty cell."""
 
     nulls: ClassVar[bool] = False
+    lists: ClassVar[bool] = False
 
     def __init__(self, stream: pa.NativeFile, schema: pa.Schema, separator: str) -> None:
         """See PartWriter."""

@@ -68,7 +68,7 @@ class RayEngine:
             for row in made.iter_rows():
                 result = json.loads(row["result"])
                 if "error" in result:
-                    raise getattr(errors, result["error"])(result["message"])
+                    raise getattr(errors, result["error"])(result["message"], again=result["again"])
                 done = Done(**result["done"])
                 summary.busy.update(result["busy"])
                 advance(done.rows)
@@ -119,7 +119,7 @@ class _Actor:
             (done,) = self._worker.make([self._parts[int(batch["part"][0])]], lambda rows: None)
             result: dict[str, Any] = {"done": asdict(done), "busy": dict(self._worker.busy)}
         except XMCError as error:
-            result = {"error": type(error).__name__, "message": str(error)}
+            result = {"error": type(error).__name__, "message": str(error), "again": error.again}
         return {"result": [json.dumps(result)]}
 
 

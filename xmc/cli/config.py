@@ -11,7 +11,8 @@ from rich.padding import Padding
 from rich.text import Text
 
 from xmc.cli import complete
-from xmc.cli.console import console, say, shell
+from xmc.cli.console import console, say
+from xmc.cli.next_commands import after_new_configuration
 
 __all__ = ["app", "explain", "schema"]
 
@@ -46,6 +47,8 @@ def init(
 
     given = settings or []
     config = TrainConfig.from_mapping({}, given, "--set") if like is None else TrainConfig.load(like, given)
+    if file.is_dir():
+        raise StoreError(f"{file} is a directory; name a file such as {file / 'config.yaml'}.")
     if file.exists() and not overwrite:
         raise StoreError(f"{file} is already there; name another file, or replace it with --overwrite.")
     try:
@@ -55,7 +58,7 @@ def init(
         raise StoreError(f"{file} cannot be written: {error}.") from error
     say(f"configuration in {file}; it has every key, those that you leave out keep their defaults")
     say("it trains on the shipped data set so, or on one of your own, named in its place:")
-    say(f"next: {shell('xmc', 'train', file, '--dataset', 'wordnet-8k')}")
+    say(f"next: {after_new_configuration(file)}")
 
 
 @app.command()

@@ -75,6 +75,10 @@ class EvaluationJob:
         for option, path in (("--per-query", self.per_query), ("--save-mistakes", self.save_mistakes)):
             if path is not None and path.suffix != ".parquet":
                 raise ConfigError(f"{option} writes Parquet; name the file {path.stem}.parquet, not {path.name}.")
+            if path is not None and path.is_dir():
+                raise ConfigError(f"{option} writes a file, but {path} is a directory; name another.")
+        if self.trec is not None and self.trec.exists() and not self.trec.is_dir():
+            raise ConfigError(f"--trec writes a folder, but {self.trec} is a file; name another.")
         sources = [path for path in (self.source, self.against) if path is not None]
         measured = [path for path in sources if not QueryMetrics.is_file(path)]
         written = [is_predictions(path) for path in measured]

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from xmc.cli.console import say, shell
+from xmc.cli.console import say
+from xmc.cli.next_commands import after_push
 
 __all__ = ["app"]
 
@@ -39,7 +40,7 @@ def push(
     results = None if dataset is None else card_results(run, Dataset.load(dataset), split)
     address = retriever.push_to_hub(repo, results, private=private or None, revision=revision)
     say(f"run in {address}")
-    say(f"Next: {shell('xmc', 'hub', 'pull', repo, 'RUN')}, or xmc.Retriever.from_hub({repo!r}) in Python")
+    say(f"next: {after_push(repo, revision)}")
 
 
 @app.command()

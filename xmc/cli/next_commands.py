@@ -14,7 +14,15 @@ if TYPE_CHECKING:
     from xmc.data.dataset import Dataset
     from xmc.errors import XMCError
 
-__all__ = ["after_calibration", "after_conversion", "after_error", "after_new_index", "after_training"]
+__all__ = [
+    "after_calibration",
+    "after_conversion",
+    "after_error",
+    "after_new_configuration",
+    "after_new_index",
+    "after_push",
+    "after_training",
+]
 
 EXAMPLE_WORDS = 8
 """Words of a query in a command, at most."""
@@ -25,7 +33,7 @@ DEFAULT_K = 10
 
 def after_error(error: XMCError) -> list[str]:
     """The same command with the options that do without the error, where it names some."""
-    return [shell("xmc", *sys.argv[1:], *error.again)] if error.again else []
+    return [_again(error.again)] if error.again else []
 
 
 def after_conversion(directory: Path, positives: Mapping[str, int], again: Sequence[str] = ()) -> list[str]:
@@ -33,7 +41,7 @@ def after_conversion(directory: Path, positives: Mapping[str, int], again: Seque
 
     positives: number of positive pairs by split. again: those options.
     """
-    mended = [shell("xmc", *sys.argv[1:], *again, *({"--overwrite"} - set(sys.argv)))] if again else []
+    mended = [_again([*again, *({"--overwrite"} - set(sys.argv))])] if again else []
     if not positives.get("train"):
         return mended
     return [
@@ -75,6 +83,30 @@ def after_new_index(run: Path, result: Calibration) -> str | None:
         return None
     split = [] if source.split == "calibration" else ["--split", source.split]
     return shell("xmc", "calibrate", run, source.dataset, *split)
+
+
+def after_new_configuration(file: Path) -> str:
+    """Train with a configuration on the data set that is shipped."""
+    return shell("xmc", "train", file, "--dataset", "wordnet-8k", "--out", _free(Path("runs") / file.stem))
+
+
+def after_push(repo: str, revision: str | None) -> str:
+    """Download a run again that was uploaded to a branch."""
+    named = [] if revision is None else ["--revision", revision]
+    return shell("xmc", "hub", "pull", repo, _free(Path("runs") / repo.rpartition("/")[2]), *named)
+
+
+def _again(options: Sequence[str]) -> str:
+    """The command that was given, with further options; those that were given with another value are replaced."""
+    replaced = {option for option in options if option.startswith("--")}
+    words = iter(sys.argv[1:])
+    kept = []
+    for word in words:
+        if word in replaced:
+            next(words, None)
+        elif word.partition("=")[0] not in replaced:
+            kept.append(word)
+    return shell("xmc", *kept, *options)
 
 
 def _free(path: Path) -> Path:

@@ -45,5 +45,5 @@ def require_no_columns(columns: Columns, source: str | None) -> None:
     named = {"text-column": columns.text, "encoding": columns.encoding, "delimiter": columns.delimiter}
     for option, value in named.items():
         if value is not None:
-            given = "none is" if source is None else f"{source} is none"
+            given = "none is given" if source is None else f"{source} is none"
             raise ConfigError(f"--{option} is for a file of texts, and {given}; leave it out.")

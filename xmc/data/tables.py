@@ -131,7 +131,7 @@ def read_properties(directory: Path) -> dict[str, Any] | None:
     file = directory / "dataset.json"
     try:
         properties = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
         raise DataError(f"{file} cannot be read: {error}") from error

@@ -135,6 +135,7 @@ class RunDirectory:
 
     def read_source_columns(self) -> dict[str, str]:
         """What the source of the training data called its columns, see Dataset.source_columns; empty where it is not known."""
+        self.require()
         training = self._metrics().training
         return {} if training is None else dict(training.columns)
 

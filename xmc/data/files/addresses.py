@@ -14,13 +14,14 @@ from pyarrow import fs as pa_fs
 
 from xmc.errors import DataError, DependencyError
 
-__all__ = ["ENDINGS", "InputFile", "ending_of", "file_system", "list_files", "local_file"]
+__all__ = ["ENDINGS", "ENDINGS_IN_WORDS", "InputFile", "ending_of", "file_system", "list_files", "local_file"]
 
 _TYPED = (".parquet", ".pq", ".arrow", ".feather")
 _TEXTS = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".json")
 _PACKED = (".gz", ".bz2", ".zst")
 ENDINGS = (*_TYPED, *_TEXTS, *(f"{text}{packed}" for text in _TEXTS for packed in _PACKED))
 """Of names of files of records; text files may be packed."""
+ENDINGS_IN_WORDS = f"{', '.join((*_TYPED, *_TEXTS))}, the latter {len(_TEXTS)} perhaps with {', '.join(_PACKED)} behind"
 _WILDCARDS = "*?["
 
 
@@ -117,13 +118,15 @@ def list_files(address: str) -> list[InputFile]:
                 files.append(info)
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{address} cannot be listed: {error}") from error
+    if not files and [info.type for info in entries] == [pa_fs.FileType.NotFound]:
+        raise DataError(f"{address} does not exist.")
     if not files:
-        raise DataError(f"{address} names no file; files of a folder must end with {', '.join(ENDINGS)}.")
+        raise DataError(f"{address} names no file; files of a folder must end with {ENDINGS_IN_WORDS}.")
     named = {f"{prefix}{info.path}": info for info in files}
     inputs = [InputFile(name, int(info.size or 0), int(info.mtime_ns or 0)) for name, info in sorted(named.items())]
     for file in inputs:
         if not file.ending:
-            raise DataError(f"{file.address} ends with none of {', '.join(ENDINGS)}, so its format is not known.")
+            raise DataError(f"{file.address} ends with none of {ENDINGS_IN_WORDS}, so its format is not known.")
     return inputs
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from xmc.data.files.addresses import ENDINGS, InputFile, ending_of, local_file
+from xmc.data.files.addresses import ENDINGS_IN_WORDS, InputFile, ending_of, local_file
 from xmc.data.files.columnar import ArrowFile, ParquetFile
 from xmc.data.files.delimited import DelimitedFile
 from xmc.data.files.json_lines import JsonLinesFile
@@ -34,7 +34,7 @@ def open_file(file: InputFile | Path, wanted: Sequence[WantedColumn], form: Text
     """
     address = file.address if isinstance(file, InputFile) else str(file)
     if not ending_of(address):
-        raise DataError(f"{address} ends with none of {', '.join(ENDINGS)}, so its format is not known.")
+        raise DataError(f"{address} ends with none of {ENDINGS_IN_WORDS}, so its format is not known.")
     if isinstance(file, Path):
         file = local_file(file)
     try:
