@@ -2,8 +2,8 @@
 
     python hub_server.py FOLDER    prints its address, and serves until it is stopped
 
-FOLDER/OWNER--NAME/COMMIT/ holds the files of each commit, FOLDER/OWNER--NAME/branches.json the branches. It wants the token
-"hf_good" for whatever writes.
+FOLDER/OWNER--NAME/COMMIT/ holds the files of each commit, FOLDER/OWNER--NAME/branches.json the branches; a file lie.txt beside
+them is what it says in place of the hash of a commit. It wants the token "hf_good" for whatever writes.
 """
 
 from __future__ import annotations
@@ -175,7 +175,8 @@ class Handler(BaseHTTPRequestHandler):
             repository = Repository(self.root, match[1])
             commit = repository.commit_of(unquote(match[2] or "main"))
             siblings = [{"rfilename": entry["path"]} for entry in repository.files(commit)]
-            return {"id": match[1], "sha": commit, "siblings": siblings}
+            lie = repository.folder / "lie.txt"
+            return {"id": match[1], "sha": lie.read_text() if lie.exists() else commit, "siblings": siblings}
         if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/([^/]+)", self._path):
             repository = Repository(self.root, match[1])
             return repository.files(repository.commit_of(unquote(match[2])))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +28,7 @@ from xmc.encoders.transformer.encoder import TransformerEncoder
 from xmc.errors import InputError, StoreError
 from xmc.indexes.factory import build_index
 from xmc.report import card_results
-from xmc.search.hub import ACCEPTED
+from xmc.search.hub import ACCEPTED, pull
 from xmc.search.model_card import CardResults
 from xmc.search.retriever import Retriever
 from xmc.storage.fingerprints import sha256_file
@@ -79,6 +81,24 @@ def test_what_is_pushed_is_what_is_loaded(pushed: tuple[str, Path], hub: Path, r
     assert not [file for file in cached(hub, repo) if ".cache" in file.parts or file.name.startswith(".")]
     shutil.rmtree(folder)  # a commit that was downloaded is there for good
     assert Retriever.from_hub(repo, folder.name).labels.uids.to_pylist() == retriever.labels.uids.to_pylist()
+
+
+def test_several_may_pull_the_same_commit_at_once(pushed: tuple[str, Path], hub: Path) -> None:
+    repo, folder = pushed
+    with ThreadPoolExecutor(4) as pool:
+        pulled = list(pool.map(pull, [repo] * 4))
+    assert pulled == [hub / "cache" / "xmc" / repo.replace("/", "--") / folder.name] * 4
+    assert [file.name for file in pulled[0].parent.iterdir()] == [folder.name]
+
+
+@pytest.mark.parametrize("commit", ["../../../outside", "/tmp/outside", "main"])
+def test_what_a_server_calls_a_commit_is_no_path(commit: str, pushed: tuple[str, Path], hub: Path) -> None:
+    repo, folder = pushed
+    (folder.parent / "lie.txt").write_text(commit)
+    with pytest.raises(StoreError, match=rf"is at '{commit}', which is no hash of a commit"):
+        Retriever.from_hub(repo)
+    assert cached(hub, repo) == []
+    assert not list(hub.rglob("*outside*"))
 
 
 def test_a_push_replaces_what_was_there_and_revisions_stay(pushed: tuple[str, Path], run: Path) -> None:
@@ -181,14 +201,23 @@ def test_a_file_that_is_not_as_it_was_is_refused(pushed: tuple[str, Path], hub: 
 
 
 @pytest.mark.parametrize(
-    "name", ["encoder/weights.bin", "index/index.faiss", "model.pkl", "../outside.json", "code.py"]
+    "name",
+    [
+        "encoder/weights.bin",
+        "index/index.faiss",
+        "model.pkl",
+        "../outside.json",
+        "code.py",
+        "*.json",
+        "a[b].txt",
+        "C:a.json",
+    ],
 )
 def test_other_files_are_refused_before_they_are_downloaded(name: str, pushed: tuple[str, Path], hub: Path) -> None:
     repo, folder = pushed
     changed(folder, name, b"cos\nsystem\n(S'echo'\ntR.")
-    with pytest.raises(
-        StoreError, match=rf"lists the file '{name}', which is not taken: only files of the run with the"
-    ):
+    said = f"lists the file {name!r}, which is not taken: only files of the run with the"
+    with pytest.raises(StoreError, match=re.escape(said)):
         Retriever.from_hub(repo)
     assert cached(hub, repo) == []
 

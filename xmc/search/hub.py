@@ -12,7 +12,7 @@ import re
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, TypedDict
@@ -34,6 +34,8 @@ ACCEPTED = frozenset({".safetensors", ".arrow", ".parquet", ".json", ".jinja", "
 SentencePiece. No pickle is among them, nor what FAISS writes."""
 CARD = "README.md"
 COMMIT = re.compile(r"[0-9a-f]{40}")
+PLAIN_NAME = re.compile(r"[\w.-]+(/[\w.-]+)*")
+"""Name of a file below a directory: no wildcard, for which the Hub's client would take other files."""
 LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
 
 
@@ -65,9 +67,9 @@ def push(run: Run, repo: str, results: CardResults | None = None, **options: Unp
             api.create_branch(repo, branch=revision, exist_ok=True)
         folder = Path(temporary) / "run"
         RunDirectory(folder).write(run.standalone())
-        refused = [name for name in sorted(_listed(folder)) if PurePosixPath(name).suffix not in ACCEPTED]
-        if refused:
-            raise StoreError(f"The run holds {refused[0]!r}, which is no file that `from_hub` takes: {_accepted()}.")
+        refused = _refused(_listed(folder))
+        if refused is not None:
+            raise StoreError(f"The run holds {refused!r}, which is no file that `from_hub` takes: {_accepted()}.")
         (folder / CARD).write_text(model_card(run, repo, results), encoding="utf-8")
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="It seems that you are about to commit a data file")
@@ -90,31 +92,38 @@ def pull(repo: str, revision: str | None = None, directory: str | Path | None = 
     no run, a file of another kind than `ACCEPTED`, or one that does not fit its checksum, and where `directory` is taken.
     """
     from huggingface_hub.constants import HF_HOME  # a search needs none of it
+    from huggingface_hub.utils import WeakFileLock, validate_repo_id  # type: ignore[attr-defined]  # documented there
 
     with _in_sentences(repo, revision), _bars_in_terminals():
+        validate_repo_id(repo)
         if directory is not None:
             require_free(Path(directory), KIND)
-        commit = revision if revision and COMMIT.fullmatch(revision) else None
-        if commit is None:
-            commit = _api(token).model_info(repo, revision=revision).sha
-            assert commit is not None
-        cached = Path(HF_HOME) / "xmc" / repo.replace("/", "--") / commit
-        folder = cached if directory is None else Path(directory)
-        if directory is None and folder.is_dir():
-            return folder
-        staging = folder.with_name(f".{folder.name}.{commit[:12]}.download")
-        try:
-            _download(repo, commit, staging, token)
-        except StoreError:  # not where the connection broke: the next call goes on from there
-            shutil.rmtree(staging, ignore_errors=True)
-            raise
-        try:
-            staging.replace(folder)
-        except OSError:
-            if not folder.is_dir():  # else another process was there first
+        commit = revision if revision and COMMIT.fullmatch(revision) else _commit_of(repo, revision, token)
+        cache, name = Path(HF_HOME) / "xmc", repo.replace("/", "--")
+        lock = cache / "locks" / f"{name}.{commit}.lock"
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with WeakFileLock(lock):  # another process that wants the same commit waits for its files
+            folder = cache / name / commit if directory is None else Path(directory)
+            if directory is None and folder.is_dir():
+                return folder
+            staging = folder.with_name(f".{folder.name}.{commit[:12]}.download")
+            try:
+                _download(repo, commit, staging, token)
+            except StoreError:  # not where the connection broke: the next call goes on from there
+                shutil.rmtree(staging, ignore_errors=True)
                 raise
-            shutil.rmtree(staging, ignore_errors=True)
-        return folder
+            staging.replace(folder)
+            return folder
+
+
+def _commit_of(repo: str, revision: str | None, token: str | None) -> str:
+    """The hash of the commit that a branch or a tag names; it becomes a part of paths."""
+    commit = _api(token).model_info(repo, revision=revision).sha
+    if commit is None or not COMMIT.fullmatch(commit):
+        raise StoreError(
+            f"{_endpoint()} says that the repository {repo} is at {commit!r}, which is no hash of a commit."
+        )
+    return commit
 
 
 def _download(repo: str, commit: str, staging: Path, token: str | None) -> None:
@@ -156,11 +165,19 @@ def _listed(folder: Path) -> set[str]:
     return names
 
 
-def _require_accepted(repo: str, names: object) -> None:
-    for name in sorted(map(str, names)):  # type: ignore[call-overload]
+def _require_accepted(repo: str, names: Iterable[str]) -> None:
+    refused = _refused(names)
+    if refused is not None:
+        raise StoreError(f"The repository {repo} lists the file {refused!r}, which is not taken: {_accepted()}.")
+
+
+def _refused(names: Iterable[str]) -> str | None:
+    """The first name, by the alphabet, of a file that is not taken; None where all are."""
+    for name in sorted(names):
         path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts or path.suffix not in ACCEPTED:
-            raise StoreError(f"The repository {repo} lists the file {name!r}, which is not taken: {_accepted()}.")
+        if not PLAIN_NAME.fullmatch(name) or ".." in path.parts or path.suffix not in ACCEPTED:
+            return name
+    return None
 
 
 def _accepted() -> str:

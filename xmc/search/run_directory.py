@@ -74,9 +74,7 @@ class Run:
         Adapters are merged into the backbone that they were trained on, which stays where it is; exact search takes the place
         of an index that writes more than embeddings and ids. ConfigError where adapters cannot be merged.
         """
-        model = self.model.with_all_vectors(
-            self.model.label_vectors
-        )  # the same parts, to be exchanged in this one alone
+        model = self.model.with_all_vectors(self.model.label_vectors)  # the same parts, exchanged in this one alone
         model.merge()
         labels, index = self.labels, self.labels.index
         if index.design.kind != ExactDesign.kind:
