@@ -12,7 +12,6 @@ import pyarrow as pa
 from typing_extensions import Unpack
 
 from xmc.arrays import Embeddings, Ids
-from xmc.calibration.calibration import Calibration, require_calibration
 from xmc.calibration.decisions import Decision, Policy
 from xmc.calibration.powerset import Region
 from xmc.calibration.sets import LabelSet, Wanted
@@ -25,7 +24,7 @@ from xmc.indexes.checks import require_count
 from xmc.indexes.designs import design_of
 from xmc.indexes.factory import index_version
 from xmc.search.answers import Answer, AnswerParts
-from xmc.search.calibrated import CalibratedAnswers, CalibrationFit, require_stages
+from xmc.search.calibrated import CalibratedAnswers
 from xmc.search.label_columns import LabelColumns, refuse_repeated
 from xmc.search.labels import LabelVersion
 from xmc.search.options import SearchOptions, asked_for
@@ -34,7 +33,7 @@ from xmc.search.queries import Queries, texts_of_list
 from xmc.search.run_metrics import RunMetrics
 from xmc.search.sentence_transformers import export_encoder, read_encoder
 from xmc.search.shared import SharedModel
-from xmc.search.stages import SearchRequest, Stage
+from xmc.search.stages import SearchRequest
 
 __all__ = ["Retriever", "loaded"]
 
@@ -50,19 +49,6 @@ class Retriever(SharedModel):
 
     Pickled by reference to its run directory; see xmc.search.saved_model.SavedModel.
     """
-
-    def __init__(
-        self,
-        model: DualEncoder,
-        labels: LabelVersion,
-        config: TrainConfig,
-        metrics: RunMetrics,
-        tuning_queries: Embeddings,
-        stages: Sequence[Stage] = (),
-    ) -> None:
-        """Use `load` or `from_model`. Raises InputError for labels whose index does not fit the model."""
-        super().__init__(model, labels, config, metrics, tuning_queries, stages)
-        self._fit = CalibrationFit()
 
     @classmethod
     def from_model(
@@ -274,19 +260,6 @@ class Retriever(SharedModel):
         Raises InputError as `predict_proba`, for uids that are not there, and for more or fewer sets than queries.
         """
         return self._calibrated().p_values(queries, label_sets, images)
-
-    def require_calibration(self) -> Calibration:
-        """The calibration. InputError for a retriever without, and where it was made for other stages of search."""
-        calibration = require_calibration(self.calibration)
-        require_stages(calibration, self.corridor.fingerprints)
-        return calibration
-
-    def fits_calibration(self) -> bool:
-        """Whether labels and index are those that calibration is about; a warning is logged once where they are not.
-
-        Raises InputError as `require_calibration`.
-        """
-        return self._fit.check(self.require_calibration(), self._store.version)
 
     def similar_labels(self, uids: Sequence[str], k: int = 10, **options: Unpack[SearchOptions]) -> Found:
         """The k labels most like each of some labels, itself left out; options and result as of `predict`.

@@ -10,11 +10,12 @@ from typing import Any
 from typing_extensions import Self
 
 from xmc.arrays import Embeddings
-from xmc.calibration.calibration import Calibration
+from xmc.calibration.calibration import Calibration, require_calibration
 from xmc.config import TrainConfig
 from xmc.encoders.base import device_of
 from xmc.encoders.dual import DualEncoder
 from xmc.errors import InputError, StoreError
+from xmc.search.calibrated import CalibrationFit, require_stages
 from xmc.search.labelled_model import LabelledModel
 from xmc.search.labels import LabelVersion
 from xmc.search.references import RunReference, SavedState, changes_of_weights
@@ -44,11 +45,11 @@ class SavedModel(LabelledModel):
         tuning_queries: Embeddings,
         stages: Sequence[Stage] = (),
     ) -> None:
-        """Raises InputError for labels whose index does not fit the model."""
+        """Use `load`, or `Retriever.from_model`. Raises InputError for labels whose index does not fit the model."""
         super().__init__(model, labels, config, tuning_queries)
         self.metrics, self.corridor = metrics, Corridor.for_model(self.model, stages)
         self.calibration: Calibration | None = None
-        self._device: str | Sequence[str] = "auto"
+        self._fit = CalibrationFit()
         self._saved: SavedState | None = None
 
     @classmethod
@@ -71,7 +72,8 @@ class SavedModel(LabelledModel):
         with self._store.changing:
             RunDirectory(directory).write(self._run(self.model), overwrite)
             fingerprint = RunDirectory(directory).fingerprint
-            self._mark_saved(RunReference.from_directory(directory, fingerprint, self._device))
+            device = "auto" if self._saved is None else self._saved.reference.device
+            self._mark_saved(RunReference.from_directory(directory, fingerprint, device))
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -81,6 +83,19 @@ class SavedModel(LabelledModel):
     def use_stages(self, stages: Sequence[Stage]) -> None:
         """Search with these stages between candidates and cut; see xmc.search.stages. ConfigError for one given twice."""
         self.corridor = Corridor.for_model(self.model, stages)
+
+    def require_calibration(self) -> Calibration:
+        """The calibration. InputError for a retriever without, and where it was made for other stages of search."""
+        calibration = require_calibration(self.calibration)
+        require_stages(calibration, self.corridor.fingerprints)
+        return calibration
+
+    def fits_calibration(self) -> bool:
+        """Whether labels and index are those that calibration is about; a warning is logged once where they are not.
+
+        Raises InputError as `require_calibration`.
+        """
+        return self._fit.check(self.require_calibration(), self._store.version)
 
     def __repr__(self) -> str:
         """Sizes, index, encoder, where it runs and where it is stored, in one line."""
@@ -133,7 +148,6 @@ class SavedModel(LabelledModel):
             raise StoreError(f"The run{where} holds parts of several runs: {error}") from error
         model.calibration = run.calibration
         if reference is not None:
-            model._device = reference.device
             model._mark_saved(reference)
         return model
 
