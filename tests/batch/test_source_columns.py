@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from commands import fail, xmc
+from commands import fail, fail_each, xmc
 from worlds import COLOURS, tiny_config
 
 from xmc.batch import Columns, JobOptions, embed_files, predict_files
@@ -109,8 +109,10 @@ def test_files_of_texts_for_checks_and_tuning(world: Path, tmp_path: Path) -> No
     found = xmc("index", world / "run", "--recall", 0.5, *named, "--out", tmp_path / "b")
     assert found.returncode == 0, found.stderr
     assert "measured on 120 queries" in found.stdout
-    fail(
-        xmc("index", world / "run", "--encoding", "latin-1"),
-        "--encoding is for a file of texts, and none is given; leave it out.",
+    fail_each(
+        (
+            ["index", world / "run", "--encoding", "latin-1"],
+            "--encoding is for a file of texts, and none is given; leave it out.",
+        ),
+        (["calibrate", world / "run", world / "data", "--text-column", "body"], "is none; leave it out"),
     )
-    fail(xmc("calibrate", world / "run", world / "data", "--text-column", "body"), "is none; leave it out")

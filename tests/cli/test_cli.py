@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from commands import fail, xmc
+from commands import fail, fail_each, xmc
 
 from xmc.cli.search import combined, search
 from xmc.errors import InputError
@@ -149,17 +149,20 @@ def test_data_commands(tmp_path: Path) -> None:
 
 
 def test_mistakes_are_sentences(run: Path, tmp_path: Path) -> None:
-    fail(xmc("train", "--set", "epoch=3", "--out", tmp_path / "x"), "unknown key 'epoch'. Did you mean 'epochs'?")
-    fail(xmc("train", "--out", tmp_path / "x"), "Name what to train on: --dataset DIRECTORY")
-    fail(xmc("train", "--dry-run"), "Name what to train on: --dataset DIRECTORY")
-    fail(xmc("train", "--dataset", "wordnet", "--out", tmp_path / "x"), "wordnet is neither a shipped data set")
-    fail(xmc("train", tmp_path / "none.yaml", "--out", tmp_path / "x"), "none.yaml cannot be read")
-    fail(xmc("train", "--dataset", "wordnet-8k", "--out", run, *SMALL), "already holds a run")
-    fail(xmc("train", "--out", tmp_path / "x", "--set", "index=[Flat]"), "index must be of type str")
-    fail(xmc("evaluate", tmp_path / "nowhere", "wordnet-8k"), "nowhere does not exist")
-    fail(xmc("evaluate", run, "wordnet-8k", "--split", "dev"), "has no split 'dev', only train, test")
-    fail(xmc("index", run, "Faster"), "'Faster' is not an index design that faiss has")
-    fail(xmc("predict", run, "--input", tmp_path / "no.parquet", "--output", tmp_path / "o"), "no.parquet")
+    x = tmp_path / "x"
+    fail(xmc("train", "--set", "epoch=3", "--out", x), "unknown key 'epoch'. Did you mean 'epochs'?")
+    fail_each(
+        (["train", "--out", x], "Name what to train on: --dataset DIRECTORY"),
+        (["train", "--dry-run"], "Name what to train on: --dataset DIRECTORY"),
+        (["train", "--dataset", "wordnet", "--out", x], "wordnet is neither a shipped data set"),
+        (["train", tmp_path / "none.yaml", "--out", x], "none.yaml cannot be read"),
+        (["train", "--dataset", "wordnet-8k", "--out", run, *SMALL], "already holds a run"),
+        (["train", "--out", x, "--set", "index=[Flat]"], "index must be of type str"),
+        (["evaluate", tmp_path / "nowhere", "wordnet-8k"], "nowhere does not exist"),
+        (["evaluate", run, "wordnet-8k", "--split", "dev"], "has no split 'dev', only train, test"),
+        (["index", run, "Faster"], "'Faster' is not an index design that faiss has"),
+        (["predict", run, "--input", tmp_path / "no.parquet", "--output", tmp_path / "o"], "no.parquet"),
+    )
     assert xmc("search").returncode == 2
     assert not (tmp_path / "x").exists()
 

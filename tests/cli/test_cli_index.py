@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from commands import fail, xmc
+from commands import fail, fail_each, xmc
 from rich.console import Console
 
 from xmc.cli.index import _table
@@ -96,14 +96,14 @@ def test_mistakes_are_sentences_and_change_nothing(run: Path, tmp_path: Path) ->
         "--queries",
         tmp_path / "nowhere.parquet",
     )  # what is refused before it is read is refused before all work
-    fail(
-        xmc("index", run, "--recall", "1", *nowhere, "--out", tmp_path / "file"),
-        "file is a file; name a directory for the run",
+    to_a_file = ["index", run, "--recall", "1", *nowhere, "--out", tmp_path / "file"]
+    fail_each(
+        (to_a_file, "file is a file; name a directory for the run"),
+        (["index", run, *nowhere, "--rescore", "2"], "--rescore is for a design that is named"),
+        (["index", run, "--max-memory", "1kB", "--budget", "1s"], "No design holds 7,488 labels in 1.0 kB"),
+        (["index", run, "HNSW16", "--recall", "0.9"], "--recall is for tuning, which chooses the design"),
+        (["index", run, "--budget", "soon"], "--budget must be a duration such as 10m, 90s or 1h, but is 'soon'"),
     )
-    fail(xmc("index", run, *nowhere, "--rescore", "2"), "--rescore is for a design that is named")
-    fail(xmc("index", run, "--max-memory", "1kB", "--budget", "1s"), "No design holds 7,488 labels in 1.0 kB")
-    fail(xmc("index", run, "HNSW16", "--recall", "0.9"), "--recall is for tuning, which chooses the design")
-    fail(xmc("index", run, "--budget", "soon"), "--budget must be a duration such as 10m, 90s or 1h, but is 'soon'")
     assert (run / "manifest.json").read_bytes() == before
 
 

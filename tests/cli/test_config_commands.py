@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from commands import fail, xmc
+from commands import fail, fail_each, xmc
 from typer.testing import CliRunner
 
 from xmc.cli import app
@@ -88,18 +88,28 @@ def test_shipped_configurations_have_names(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_explain_and_schema_are_those_of_train() -> None:
-    explained = xmc("config", "explain", "encoder.dimension").stdout
-    assert "Length D of an embedding." in explained
-    assert explained == xmc("train", "--explain", "encoder.dimension").stdout
-    fail(xmc("config", "explain", "encoder.dimensions"), "Did you mean 'encoder.dimension'?")
+    explained = xmc("config", "explain", "encoder.dimension")
+    assert explained.returncode == 0, explained.stderr
+    assert "int, at least 1, default 384" in explained.stdout
+    assert "Length D of an embedding." in explained.stdout
+    assert explained.stdout == xmc("train", "--explain", "encoder.dimension").stdout
+    assert "temperature is objective.temperature now" in xmc("train", "--explain", "temperature").stdout
+    fail_each(
+        (["config", "explain", "encoder.dimensions"], "Did you mean 'encoder.dimension'?"),
+        (["train", "--explain", "encoder.dimensions"], "Did you mean 'encoder.dimension'?"),
+    )
     schema = xmc("config", "schema").stdout
-    assert json.loads(schema)["properties"]["epochs"]["minimum"] == 1
+    assert json.loads(schema)["properties"]["epochs"] == {
+        "default": 9, "description": "Passes over the training queries.", "minimum": 1, "title": "Epochs", "type": "integer"
+    }  # fmt: skip
     assert schema == xmc("train", "--schema").stdout
 
 
 def test_train_takes_the_name_of_a_configuration() -> None:
-    fail(xmc("train", "statik", "--dataset", "wordnet-8k"), "Did you mean 'static'?")
-    fail(xmc("train", "static", "--set", "epoch=3"), "static.yaml has the unknown key 'epoch'. Did you mean 'epochs'?")
+    fail_each(
+        (["train", "statik", "--dataset", "wordnet-8k"], "Did you mean 'static'?"),
+        (["train", "static", "--set", "epoch=3"], "static.yaml has the unknown key 'epoch'. Did you mean 'epochs'?"),
+    )
 
 
 def test_the_shell_completes_what_the_program_knows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

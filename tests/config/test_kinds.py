@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import pytest
-from commands import fail, xmc
 from families import members_restored
 from pydantic import BaseModel, Field
 
@@ -123,19 +122,6 @@ def test_explanations_have_type_default_and_bounds() -> None:
         ConfigError, match=r"no key 'optimiser\.warmup' in the configuration\. Did you mean 'optimizer\.warmup'"
     ):
         explain("optimiser.warmup")
-
-
-def test_the_command_explains_and_prints_the_schema() -> None:
-    explained = xmc("train", "--explain", "encoder.dimension")
-    assert explained.returncode == 0, explained.stderr
-    assert "int, at least 1, default 384" in explained.stdout
-    assert "Length D of an embedding." in explained.stdout
-    assert "temperature is objective.temperature now" in xmc("train", "--explain", "temperature").stdout
-    fail(xmc("train", "--explain", "encoder.dimensions"), "Did you mean 'encoder.dimension'")
-    schema = json.loads(xmc("train", "--schema").stdout)
-    assert schema["properties"]["epochs"] == {
-        "default": 9, "description": "Passes over the training queries.", "minimum": 1, "title": "Epochs", "type": "integer"
-    }  # fmt: skip
 
 
 def test_the_schema_holds_every_section() -> None:
