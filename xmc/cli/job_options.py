@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -9,23 +10,9 @@ import typer
 from xmc.cli.data.options import Delimiter, Encoding, Uid
 
 if TYPE_CHECKING:
-    from xmc.batch import Summary
+    from xmc.batch import JobOptions, Summary
 
-__all__ = [
-    "Address",
-    "Delimiter",
-    "Encoding",
-    "Engine",
-    "Input",
-    "OnBadRow",
-    "PartRows",
-    "Resume",
-    "Text",
-    "Tokens",
-    "Uid",
-    "Workers",
-    "tell",
-]
+__all__ = ["Delimiter", "Encoding", "Input", "JobArguments", "Text", "tell"]
 
 Input = Annotated[
     str,
@@ -52,6 +39,45 @@ PartRows = Annotated[int, typer.Option(min=1, help="Input rows of one part, whic
 Engine = Annotated[Literal["local", "ray"], typer.Option(help="Where it runs.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Ray: actors that hold the model.")]
 Address = Annotated[str | None, typer.Option(help="Ray: address of a cluster; by default this machine.")]
+
+
+@dataclass(frozen=True)
+class JobArguments:
+    """A group of options, see xmc.cli.groups."""
+
+    resume: Resume = False
+    on_bad_row: OnBadRow = "error"
+    uid_column: Uid = None
+    text_column: Text = None
+    tokens_column: Tokens = None
+    encoding: Encoding = None
+    delimiter: Delimiter = None
+    rows_per_part: PartRows = 100_000
+    engine: Engine = "local"
+    workers: Workers = None
+    address: Address = None
+
+    def options(self, embedding_column: str | None = None, index_shards: int = 0) -> JobOptions:
+        """What a job is told, with what not every job takes. Raises ConfigError for values that do not fit together."""
+        from xmc.batch import Columns, JobOptions
+
+        return JobOptions(
+            columns=Columns(
+                uid=self.uid_column,
+                text=self.text_column,
+                tokens=self.tokens_column,
+                embedding=embedding_column,
+                encoding=self.encoding,
+                delimiter=self.delimiter,
+            ),
+            on_bad_row=self.on_bad_row,
+            rows_per_part=self.rows_per_part,
+            resume=self.resume,
+            engine=self.engine,
+            workers=self.workers,
+            address=self.address,
+            index_shards=index_shards,
+        )
 
 
 def tell(summary: Summary, sentence: str) -> None:

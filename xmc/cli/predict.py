@@ -7,23 +7,11 @@ from typing import Annotated
 
 import typer
 
-from xmc.cli.job_options import (
-    Address,
-    Delimiter,
-    Encoding,
-    Engine,
-    Input,
-    OnBadRow,
-    PartRows,
-    Resume,
-    Text,
-    Tokens,
-    Uid,
-    Workers,
-    tell,
-)
+from xmc.cli.groups import with_groups
+from xmc.cli.job_options import Input, JobArguments, tell
 
 
+@with_groups
 def predict(
     run: Annotated[Path, typer.Argument(help="Run directory.")],
     source: Input,
@@ -50,14 +38,9 @@ def predict(
             help="Calibrated run: write what to do with each label too, by thresholds of probability: automatic=0.9,person=0.1."
         ),
     ] = None,
-    resume: Resume = False,
-    on_bad_row: OnBadRow = "error",
-    uid_column: Uid = None,
-    text_column: Text = None,
-    tokens_column: Tokens = None,
+    *,
+    job: JobArguments,
     embedding_column: Annotated[str | None, typer.Option(help="Column of embeddings, in place of texts.")] = None,
-    encoding: Encoding = None,
-    delimiter: Delimiter = None,
     keep_columns: Annotated[
         bool, typer.Option("--keep-columns", help="Write all columns of the input beside the result.")
     ] = False,
@@ -70,22 +53,16 @@ def predict(
         str | None,
         typer.Option(help="CSV: what is between the labels, and the scores, in a cell.", show_default="a comma"),
     ] = None,
-    rows_per_part: PartRows = 100_000,
-    engine: Engine = "local",
-    workers: Workers = None,
-    address: Address = None,
     index_shards: Annotated[
         int, typer.Option(min=0, help="Ray: number of actors that the labels are split between.")
     ] = 0,
 ) -> None:
     """Predict labels for every row, in parts that appear whole or not at all, in bounded memory."""
-    from xmc.batch import Columns, JobOptions, predict_files
+    from xmc.batch import predict_files
     from xmc.errors import ConfigError
 
     if keep_columns and keep_column:
         raise ConfigError("--keep-columns keeps all columns, --keep-column those that are named; give one of them.")
-    columns = Columns(uid_column, text_column, tokens_column, embedding_column, encoding, delimiter)
-    options = JobOptions(columns, on_bad_row, rows_per_part, resume, engine, workers, address, index_shards)
     summary = predict_files(
         run,
         source,
@@ -99,6 +76,6 @@ def predict(
         keep_columns=keep_column or keep_columns,
         format=format,
         separator=separator,
-        options=options,
+        options=job.options(embedding_column, index_shards),
     )
     tell(summary, f"predicted {summary.predicted:,} of {summary.rows:,} rows into {output}")

@@ -7,31 +7,14 @@ from typing import Annotated, Literal
 
 import typer
 
-from xmc.cli.data.options import (
-    Delimiter,
-    Encoding,
-    Format,
-    Group,
-    LabelPrefix,
-    Labels,
-    LabelText,
-    LabelUid,
-    Language,
-    Overwrite,
-    Rejected,
-    Relevance,
-    Seed,
-    Separator,
-    Source,
-    TestShare,
-    Text,
-    Uid,
-    ValidationShare,
-)
+from xmc.cli.data.columns import SourceColumns
+from xmc.cli.data.options import Format, Group, Overwrite, Seed, Source, TestShare, ValidationShare
 from xmc.cli.data.split import tell_splits
+from xmc.cli.groups import with_groups
 from xmc.cli.next_commands import after_conversion
 
 
+@with_groups
 def convert(
     source: Source,
     destination: Annotated[Path, typer.Argument(help="Directory to write in the canonical format.")],
@@ -41,18 +24,8 @@ def convert(
     on_bad_row: Annotated[
         Literal["error", "drop"], typer.Option(help="error: refuse at the first; drop: leave out and count.")
     ] = "error",
-    uid_column: Uid = None,
-    text_column: Text = "text",
-    labels_column: Labels = "labels",
-    relevance_column: Relevance = None,
-    rejected_column: Rejected = None,
-    label_uid_column: LabelUid = "uid",
-    label_text_column: LabelText = "text",
-    separator: Separator = None,
-    encoding: Encoding = None,
-    delimiter: Delimiter = None,
-    label_prefix: LabelPrefix = None,
-    language: Language = None,
+    *,
+    columns: SourceColumns,
     test: TestShare = 0.0,
     validation: ValidationShare = 0.0,
     seed: Seed = 0,
@@ -69,25 +42,10 @@ def convert(
     from xmc.data.cleaning import LabelCleaning
     from xmc.data.convert import convert as convert_dataset
     from xmc.data.drawing import Splitting
-    from xmc.data.readers import TabularColumns, open_source
+    from xmc.data.readers import open_source
     from xmc.errors import ConfigError
 
-    columns = TabularColumns(
-        uid_column,
-        text_column,
-        labels_column,
-        relevance_column,
-        rejected_column,
-        separator,
-        label_uid_column,
-        label_text_column,
-        encoding,
-        delimiter,
-        label_prefix=label_prefix,
-        language=language,
-        group=group,
-    )
-    opened = open_source(source, format, columns)
+    opened = open_source(source, format, columns.tabular(group))
     if group is not None and not opened.has_groups:
         raise ConfigError(
             f"--group names a column of queries, which the layout {opened.format} does not have; leave it out."
