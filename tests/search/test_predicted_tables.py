@@ -97,3 +97,5 @@ def test_tables_that_have_no_texts(r: xmc.Retriever) -> None:
     ):
         with pytest.raises(kind, match=message):
             r.predict_table(given)
+    with pytest.raises(InputError, match="The column 'title' is named, but queries are no table; leave it out"):
+        r.predict_table(TEXTS, text="title")

@@ -123,6 +123,16 @@ def test_mistakes(retriever: xmc.Retriever) -> None:
         retriever.predict(xmc.Query(["red"]))  # type: ignore[arg-type]
     with pytest.raises(InputError, match="query 1 is 3, of type int"):
         retriever.predict(["red", 3])  # type: ignore[list-item]
+    for texts, uids, message in (
+        ("mauve", None, "texts must be a list of label texts; put a single text into a list"),
+        (["mauve"], "m", "uids must be a list of label uids; put a single uid into a list"),
+        (["mauve"], [3], "uids must be strings, but at 0 is 3, of type int"),
+        (["red", "\ud800"], None, r"texts must be UTF-8, but at 1 is '\\ud800'\. Correct it"),
+    ):
+        with pytest.raises(InputError, match=message):
+            retriever.add_labels(texts, uids)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"texts must be UTF-8, but at 0 is '\\ud800'"):
+        retriever.update_labels(["\ud800"], ["RED"])
     with pytest.raises(InputError, match="query 0 is None, of type NoneType"):
         retriever.predict([None])  # type: ignore[list-item]
 

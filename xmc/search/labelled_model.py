@@ -14,7 +14,7 @@ from xmc.indexes.label_index import LabelIndex
 from xmc.search.changes import Added, ColumnsSet, Removed, Updated, new_rows, updated_rows
 from xmc.search.label_columns import LabelColumns
 from xmc.search.labels import LabelVersion, require_same_labels
-from xmc.search.queries import images_of_texts, texts_of_list
+from xmc.search.queries import images_of_texts, strings_of_list
 from xmc.search.store import LabelStore
 
 __all__ = ["LabelledModel"]
@@ -77,8 +77,8 @@ class LabelledModel:
         images: as in `predict`, of each label.
         Raises InputError for a uid already there or given twice, and for columns that do not fit.
         """
-        texts = texts_of_list(texts)
-        uids = texts if uids is None else list(uids)
+        texts = strings_of_list(texts)
+        uids = texts if uids is None else strings_of_list(uids, "uids", "uid")
         with self._store.changing:
             new_rows(self._store.version, uids, texts, columns)  # refused before texts are encoded
             given = images_of_texts(images, len(texts), self.model.label_encoder)
@@ -94,7 +94,7 @@ class LabelledModel:
         The labels come last in the order of `labels`; ids and columns stay. InputError names a uid that is not there, or given
         twice.
         """
-        texts = texts_of_list(texts)
+        texts = strings_of_list(texts)
         with self._store.changing:
             updated_rows(self._store.version, uids, texts)  # refused before texts are encoded
             given = images_of_texts(images, len(texts), self.model.label_encoder)

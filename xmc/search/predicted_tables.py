@@ -10,6 +10,7 @@ import pyarrow as pa
 from xmc.data.arrow_objects import is_arrow, table_of
 from xmc.data.files import TextForm, WantedColumn
 from xmc.data.files.columnar import columns_of_table
+from xmc.errors import InputError
 from xmc.search.answers import Answer
 
 __all__ = ["predicted_table"]
@@ -29,6 +30,9 @@ def predicted_table(
         training data called its columns, which are taken where they are not named and the table has them.
     """
     if not _is_table(queries):
+        named = text or uid
+        if named:
+            raise InputError(f"The column {named!r} is named, but queries are no table; leave it out.")
         return pa.table(answer(queries).columns(label_texts))
     table = table_of(queries, "queries must be texts or a table of them")
     names = table.column_names

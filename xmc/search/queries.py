@@ -18,7 +18,7 @@ from xmc.data.lists import in_order, is_utf8
 from xmc.encoders.base import Encoder
 from xmc.errors import InputError
 
-__all__ = ["Queries", "Query", "embed", "images_of_texts", "query_list", "texts_of_list"]
+__all__ = ["Queries", "Query", "embed", "images_of_texts", "query_list", "strings_of_list"]
 
 Encode = Callable[[list[str]], Embeddings]
 
@@ -61,14 +61,22 @@ Queries: TypeAlias = Sequence[str | Query] | npt.NDArray[Any] | ArrowArray | Arr
 column by Arrow's PyCapsule protocol: an array or a chunked array of pyarrow, a Series of pandas or Polars."""
 
 
-def texts_of_list(texts: Sequence[str], name: str = "texts") -> list[str]:
-    """The texts of labels as a list; InputError, with the name of the argument, for one bare string, and what has no order."""
-    if isinstance(texts, str):
-        raise InputError(f"{name} must be a list of label texts; put a single text into a list.")
-    listed = in_order(texts, f"{name} must be a list of label texts, in an order")
-    for place, text in enumerate(listed):
-        if not isinstance(text, str):
-            raise InputError(f"{name} must be strings, but at {place} is {text!r:.100}, of type {type(text).__name__}.")
+def strings_of_list(values: Sequence[str], name: str = "texts", kind: str = "text") -> list[str]:
+    """Texts or uids of labels as a list.
+
+    name: of the argument. kind: of one value, in words. Raises InputError for one bare string, what has no order, and, with its
+    place, for a value that is no string, or cannot be written as UTF-8.
+    """
+    if isinstance(values, str):
+        raise InputError(f"{name} must be a list of label {kind}s; put a single {kind} into a list.")
+    listed = in_order(values, f"{name} must be a list of label {kind}s, in an order")
+    for place, value in enumerate(listed):
+        if not isinstance(value, str):
+            raise InputError(
+                f"{name} must be strings, but at {place} is {value!r:.100}, of type {type(value).__name__}."
+            )
+        if not is_utf8(value):
+            raise InputError(f"{name} must be UTF-8, but at {place} is {value!r:.100}. Correct it.")
     return listed
 
 
@@ -85,12 +93,10 @@ def query_list(queries: Any, allow_empty: bool = False) -> list[str | Query]:
         raise InputError(f"queries must be a list of texts; put a single {kind} into a list.")
     listed = in_order(queries, "queries must be a list of texts, in the order of the answers")
     for place, query in enumerate(listed):
-        for text in (query,) if isinstance(query, str) else query.texts if isinstance(query, Query) else (None,):
-            if text is None:
-                kind = type(query).__name__
-                raise InputError(
-                    f"A query must be a text or a Query, but query {place} is {query!r:.100}, of type {kind}."
-                )
+        if not isinstance(query, (str, Query)):
+            kind = type(query).__name__
+            raise InputError(f"A query must be a text or a Query, but query {place} is {query!r:.100}, of type {kind}.")
+        for text in (query,) if isinstance(query, str) else query.texts:
             if not is_utf8(text):
                 raise InputError(f"The text of query {place} cannot be written as UTF-8: {text!r:.100}. Correct it.")
             if not allow_empty and (not text or text.isspace()):

@@ -29,7 +29,7 @@ from xmc.search.label_columns import LabelColumns, refuse_repeated
 from xmc.search.labels import LabelVersion
 from xmc.search.options import SearchOptions, asked_for
 from xmc.search.predicted_tables import predicted_table
-from xmc.search.queries import Queries, texts_of_list
+from xmc.search.queries import Queries, strings_of_list
 from xmc.search.run_metrics import RunMetrics
 from xmc.search.sentence_transformers import export_encoder, read_encoder
 from xmc.search.shared import SharedModel
@@ -98,8 +98,8 @@ class Retriever(SharedModel):
         max_length, index: as in the configuration. The retriever's `config`, which `save` writes, trains the model further.
         Raises ConfigError for a directory that cannot be used, InputError for a uid given twice.
         """
-        texts = texts_of_list(label_texts, "label_texts")
-        uids = texts if label_uids is None else list(label_uids)
+        texts = strings_of_list(label_texts, "label_texts")
+        uids = texts if label_uids is None else strings_of_list(label_uids, "label_uids", "uid")
         refuse_repeated(uids)
         options = {"query_prompt": query_prompt, "label_prompt": label_prompt, "max_length": max_length}
         model, config = read_encoder(directory, texts, index, **options)
@@ -185,7 +185,8 @@ class Retriever(SharedModel):
 
         Columns: uid string, of a table that has uids; labels list<string>, scores list<float32>, best first; with `label_texts`
         texts list<string>; and what is asked for beside them, see xmc.search.answers.AnswerParts.
-        Raises InputError as `answer`, DataError for a table without such columns, or with a row that is no text.
+        Raises InputError as `answer`, and for columns that are named of what is no table; DataError for a table without such
+        columns, or with a row that is no text.
         """
         training = self.metrics.training
         known = {} if training is None else training.columns
