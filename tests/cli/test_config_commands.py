@@ -126,6 +126,8 @@ def test_the_shell_completes_what_the_program_knows(tmp_path: Path, monkeypatch:
         "xmc data convert in out --format ": list(READERS),
         "xmc embed run --side ": ["query", "label"],
         "xmc index run in": ["int8"],
+        "xmc predict run --format c": ["csv"],
+        "xmc data split w": ["wordnet-8k", "words/"],
         "xmc index run --metric l": ["latency"],
         "xmc evaluate run wordnet-8k --split t": ["train", "test"],
     }

@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from commands import xmc
+from commands import fail, xmc
 
 TOPICS = {
     "Schiff": "ein großes Boot auf dem Meer",
@@ -74,5 +74,10 @@ def test_errors_propose_the_command_again(tmp_path: Path) -> None:
         command = proposed(done)
         asked.append(command[3:])
     column = ["--text-column", "Text"]
+    (tmp_path / "other.csv").write_text("name;body;tags\na;b;c\n")
+    fail(
+        xmc("data", "convert", "other.csv", "other", cwd=tmp_path),
+        "has no columns 'labels' and 'text', only name, body, tags; name the right ones by --labels-column and --text-column.",
+    )
     assert asked == [["--encoding", "ascii", "out", *column], ["out", *column, "--encoding", "cp1252"]]
     assert xmc(*command, cwd=tmp_path).returncode == 0

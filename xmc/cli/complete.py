@@ -16,7 +16,7 @@ __all__ = [
     "formats",
     "keys",
     "measures",
-    "metrics",
+    "output_formats",
     "settings",
     "splits",
 ]
@@ -74,11 +74,11 @@ def splits(incomplete: str) -> list[str]:
     return _beginning(["train", "validation", "test", "calibration"], incomplete)
 
 
-def metrics(incomplete: str) -> list[str]:
-    """Metrics of held-out queries."""
-    from xmc.config.validation import METRICS
+def output_formats(incomplete: str) -> list[str]:
+    """Formats that jobs write."""
+    from xmc.batch.formats import OUTPUT_FORMATS
 
-    return _beginning(METRICS, incomplete)
+    return _beginning(OUTPUT_FORMATS, incomplete)
 
 
 def measures(incomplete: str) -> list[str]:

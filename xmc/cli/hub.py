@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from xmc.cli import complete
 from xmc.cli.console import say
 from xmc.cli.next_commands import after_push
 
@@ -23,9 +24,14 @@ def push(
     repo: Repository,
     dataset: Annotated[
         str | None,
-        typer.Option(help="Measure the run on it, for the model card: a shipped data set, or a data set directory."),
+        typer.Option(
+            help="Measure the run on it, for the model card: a shipped data set, or a data set directory.",
+            autocompletion=complete.data_sets,
+        ),
     ] = None,
-    split: Annotated[str, typer.Option(help="Split to measure on; its filter file is applied.")] = "test",
+    split: Annotated[
+        str, typer.Option(help="Split to measure on; its filter file is applied.", autocompletion=complete.splits)
+    ] = "test",
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
     revision: Annotated[
         str | None, typer.Option(help="Branch, made where it is not there.", show_default="main")

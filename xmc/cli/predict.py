@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from xmc.cli import complete
 from xmc.cli.groups import with_groups
 from xmc.cli.job_options import Input, JobArguments, tell
 
@@ -48,7 +49,9 @@ def predict(
         list[str] | None,
         typer.Option(metavar="NAME", help="Write this column of the input too; may be given several times."),
     ] = None,
-    format: Annotated[str, typer.Option(help="parquet, csv or jsonl: of what is written.")] = "parquet",
+    format: Annotated[
+        str, typer.Option(help="parquet, csv or jsonl: of what is written.", autocompletion=complete.output_formats)
+    ] = "parquet",
     separator: Annotated[
         str | None,
         typer.Option(help="CSV: what is between the labels, and the scores, in a cell.", show_default="a comma"),

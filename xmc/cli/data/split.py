@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from xmc.cli import complete
 from xmc.cli.console import say
 from xmc.cli.data.options import Group, Overwrite, Seed, TestShare, ValidationShare
 from xmc.cli.next_commands import after_conversion
@@ -19,7 +20,10 @@ __all__ = ["split", "tell_splits"]
 
 
 def split(
-    dataset: Annotated[str, typer.Argument(help="Name of a shipped data set, or a data set directory.")],
+    dataset: Annotated[
+        str,
+        typer.Argument(help="Name of a shipped data set, or a data set directory.", autocompletion=complete.data_sets),
+    ],
     destination: Annotated[Path, typer.Argument(help="Directory to write.")],
     test: TestShare = 0.0,
     validation: ValidationShare = 0.0,

@@ -38,7 +38,9 @@ class NamedColumnsSource(NamedLabelsSource):
     def _queries(self, split: str, texts: bool) -> Iterator[NamedRow | Defect]:
         """See NamedLabelsSource."""
         path = self.files[split]
-        file = self._open(path, texts)
+        file = self._record_file(path, self._wanted(texts=True))  # what lacks is told before the labels are read
+        if not texts:
+            file = self._record_file(path, self._wanted(texts=False))
         numbered = not texts or not file.has(self.columns.uid or "uid")
         uncut = UncutCells()
         for row, values in enumerate(_records(file)):
@@ -60,8 +62,8 @@ class NamedColumnsSource(NamedLabelsSource):
         if (defect := uncut.remark(path, file.unit)) is not None:
             yield defect
 
-    def _open(self, path: Path, texts: bool) -> RecordFile:
-        """A split's file; a column that was named must be there, one of a usual name may."""
+    def _wanted(self, texts: bool) -> list[WantedColumn]:
+        """What is asked of a split's file; a column that was named must be there, one of a usual name may."""
         names = self.columns
         wanted = [
             WantedColumn(names.labels, "labels", key="labels", option="--labels-column"),
@@ -83,7 +85,7 @@ class NamedColumnsSource(NamedLabelsSource):
             ]
             if names.group is not None:
                 wanted.append(WantedColumn(names.group, "text", key=GROUP, option="--group"))
-        return self._record_file(path, wanted)
+        return wanted
 
 
 def _records(file: RecordFile) -> Iterator[dict[str, Any]]:
