@@ -69,7 +69,7 @@ def test_labels_without_a_table_are_collected(tmp_path: Path) -> None:
     data = convert(open_source(tmp_path / "data.csv", None, columns), tmp_path / "out").dataset
     assert data.labels.uids.to_pylist() == ["a", "b", "c"]
     assert [row.indices.tolist() for row in data.split("train").positives] == [[0, 1], [2]]
-    with pytest.raises(DataError, match=r"no column 'labels', only id, body, tags"):
+    with pytest.raises(DataError, match=r"no columns 'labels' and 'text', only id, body, tags"):
         convert(open_source(tmp_path / "data.csv"), tmp_path / "out2")
 
 
