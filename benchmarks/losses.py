@@ -92,11 +92,9 @@ def methods(size: Size, seed: int) -> dict[str, Callable[[], Tensor]]:
     if size.device == "cuda":
         peaked_queries, peaked_labels, peaked_positives = embeddings(size, seed, peaked=True)
         peaked = [tensor.requires_grad_() for tensor in (peaked_queries, peaked_labels)]
-        for skip in (True, False):
-            name = f"xmc triton: decoupled_softmax, peaked scores{'' if skip else ', nothing skipped'}"
-            found[name] = lambda skip=skip: losses.decoupled_softmax(  # type: ignore[misc]
-                *peaked, peaked_positives, TEMPERATURE, impl="triton", skip=skip
-            )
+        found["xmc triton: decoupled_softmax, peaked scores"] = lambda: losses.decoupled_softmax(
+            *peaked, peaked_positives, TEMPERATURE, impl="triton"
+        )
     found["dense torch, mask: decoupled_softmax"] = lambda: dense_mask(*inputs, positives)
     found["dense torch, sparse: decoupled_softmax"] = lambda: dense_sparse(*inputs, positives)
     compiled = torch.compile(_dense_sparse)

@@ -24,7 +24,6 @@ TABLES = (
     "losses",
     "topk",
     "search",
-    "skipped_tiles",
     "training_memory",
     "metrics_speed",
     "live",

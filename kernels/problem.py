@@ -17,15 +17,13 @@ __all__ = ["Gradients", "Problem", "Result"]
 class Problem:
     """One call, without what is differentiated: s_ij = scale · q_i·z_j + bias_j, reduced over j.
 
-    tile_bytes: largest size of a buffer of scores, or of their gradients. skip: whether the Triton engine may leave out
-    tiles whose gradient is below rounding.
+    tile_bytes: largest size of a buffer of scores, or of their gradients.
     """
 
     reduction: Reduction
     entries: Entries
     scale: float
     tile_bytes: int
-    skip: bool = True
 
 
 class Result(NamedTuple):
@@ -33,7 +31,6 @@ class Result(NamedTuple):
 
     value [B], derivative [B] (of the sum in the shift; zero where there is none), positive_scores [nnz].
     Of torch tiles: scores [B, L], only where all of them fit the budget; else weighted [B, D], Σ_j f'(s_ij) z_j.
-    Of Triton: masses [label tiles, B], the share of each tile in Σ_j f'(s_ij); order [L], the labels as tiles hold them.
     """
 
     value: Tensor
@@ -41,8 +38,6 @@ class Result(NamedTuple):
     positive_scores: Tensor
     scores: Tensor | None = None
     weighted: Tensor | None = None
-    masses: Tensor | None = None
-    order: Tensor | None = None
 
 
 class Gradients(NamedTuple):

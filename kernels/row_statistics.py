@@ -88,7 +88,6 @@ def row_statistics(
     label_bias: Tensor | None = None,
     exclude: Positives | None = None,
     tile_bytes: int = DEFAULT_TILE_BYTES,
-    skip: bool = True,
     impl: str | None = None,
     shard: LabelShard | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -116,7 +115,7 @@ def row_statistics(
         )
     else:
         entries = Entries.of(positives, exclude, len(labels))
-        problem = Problem(reduction.detached(), entries, scale, tile_bytes, skip)
+        problem = Problem(reduction.detached(), entries, scale, tile_bytes)
         engine = torch_tiles if backend == "torch" else importlib.import_module("xmc.kernels.triton_tiles.engine")
         statistics = _RowStatistics.apply(  # type: ignore[no-untyped-call]
             queries, labels, temperature, label_bias, reduction.shift, problem, engine

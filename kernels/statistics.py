@@ -29,7 +29,6 @@ def label_statistics(
     log_inclusion: Tensor | None = None,
     exclude: Positives | None = None,
     tile_bytes: int = DEFAULT_TILE_BYTES,
-    skip: bool = True,
     impl: str | None = None,
     shard: LabelShard | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -51,8 +50,6 @@ def label_statistics(
     exclude: optional pairs that count nowhere, B rows of label positions in the form of `positives`; a pair that is also
         a positive stays one.
     tile_bytes: largest size of the tile of scores, in bytes.
-    skip: whether the Triton engine may leave out tiles of the gradient without which no row loses more than rounding takes
-        from it anyway. A label that no query of the batch gives weight to then gets no gradient instead of a tiny one.
     impl: "triton", "torch" or "reference"; by default the environment variable XMC_KERNELS, else Triton on CUDA and torch
         elsewhere.
     shard: where labels are split over processes, the range of labels that is given here; see xmc.kernels.shards.
@@ -83,7 +80,6 @@ def label_statistics(
         label_bias=offsets,
         exclude=exclude,
         tile_bytes=tile_bytes,
-        skip=skip,
         impl=impl,
         shard=shard,
     )
@@ -102,7 +98,6 @@ def sigmoid_statistics(
     label_bias: Tensor | None = None,
     exclude: Positives | None = None,
     tile_bytes: int = DEFAULT_TILE_BYTES,
-    skip: bool = True,
     impl: str | None = None,
     shard: LabelShard | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -123,7 +118,6 @@ def sigmoid_statistics(
         label_bias=label_bias,
         exclude=exclude,
         tile_bytes=tile_bytes,
-        skip=skip,
         impl=impl,
         shard=shard,
     )
@@ -138,7 +132,6 @@ def softplus_sum(
     label_bias: Tensor | None = None,
     exclude: Positives | None = None,
     tile_bytes: int = DEFAULT_TILE_BYTES,
-    skip: bool = True,
     impl: str | None = None,
     shard: LabelShard | None = None,
 ) -> Tensor:
@@ -155,7 +148,6 @@ def softplus_sum(
         label_bias=label_bias,
         exclude=exclude,
         tile_bytes=tile_bytes,
-        skip=skip,
         impl=impl,
         shard=shard,
     )

@@ -25,14 +25,12 @@ class Options(TypedDict, total=False):
     """What every loss over all labels takes besides its own arguments; see `label_statistics`.
 
     label_bias: [L], added to every score of that label. exclude: pairs that count nowhere. tile_bytes: largest size of a
-    tile of scores. skip: whether the Triton engine may leave out tiles of gradient below rounding. impl: the engine. shard:
-    which part of the labels this process has, where they are split over processes.
+    tile of scores. impl: the engine. shard: which part of the labels this process has, where they are split over processes.
     """
 
     label_bias: Tensor | None
     exclude: Positives | None
     tile_bytes: int
-    skip: bool
     impl: str | None
     shard: LabelShard | None
 

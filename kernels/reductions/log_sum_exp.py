@@ -38,12 +38,10 @@ class LogSumExp(Reduction):
         return scores.sub_(_finite(value[block])[:, None]).exp_()
 
     def combine(self, values: Tensor, derivatives: Tensor | None) -> Combined:
-        """The log-sum-exp of the parts', and the parts' softmax."""
+        """The log-sum-exp of the parts'."""
         base = _finite(values.amax(0)) if len(values) else values.sum(0)
-        shares = values.sub_(base).exp_()
-        total = shares.sum(0)
-        shares /= total.clamp_min(torch.finfo(total.dtype).tiny)
-        return Combined(total.log() + base, torch.zeros_like(total), shares)
+        total = values.sub_(base).exp_().sum(0)
+        return Combined(total.log() + base, torch.zeros_like(total))
 
     def combine_gradient(self, value: Tensor, total: Tensor) -> Tensor:
         """The softmax of the part among all parts."""

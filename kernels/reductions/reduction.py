@@ -26,13 +26,11 @@ class Sums:
 class Combined(NamedTuple):
     """The statistic of all labels from those of P parts of the labels.
 
-    value [B], derivative [B] (zero where there is no shift), and shares [P, B], the share of each part in Σ_j f'(s_ij);
-    None where the reduction cannot tell.
+    value [B], and derivative [B], zero where there is no shift.
     """
 
     value: Tensor
     derivative: Tensor
-    shares: Tensor | None
 
 
 class Reduction(ABC):
@@ -46,9 +44,6 @@ class Reduction(ABC):
 
     takes_positives: ClassVar[bool]
     """Whether positives are part of the sum, or only labels that are not positive."""
-
-    shares_tiles: ClassVar[bool] = True
-    """Whether `combine` gives shares, without which the Triton engine skips no tile."""
 
     device_module: ClassVar[str | None] = None
     """Module of the device functions `reduce_tile` and `score_gradient`; None where there is only torch's part."""
@@ -90,10 +85,8 @@ class Reduction(ABC):
         """The statistic of all labels from those of P parts, [P, B] each; sums add up. The arguments are consumed."""
         value = values.sum(0)
         if derivatives is None:
-            return Combined(value, torch.zeros_like(value), None)
-        derivative = derivatives.sum(0)
-        tiny = torch.finfo(derivative.dtype).tiny
-        return Combined(value, derivative, derivatives.div_(derivative.clamp_min(tiny)))
+            return Combined(value, torch.zeros_like(value))
+        return Combined(value, derivatives.sum(0))
 
     def combine_gradient(self, value: Tensor, total: Tensor) -> Tensor:
         """The derivative [B] of the combined statistic `total` [B] in the statistic `value` [B] of one part."""

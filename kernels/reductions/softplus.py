@@ -14,7 +14,6 @@ class Softplus(Reduction):
     """Σ_j log(1 + exp(s_ij)) over all labels."""
 
     takes_positives = True
-    shares_tiles = False
     device_module = "xmc.kernels.triton_tiles.reductions.softplus"
     heavy = True
 

@@ -29,18 +29,14 @@ class Buckets:
     label_tiles: int
 
     @classmethod
-    def of(cls, entries: Entries, queries: int, labels: int, shape: TileShape, places: Tensor | None) -> Buckets:
-        """Sort; `places` int64 [L] says where each label stands where labels have another order."""
+    def of(cls, entries: Entries, queries: int, labels: int, shape: TileShape) -> Buckets:
+        """Sort them."""
         row_blocks, label_tiles = -(-queries // shape.rows), -(-labels // shape.labels)
         rows = entries.rows
-        columns = entries.columns if places is None else places[entries.columns]
+        columns = entries.columns
         slots = torch.arange(len(rows), device=rows.device) if entries.slots is None else entries.slots
         numbers = torch.div(rows, shape.rows, rounding_mode="floor") * label_tiles
         numbers, order = (numbers + torch.div(columns, shape.labels, rounding_mode="floor")).sort(stable=True)
         edges = torch.arange(row_blocks * label_tiles + 1, device=rows.device)
         offsets = torch.searchsorted(numbers, edges)
         return cls(offsets, rows[order], columns[order], slots[order], row_blocks, label_tiles)
-
-    def occupied(self) -> Tensor:
-        """Bool [row_blocks, label_tiles], the tiles that hold a positive or an excluded pair."""
-        return (self.offsets.diff() > 0).view(self.row_blocks, self.label_tiles)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["TileShape", "dot_precision", "interpreting", "operands", "product_columns", "product_step", "tile_shape"]
+__all__ = ["TileShape", "dot_precision", "interpreting", "operands", "tile_shape"]
 
 
 @dataclass(frozen=True)
@@ -36,16 +36,6 @@ def tile_shape(dtype: torch.dtype, *, heavy: bool = False) -> TileShape:
     if dtype == torch.float32:
         return TileShape(rows=64, labels=128, depth=32, warps=4, stages=3)
     return TileShape(rows=128, labels=128 if heavy else 256, depth=64, warps=8, stages=3)
-
-
-def product_columns() -> int:
-    """Columns of a block-sparse product that a program computes; its rows are those of a tile, or its labels."""
-    return 32 if interpreting() else 64
-
-
-def product_step(dtype: torch.dtype) -> int:
-    """Steps of its inner dimension, a divisor of the tiles'."""
-    return 16 if interpreting() or dtype == torch.float32 else 64
 
 
 def dot_precision() -> str:

@@ -137,7 +137,7 @@ class _Search:
         self.shape: TileShape = tile_shape(torch.float32 if self.upcast else queries.dtype, heavy=True)
         device, count = queries.device, len(queries)
         entries = Entries.of(exclude or Positives.none(count, device), None, len(labels))
-        self.buckets = Buckets.of(entries, count, len(labels), self.shape, None)
+        self.buckets = Buckets.of(entries, count, len(labels), self.shape)
         self.candidates = torch.full((count, capacity), EMPTY, dtype=torch.int64, device=device)
         self.counts = torch.zeros(count, dtype=torch.int32, device=device)
         self.flag = torch.zeros(1, dtype=torch.int32, device=device)  # whether there was NaN

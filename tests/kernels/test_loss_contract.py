@@ -178,5 +178,5 @@ def test_a_loss_from_outside(registered: str) -> None:
 def test_an_option_that_is_none_counts_as_not_given(name: str) -> None:
     queries, labels, _ = cosines((11, 67, 5))
     positives, loss = weighted_positives(11, 67), loss_of(name)
-    given = dict.fromkeys(argument_names(loss.function)) | dict.fromkeys(("tile_bytes", "skip", "unknown"))
+    given = dict.fromkeys(argument_names(loss.function)) | dict.fromkeys(("tile_bytes", "unknown"))
     assert torch.equal(loss(queries, labels, positives, **given), loss(queries, labels, positives))

@@ -127,7 +127,7 @@ def test_nothing_to_score(engine: Engine, name: str, shape: tuple[int, int, int]
 @pytest.mark.parametrize("name", REDUCTIONS)
 @pytest.mark.parametrize("cuts", [[67], [1, 30, 36], [0, 67]])
 def test_parts_of_the_labels_combine(name: str, cuts: list[int]) -> None:
-    """The statistic of all labels from those of parts, an empty part too, and the parts' shares of the weights."""
+    """The statistic of all labels from those of parts, an empty part too."""
     whole = problem((11, 67, 5), seed=4)
     reduction = whole.reduction(name)
     scores = (whole.tensors[0] @ whole.tensors[1].T).detach().requires_grad_()
@@ -143,10 +143,6 @@ def test_parts_of_the_labels_combine(name: str, cuts: list[int]) -> None:
     torch.testing.assert_close(combined.value, value.detach(), rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(combined.derivative, derivative, rtol=1e-12, atol=1e-12)
     (weights,) = torch.autograd.grad(value[value.isfinite()].sum(), scores, retain_graph=True)
-    assert (combined.shares is not None) == reduction.shares_tiles
-    if combined.shares is not None:
-        masses = torch.stack([part.sum(1) for part in weights.split(cuts, 1)])
-        torch.testing.assert_close(combined.shares, masses / masses.sum(0).clamp_min(1e-300), rtol=1e-12, atol=1e-12)
     # The gradient of the whole in a score is that of its part, times the gradient of the combination.
     through_parts = torch.zeros_like(scores)
     for part_value, _ in parts:
@@ -161,7 +157,6 @@ class SumOfSquares(Reduction):
     """Σ_j s_ij² over all labels: a reduction from outside of the package, for torch tiles alone."""
 
     takes_positives = True
-    shares_tiles = False
 
     def add(self, sums: Sums, block: slice, scores: Tensor) -> None:
         scores.masked_fill_(scores == -torch.inf, 0.0)

@@ -23,7 +23,7 @@ import torch, triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from xmc.kernels.reductions import REDUCTIONS
-from xmc.kernels.triton_tiles.heuristics import product_columns, product_step, tile_shape
+from xmc.kernels.triton_tiles.heuristics import tile_shape
 
 dtype, capability = sys.argv[1], int(sys.argv[2])
 number = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[dtype]
@@ -43,10 +43,8 @@ def compiled(module, name, extra):
     constants = {
         "ROWS": shape.rows, "LABELS": shape.labels, "DEPTH": shape.depth, "GROUP": shape.group, "PRECISION": "ieee",
         "stride_qd": 1, "stride_zd": 1, "stride_on": 1, "stride_rn": 1,
-        "INNER": shape.labels, "COLUMNS": product_columns(), "STEP": product_step(number), **extra,
+        **extra,
     }
-    if extra.pop("transposed", False):
-        constants |= {"ROWS": shape.labels, "INNER": shape.rows, "stride_lm": 1}
     int64 = ["order", "offsets", "entry_rows", "entry_columns", "entry_slots", "tile_blocks", "tile_numbers", "blocks"]
     own = ["queries", "labels", "bias", "gradients", "left", "right"]
     pointers = {name: "*i64" for name in [*int64, "candidates"]} | {name: f"*{dtype}" for name in own}
@@ -80,27 +78,19 @@ print(json.dumps({key: compiled(*arguments) for key, arguments in json.loads(sys
 
 KERNELS: dict[str, tuple[str, str, dict[str, object]]] = {
     **{
-        f"{name} over labels {'by cluster' if ordered else 'as they are'}": (
+        f"{name}{' with bias' if biased else ''}": (
             "reduce",
             "_reduce_scores",
-            {"reduction": name, "ORDERED": ordered, "BIASED": True},
+            {"reduction": name, "ORDERED": False, "BIASED": biased},
         )
-        for name, reduction in REDUCTIONS.items()
-        for ordered in (False, True)
-        if reduction.shares_tiles or not ordered  # only tiles that share out the weights can be skipped
+        for name in REDUCTIONS
+        for biased in (False, True)
     },
-    "log_sum_exp without bias": (
-        "reduce",
-        "_reduce_scores",
-        {"reduction": "log_sum_exp", "ORDERED": True, "BIASED": False},
-    ),
     **{
         f"gradient of {name}": ("gradient", "_score_gradients", {"reduction": name, "BIASED": False})
         for name in REDUCTIONS
     },
     "topk": ("topk", "_collect", {"BIASED": False, "UPCAST": False, "heavy": True}),
-    "dQ": ("block_sparse", "_block_sparse_matmul", {"ADD": True, "stride_lk": 1}),
-    "dZ": ("block_sparse", "_block_sparse_matmul", {"ADD": False, "transposed": True}),
 }
 TARGETS = [("bf16", 90), ("fp32", 80)]
 SHARED_MEMORY = {80: 163 * 1024, 90: 227 * 1024}
