@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from xmc.errors import NotFiniteError
-from xmc.kernels.values import values_are_free
+from xmc.kernels.devices import values_are_free, without_autocast
 
 __all__ = ["pair_scores"]
 
@@ -58,7 +58,7 @@ def pair_scores(queries: Tensor, labels: Tensor, rows: Tensor, columns: Tensor) 
 
     Raises NotFiniteError, an InputError, for NaN, or infinities that cancel, on a CPU; on a GPU the scores are NaN.
     """
-    with torch.autocast(queries.device.type, enabled=False):
+    with without_autocast(queries):
         scores: Tensor = _PairScores.apply(queries, labels, rows, columns)  # type: ignore[no-untyped-call]
     if values_are_free(scores) and bool(scores.isnan().any()):
         raise NotFiniteError("queries or labels hold NaN, or infinities that cancel, which no loss can be made of.")

@@ -12,12 +12,12 @@ from torch.autograd.function import once_differentiable
 
 from xmc.errors import InputError, NotFiniteError
 from xmc.kernels import reference, torch_tiles
+from xmc.kernels.devices import values_are_free, without_autocast
 from xmc.kernels.dispatch import choose_backend
 from xmc.kernels.positives import Positives, require_positives
 from xmc.kernels.problem import Problem, Result
 from xmc.kernels.reductions import Reduction
 from xmc.kernels.shards import LabelShard
-from xmc.kernels.values import values_are_free
 
 __all__ = ["DEFAULT_TILE_BYTES", "row_statistics", "temperature_of"]
 
@@ -44,7 +44,7 @@ class _RowStatistics(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         needs_queries = ctx.needs_input_grad[0] or ctx.needs_input_grad[2]
         ctx.needs = (needs_queries, ctx.needs_input_grad[1], ctx.needs_input_grad[3])
-        with torch.autocast(queries.device.type, enabled=False):
+        with without_autocast(queries):
             result = engine.forward(problem, queries, labels, bias, ctx.needs)
         ctx.problem, ctx.engine, ctx.shift_dtype = problem, engine, None if shift is None else shift.dtype
         ctx.save_for_backward(queries, labels, temperature, bias, *result)
@@ -58,7 +58,7 @@ class _RowStatistics(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         queries, labels, temperature, bias, *saved = ctx.saved_tensors
         result = Result(*saved)
-        with torch.autocast(queries.device.type, enabled=False):
+        with without_autocast(queries):
             gradients = ctx.engine.backward(
                 ctx.problem, queries, labels, bias, result, value_gradient, positive_gradient, ctx.needs
             )

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from xmc.errors import InputError, NotFiniteError
 from xmc.kernels import reference, torch_topk
+from xmc.kernels.devices import without_autocast
 from xmc.kernels.dispatch import choose_backend
 from xmc.kernels.positives import Positives, require_positives
 
@@ -90,6 +91,6 @@ def topk_unchecked(
         scores, indices = reference.topk_inner_product(queries, labels, k, label_bias, exclude)
     else:
         engine = torch_topk if backend == "torch" else importlib.import_module("xmc.kernels.triton_tiles.topk")
-        with torch.autocast(queries.device.type, enabled=False):
+        with without_autocast(queries):
             scores, indices = engine.topk(queries, labels, k, label_bias, exclude, tile_bytes)
     return scores, indices

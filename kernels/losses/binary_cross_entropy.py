@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from xmc.errors import InputError
+from xmc.kernels.devices import values_are_free
 from xmc.kernels.losses.loss import LOSSES, Loss
 from xmc.kernels.losses.rows import Options, label_count, mean_over_counted_rows, row_sum, weights_of
 from xmc.kernels.positives import Positives
 from xmc.kernels.reductions import Softplus
 from xmc.kernels.row_statistics import row_statistics
-from xmc.kernels.values import values_are_free
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from xmc.errors import InputError, NotFiniteError
+from xmc.kernels.devices import values_are_free
 from xmc.kernels.losses.loss import LOSSES, Loss
 from xmc.kernels.losses.rows import mean_over_rows
 from xmc.kernels.pairs import pair_scores
 from xmc.kernels.positives import Positives, require_positives
 from xmc.kernels.topk import topk_unchecked
-from xmc.kernels.values import values_are_free
 
 __all__ = ["prototype_regularisation", "triplet_margin"]
 
