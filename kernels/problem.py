@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor
 
 from xmc.kernels.entries import Entries
-from xmc.kernels.positives import Positives
 from xmc.kernels.reductions import Reduction
 
 __all__ = ["Gradients", "Problem", "Result"]
@@ -17,25 +15,15 @@ __all__ = ["Gradients", "Problem", "Result"]
 
 @dataclass(frozen=True)
 class Problem:
-    """One call, without what is differentiated: s_ij = scale · q_i·z_j + bias_j, reduced over j of `labels` labels.
+    """One call, without what is differentiated: s_ij = scale · q_i·z_j + bias_j, reduced over j.
 
-    exclude: pairs that are left out of everything, if they are not positives.
-    scale: 1/τ, a float; where τ is a tensor on the queries' device, which is no CPU, a tensor [] there, of the dtype of
-        scores, NaN for a τ that is no positive number.
     tile_bytes: largest size of a buffer of scores, or of their gradients.
     """
 
     reduction: Reduction
-    positives: Positives
-    exclude: Positives | None
-    labels: int
-    scale: Any
+    entries: Entries
+    scale: float
     tile_bytes: int
-
-    @cached_property
-    def entries(self) -> Entries:
-        """Positives and excluded pairs, sorted and unique, for which excluded pairs are asked for their values."""
-        return Entries.of(self.positives, self.exclude, self.labels)
 
 
 class Result(NamedTuple):

@@ -14,6 +14,7 @@ class LogSumExp(Reduction):
     """N_i = log Σ_j exp(s_ij) over the labels that are not positive; -inf for a row without any."""
 
     takes_positives = False
+    logarithmic = True
     device_module = "xmc.kernels.triton_tiles.reductions.log_sum_exp"
 
     def add(self, sums: Sums, block: slice, scores: Tensor) -> Tensor:

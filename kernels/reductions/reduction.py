@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
@@ -11,7 +12,9 @@ from torch import Tensor
 
 from xmc.registry import Registry
 
-__all__ = ["REDUCTIONS", "Combined", "Reduction", "Sums"]
+__all__ = ["LOG2_E", "REDUCTIONS", "Combined", "Reduction", "Sums"]
+
+LOG2_E = 1 / math.log(2)
 
 
 @dataclass
@@ -48,14 +51,19 @@ class Reduction(ABC):
     device_module: ClassVar[str | None] = None
     """Module of the device functions `reduce_tile` and `score_gradient`; None where there is only torch's part."""
 
-    heavy: ClassVar[bool] = False
-    """Whether `reduce_tile` does much with each score, which takes a GPU's registers, so that tiles must be smaller."""
+    logarithmic: ClassVar[bool] = False
+    """Whether the value is the logarithm of a sum, so that parts of it are combined by a log-sum-exp."""
 
     shift: Tensor | None = None
     """t [B], added to a row's scores; with one, the derivative of the sum in it is computed as well. None for no shift."""
 
     slope: float = 1.0
     """α, the factor of shifted scores."""
+
+    @property
+    def unit(self) -> float:
+        """Factor of the scores that device functions take: α log2(e), with which an exponential is one of base 2."""
+        return self.slope * LOG2_E
 
     def detached(self) -> Reduction:
         """The same without a graph of its shift, to be kept for the backward pass."""
@@ -93,7 +101,7 @@ class Reduction(ABC):
         return torch.ones_like(value)
 
     def row_constant(self, value: Tensor) -> Tensor:
-        """What the device function `score_gradient` is given of each row, [B], beside the scores."""
+        """What the device function `score_gradient` is given of each row, [B], once multiplied by `unit`."""
         return value if self.shift is None else self.shift
 
     @abstractmethod

@@ -15,7 +15,6 @@ class Softplus(Reduction):
 
     takes_positives = True
     device_module = "xmc.kernels.triton_tiles.reductions.softplus"
-    heavy = True
 
     def add(self, sums: Sums, block: slice, scores: Tensor) -> None:
         """Weights σ(s_ij)."""

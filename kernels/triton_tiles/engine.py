@@ -6,10 +6,12 @@ import torch
 from torch import Tensor
 
 from xmc.kernels.problem import Gradients, Problem, Result
-from xmc.kernels.triton_tiles.buckets import Buckets
+from xmc.kernels.triton_tiles.chunks import backward_chunks, forward_chunks
 from xmc.kernels.triton_tiles.gradient import score_gradients
-from xmc.kernels.triton_tiles.heuristics import operands, tile_shape
-from xmc.kernels.triton_tiles.reduce import reduce_scores
+from xmc.kernels.triton_tiles.masks import Masks
+from xmc.kernels.triton_tiles.pairs import Pairs, pair_scores, put_pair_gradients
+from xmc.kernels.triton_tiles.product import Product
+from xmc.kernels.triton_tiles.reduce import combine_tiles, reduce_scores
 
 __all__ = ["backward", "forward"]
 
@@ -21,15 +23,23 @@ def forward(
 
     needs: whether a backward pass will ask for the gradients of queries, labels and bias.
     """
-    queries, labels = operands(queries, labels)
+    product, pairs, scale = Product.of(queries, labels), _pairs(problem), _scale(problem, queries)
     bias = None if bias is None else bias.contiguous()
-    shape = tile_shape(queries.dtype, heavy=problem.reduction.heavy)
-    buckets = Buckets.of(problem.entries, len(queries), len(labels), shape)
-    sums = reduce_scores(
-        queries, labels, bias, None, problem.reduction, problem.scale, buckets, problem.entries.positives, shape
+    reduction, masked = problem.reduction, _masked(problem)
+    values, derivatives = [], []
+    for first, tiles in forward_chunks(product, len(pairs.rows) if masked else 0, reduction, problem.tile_bytes):
+        part, left = product.part(first, tiles), first * product.shape.labels
+        masks = Masks.of(pairs, part, left, keep_positives=reduction.takes_positives) if masked else None
+        part_bias = None if bias is None else bias[left : left + len(part.labels)]
+        value, derivative = reduce_scores(part, part_bias, scale, reduction, masks)
+        values.append(combine_tiles(value, logarithms=reduction.logarithmic))
+        if derivative is not None:
+            derivatives.append(combine_tiles(derivative, logarithms=False))
+    value = _all_parts(values, queries, logarithms=reduction.logarithmic)
+    derivative = _all_parts(derivatives, queries, logarithms=False) * reduction.slope
+    return Result(
+        value / reduction.unit if reduction.logarithmic else value, derivative, pair_scores(product, pairs, bias, scale)
     )
-    combined = problem.reduction.combine(sums.values, sums.derivatives)
-    return Result(combined.value, combined.derivative, sums.positive_scores)
 
 
 def backward(
@@ -44,63 +54,75 @@ def backward(
 ) -> Gradients:
     """Gradients of queries (float32), labels and bias, each where `needs` says so.
 
-    For some labels at a time: scores once more, turned into their gradients in a buffer of `tile_bytes`, and two products
-    with that; 6·B·L·D flops.
+    For some labels at a time: scores once more, turned into their gradients in a buffer, and two products with that;
+    6·B·L·D flops.
     """
-    label_dtype = labels.dtype
-    queries, labels = operands(queries, labels)
-    shape = tile_shape(queries.dtype, heavy=problem.reduction.heavy)
-    count, total = len(queries), len(labels)
+    product, pairs, scale = Product.of(queries, labels), _pairs(problem), _scale(problem, queries)
+    reduction, width = problem.reduction, queries.shape[1]
     needs_queries, needs_labels, needs_bias = needs
-    buckets = Buckets.of(problem.entries, count, total, shape)
-    enlarged, factor = _range_of(queries.dtype, value_gradient, positive_gradient, problem.scale)
-    row_gradient, pair_gradient = (value_gradient * enlarged).contiguous(), (positive_gradient * enlarged).contiguous()
-    constant = problem.reduction.row_constant(result.value).float().contiguous()
-
-    query_gradient = queries.new_zeros(queries.shape, dtype=torch.float32) if needs_queries else None
-    label_gradient = labels.new_zeros(labels.shape) if needs_labels else None
-    bias_gradient = labels.new_zeros(total, dtype=torch.float32) if needs_bias else None
-    chunk = max(1, problem.tile_bytes // max(1, count * queries.element_size() * shape.labels))  # in label tiles
-    buffer = queries.new_empty((count, min(chunk * shape.labels, buckets.label_tiles * shape.labels)))
-    for first in range(0, buckets.label_tiles, chunk):
-        tiles = torch.arange(first, min(first + chunk, buckets.label_tiles), device=queries.device)
-        blocks = torch.arange(buckets.row_blocks, device=queries.device).repeat(len(tiles))
-        chosen = slice(first * shape.labels, min(total, (first + chunk) * shape.labels))
-        z = labels[chosen]
-        gradients = buffer[:, : len(z)]
-        score_gradients(
-            queries,
-            z,
-            None if bias is None else bias[chosen].contiguous(),
-            problem.reduction,
-            problem.scale,
-            constant,
-            row_gradient,
-            pair_gradient,
-            buckets,
-            blocks,
-            tiles.repeat_interleave(buckets.row_blocks),
-            first,
-            gradients,
-            shape,
+    enlarged, factor = _range_of(product.queries.dtype, value_gradient, positive_gradient, scale)
+    row_gradient = (value_gradient * (enlarged * reduction.slope)).contiguous()
+    pair_gradient = (positive_gradient * enlarged).contiguous()
+    constant = reduction.row_constant(result.value).float() * reduction.unit
+    query_gradient = product.queries.new_zeros(product.queries.shape, dtype=torch.float32) if needs_queries else None
+    label_gradient = labels.new_empty(labels.shape) if needs_labels else None
+    bias_gradient = labels.new_empty(len(labels), dtype=torch.float32) if needs_bias else None
+    chunks = backward_chunks(product, problem.tile_bytes)
+    columns = max((tiles for _, tiles in chunks), default=0) * product.shape.labels
+    buffer = product.queries.new_empty((len(queries), columns))
+    for first, tiles in chunks:
+        part, left = product.part(first, tiles), first * product.shape.labels
+        chosen, gradients = slice(left, left + len(part.labels)), buffer[:, : len(part.labels)]
+        part_bias = None if bias is None else bias[chosen].contiguous()
+        score_gradients(part, part_bias, scale, reduction, constant, row_gradient, gradients)
+        put_pair_gradients(
+            pairs, reduction, result.positive_scores, constant, row_gradient, pair_gradient, left, gradients
         )
         if bias_gradient is not None:
-            bias_gradient[chosen] = gradients.sum(0, dtype=torch.float32)
+            torch.sum(gradients, 0, dtype=torch.float32, out=bias_gradient[chosen])
         if query_gradient is not None:
-            query_gradient += _product(gradients, z)
+            query_gradient += _product(gradients, part.labels)
         if label_gradient is not None:
-            product = gradients.T @ queries if factor is None else _product(gradients.T, queries) * factor
-            label_gradient[chosen] = product.to(queries.dtype)
+            of_labels = (
+                gradients.T @ product.queries if factor is None else _product(gradients.T, product.queries) * factor
+            )
+            label_gradient[chosen] = of_labels[:, :width]
     if query_gradient is not None and factor is not None:
         query_gradient *= factor
     if bias_gradient is not None:
-        bias_gradient *= (1.0 if factor is None else factor) / problem.scale
-    return Gradients(query_gradient, None if label_gradient is None else label_gradient.to(label_dtype), bias_gradient)
+        bias_gradient *= (1.0 if factor is None else factor) / scale
+    return Gradients(None if query_gradient is None else query_gradient[:, :width], label_gradient, bias_gradient)
+
+
+def _pairs(problem: Problem) -> Pairs:
+    entries = problem.entries
+    slots = (
+        torch.arange(len(entries.columns), device=entries.columns.device) if entries.slots is None else entries.slots
+    )
+    return Pairs(entries.rows, entries.columns, slots, entries.positives)
+
+
+def _masked(problem: Problem) -> bool:
+    """Whether there are pairs that the sum leaves out."""
+    entries = problem.entries
+    return len(entries.columns) > (entries.positives if problem.reduction.takes_positives else 0)
+
+
+def _scale(problem: Problem, like: Tensor) -> Tensor:
+    """1/τ, float32 [1], made without a copy from the host."""
+    return torch.full((1,), problem.scale, dtype=torch.float32, device=like.device)
+
+
+def _all_parts(parts: list[Tensor], like: Tensor, *, logarithms: bool) -> Tensor:
+    """The statistic [B] of all labels from those of parts."""
+    if not parts:
+        return torch.full((len(like),), -torch.inf if logarithms else 0.0, dtype=torch.float32, device=like.device)
+    return parts[0] if len(parts) == 1 else combine_tiles(torch.stack(parts), logarithms=logarithms)
 
 
 def _range_of(
-    dtype: torch.dtype, value_gradient: Tensor, positive_gradient: Tensor, scale: float
-) -> tuple[Tensor | float, Tensor | None]:
+    dtype: torch.dtype, value_gradient: Tensor, positive_gradient: Tensor, scale: Tensor
+) -> tuple[Tensor, Tensor | None]:
     """Factor of incoming gradients, and what takes it out of the results again.
 
     The 1/τ of the scores is part of it. float16 has too small a range for a score's gradient, so its largest is brought

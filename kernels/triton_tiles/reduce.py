@@ -2,153 +2,127 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from xmc.kernels.reductions import Reduction
-from xmc.kernels.triton_tiles.buckets import Buckets
-from xmc.kernels.triton_tiles.heuristics import TileShape, dot_precision
+from xmc.kernels.triton_tiles.masks import Masks, hide
+from xmc.kernels.triton_tiles.product import Product
 from xmc.kernels.triton_tiles.reductions import device_functions
-from xmc.kernels.triton_tiles.scores import locate, score_tile
+from xmc.kernels.triton_tiles.scores import label_offsets, locate, matrix, score_tile
 
-__all__ = ["TileSums", "reduce_scores"]
+__all__ = ["combine_tiles", "reduce_scores"]
+
+COMBINED_ROWS, COMBINED_TILES = 32, 64
+"""Shape of the blocks in which the numbers of all tiles are combined."""
 
 
 @triton.jit
 def _reduce_scores(
     queries,
     labels,
-    order,
     bias,
     shift,
-    offsets,
-    entry_rows,
-    entry_columns,
-    entry_slots,
+    scale,
+    words,
+    index,
     values,
     derivatives,
-    positive_scores,
     count,
     total,
     depth,
+    stride_q,
+    stride_z,
     row_blocks,
     label_tiles,
-    stride_qb,
-    stride_qd,
-    stride_zl,
-    stride_zd,
-    scale,
-    slope,
+    unit,
     REDUCE_TILE: tl.constexpr,
-    TAKES_POSITIVES: tl.constexpr,
     SHIFTED: tl.constexpr,
-    ORDERED: tl.constexpr,
     BIASED: tl.constexpr,
+    MASKED: tl.constexpr,
+    DESCRIBED: tl.constexpr,
     ROWS: tl.constexpr,
     LABELS: tl.constexpr,
     DEPTH: tl.constexpr,
     GROUP: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    block, tile = locate(tl.program_id(0), row_blocks, label_tiles, GROUP)
-    rows = block * ROWS + tl.arange(0, ROWS)
-    columns = tile * LABELS + tl.arange(0, LABELS)
-    row_mask, label_mask = rows < count, columns < total
-    places = columns
-    if ORDERED:
-        places = tl.load(order + columns, mask=label_mask, other=0)
-    scores = score_tile(
-        queries, labels, rows, places, row_mask, label_mask, depth,
-        stride_qb, stride_qd, stride_zl, stride_zd, ROWS, LABELS, DEPTH, False, PRECISION,
-    )  # fmt: skip
-    scores *= scale
-    if BIASED:
-        scores += tl.load(bias + places, mask=label_mask, other=0.0).to(tl.float32)[None, :]
-    number = block * label_tiles + tile
-    for entry in range(tl.load(offsets + number), tl.load(offsets + number + 1)):
-        slot = tl.load(entry_slots + entry)
-        hit = (rows == tl.load(entry_rows + entry))[:, None] & (columns == tl.load(entry_columns + entry))[None, :]
-        value = tl.sum(tl.sum(tl.where(hit, scores, 0.0), 1), 0)
-        tl.store(positive_scores + slot, value, mask=slot >= 0)
-        if TAKES_POSITIVES:
-            hit = hit & (slot < 0)
-        scores = tl.where(hit, float("-inf"), scores)
-    scores = tl.where(label_mask[None, :], scores, float("-inf"))
-    at = tile.to(tl.int64) * count + rows
-    row_shift = tl.zeros((ROWS,), dtype=tl.float32)
-    if SHIFTED:
-        row_shift = tl.load(shift + rows, mask=row_mask, other=0.0)
-    value, derivative = REDUCE_TILE(scores, row_shift, slope)
-    tl.store(values + at, value, mask=row_mask)
-    if SHIFTED:
-        tl.store(derivatives + at, derivative, mask=row_mask)
-
-
-@dataclass(frozen=True)
-class TileSums:
-    """Values and derivatives of each row in each label tile, float32 [label_tiles, B], and the positives' scores [nnz]."""
-
-    values: Tensor
-    derivatives: Tensor | None
-    positive_scores: Tensor
+    factor = tl.load(scale) * unit
+    queries = matrix(queries, count, depth, stride_q, ROWS, DEPTH, DESCRIBED)
+    labels = matrix(labels, total, depth, stride_z, LABELS, DEPTH, DESCRIBED)
+    for number in tl.range(tl.program_id(0), row_blocks * label_tiles, tl.num_programs(0), flatten=True):
+        block, tile = locate(number, row_blocks, label_tiles, GROUP)
+        scores = score_tile(queries, labels, block, tile, depth, ROWS, LABELS, DEPTH, PRECISION) * factor
+        scores += label_offsets(bias, tile, total, unit, LABELS, BIASED)[None, :]
+        scores = hide(scores, words, index, block * label_tiles + tile, ROWS, LABELS, MASKED)
+        rows = block * ROWS + tl.arange(0, ROWS)
+        row_shift = tl.zeros((ROWS,), dtype=tl.float32)
+        if SHIFTED:
+            row_shift = tl.load(shift + rows, mask=rows < count, other=0.0) * unit
+        value, derivative = REDUCE_TILE(scores, row_shift)
+        at = tile.to(tl.int64) * count + rows
+        tl.store(values + at, value, mask=rows < count)
+        if SHIFTED:
+            tl.store(derivatives + at, derivative, mask=rows < count)
 
 
 def reduce_scores(
-    queries: Tensor,
-    labels: Tensor,
-    bias: Tensor | None,
-    order: Tensor | None,
-    reduction: Reduction,
-    scale: float,
-    buckets: Buckets,
-    positives: int,
-    shape: TileShape,
-) -> TileSums:
-    """Launch over all tiles; 2·B·L·D flops, and B·L / shape.labels numbers written."""
-    count, total = len(queries), len(labels)
-    values = queries.new_empty((buckets.label_tiles, count), dtype=torch.float32)
+    product: Product, bias: Tensor | None, scale: Tensor, reduction: Reduction, masks: Masks | None
+) -> tuple[Tensor, Tensor | None]:
+    """Of each row in each tile its part of the value and of its derivative, float32 [label_tiles, B], in base 2.
+
+    2·B·L·D flops. bias: [L]. scale: float32 [1], 1/τ. The derivative is None for a reduction without a shift.
+    """
+    values = product.queries.new_empty((product.label_tiles, len(product.queries)), dtype=torch.float32)
     derivatives = None if reduction.shift is None else torch.empty_like(values)
-    positive_scores = queries.new_zeros(positives, dtype=torch.float32)
-    tiles = buckets.row_blocks * buckets.label_tiles
-    if tiles:
-        shift = None if reduction.shift is None else reduction.shift.float().contiguous()
-        _reduce_scores[(tiles,)](
-            queries,
-            labels,
-            order,
-            bias,
-            shift,
-            buckets.offsets,
-            buckets.rows,
-            buckets.columns,
-            buckets.slots,
-            values,
-            derivatives,
-            positive_scores,
-            count,
-            total,
-            queries.shape[1],
-            buckets.row_blocks,
-            buckets.label_tiles,
-            *queries.stride(),
-            *labels.stride(),
-            scale,
-            reduction.slope,
-            REDUCE_TILE=device_functions(reduction).reduce_tile,
-            TAKES_POSITIVES=reduction.takes_positives,
-            SHIFTED=shift is not None,
-            ORDERED=order is not None,
-            BIASED=bias is not None,
-            ROWS=shape.rows,
-            LABELS=shape.labels,
-            DEPTH=shape.depth,
-            GROUP=shape.group,
-            PRECISION=dot_precision(),
-            num_warps=shape.warps,
-            num_stages=shape.stages,
-        )
-    return TileSums(values, derivatives, positive_scores)
+    product.launch(
+        _reduce_scores,
+        bias=bias,
+        shift=None if reduction.shift is None else reduction.shift.float().contiguous(),
+        scale=scale,
+        words=None if masks is None else masks.words,
+        index=None if masks is None else masks.index,
+        values=values,
+        derivatives=derivatives,
+        unit=reduction.unit,
+        REDUCE_TILE=device_functions(reduction).reduce_tile,
+        SHIFTED=derivatives is not None,
+        BIASED=bias is not None,
+        MASKED=masks is not None,
+    )
+    return values, derivatives
+
+
+@triton.jit
+def _combine_tiles(values, out, count, tiles, LOGARITHMS: tl.constexpr, ROWS: tl.constexpr, TILES: tl.constexpr):
+    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    highest = tl.full((ROWS,), float("-inf"), dtype=tl.float32)
+    total = tl.zeros((ROWS,), dtype=tl.float32)
+    for first in range(0, tiles, TILES):
+        numbers = first + tl.arange(0, TILES)
+        inside = (numbers < tiles)[:, None] & (rows < count)[None, :]
+        at = values + numbers.to(tl.int64)[:, None] * count + rows[None, :]
+        if LOGARITHMS:
+            block = tl.load(at, mask=inside, other=float("-inf"))
+            higher = tl.maximum(highest, tl.max(block, 0))
+            # A row without scores has no finite maximum; any finite shift keeps its exponentials at zero.
+            base = tl.where(higher == float("-inf"), 0.0, higher)
+            total = total * tl.exp2(highest - base) + tl.sum(tl.exp2(block - base[None, :]), 0)
+            highest = higher
+        else:
+            total += tl.sum(tl.load(at, mask=inside, other=0.0), 0)
+    if LOGARITHMS:
+        total = tl.where(highest == float("-inf"), 0.0, highest) + tl.log2(total)
+    tl.store(out + rows, total, mask=rows < count)
+
+
+def combine_tiles(values: Tensor, *, logarithms: bool) -> Tensor:
+    """The sum of float32 [tiles, B] over tiles, in one order, [B]; the log-sum-exp in base 2 with `logarithms`."""
+    tiles, count = values.shape
+    out = values.new_empty(count)
+    if count:
+        grid = (triton.cdiv(count, COMBINED_ROWS),)
+        _combine_tiles[grid](values, out, count, tiles, LOGARITHMS=logarithms, ROWS=COMBINED_ROWS, TILES=COMBINED_TILES)
+    return out

@@ -19,14 +19,50 @@ from torch import Tensor
 from xmc.kernels.entries import Entries
 from xmc.kernels.positives import Positives
 from xmc.kernels.triton_tiles.buckets import Buckets
-from xmc.kernels.triton_tiles.heuristics import TileShape, dot_precision, operands, tile_shape
-from xmc.kernels.triton_tiles.scores import locate, score_tile
+from xmc.kernels.triton_tiles.heuristics import TileShape, dot_precision, interpreting
+from xmc.kernels.triton_tiles.scores import locate
 
 __all__ = ["topk"]
 
 EMPTY = -(2**63)
 BUFFER_BYTES = 256 * 2**20
 """Largest size of the candidates; more queries are done one block after the other."""
+
+
+@triton.jit
+def score_tile(
+    queries,
+    labels,
+    rows,
+    places,
+    row_mask,
+    label_mask,
+    depth,
+    stride_qb,
+    stride_qd,
+    stride_zl,
+    stride_zd,
+    ROWS: tl.constexpr,
+    LABELS: tl.constexpr,
+    DEPTH: tl.constexpr,
+    UPCAST: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Inner products of `rows` of queries with `places` of labels, float32 [ROWS, LABELS]; zero where masked."""
+    dimensions = tl.arange(0, DEPTH)
+    q_at = queries + rows.to(tl.int64)[:, None] * stride_qb + dimensions[None, :] * stride_qd
+    z_at = labels + places.to(tl.int64)[None, :] * stride_zl + dimensions[:, None] * stride_zd
+    scores = tl.zeros((ROWS, LABELS), dtype=tl.float32)
+    for start in range(0, depth, DEPTH):
+        inside = dimensions < depth - start
+        q = tl.load(q_at, mask=row_mask[:, None] & inside[None, :], other=0.0)
+        z = tl.load(z_at, mask=label_mask[None, :] & inside[:, None], other=0.0)
+        if UPCAST:
+            q, z = q.to(tl.float32), z.to(tl.float32)
+        scores = tl.dot(q, z, scores, input_precision=PRECISION)
+        q_at += DEPTH * stride_qd
+        z_at += DEPTH * stride_zd
+    return scores
 
 
 @triton.jit
@@ -104,7 +140,8 @@ def topk(
     tile_bytes: int,
 ) -> tuple[Tensor, Tensor]:
     """See xmc.kernels.topk.topk_inner_product, which checks the arguments; k is at most L, itself less than 2^32."""
-    queries, labels = operands(queries, labels)
+    if interpreting():
+        queries, labels = queries.float(), labels.float()
     scores = torch.full((len(queries), k), -torch.inf, device=queries.device)
     indices = torch.full((len(queries), k), -1, dtype=torch.int64, device=queries.device)
     if not scores.numel():
@@ -134,7 +171,7 @@ class _Search:
         self.queries, self.labels, self.k = queries, labels, k
         self.bias = None if bias is None else bias.contiguous()
         self.upcast = queries.dtype != labels.dtype
-        self.shape: TileShape = tile_shape(torch.float32 if self.upcast else queries.dtype, heavy=True)
+        self.shape: TileShape = _shape(torch.float32 if self.upcast else queries.dtype)
         device, count = queries.device, len(queries)
         entries = Entries.of(exclude or Positives.none(count, device), None, len(labels))
         self.buckets = Buckets.of(entries, count, len(labels), self.shape)
@@ -208,6 +245,14 @@ class _Search:
         if best.shape[1] == self.k:
             last_best = best[:, -1]
             self.threshold = torch.where(last_best == EMPTY, -torch.inf, _score_of(last_best))
+
+
+def _shape(dtype: torch.dtype) -> TileShape:
+    if interpreting():
+        return TileShape(rows=16, labels=64, depth=32, warps=1, stages=1, group=2)
+    if dtype == torch.float32:
+        return TileShape(rows=64, labels=128, depth=32, warps=4, stages=3)
+    return TileShape(rows=128, labels=128, depth=64, warps=8, stages=3)
 
 
 def _score_of(keys: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Every Triton kernel compiles for real GPUs, with the shapes that they get there, on a machine that has none.
 
-What the interpreter runs is the kernels' mathematics; here they go through Triton's compiler and the assembler.
+What the interpreter runs is the kernels' mathematics; here they go through Triton's compiler and the assembler, which tell
+the registers, the spilled bytes, the shared memory and the instructions.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -16,119 +18,89 @@ from xmc.kernels.reductions import REDUCTIONS
 
 pytest.importorskip("triton", reason="triton is not installed; pip install triton")
 
-COMPILE = """
-import importlib, json, subprocess, sys, tempfile
-from pathlib import Path
-import torch, triton
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
-from xmc.kernels.reductions import REDUCTIONS
-from xmc.kernels.triton_tiles.heuristics import tile_shape
-
-dtype, capability = sys.argv[1], int(sys.argv[2])
-number = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[dtype]
-tools = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
-
-
-def compiled(module, name, extra):
-    kernel = getattr(importlib.import_module(f"xmc.kernels.triton_tiles.{module}"), name)
-    heavy = extra.pop("heavy", False)
-    if "reduction" in extra:
-        reduction = REDUCTIONS[extra.pop("reduction")]
-        functions = importlib.import_module(reduction.device_module)
-        extra |= {"REDUCE_TILE": functions.reduce_tile, "SCORE_GRADIENT": functions.score_gradient}
-        extra |= {"TAKES_POSITIVES": reduction.takes_positives, "SHIFTED": "shift" in reduction.__annotations__}
-        heavy = reduction.heavy
-    shape = tile_shape(number, heavy=heavy)
-    constants = {
-        "ROWS": shape.rows, "LABELS": shape.labels, "DEPTH": shape.depth, "GROUP": shape.group, "PRECISION": "ieee",
-        "stride_qd": 1, "stride_zd": 1, "stride_on": 1, "stride_rn": 1,
-        **extra,
-    }
-    int64 = ["order", "offsets", "entry_rows", "entry_columns", "entry_slots", "tile_blocks", "tile_numbers", "blocks"]
-    own = ["queries", "labels", "bias", "gradients", "left", "right"]
-    pointers = {name: "*i64" for name in [*int64, "candidates"]} | {name: f"*{dtype}" for name in own}
-    pointers |= {"counts": "*i32" if module == "topk" else "*i64", "flag": "*i32"}
-    float32 = ["shift", "values", "derivatives", "positive_scores", "threshold", "row_constant", "row_gradient"]
-    pointers |= {name: "*fp32" for name in [*float32, "positive_gradient", "out"]}
-    signature, values, aligned = {}, {}, {}
-    for position, name in enumerate(kernel.arg_names):
-        if name in constants:
-            signature[name], values[(position,)] = "constexpr", constants[name]
-        elif name in pointers:
-            signature[name], aligned[(position,)] = pointers[name], [["tt.divisibility", 16]]
-        else:
-            signature[name] = "fp32" if name in ("scale", "slope") else "i32"
-            if name in ("depth", "stride_qb", "stride_zl"):
-                aligned[(position,)] = [["tt.divisibility", 16]]
-    source = ASTSource(fn=kernel, signature=signature, constexprs=values, attrs=aligned)
-    options = {"num_warps": shape.warps, "num_stages": shape.stages}
-    made = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
-    with tempfile.TemporaryDirectory() as folder:
-        binary = Path(folder) / "kernel.cubin"
-        binary.write_bytes(made.asm["cubin"])
-        command = [tools / "cuobjdump", "--dump-resource-usage", binary]
-        report = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    stack = int(report.split("STACK:")[1].split()[0])
-    return {"shared": made.metadata.shared, "wgmma": "wgmma" in made.asm["ptx"], "stack": stack}
-
-
-print(json.dumps({key: compiled(*arguments) for key, arguments in json.loads(sys.argv[3]).items()}))
-"""
+COMPILER = Path(__file__).parents[1] / "helpers" / "triton_compiler.py"
 
 KERNELS: dict[str, tuple[str, str, dict[str, object]]] = {
     **{
-        f"{name}{' with bias' if biased else ''}": (
+        f"{name}{' with bias and masks' if full else ''}": (
             "reduce",
             "_reduce_scores",
-            {"reduction": name, "ORDERED": False, "BIASED": biased},
+            {"reduction": name, "BIASED": full, "MASKED": full},
+        )
+        for name in REDUCTIONS
+        for full in (False, True)
+    },
+    **{
+        f"gradient of {name}{' with bias' if biased else ''}": (
+            "gradient",
+            "_score_gradients",
+            {"reduction": name, "BIASED": biased},
         )
         for name in REDUCTIONS
         for biased in (False, True)
     },
+}
+"""Product kernels: module, function and what is constant in it."""
+
+SMALL_KERNELS: dict[str, tuple[str, str, dict[str, object]]] = {
+    "combine logarithms": ("reduce", "_combine_tiles", {"LOGARITHMS": True, "ROWS": 32, "TILES": 64}),
+    "combine sums": ("reduce", "_combine_tiles", {"LOGARITHMS": False, "ROWS": 32, "TILES": 64}),
+    "claim masks": ("masks", "_claim", {"KEEP_POSITIVES": True, "BLOCK": 256}),
+    "mark masks": ("masks", "_mark", {"KEEP_POSITIVES": False, "BLOCK": 256}),
+    "scores of pairs": ("pairs", "_pair_scores", {"BIASED": True, "BLOCK": 16, "DEPTH": 64}),
     **{
-        f"gradient of {name}": ("gradient", "_score_gradients", {"reduction": name, "BIASED": False})
+        f"gradients of pairs, {name}": ("pairs", "_put_pair_gradients", {"reduction": name, "BLOCK": 256})
         for name in REDUCTIONS
     },
-    "topk": ("topk", "_collect", {"BIASED": False, "UPCAST": False, "heavy": True}),
 }
-TARGETS = [("bf16", 90), ("fp32", 80)]
+
+TARGETS = [("bf16", 90, "ieee"), ("fp32", 90, "ieee"), ("fp32", 90, "tf32"), ("bf16", 80, "ieee"), ("fp32", 80, "tf32")]
 SHARED_MEMORY = {80: 163 * 1024, 90: 227 * 1024}
 """Largest shared memory of a block, in bytes (CUDA C++ Programming Guide, table of compute capabilities)."""
+REGISTERS = 65_536
+"""Registers of a multiprocessor, of both capabilities."""
 
-
-Made = dict[tuple[str, int], dict[str, dict[str, int]]]
+Made = dict[tuple[str, int, str], dict[str, dict[str, int]]]
 
 
 @pytest.fixture(scope="module")
 def made() -> Made:
-    """Everything compiled, one process a target."""
+    """Everything compiled, two processes at a time."""
     if sys.platform != "linux":
         pytest.skip("Triton's compiler runs on Linux")
     environment = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_DEFAULT_FP_FUSION": "1"}
-    running = {
-        target: subprocess.Popen(
-            [sys.executable, "-c", COMPILE, *map(str, target), json.dumps(KERNELS)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-        for target in TARGETS
-    }
-    found = {}
-    for target, process in running.items():
-        out, errors = process.communicate()
-        assert process.returncode == 0, errors[-3000:]
-        found[target] = json.loads(out.splitlines()[-1])
+    found: Made = {}
+    for pair in (TARGETS[:2], TARGETS[2:4], TARGETS[4:]):
+        running = {
+            target: subprocess.Popen(
+                [sys.executable, COMPILER, *map(str, target), json.dumps(KERNELS | SMALL_KERNELS)],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=environment,
+            )
+            for target in pair
+        }
+        for target, process in running.items():
+            out, errors = process.communicate()
+            assert process.returncode == 0, errors[-3000:]
+            found[target] = json.loads(out.splitlines()[-1])
     return found
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("target", TARGETS, ids=str)
-def test_compiles(kernel: str, target: tuple[str, int], made: Made) -> None:
-    """It fits the GPU's shared memory, spills next to nothing, and uses Hopper's matrix instructions for bfloat16."""
-    one = made[target][kernel]
-    assert one["shared"] <= SHARED_MEMORY[target[1]]
-    assert one["stack"] <= 256
-    assert one["wgmma"] == (target[1] == 90)
+def test_product_kernels(kernel: str, target: tuple[str, int, str], made: Made) -> None:
+    """No byte of stack, so nothing is spilled; on Hopper bulk copies, and its matrix instructions for all but exact float32."""
+    one, (dtype, capability, precision) = made[target][kernel], target
+    assert one["stack"] == 0
+    assert one["shared"] <= SHARED_MEMORY[capability]
+    assert one["registers"] * one["threads"] <= REGISTERS
+    assert one["bulk"] == (capability == 90)
+    assert one["wgmma"] == (capability == 90 and (dtype, precision) != ("fp32", "ieee"))
+
+
+@pytest.mark.parametrize("kernel", SMALL_KERNELS)
+@pytest.mark.parametrize("target", TARGETS, ids=str)
+def test_small_kernels(kernel: str, target: tuple[str, int, str], made: Made) -> None:
+    assert made[target][kernel]["stack"] == 0

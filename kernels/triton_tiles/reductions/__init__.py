@@ -1,8 +1,10 @@
 """Device functions of the reductions, a module for each: `reduce_tile` and `score_gradient`, of one signature.
 
-`reduce_tile(scores, shift, slope)` is a row's part of the value and of its derivative, [ROWS] each, of a tile of scores
-[ROWS, LABELS], where -inf counts nothing; `shift` [ROWS]. A reduction without a derivative gives the value twice.
-`score_gradient(scores, constant, slope)` is f'(s_ij) [ROWS, LABELS], with the reduction's `row_constant` [ROWS].
+Scores come times the reduction's `unit`, slope · log2(e), so that an exponential is one of base 2.
+`reduce_tile(scores, shift)` is a row's part of the value and of its derivative, [ROWS] each, of a tile of scores
+[ROWS, LABELS], where -inf counts nothing; `shift` [ROWS]. A log-sum-exp is one of base 2, a derivative one in the scores as
+they come; a reduction without a derivative gives the value twice.
+`score_gradient(scores, constant)` is f'(s_ij) / slope, [ROWS, LABELS], with the reduction's `row_constant` [ROWS].
 """
 
 from __future__ import annotations

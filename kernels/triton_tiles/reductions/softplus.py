@@ -5,19 +5,19 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from xmc.kernels.triton_tiles.scores import log1p_exp
+from xmc.kernels.triton_tiles.scores import log1p_exp2
 
 __all__ = ["reduce_tile", "score_gradient"]
 
 
 @triton.jit
-def reduce_tile(scores, shift, slope):
-    """Σ log(1 + exp(s)) of each row of the tile."""
-    value = tl.sum(log1p_exp(scores), 1)
+def reduce_tile(scores, shift):
+    """Σ log(1 + 2^s) of each row of the tile."""
+    value = tl.sum(log1p_exp2(scores), 1)
     return value, value
 
 
 @triton.jit
-def score_gradient(scores, constant, slope):
+def score_gradient(scores, constant):
     """σ(s_ij)."""
-    return tl.sigmoid(scores)
+    return 1.0 / (1.0 + tl.exp2(-scores))
