@@ -10,7 +10,7 @@ from torch import Tensor
 
 from xmc.kernels.positives import Positives, kept_indptr
 
-__all__ = ["Entries"]
+__all__ = ["Entries", "flagged_pairs"]
 
 
 @dataclass(frozen=True)
@@ -51,3 +51,25 @@ class Entries:
         """The pairs that are left out, as lists of their own."""
         out = torch.zeros_like(self.columns, dtype=torch.bool) if self.slots is None else self.slots < 0
         return Positives(kept_indptr(self.indptr, out), self.columns[out])
+
+
+def flagged_pairs(positives: Positives, exclude: Positives | None, labels: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Positives and excluded pairs, unsorted, without asking a tensor for its values: (rows, columns, slots), int64 [n] each.
+
+    Positives come first, slot n of the n-th; then the excluded pairs, of slot -1. A pair that is both stays a positive:
+    it comes a second time among the excluded pairs, with its slot as a positive.
+    """
+    rows, columns = positives.rows, positives.indices.long()
+    slots = torch.arange(len(columns), device=columns.device)
+    if exclude is None or not len(exclude.indices):
+        return rows, columns, slots
+    wanted, unwanted = rows * labels + columns, exclude.rows * labels + exclude.indices
+    excluded_slots = torch.full_like(unwanted, -1)
+    if len(wanted):
+        places = torch.searchsorted(wanted, unwanted).clamp_max(len(wanted) - 1)
+        excluded_slots = torch.where(wanted[places] == unwanted, places, excluded_slots)
+    return (
+        torch.cat([rows, exclude.rows]),
+        torch.cat([columns, exclude.indices.long()]),
+        torch.cat([slots, excluded_slots]),
+    )

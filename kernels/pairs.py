@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from xmc.errors import NotFiniteError
+from xmc.kernels.devices import values_are_free, without_autocast
 
 __all__ = ["pair_scores"]
 
@@ -55,11 +56,11 @@ def pair_scores(queries: Tensor, labels: Tensor, rows: Tensor, columns: Tensor) 
     queries: [B, D], labels: [L, D]. rows, columns: int64 [n], in [0, B) and [0, L). Differentiable, once, in queries and
     labels; extra memory is that of the gradients and a chunk of 16 MiB.
 
-    Raises NotFiniteError, an InputError, for NaN, or infinities that cancel.
+    Raises NotFiniteError, an InputError, for NaN, or infinities that cancel, on a CPU; on a GPU the scores are NaN.
     """
-    with torch.autocast(queries.device.type, enabled=False):
+    with without_autocast(queries):
         scores: Tensor = _PairScores.apply(queries, labels, rows, columns)  # type: ignore[no-untyped-call]
-    if bool(scores.isnan().any()):
+    if values_are_free(scores) and bool(scores.isnan().any()):
         raise NotFiniteError("queries or labels hold NaN, or infinities that cancel, which no loss can be made of.")
     return scores
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -26,12 +26,19 @@ class Positives:
     indices: int32 or int64 [nnz], sorted and unique within a row.
     weights: optional relevance, floating [nnz], not negative; a loss divides by their sum in each row.
 
+    lowest, highest: the smallest and the largest of `indices`; 0 and -1 where there are none.
+
+    Everything is checked once, here, and no loss asks these tensors again. Make positives on the CPU and move them with `to`:
+    checks on a GPU wait for it.
+
     Raises InputError when the arrays do not fit together, a row is not sorted and unique, or a weight is negative or NaN.
     """
 
     indptr: Tensor
     indices: Tensor
     weights: Tensor | None = None
+    lowest: int = field(init=False, repr=False, compare=False, default=0)
+    highest: int = field(init=False, repr=False, compare=False, default=-1)
 
     def __post_init__(self) -> None:
         indptr, indices = self.indptr, self.indices
@@ -42,6 +49,8 @@ class Positives:
                 f"Positives.indices must be int32 or int64 with indptr[-1] = {int(indptr[-1])} entries, "
                 f"but is {indices.dtype} of shape {tuple(indices.shape)}."
             )
+        if len(indices):
+            self._note(int(indices.min()), int(indices.max()))
         if bool((indptr.diff() < 0).any()):
             raise InputError("Positives.indptr must not decrease.")
         if self.weights is not None:
@@ -75,25 +84,56 @@ class Positives:
         """Raise InputError, which calls these lists `name`, unless there are `queries` rows of indices in [0, labels)."""
         if len(self) != queries:
             raise InputError(f"{name} has {len(self)} rows for {queries} queries; give one row for each query.")
-        if len(self.indices) and not 0 <= int(self.indices.min()) <= int(self.indices.max()) < labels:
+        if len(self.indices) and not 0 <= self.lowest <= self.highest < labels:
             raise InputError(
-                f"{name}.indices range from {int(self.indices.min())} to {int(self.indices.max())}, "
-                f"outside of the {labels} labels [0, {labels})."
+                f"{name}.indices range from {self.lowest} to {self.highest}, outside of the {labels} labels [0, {labels})."
             )
 
     def to(self, device: torch.device | str) -> Positives:
-        """The same positives with all tensors on `device`; these themselves where they are there."""
-        indptr, indices = self.indptr.to(device), self.indices.to(device)
-        weights = None if self.weights is None else self.weights.to(device)
+        """The same positives with all tensors on `device`; these themselves where they are there.
+
+        Nothing is checked again, and a copy to a GPU is not waited for.
+        """
+        # A copy to the CPU must have ended before it is read; what reads one on a GPU comes after it anyway.
+        ahead = torch.device(device).type == "cuda"
+        indptr, indices = (tensor.to(device, non_blocking=ahead) for tensor in (self.indptr, self.indices))
+        weights = None if self.weights is None else self.weights.to(device, non_blocking=ahead)
         if indptr is self.indptr and indices is self.indices and weights is self.weights:
             return self
-        return Positives(indptr, indices, weights)
+        return self._checked(indptr, indices, weights, self.lowest, self.highest)
+
+    def joined(self, other: Positives | None, labels: int) -> Positives:
+        """The pairs of both, over `labels` labels, without weights; a pair of both stands twice.
+
+        For a search, to which pairs are left out, twice or once. No tensor is asked for its values.
+        """
+        if other is None or not len(other.indices):
+            return self
+        keys = [pairs.rows * labels + pairs.indices for pairs in (self, other)]
+        columns = torch.cat(keys).sort().values % max(labels, 1)
+        lowest, highest = min(self.lowest, other.lowest), max(self.highest, other.highest)
+        if not len(self.indices):
+            lowest = other.lowest
+        return self._checked(self.indptr + other.indptr, columns, None, lowest, highest)
+
+    @classmethod
+    def _checked(cls, indptr: Tensor, indices: Tensor, weights: Tensor | None, lowest: int, highest: int) -> Positives:
+        """Positives of arrays that are known to be right."""
+        made = object.__new__(cls)
+        for name, value in {"indptr": indptr, "indices": indices, "weights": weights}.items():
+            object.__setattr__(made, name, value)
+        made._note(lowest, highest)
+        return made
+
+    def _note(self, lowest: int, highest: int) -> None:
+        object.__setattr__(self, "lowest", lowest)
+        object.__setattr__(self, "highest", highest)
 
     @classmethod
     def none(cls, queries: int, device: torch.device | str = "cpu") -> Positives:
         """Rows without any positive."""
         indptr = torch.zeros(queries + 1, dtype=torch.int64, device=device)
-        return cls(indptr, indptr[:0])
+        return cls._checked(indptr, indptr[:0], None, 0, -1)
 
     @classmethod
     def from_lists(cls, rows: Sequence[Sequence[int]], weights: Sequence[Sequence[float]] | None = None) -> Positives:

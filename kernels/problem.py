@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import cached_property
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from xmc.kernels.entries import Entries
+from xmc.kernels.positives import Positives
 from xmc.kernels.reductions import Reduction
 
 __all__ = ["Gradients", "Problem", "Result"]
@@ -15,15 +17,25 @@ __all__ = ["Gradients", "Problem", "Result"]
 
 @dataclass(frozen=True)
 class Problem:
-    """One call, without what is differentiated: s_ij = scale · q_i·z_j + bias_j, reduced over j.
+    """One call, without what is differentiated: s_ij = scale · q_i·z_j + bias_j, reduced over j of `labels` labels.
 
+    exclude: pairs that are left out of everything, if they are not positives.
+    scale: 1/τ, a float; where τ is a tensor on the queries' device, which is no CPU, a tensor [] there, of the dtype of
+        scores, NaN for a τ that is no positive number.
     tile_bytes: largest size of a buffer of scores, or of their gradients.
     """
 
     reduction: Reduction
-    entries: Entries
-    scale: float
+    positives: Positives
+    exclude: Positives | None
+    labels: int
+    scale: Any
     tile_bytes: int
+
+    @cached_property
+    def entries(self) -> Entries:
+        """Positives and excluded pairs, sorted and unique, for which excluded pairs are asked for their values."""
+        return Entries.of(self.positives, self.exclude, self.labels)
 
 
 class Result(NamedTuple):

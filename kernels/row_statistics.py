@@ -12,8 +12,8 @@ from torch.autograd.function import once_differentiable
 
 from xmc.errors import InputError, NotFiniteError
 from xmc.kernels import reference, torch_tiles
+from xmc.kernels.devices import values_are_free, without_autocast
 from xmc.kernels.dispatch import choose_backend
-from xmc.kernels.entries import Entries
 from xmc.kernels.positives import Positives, require_positives
 from xmc.kernels.problem import Problem, Result
 from xmc.kernels.reductions import Reduction
@@ -44,7 +44,7 @@ class _RowStatistics(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         needs_queries = ctx.needs_input_grad[0] or ctx.needs_input_grad[2]
         ctx.needs = (needs_queries, ctx.needs_input_grad[1], ctx.needs_input_grad[3])
-        with torch.autocast(queries.device.type, enabled=False):
+        with without_autocast(queries):
             result = engine.forward(problem, queries, labels, bias, ctx.needs)
         ctx.problem, ctx.engine, ctx.shift_dtype = problem, engine, None if shift is None else shift.dtype
         ctx.save_for_backward(queries, labels, temperature, bias, *result)
@@ -58,7 +58,7 @@ class _RowStatistics(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         queries, labels, temperature, bias, *saved = ctx.saved_tensors
         result = Result(*saved)
-        with torch.autocast(queries.device.type, enabled=False):
+        with without_autocast(queries):
             gradients = ctx.engine.backward(
                 ctx.problem, queries, labels, bias, result, value_gradient, positive_gradient, ctx.needs
             )
@@ -95,7 +95,8 @@ def row_statistics(
 
     One pass over the scores serves both a sum and the positives that a loss sets against it. The value and the positives'
     scores are differentiable, once, in queries, labels, temperature, label_bias and the reduction's shift; the derivative is
-    not, and is zero for a reduction without a shift. Arguments and errors as in `label_statistics`.
+    not, and is zero for a reduction without a shift. Arguments and errors as in `label_statistics`; what is on a device is not
+    asked for its values.
     """
     backend = choose_backend(impl, queries, on_device=reduction.device_module is not None)
     all_positives, positions = positives, None
@@ -106,7 +107,7 @@ def row_statistics(
         exclude = None if exclude is None else shard.pairs_inside(exclude, len(labels))[0]
         label_bias = None if label_bias is None else label_bias[shard.label_range(len(labels))]
     _check(queries, labels, positives, label_bias, reduction.shift, exclude)
-    scale = 1.0 / temperature_of(temperature)
+    scale = _scale(temperature, queries)
     temperature = torch.as_tensor(temperature, dtype=torch.promote_types(queries.dtype, torch.float32))
     statistics: tuple[Tensor, Tensor, Tensor]
     if backend == "reference":
@@ -114,15 +115,14 @@ def row_statistics(
             reduction, queries, labels, positives, temperature.to(queries.device), label_bias, exclude
         )
     else:
-        entries = Entries.of(positives, exclude, len(labels))
-        problem = Problem(reduction.detached(), entries, scale, tile_bytes)
+        problem = Problem(reduction.detached(), positives, exclude, len(labels), scale, tile_bytes)
         engine = torch_tiles if backend == "torch" else importlib.import_module("xmc.kernels.triton_tiles.engine")
         statistics = _RowStatistics.apply(  # type: ignore[no-untyped-call]
             queries, labels, temperature, label_bias, reduction.shift, problem, engine
         )
     if shard is not None and positions is not None:
         statistics = shard.combine(reduction.detached(), *statistics, positions, len(all_positives.indices))
-    if bool(statistics[0].isnan().any()) or bool(statistics[2].isnan().any()):
+    if values_are_free(queries) and (bool(statistics[0].isnan().any()) or bool(statistics[2].isnan().any())):
         raise NotFiniteError(
             "queries, labels or their bias hold NaN, or infinities that cancel, which no loss can be made of."
         )
@@ -137,6 +137,17 @@ def temperature_of(temperature: float | Tensor) -> float:
     if value.numel() != 1 or not 0 < float(value) < torch.inf:
         raise InputError(f"temperature must be one positive number, but is {value.tolist()}.")
     return float(value)
+
+
+def _scale(temperature: float | Tensor, queries: Tensor) -> float | Tensor:
+    """1/τ as `Problem` has it."""
+    if not isinstance(temperature, Tensor) or temperature.device != queries.device or values_are_free(temperature):
+        return 1.0 / temperature_of(temperature)
+    if temperature.numel() != 1:
+        raise InputError(f"temperature must be one positive number, but is of shape {tuple(temperature.shape)}.")
+    value = temperature.detach().double().reshape(())
+    scale = torch.where((value > 0) & (value < torch.inf), value.reciprocal(), torch.nan)
+    return scale.to(torch.promote_types(queries.dtype, torch.float32))
 
 
 def _check(

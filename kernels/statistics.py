@@ -66,6 +66,8 @@ def label_statistics(
     InputError: shapes, dtypes or devices that do not fit, a label position out of range, or τ that is not positive.
     NotFiniteError (an InputError): NaN, or infinities that cancel.
     ConfigError: an unknown backend, or one that cannot compute this.
+    What is on a GPU is not asked for its values, which would wait for it: NaN there, and a τ there that is not positive, make
+    the result NaN.
     """
     offsets = label_bias
     if log_inclusion is not None:

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from xmc.errors import InputError, NotFiniteError
 from xmc.kernels import reference, torch_topk
+from xmc.kernels.devices import without_autocast
 from xmc.kernels.dispatch import choose_backend
 from xmc.kernels.positives import Positives, require_positives
 
-__all__ = ["topk_inner_product"]
+__all__ = ["topk_inner_product", "topk_unchecked"]
 
 
 @torch.no_grad()
@@ -46,6 +47,26 @@ def topk_inner_product(
     Raises InputError for shapes, dtypes or devices that do not fit, a negative k or a malformed `exclude`, and NotFiniteError,
     an InputError, for NaN among the scores; ConfigError for an unknown backend, or one that cannot compute this.
     """
+    scores, indices = topk_unchecked(
+        queries, labels, k, label_bias=label_bias, exclude=exclude, tile_bytes=tile_bytes, impl=impl
+    )
+    if bool(scores.isnan().any()):
+        raise NotFiniteError("queries or labels hold NaN, or infinities that cancel, which cannot be ranked.")
+    return scores, indices
+
+
+@torch.no_grad()
+def topk_unchecked(
+    queries: Tensor,
+    labels: Tensor,
+    k: int,
+    *,
+    label_bias: Tensor | None = None,
+    exclude: Positives | None = None,
+    tile_bytes: int = torch_topk.DEFAULT_TILE_BYTES,
+    impl: str | None = None,
+) -> tuple[Tensor, Tensor]:
+    """`topk_inner_product` for a loss, whose scores are not asked for NaN: where there is any, some scores are NaN."""
     if queries.dim() != 2 or labels.dim() != 2 or queries.shape[1] != labels.shape[1]:
         raise InputError(
             f"queries [B, D] and labels [L, D] must be matrices with the same D, "
@@ -70,8 +91,6 @@ def topk_inner_product(
         scores, indices = reference.topk_inner_product(queries, labels, k, label_bias, exclude)
     else:
         engine = torch_topk if backend == "torch" else importlib.import_module("xmc.kernels.triton_tiles.topk")
-        with torch.autocast(queries.device.type, enabled=False):
+        with without_autocast(queries):
             scores, indices = engine.topk(queries, labels, k, label_bias, exclude, tile_bytes)
-    if bool(scores.isnan().any()):
-        raise NotFiniteError("queries or labels hold NaN, or infinities that cancel, which cannot be ranked.")
     return scores, indices

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from xmc.errors import InputError
+from xmc.kernels.devices import values_are_free
 from xmc.kernels.losses.loss import LOSSES, Loss
 from xmc.kernels.losses.rows import Options, label_count, mean_over_counted_rows, row_sum, weights_of
 from xmc.kernels.positives import Positives
@@ -40,13 +42,17 @@ def binary_cross_entropy(
     Functions in Extreme Classification with Missing Labels, WWW 2021; propensities of Jain et al., KDD 2016).
     It is not bounded from below: a positive of small propensity is pulled without end, so keep scores bounded.
 
-    Other arguments and errors as in `decoupled_softmax`; InputError also for propensities outside of (0, 1].
+    Other arguments and errors as in `decoupled_softmax`; InputError also for propensities outside of (0, 1]. On a GPU those are
+    not looked for: the loss of a positive that has one is NaN.
     """
     if propensities is not None:
         count = label_count(labels, options)
         if propensities.shape != (count,):
             raise InputError(f"propensities must have shape ({count},), not {tuple(propensities.shape)}.")
-        if not bool(((propensities > 0) & (propensities <= 1)).all()):
+        allowed = (propensities > 0) & (propensities <= 1)
+        if not values_are_free(propensities):
+            propensities = torch.where(allowed, propensities, torch.nan)
+        elif not bool(allowed.all()):
             raise InputError("propensities must be in (0, 1].")
     total, _, positive_scores = row_statistics(Softplus(), queries, labels, positives, temperature, **options)
     targets = weights_of(positives, positive_scores)

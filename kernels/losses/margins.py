@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-from xmc.errors import InputError
-from xmc.kernels.entries import Entries
+from xmc.errors import InputError, NotFiniteError
+from xmc.kernels.devices import values_are_free
 from xmc.kernels.losses.loss import LOSSES, Loss
 from xmc.kernels.losses.rows import mean_over_rows
 from xmc.kernels.pairs import pair_scores
 from xmc.kernels.positives import Positives, require_positives
-from xmc.kernels.topk import topk_inner_product
+from xmc.kernels.topk import topk_unchecked
 
 __all__ = ["prototype_regularisation", "triplet_margin"]
 
@@ -43,16 +45,16 @@ def triplet_margin(
     least, most = margins
     if not (0 <= least <= most and temperature > 0):
         raise InputError(f"margins {margins} must be 0 <= least <= most, and temperature {temperature} positive.")
-    negatives, exists = _hardest(queries, labels, positives, k, exclude, impl)
-    rows, pairs = positives.rows, exists.nonzero(as_tuple=True)
+    negatives = _hardest(queries, labels, positives, k, exclude, impl)
+    rows, exists = positives.rows, negatives.exists
     scores = pair_scores(
         queries,
         labels,
-        torch.cat([rows, pairs[0]]),
-        torch.cat([positives.indices.long(), negatives[exists]]),
+        torch.cat([rows, negatives.rows]),
+        torch.cat([positives.indices.long(), negatives.labels]),
     )
     positive = scores[: len(rows), None]
-    negative = scores.new_full(negatives.shape, -torch.inf).index_put(pairs, scores[len(rows) :])[rows]
+    negative = torch.where(exists, scores[len(rows) :].view(exists.shape), -torch.inf)[rows]
     margin = (positive - negative).detach().abs().clamp(least, most)
     violation = torch.where(exists[rows], (negative - positive + margin).clamp_min(0), 0.0)
     violators = violation > 0
@@ -60,7 +62,7 @@ def triplet_margin(
     shifted = torch.where(violators, negative - negative[:, :1].detach(), 0.0) / temperature
     weights = torch.where(violators, shifted.exp(), 0.0)
     weights = weights / weights.sum(1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
-    return mean_over_rows((weights * violation).sum(1), positives)
+    return negatives.marked(mean_over_rows((weights * violation).sum(1), positives))
 
 
 def prototype_regularisation(
@@ -86,20 +88,40 @@ def prototype_regularisation(
     """
     if prototypes.shape != labels.shape:
         raise InputError(f"prototypes {tuple(prototypes.shape)} must have the shape of labels {tuple(labels.shape)}.")
-    negatives, exists = _hardest(queries, prototypes, positives, k, exclude, impl)
-    counted = slice(None) if positives.weights is None else positives.weights > 0
-    rows = torch.cat([positives.rows[counted], exists.nonzero()[:, 0]])
-    columns = torch.cat([positives.indices.long()[counted], negatives[exists]])
+    negatives = _hardest(queries, prototypes, positives, k, exclude, impl)
+    rows = torch.cat([positives.rows, negatives.rows])
+    columns = torch.cat([positives.indices.long(), negatives.labels])
     lead = pair_scores(queries, prototypes, rows, columns) - pair_scores(queries, labels, rows, columns)
-    first = len(positives.rows[counted])
+    first = len(positives.rows)
     pulled, pushed = (margin - lead[:first]).clamp_min(0), (margin + lead[first:]).clamp_min(0)
-    return (_mean_of_nonzero(pulled) + _mean_of_nonzero(pushed)) / 2
+    if positives.weights is not None:
+        pulled = torch.where(positives.weights > 0, pulled, 0.0)
+    pushed = torch.where(negatives.exists.flatten(), pushed, 0.0)
+    return negatives.marked((_mean_of_nonzero(pulled) + _mean_of_nonzero(pushed)) / 2)
+
+
+@dataclass(frozen=True)
+class _Negatives:
+    """The k' hardest negatives of each query, or label 0 where there is none.
+
+    exists: bool [B, k'], whether there is one, of a query that counts. rows, labels: int64 [B·k']. sound: bool [], whether the
+    scores that they were chosen by were numbers.
+    """
+
+    exists: Tensor
+    rows: Tensor
+    labels: Tensor
+    sound: Tensor
+
+    def marked(self, loss: Tensor) -> Tensor:
+        """The loss, NaN where NaN was among the scores of all labels."""
+        return torch.where(self.sound, loss, torch.nan)
 
 
 def _hardest(
     queries: Tensor, labels: Tensor, positives: Positives, k: int, exclude: Positives | None, impl: str | None
-) -> tuple[Tensor, Tensor]:
-    """The k hardest negatives of each query that counts, int64 [B, k'], and whether there is one in each place."""
+) -> _Negatives:
+    """The k hardest negatives of each query, by a search over all labels."""
     if k < 1:
         raise InputError(f"k must be at least 1, but is {k}.")
     require_positives(positives, "positives")
@@ -107,10 +129,14 @@ def _hardest(
     if exclude is not None:
         require_positives(exclude, "exclude")
         exclude.check(len(queries), len(labels), "exclude")
-    taken = Entries.of(positives, exclude, len(labels))
-    left_out = Positives(taken.indptr, taken.columns)
-    _, negatives = topk_inner_product(queries.detach(), labels.detach(), k, exclude=left_out, impl=impl)
-    return negatives, (negatives >= 0) & (positives.counts > 0)[:, None]
+    left_out = positives.joined(exclude, len(labels))
+    scores, chosen = topk_unchecked(queries.detach(), labels.detach(), k, exclude=left_out, impl=impl)
+    sound = ~scores.isnan().any()
+    if values_are_free(scores) and not bool(sound):
+        raise NotFiniteError("queries or labels hold NaN, or infinities that cancel, which cannot be ranked.")
+    exists = (chosen >= 0) & (positives.counts > 0)[:, None]
+    rows = torch.arange(len(queries), device=chosen.device)[:, None].expand_as(chosen)
+    return _Negatives(exists, rows.flatten(), chosen.clamp_min(0).flatten(), sound)
 
 
 def _mean_of_nonzero(terms: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from xmc.kernels.entries import flagged_pairs
 from xmc.kernels.problem import Gradients, Problem, Result
 from xmc.kernels.triton_tiles.chunks import backward_chunks, forward_chunks
 from xmc.kernels.triton_tiles.gradient import score_gradients
@@ -25,7 +26,7 @@ def forward(
     """
     product, pairs, scale = Product.of(queries, labels), _pairs(problem), _scale(problem, queries)
     bias = None if bias is None else bias.contiguous()
-    reduction, masked = problem.reduction, _masked(problem)
+    reduction, masked = problem.reduction, _masked(problem, pairs)
     values, derivatives = [], []
     for first, tiles in forward_chunks(product, len(pairs.rows) if masked else 0, reduction, problem.tile_bytes):
         part, left = product.part(first, tiles), first * product.shape.labels
@@ -95,21 +96,19 @@ def backward(
 
 
 def _pairs(problem: Problem) -> Pairs:
-    entries = problem.entries
-    slots = (
-        torch.arange(len(entries.columns), device=entries.columns.device) if entries.slots is None else entries.slots
-    )
-    return Pairs(entries.rows, entries.columns, slots, entries.positives)
+    pairs = flagged_pairs(problem.positives, problem.exclude, problem.labels)
+    return Pairs(*pairs, len(problem.positives.indices))
 
 
-def _masked(problem: Problem) -> bool:
-    """Whether there are pairs that the sum leaves out."""
-    entries = problem.entries
-    return len(entries.columns) > (entries.positives if problem.reduction.takes_positives else 0)
+def _masked(problem: Problem, pairs: Pairs) -> bool:
+    """Whether there may be pairs that the sum leaves out."""
+    return len(pairs.rows) > (pairs.positives if problem.reduction.takes_positives else 0)
 
 
 def _scale(problem: Problem, like: Tensor) -> Tensor:
     """1/τ, float32 [1], made without a copy from the host."""
+    if isinstance(problem.scale, Tensor):
+        return problem.scale.float().reshape(1)
     return torch.full((1,), problem.scale, dtype=torch.float32, device=like.device)
 
 
