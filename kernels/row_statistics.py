@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from xmc.errors import InputError, NotFiniteError
-from xmc.kernels import reference, torch_tiles
+from xmc.kernels import reference, torch_device, torch_tiles
 from xmc.kernels.devices import values_are_free, without_autocast
 from xmc.kernels.dispatch import choose_backend
 from xmc.kernels.positives import Positives, require_positives
@@ -116,7 +116,7 @@ def row_statistics(
         )
     else:
         problem = Problem(reduction.detached(), positives, exclude, len(labels), scale, tile_bytes)
-        engine = torch_tiles if backend == "torch" else importlib.import_module("xmc.kernels.triton_tiles.engine")
+        engine = _engine(backend, queries)
         statistics = _RowStatistics.apply(  # type: ignore[no-untyped-call]
             queries, labels, temperature, label_bias, reduction.shift, problem, engine
         )
@@ -127,6 +127,13 @@ def row_statistics(
             "queries, labels or their bias hold NaN, or infinities that cancel, which no loss can be made of."
         )
     return statistics
+
+
+def _engine(backend: str, queries: Tensor) -> ModuleType:
+    """The module whose `forward` and `backward` compute."""
+    if backend == "triton":
+        return importlib.import_module("xmc.kernels.triton_tiles.engine")
+    return torch_tiles if queries.device.type == "cpu" else torch_device
 
 
 def temperature_of(temperature: float | Tensor) -> float:

@@ -38,6 +38,10 @@ class LogSumExp(Reduction):
         """The softmax over the negatives, exp(s_ij - N_i)."""
         return scores.sub_(_finite(value[block])[:, None]).exp_()
 
+    def gradient_into(self, value: Tensor, block: slice, scores: Tensor, out: Tensor) -> Tensor:
+        """The exponential is written to `out` at once."""
+        return torch.exp(scores.sub_(_finite(value[block])[:, None]), out=out)
+
     def combine(self, values: Tensor, derivatives: Tensor | None) -> Combined:
         """The log-sum-exp of the parts'."""
         base = _finite(values.amax(0)) if len(values) else values.sum(0)

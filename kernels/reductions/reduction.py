@@ -89,6 +89,10 @@ class Reduction(ABC):
     def gradient(self, value: Tensor, block: slice, scores: Tensor) -> Tensor:
         """Turn a tile of scores into f'(s_ij) (for the log-sum-exp: the softmax), given the finished `value` [B]."""
 
+    def gradient_into(self, value: Tensor, block: slice, scores: Tensor, out: Tensor) -> Tensor:
+        """The same in a buffer `out` [h, w], which may be of a lower precision; a reduction may do both in one pass."""
+        return out.copy_(self.gradient(value, block, scores))
+
     def combine(self, values: Tensor, derivatives: Tensor | None) -> Combined:
         """The statistic of all labels from those of P parts, [P, B] each; sums add up. The arguments are consumed."""
         value = values.sum(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from xmc.kernels.reductions.reduction import REDUCTIONS, Reduction, Sums
@@ -24,6 +25,10 @@ class Softplus(Reduction):
     def gradient(self, value: Tensor, block: slice, scores: Tensor) -> Tensor:
         """σ(s_ij)."""
         return scores.sigmoid_()
+
+    def gradient_into(self, value: Tensor, block: slice, scores: Tensor, out: Tensor) -> Tensor:
+        """The sigmoid is written to `out` at once."""
+        return torch.sigmoid(scores, out=out)
 
     def reference(self, scores: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
         """The sum as it is written."""
