@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -29,7 +29,7 @@ class Problem:
     positives: Positives
     exclude: Positives | None
     labels: int
-    scale: Any
+    scale: float | Tensor
     tile_bytes: int
 
     @cached_property

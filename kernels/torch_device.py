@@ -64,6 +64,7 @@ def backward(
     enlarged = _enlarged(queries.dtype, problem.reduction)
     row_gradient = value_gradient * tiles.scale
     operand, unit = _operand(queries.to(tiles.dtype) * row_gradient[:, None], queries.dtype)
+    unit = None if unit is None else unit * enlarged
     pair_gradient = torch.nn.functional.pad(positive_gradient * tiles.scale, (0, 1))  # 0 for excluded pairs
     query_gradient = queries.new_zeros(queries.shape, dtype=tiles.dtype) if needs_queries else None
     label_gradient = torch.zeros_like(labels) if needs_labels else None
@@ -85,10 +86,10 @@ def backward(
                 product(weights.T, operand[tile.query_range], out=total)
             else:
                 add_product(total, weights.T, operand[tile.query_range])
-            factors = pair_gradient[sources] * (unit * enlarged)
+            factors = pair_gradient[sources] if unit is None else pair_gradient[sources] * unit
             tiles.add_pairs(total, tile.columns, queries, tile.rows + tile.top, factors)
             if tile.bottom == len(queries):
-                label_gradient[tile.label_range] = total.div_(unit * enlarged)
+                label_gradient[tile.label_range] = total if unit is None else total.div_(unit)
     rows, columns = problem.positives.rows, problem.positives.indices.long()
     if bias_gradient is not None:
         bias_gradient.index_add_(0, columns, positive_gradient)
@@ -181,10 +182,12 @@ def _enlarged(dtype: torch.dtype, reduction: Reduction) -> float:
     return 2.0 ** math.floor(math.log2(FLOAT16_RANGE / max(1.0, reduction.slope)))
 
 
-def _operand(rows: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor | float]:
-    """Rows [B, D] in a dtype, and by what power of two they were multiplied: in float16 the largest is brought near 1,024."""
-    if dtype != torch.float16 or not rows.numel():
-        return rows.to(dtype), 1.0
+def _operand(rows: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+    """Rows [B, D] in a dtype, and the power of two that brings the largest near 1,024 in float16, None in others."""
+    if dtype != torch.float16:
+        return rows.to(dtype), None
+    if not rows.numel():
+        return rows.to(dtype), rows.new_ones(())
     largest = rows.abs().amax()
     unit = torch.where(largest > 0, (1024 / largest).log2().floor().exp2(), 1.0)
     return (rows * unit).to(dtype), unit

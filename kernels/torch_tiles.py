@@ -108,7 +108,7 @@ def backward(
     Scores are computed once more and multiplied with the queries: 4·B·L·D flops. Where all of them were kept, they are
     multiplied with queries and labels instead. Where only the queries are asked, B·D, thanks to the forward pass.
     """
-    dtype, scale = _compute_dtype(queries), problem.scale
+    dtype, scale = _compute_dtype(queries), float(problem.scale)
     needs_queries, needs_labels, needs_bias = needs
     query_gradient = queries.new_zeros(queries.shape, dtype=dtype) if needs_queries else None
     label_gradient = labels.new_zeros(labels.shape, dtype=dtype) if needs_labels else None

@@ -9,6 +9,8 @@ import pytest
 import torch
 from kernel_problems import Problem, assert_no_worse, dense, evaluate, problem, random_positives
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._pytree import tree_leaves
 
 from xmc.kernels import row_statistics, torch_device
 from xmc.kernels.losses import LOSSES, Positives
@@ -116,6 +118,56 @@ def evaluate_sums(one: Problem, impl: str) -> list[Tensor]:
         REDUCTIONS["softplus"](), *one.tensors[:2], one.positives, 1.0, impl=impl
     )
     return [value, positive, *torch.autograd.grad(value.sum(), one.tensors[:2])]
+
+
+class PassedOver(TorchDispatchMode):
+    """Counts the bytes that operations other than products read and write of tensors of at least `least` elements."""
+
+    def __init__(self, least: int) -> None:
+        super().__init__()
+        self.least, self.bytes = least, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        writes = func._schema.is_mutable
+        name = func.overloadpacket.__name__
+        # Single entries, and what only makes or names memory.
+        if name not in ("addmm", "index", "index_put_") and (
+            writes or not any(r.alias_info for r in func._schema.returns)
+        ):
+            given = (args, {option: value for option, value in (kwargs or {}).items() if option != "out"})
+            for one in tree_leaves((given, None if name in ("new_empty", "empty") else result)):
+                if isinstance(one, Tensor) and one.numel() >= self.least:
+                    self.bytes += one.numel() * one.element_size()
+        return result
+
+
+@pytest.mark.parametrize(("dtype", "most"), [(torch.float32, 24 + 16), (torch.bfloat16, 24 + 14)])
+def test_a_softmax_takes_few_passes_over_the_scores(
+    dtype: torch.dtype, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forward: maximum, difference, exponential, sum; backward: difference, and the exponential in the inputs' dtype.
+
+    So many bytes a score; on a GPU they take what the products leave of three times the floor.
+    """
+    monkeypatch.setattr(torch_device, "product", uncounted(torch_device.product))
+    monkeypatch.setattr(torch_device, "add_product", uncounted(torch_device.add_product))
+    generator = torch.Generator().manual_seed(0)
+    queries, labels = (torch.randn(count, 8, generator=generator).to(dtype).requires_grad_() for count in (256, 4096))
+    positives = random_positives(256, 4096, seed=1)
+    with PassedOver(256 * 1024) as passed:
+        LOSSES["decoupled_softmax"](queries, labels, positives, 1.0, impl="torch", tile_bytes=256 * 1024 * 4).backward()
+    assert passed.bytes == most * 256 * 4096
+
+
+def uncounted(function: Any) -> Any:
+    """A function whose operations no mode sees."""
+
+    def call(*args: Any, **options: Any) -> Any:
+        with _disable_current_modes():
+            return function(*args, **options)
+
+    return call
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
