@@ -1,7 +1,6 @@
-"""The tile engine in plain torch: for each tile of the scores, compute it, reduce it, drop it.
+"""The tile engine in plain torch for a CPU: for each tile of the scores, compute it, reduce it, drop it.
 
-Runs wherever torch runs; on a CPU the work is in BLAS. Scores and accumulators are float32, or float64 for float64 input.
-All tiles are computed into one buffer.
+The work is in BLAS. Scores and accumulators are float32, or float64 for float64 input. All tiles are computed into one buffer.
 """
 
 from __future__ import annotations
@@ -14,11 +13,12 @@ from torch import Tensor
 
 from xmc.kernels.entries import Entries
 from xmc.kernels.problem import Gradients, Problem, Result
+from xmc.kernels.products import sum_dtype
 
 __all__ = ["Tile", "backward", "forward", "tiles"]
 
 CACHE_BYTES = 4 * 2**20
-"""Largest tile on a CPU: what stays in its cache between the product and the passes over it."""
+"""Largest tile: what stays in a CPU's cache between the product and the passes over it."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def forward(
 
     needs: whether a backward pass will ask for the gradients of queries, labels and bias.
     """
-    reduction, dtype = problem.reduction, _compute_dtype(queries)
+    reduction, dtype = problem.reduction, sum_dtype(queries.dtype)
     count, total = len(queries), len(labels)
     sums = reduction.start(count, queries, dtype)
     positive_scores = queries.new_zeros(problem.entries.positives, dtype=dtype)
@@ -108,7 +108,7 @@ def backward(
     Scores are computed once more and multiplied with the queries: 4·B·L·D flops. Where all of them were kept, they are
     multiplied with queries and labels instead. Where only the queries are asked, B·D, thanks to the forward pass.
     """
-    dtype, scale = _compute_dtype(queries), float(problem.scale)
+    dtype, scale = sum_dtype(queries.dtype), float(problem.scale)
     needs_queries, needs_labels, needs_bias = needs
     query_gradient = queries.new_zeros(queries.shape, dtype=dtype) if needs_queries else None
     label_gradient = labels.new_zeros(labels.shape, dtype=dtype) if needs_labels else None
@@ -149,7 +149,7 @@ class _Scorer:
     ) -> None:
         self.problem, self.labels, self.bias, self.kept, self.dtype = problem, labels, bias, kept, dtype
         self.queries = queries.to(dtype) * problem.scale
-        self.bytes = min(problem.tile_bytes, CACHE_BYTES) if queries.device.type == "cpu" else problem.tile_bytes
+        self.bytes = min(problem.tile_bytes, CACHE_BYTES)
         self.buffer = queries.new_empty(0, dtype=dtype)
 
     def tiles(self) -> Iterator[Tile]:
@@ -198,7 +198,3 @@ def _add_positives(query_gradient: Tensor, labels: Tensor, problem: Problem, gra
         chunk = slice(start, start + step)
         embeddings = labels[columns[chunk]].to(query_gradient.dtype) * (gradient[chunk, None] * problem.scale)
         query_gradient.index_add_(0, rows[chunk], embeddings)
-
-
-def _compute_dtype(tensor: Tensor) -> torch.dtype:
-    return torch.float64 if tensor.dtype == torch.float64 else torch.float32

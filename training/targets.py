@@ -97,8 +97,6 @@ class StepTargets:
         indptr = torch.nn.functional.pad(counts.cumsum(0), (1, 0))
         return StepTargets(indptr, self.rows[order], self.pull[order], self.push[order], len(self))
 
-    def to(self, device: torch.device) -> StepTargets:
-        """The same entries on `device`."""
-        return StepTargets(
-            self.indptr.to(device), self.labels.to(device), self.pull.to(device), self.push.to(device), self.count
-        )
+    def pairs_on(self, device: torch.device) -> tuple[Positives, Positives | None]:
+        """`positives` and `exclude` on the device of a loss; they are found on the CPU, so that no GPU is waited for."""
+        return self.positives.to(device), None if self.exclude is None else self.exclude.to(device)

@@ -23,7 +23,8 @@ class EmbeddedStep:
 
     queries: [B, D] of all processes. labels: [C', D] of this process's labels among the step's C, or of all C of them.
     texts: those labels by their texts alone, where some term needs it; else None.
-    targets, taught: over the C labels; taught None without a teacher. log_inclusion: None, or float32 [C].
+    targets, taught: over the C labels, on the CPU; a loss takes their `pairs_on` the embeddings' device. taught None without a
+    teacher. log_inclusion: None, or float32 [C].
     temperature: τ. shard: which of the C labels are this process's; None for all. tile_bytes: largest tile of scores.
     """
 

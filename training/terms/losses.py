@@ -23,12 +23,13 @@ def ranking_loss(
     loss: Loss, step: EmbeddedStep, queries: Tensor, labels: Tensor, targets: StepTargets, log_inclusion: Tensor | None
 ) -> Tensor:
     """A loss of queries [B, D] against labels [C, D]; what is not given here is that of the step."""
+    positives, exclude = targets.pairs_on(queries.device)
     return loss(
         queries,
         labels,
-        targets.positives,
+        positives,
         step.temperature,
-        exclude=targets.exclude,
+        exclude=exclude,
         log_inclusion=log_inclusion,
         tile_bytes=step.tile_bytes,
         shard=step.shard,

@@ -37,7 +37,7 @@ class PrototypeRegularisationTerm(Term):
     def loss(self, step: EmbeddedStep) -> Tensor:
         """The loss."""
         assert step.texts is not None
-        targets = step.targets
+        positives, exclude = step.targets.pairs_on(step.queries.device)
         return prototype_regularisation(
-            step.queries, step.texts, step.labels, targets.positives, k=self.negatives, exclude=targets.exclude
+            step.queries, step.texts, step.labels, positives, k=self.negatives, exclude=exclude
         )
