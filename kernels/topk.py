@@ -24,7 +24,7 @@ def topk_inner_product(
     *,
     label_bias: Tensor | None = None,
     exclude: Positives | None = None,
-    tile_bytes: int = torch_topk.DEFAULT_TILE_BYTES,
+    tile_bytes: int | None = None,
     impl: str | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The k labels of largest inner product with each query, exact, best first, ties by the lower index.
@@ -36,8 +36,10 @@ def topk_inner_product(
     k: at least 0; k' = min(k, L) labels are returned.
     label_bias: optional [L], b.
     exclude: labels never returned for a query, B rows of label positions in the form of a query's positives.
-    tile_bytes: largest size of a tile of scores; extra memory is some such tiles and O(B·k). The Triton engine keeps no
-        tile, but 16·k' candidates, or 2,048 if that is more, for each query.
+    tile_bytes: largest size of a tile of scores, by default one that a cache holds: 8 MiB with torch, 32 MiB with Triton. Extra
+        memory is some such tiles and O(B·k). The Triton engine holds up to 1 GiB besides: of each query the best scores of
+        groups of labels, and the labels of the best groups. It has tiles only for exact float32 and for two dtypes, of at
+        least 128 labels of as many queries as that gigabyte is for.
     impl: "triton", "torch" or "reference"; by default the environment variable XMC_KERNELS, else Triton on CUDA and torch
         elsewhere.
 
@@ -63,7 +65,7 @@ def topk_unchecked(
     *,
     label_bias: Tensor | None = None,
     exclude: Positives | None = None,
-    tile_bytes: int = torch_topk.DEFAULT_TILE_BYTES,
+    tile_bytes: int | None = None,
     impl: str | None = None,
 ) -> tuple[Tensor, Tensor]:
     """`topk_inner_product` for a loss, whose scores are not asked for NaN: where there is any, some scores are NaN."""

@@ -22,7 +22,7 @@ def topk(
     k: int,
     label_bias: Tensor | None,
     exclude: Positives | None,
-    tile_bytes: int,
+    tile_bytes: int | None,
 ) -> tuple[Tensor, Tensor]:
     """See xmc.kernels.topk.topk_inner_product, which checks the arguments; k is at most L."""
     dtype = torch.promote_types(torch.promote_types(queries.dtype, labels.dtype), torch.float32)
@@ -30,7 +30,7 @@ def topk(
     indices = torch.full((len(queries), k), -1, dtype=torch.int64, device=queries.device)
     if k == 0 or not len(queries):
         return scores, indices
-    budget = max(1, tile_bytes // dtype.itemsize)
+    budget = max(1, (DEFAULT_TILE_BYTES if tile_bytes is None else tile_bytes) // dtype.itemsize)
     height = min(len(queries), max(1, budget // min(len(labels), 2048)))
     width = budget // height
     if labels.dtype != dtype:  # the converted labels of a tile must fit the budget as well

@@ -12,7 +12,7 @@ from torch import Tensor
 from xmc.kernels.triton_tiles.pairs import Pairs
 from xmc.kernels.triton_tiles.product import Product
 
-__all__ = ["Masks", "hide", "mask_bytes"]
+__all__ = ["Masks", "hide", "is_hidden", "mask_bytes"]
 
 BLOCK = 256
 """Pairs that a program of the small kernels takes."""
@@ -28,6 +28,14 @@ def hide(scores, words, index, number, ROWS: tl.constexpr, LABELS: tl.constexpr,
         bits = (bits[:, :, None] >> tl.arange(0, 32)[None, None, :]) & 1
         scores = tl.where(bits.reshape(ROWS, LABELS) != 0, float("-inf"), scores)
     return scores
+
+
+@triton.jit
+def is_hidden(words, index, row, label, inside, label_tiles, ROWS: tl.constexpr, LABELS: tl.constexpr):
+    """The bits of single pairs, 0 or 1: `row` a number or a block, `label` a block; anything where not `inside`."""
+    number = tl.load(index + (row // ROWS) * label_tiles + label // LABELS, mask=inside, other=0).to(tl.int64)
+    word = words + (number * ROWS + row % ROWS) * (LABELS // 32) + label % LABELS // 32
+    return (tl.load(word, mask=inside, other=0) >> (label % 32).to(tl.int32)) & 1
 
 
 @triton.jit

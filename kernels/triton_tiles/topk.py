@@ -1,134 +1,38 @@
-"""Exact top-k: a product whose epilogue keeps only what beats a query's k-th best so far.
+"""Exact top-k by group maxima: a product that keeps the best score of each group of labels, and the best groups once more.
 
-Labels are gone through in a few phases, the first of 2·k labels. In each, a score above the row's threshold is appended
-to the row's candidates; after each, the k best stay, and the k-th of them is the next threshold. A phase is eight times
-as long as all labels before it, so that labels in random order bring about 8·k candidates a row; where a row's buffer
-overflows all the same, the phase is done again in two halves.
+The k best labels of a row are in its k first groups, ordered by maximum and then by the lowest label that has it. For if a
+label is in another group, each of those k groups has a label before it: the lowest label of that group's maximum comes before
+that of the label's own group, which is the label or comes before it.
 
-A candidate is one int64: the score's bits in an order of integers, then the label's complement. So the largest
-key is the best score of the lowest label, and the result does not depend on the order in which candidates arrive.
+The maxima do not say which label has them, so groups are ordered by maximum and then by number. Labels of a lower block of four
+groups are lower, and only the groups of one block interleave (`maxima`). So a group that comes before another one by number,
+and not by label, is one of the three beside it in its block; and the k + 3 first groups by number hold the k first by label.
+
+The labels of these groups are scored again in float32, and ranked by score and number. The groups were chosen by scores of the
+product, whose sums have another order: labels whose scores differ by less than its rounding, or TF32's where that is
+allowed, may change places at the end of the result.
 """
 
 from __future__ import annotations
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
-from xmc.kernels.entries import Entries
 from xmc.kernels.positives import Positives
-from xmc.kernels.triton_tiles.buckets import Buckets
-from xmc.kernels.triton_tiles.heuristics import TileShape, dot_precision, interpreting
-from xmc.kernels.triton_tiles.scores import locate
+from xmc.kernels.triton_tiles.candidates import candidate_keys
+from xmc.kernels.triton_tiles.heuristics import dot_precision, machine_of, tile_shape
+from xmc.kernels.triton_tiles.keys import scores_and_numbers
+from xmc.kernels.triton_tiles.masks import Masks
+from xmc.kernels.triton_tiles.maxima import multiplied_maxima, product_maxima
+from xmc.kernels.triton_tiles.pairs import Pairs
+from xmc.kernels.triton_tiles.product import Product
+from xmc.kernels.triton_tiles.search_plan import SearchPlan
+from xmc.kernels.triton_tiles.selection import first_groups
 
-__all__ = ["topk"]
+__all__ = ["DEFAULT_TILE_BYTES", "search", "topk"]
 
-EMPTY = -(2**63)
-BUFFER_BYTES = 256 * 2**20
-"""Largest size of the candidates; more queries are done one block after the other."""
-
-
-@triton.jit
-def score_tile(
-    queries,
-    labels,
-    rows,
-    places,
-    row_mask,
-    label_mask,
-    depth,
-    stride_qb,
-    stride_qd,
-    stride_zl,
-    stride_zd,
-    ROWS: tl.constexpr,
-    LABELS: tl.constexpr,
-    DEPTH: tl.constexpr,
-    UPCAST: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """Inner products of `rows` of queries with `places` of labels, float32 [ROWS, LABELS]; zero where masked."""
-    dimensions = tl.arange(0, DEPTH)
-    q_at = queries + rows.to(tl.int64)[:, None] * stride_qb + dimensions[None, :] * stride_qd
-    z_at = labels + places.to(tl.int64)[None, :] * stride_zl + dimensions[:, None] * stride_zd
-    scores = tl.zeros((ROWS, LABELS), dtype=tl.float32)
-    for start in range(0, depth, DEPTH):
-        inside = dimensions < depth - start
-        q = tl.load(q_at, mask=row_mask[:, None] & inside[None, :], other=0.0)
-        z = tl.load(z_at, mask=label_mask[None, :] & inside[:, None], other=0.0)
-        if UPCAST:
-            q, z = q.to(tl.float32), z.to(tl.float32)
-        scores = tl.dot(q, z, scores, input_precision=PRECISION)
-        q_at += DEPTH * stride_qd
-        z_at += DEPTH * stride_zd
-    return scores
-
-
-@triton.jit
-def _collect(
-    queries,
-    labels,
-    bias,
-    threshold,
-    offsets,
-    entry_rows,
-    entry_columns,
-    counts,
-    candidates,
-    flag,
-    count,
-    first_tile,
-    end,
-    depth,
-    capacity,
-    row_blocks,
-    phase_tiles,
-    label_tiles,
-    stride_qb,
-    stride_qd,
-    stride_zl,
-    stride_zd,
-    BIASED: tl.constexpr,
-    ROWS: tl.constexpr,
-    LABELS: tl.constexpr,
-    DEPTH: tl.constexpr,
-    GROUP: tl.constexpr,
-    UPCAST: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    block, within = locate(tl.program_id(0), row_blocks, phase_tiles, GROUP)
-    tile = first_tile + within
-    rows = block * ROWS + tl.arange(0, ROWS)
-    columns = tile * LABELS + tl.arange(0, LABELS)
-    row_mask, label_mask = rows < count, columns < end
-    scores = score_tile(
-        queries, labels, rows, columns, row_mask, label_mask, depth,
-        stride_qb, stride_qd, stride_zl, stride_zd, ROWS, LABELS, DEPTH, UPCAST, PRECISION,
-    )  # fmt: skip
-    if BIASED:
-        scores += tl.load(bias + columns, mask=label_mask, other=0.0).to(tl.float32)[None, :]
-    number = block * label_tiles + tile
-    for entry in range(tl.load(offsets + number), tl.load(offsets + number + 1)):
-        hit = (rows == tl.load(entry_rows + entry))[:, None] & (columns == tl.load(entry_columns + entry))[None, :]
-        scores = tl.where(hit, float("-inf"), scores)
-    inside = row_mask[:, None] & label_mask[None, :]
-    tl.store(flag, 1, mask=tl.sum(tl.sum((inside & (scores != scores)).to(tl.int32), 1), 0) > 0)
-    numbers = tl.arange(0, LABELS)
-    scores = tl.where(inside & (scores == scores), scores, float("-inf"))
-    least = tl.load(threshold + rows, mask=row_mask, other=float("inf"))
-    best, at = tl.max(scores, 1, return_indices=True)
-    better = best > least
-    # Seldom more than a few rounds: each takes the best score that is left of every row that has one.
-    while tl.max(better.to(tl.int32), 0) > 0:
-        place = tl.atomic_add(counts + rows, 1, mask=better, sem="relaxed")
-        bits = tl.where(best == 0.0, 0.0, best).to(tl.int32, bitcast=True)
-        ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)
-        key = (ordered.to(tl.int64) << 32) | (4294967295 - (tile * LABELS + at).to(tl.int64))
-        tl.store(candidates + rows.to(tl.int64) * capacity + place, key, mask=better & (place < capacity))
-        scores = tl.where(better[:, None] & (numbers[None, :] == at[:, None]), float("-inf"), scores)
-        best, at = tl.max(scores, 1, return_indices=True)
-        better = better & (place < capacity) & (best > least)
+DEFAULT_TILE_BYTES = 32 * 2**20
+"""A tile of scores of the vendor's product: it fills a GPU several times, and stays in the second-level cache of one."""
 
 
 def topk(
@@ -137,131 +41,70 @@ def topk(
     k: int,
     label_bias: Tensor | None,
     exclude: Positives | None,
-    tile_bytes: int,
+    tile_bytes: int | None,
 ) -> tuple[Tensor, Tensor]:
-    """See xmc.kernels.topk.topk_inner_product, which checks the arguments; k is at most L, itself less than 2^32."""
-    if interpreting():
-        queries, labels = queries.float(), labels.float()
-    scores = torch.full((len(queries), k), -torch.inf, device=queries.device)
-    indices = torch.full((len(queries), k), -1, dtype=torch.int64, device=queries.device)
-    if not scores.numel():
+    """See xmc.kernels.topk.topk_inner_product, which checks the arguments; k is at most L, itself less than 2^32.
+
+    Scores come from the product kernel, but those of exact float32 from the vendor's product, which is faster there, and those
+    of two dtypes too, whose labels it converts a tile at a time. Nothing here waits for the device.
+    """
+    multiplied = queries.dtype != labels.dtype or (queries.dtype == torch.float32 and dot_precision() == "ieee")
+    if multiplied:
+        machine = machine_of(queries.device)
+        product = Product(queries, labels, tile_shape(torch.float32, machine), machine)
+    else:
+        product = Product.of(queries, labels)
+    pairs = None if exclude is None or not len(exclude.indices) else exclude
+    plan = SearchPlan.of(product, k, 0 if pairs is None else len(pairs.indices)) if k and len(queries) else None
+    return search(product, k, label_bias, pairs, plan, (tile_bytes or DEFAULT_TILE_BYTES) if multiplied else None)
+
+
+def search(
+    product: Product,
+    k: int,
+    bias: Tensor | None,
+    exclude: Positives | None,
+    plan: SearchPlan | None,
+    tile_bytes: int | None,
+) -> tuple[Tensor, Tensor]:
+    """Scores [B, k] and indices [B, k] by a plan; None where there is nothing to search.
+
+    tile_bytes: size of a tile of the vendor's product; None for the product kernel.
+    """
+    count, device = len(product.queries), product.queries.device
+    scores = torch.full((count, k), -torch.inf, device=device)
+    indices = torch.full((count, k), -1, dtype=torch.int64, device=device)
+    if plan is None:
         return scores, indices
-    capacity = max(16 * k, 2048)
-    height = max(1, BUFFER_BYTES // (8 * capacity))
-    for top in range(0, len(queries), height):
-        block = slice(top, min(top + height, len(queries)))
-        block_exclude = None if exclude is None else _rows_of(exclude, block)
-        search = _Search(queries[block], labels, k, capacity, label_bias, block_exclude)
-        scores[block], indices[block] = search.run()
+    bias = None if bias is None else bias.contiguous()
+    for top in range(0, count, plan.rows):
+        block = slice(top, top + plan.rows)
+        part = Product(product.queries[block], product.labels, product.shape, product.machine)
+        masks = None if exclude is None else _masks(exclude, top, part)
+        keys = candidate_keys(part, bias, masks, _first_groups(part, bias, masks, plan, tile_bytes), plan.size)
+        best, numbers = scores_and_numbers(keys.topk(k, dim=1).values)
+        scores[block] = best
+        indices[block] = torch.where(best == -torch.inf, -1, numbers)
     return scores, indices
 
 
-class _Search:
-    """Candidates of some queries: int64 [B, capacity], the first `counts` [B] of each row taken."""
-
-    def __init__(
-        self,
-        queries: Tensor,
-        labels: Tensor,
-        k: int,
-        capacity: int,
-        bias: Tensor | None,
-        exclude: Positives | None,
-    ) -> None:
-        self.queries, self.labels, self.k = queries, labels, k
-        self.bias = None if bias is None else bias.contiguous()
-        self.upcast = queries.dtype != labels.dtype
-        self.shape: TileShape = _shape(torch.float32 if self.upcast else queries.dtype)
-        device, count = queries.device, len(queries)
-        entries = Entries.of(exclude or Positives.none(count, device), None, len(labels))
-        self.buckets = Buckets.of(entries, count, len(labels), self.shape)
-        self.candidates = torch.full((count, capacity), EMPTY, dtype=torch.int64, device=device)
-        self.counts = torch.zeros(count, dtype=torch.int32, device=device)
-        self.flag = torch.zeros(1, dtype=torch.int32, device=device)  # whether there was NaN
-        self.threshold = torch.full((count,), -torch.inf, device=device)
-
-    def run(self) -> tuple[Tensor, Tensor]:
-        """Scores and indices [B, k]."""
-        tiles, seen = self.buckets.label_tiles, 0
-        while seen < tiles:
-            length = 8 * seen if seen else -(-2 * self.k // self.shape.labels)
-            self._phase(seen, min(tiles, seen + length))
-            seen = min(tiles, seen + length)
-        best = self.candidates[:, : self.k]
-        empty = best == EMPTY
-        indices = torch.where(empty, -1, 0xFFFFFFFF - (best & 0xFFFFFFFF))
-        scores = torch.where(empty, -torch.inf, _score_of(best))
-        return torch.where(self.flag > 0, torch.nan, scores), indices
-
-    def _phase(self, first: int, last: int) -> None:
-        """Take label tiles [first, last) into account."""
-        before = self.counts.clone()
-        end = min(len(self.labels), last * self.shape.labels)
-        _collect[(self.buckets.row_blocks * (last - first),)](
-            self.queries,
-            self.labels,
-            self.bias,
-            self.threshold,
-            self.buckets.offsets,
-            self.buckets.rows,
-            self.buckets.columns,
-            self.counts,
-            self.candidates,
-            self.flag,
-            len(self.queries),
-            first,
-            end,
-            self.queries.shape[1],
-            self.candidates.shape[1],
-            self.buckets.row_blocks,
-            last - first,
-            self.buckets.label_tiles,
-            *self.queries.stride(),
-            *self.labels.stride(),
-            BIASED=self.bias is not None,
-            ROWS=self.shape.rows,
-            LABELS=self.shape.labels,
-            DEPTH=self.shape.depth,
-            GROUP=self.shape.group,
-            UPCAST=self.upcast,
-            PRECISION=dot_precision(),
-            num_warps=self.shape.warps,
-            num_stages=self.shape.stages,
-        )
-        most = int(self.counts.max())
-        if most > self.candidates.shape[1]:
-            taken = torch.arange(self.candidates.shape[1], device=before.device) >= before[:, None]
-            self.candidates.masked_fill_(taken, EMPTY)
-            self.counts = before
-            middle = (first + last) // 2
-            self._phase(first, middle)
-            self._phase(middle, last)
-            return
-        used = self.candidates[:, :most]
-        best = used.topk(min(self.k, most), dim=1).values
-        used.fill_(EMPTY)
-        self.candidates[:, : best.shape[1]] = best
-        self.counts = (best != EMPTY).sum(1, dtype=torch.int32)
-        if best.shape[1] == self.k:
-            last_best = best[:, -1]
-            self.threshold = torch.where(last_best == EMPTY, -torch.inf, _score_of(last_best))
+def _first_groups(
+    product: Product, bias: Tensor | None, masks: Masks | None, plan: SearchPlan, tile_bytes: int | None
+) -> Tensor:
+    """Keys of the groups that hold the best labels, int64 [B, kept]; of all groups, one row for all queries."""
+    if plan.searches_all:
+        numbers = torch.arange(plan.groups, device=product.queries.device)
+        return (0xFFFFFFFF - numbers).expand(len(product.queries), -1)
+    if tile_bytes is None:
+        maxima = product_maxima(product, bias, masks, plan.size)
+    else:
+        maxima = multiplied_maxima(product, bias, masks, plan.size, tile_bytes)
+    return first_groups(maxima, plan.kept)
 
 
-def _shape(dtype: torch.dtype) -> TileShape:
-    if interpreting():
-        return TileShape(rows=16, labels=64, depth=32, warps=1, stages=1, group=2)
-    if dtype == torch.float32:
-        return TileShape(rows=64, labels=128, depth=32, warps=4, stages=3)
-    return TileShape(rows=128, labels=128, depth=64, warps=8, stages=3)
-
-
-def _score_of(keys: Tensor) -> Tensor:
-    """The float32 score in the upper half of a key."""
-    ordered = (keys >> 32).to(torch.int32)
-    return (ordered ^ ((ordered >> 31) & 0x7FFFFFFF)).view(torch.float32)
-
-
-def _rows_of(pairs: Positives, block: slice) -> Positives:
-    """The lists of some queries."""
-    first, last = int(pairs.indptr[block.start]), int(pairs.indptr[block.stop])
-    return Positives(pairs.indptr[block.start : block.stop + 1] - first, pairs.indices[first:last])
+def _masks(exclude: Positives, top: int, product: Product) -> Masks:
+    """Masks of the excluded pairs of the product's queries, whose first is number `top` of those that have the pairs."""
+    rows = exclude.rows - top
+    inside = (rows >= 0) & (rows < len(product.queries))
+    columns = torch.where(inside, exclude.indices.long(), -1)
+    return Masks.of(Pairs(rows, columns, torch.full_like(rows, -1), 0), product, 0, keep_positives=False)

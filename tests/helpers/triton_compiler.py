@@ -25,7 +25,7 @@ from xmc.kernels.triton_tiles.heuristics import Machine, tile_shape
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, "fp8e4nv": torch.float8_e4m3fn}
-INT64 = ("rows", "columns", "slots")
+INT64 = ("rows", "columns", "slots", "keys", "chosen", "groups")
 INT32 = ("words", "index")
 FLOAT32 = (
     "shift",
@@ -37,6 +37,7 @@ FLOAT32 = (
     "row_gradient",
     "pair_gradient",
     "maxima",
+    "products",
 )
 ALIGNED = ("depth", "stride_q", "stride_z", "stride_g", "stride")
 
@@ -47,6 +48,7 @@ def compiled(module: str, name: str, constants: dict[str, Any], dtype: str, mach
     shape, described = tile_shape(DTYPES[dtype], machine), machine.bulk_copies
     wide = "bf16" if dtype == "fp8e4nv" else dtype
     product = "PRECISION" in kernel.arg_names
+    warps = shape.warps if product else constants.pop("warps", 4)
     types = dict.fromkeys(INT64, "*i64") | dict.fromkeys(INT32, "*i32") | dict.fromkeys(FLOAT32, "*fp32")
     types |= {"bias": f"*{wide}", "queries": f"*{dtype}", "labels": f"*{dtype}", "gradients": f"*{wide}"}
     types |= {"out": "*fp32" if module == "reduce" else f"*{wide}"}
@@ -76,7 +78,7 @@ def compiled(module: str, name: str, constants: dict[str, Any], dtype: str, mach
             signature[argument] = "fp32" if argument == "unit" else "i32"
             if argument in ALIGNED:
                 aligned[(position,)] = [["tt.divisibility", 16]]
-    options = {"num_warps": shape.warps, "num_stages": shape.stages} if product else {"num_warps": 4}
+    options = {"num_warps": warps, "num_stages": shape.stages} if product else {"num_warps": warps}
     source = ASTSource(fn=kernel, signature=signature, constexprs=values, attrs=aligned)
     made = triton.compile(source, target=GPUTarget("cuda", machine.capability, 32), options=options)
     return {**_resources(made.asm["cubin"]), **_instructions(made), "threads": 32 * options["num_warps"]}

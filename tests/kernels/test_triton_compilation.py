@@ -39,6 +39,15 @@ KERNELS: dict[str, tuple[str, str, dict[str, object]]] = {
         for name in REDUCTIONS
         for biased in (False, True)
     },
+    **{
+        f"maxima of {size}{' with bias' if biased else ''}{' and masks' if masked else ''}": (
+            "maxima",
+            "_product_maxima",
+            {"SIZE": size, "BIASED": biased, "MASKED": masked},
+        )
+        for size in (4, 8, 32)
+        for biased, masked in ((False, False), (True, False), (True, True))
+    },
 }
 """Product kernels: module, function and what is constant in it."""
 
@@ -52,6 +61,24 @@ SMALL_KERNELS: dict[str, tuple[str, str, dict[str, object]]] = {
         f"gradients of pairs, {name}": ("pairs", "_put_pair_gradients", {"reduction": name, "BLOCK": 256})
         for name in REDUCTIONS
     },
+    **{
+        f"maxima of {size}, stored products": (
+            "maxima",
+            "_tile_maxima",
+            {"SIZE": size, "BIASED": True, "MASKED": True, "warps": 8},
+        )
+        for size in (4, 16)
+    },
+    **{
+        f"{name} of {block}": ("selection", name, {"BLOCK": block, "BLOCKS": 1024 // block})
+        for name in ("_block_keys", "_member_keys")
+        for block in (1, 64)
+    },
+    "candidates": (
+        "candidates",
+        "_candidate_keys",
+        {"SIZE": 8, "BIASED": True, "MASKED": True, "BLOCK": 32, "DEPTH": 128, "stride_zd": 1},
+    ),
 }
 
 TARGETS = [("bf16", 90, "ieee"), ("fp32", 90, "ieee"), ("fp32", 90, "tf32"), ("bf16", 80, "ieee"), ("fp32", 80, "tf32")]

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from kernel_problems import needs_triton, random_positives
+from kernel_problems import needs_triton
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from xmc.kernels.entries import Entries
 from xmc.kernels.losses import decoupled_softmax
 from xmc.kernels.positives import Positives
 
 pytest.importorskip("triton", reason="triton is not installed; pip install triton")
-
-from xmc.kernels.triton_tiles.buckets import Buckets
-from xmc.kernels.triton_tiles.heuristics import TileShape
 
 DEVICES = [
     pytest.param("cpu", id="interpreter", marks=needs_triton),
@@ -34,25 +30,6 @@ def peaked(dtype: torch.dtype, device: str) -> tuple[Tensor, Tensor, Positives]:
     queries = normalize(labels[chosen] + 0.05 * torch.randn(len(chosen), 24, generator=generator), dim=1)
     positives = Positives.from_lists([[int(one)] for one in chosen]).to(device)
     return queries.to(device, dtype), labels.to(device, dtype), positives
-
-
-def test_buckets_hold_every_entry_in_its_tile() -> None:
-    shape = TileShape(rows=4, labels=8, depth=16, warps=1, stages=1)
-    positives, exclude = random_positives(11, 30, seed=1), random_positives(11, 30, seed=2)
-    entries = Entries.of(positives, exclude, 30)
-    buckets = Buckets.of(entries, 11, 30, shape)
-    found = set()
-    for number in range(buckets.row_blocks * buckets.label_tiles):
-        for entry in range(int(buckets.offsets[number]), int(buckets.offsets[number + 1])):
-            row, column = int(buckets.rows[entry]), int(buckets.columns[entry])
-            assert (row // 4, column // 8) == divmod(number, buckets.label_tiles)
-            found.add((row, column, int(buckets.slots[entry])))
-    wanted = {(int(r), int(c), n) for n, (r, c) in enumerate(zip(positives.rows, positives.indices, strict=True))}
-    both = {(row, column) for row, column, _ in wanted}
-    wanted |= {
-        (int(r), int(c), -1) for r, c in zip(exclude.rows, exclude.indices, strict=True) if (int(r), int(c)) not in both
-    }
-    assert found == wanted
 
 
 @pytest.mark.parametrize("device", DEVICES)
