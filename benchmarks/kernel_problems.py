@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 import subprocess
 import sys
 import time
@@ -16,22 +17,29 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from xmc.errors import InputError
 from xmc.kernels.positives import Positives
 
 __all__ = [
+    "DTYPES",
     "Size",
     "Worker",
     "embeddings",
+    "event_seconds",
     "in_turns",
     "matmul_rate",
     "peak_memory",
     "quantiles",
+    "random_positives",
     "resident",
     "seconds_of",
     "serve",
 ]
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+RATE_SECONDS = 0.03
+"""Shortest time on CUDA that one measurement of torch.mm takes: many products, as a step has."""
 
 
 @dataclass(frozen=True)
@@ -49,13 +57,15 @@ class Size:
 
     @classmethod
     def parse(cls, text: str, device: str) -> Size:
-        """The inverse of str()."""
-        *numbers, dtype = (part.split("=")[-1] for part in text.split())
-        return cls(*map(int, numbers), dtype, device)
+        """The inverse of str(). InputError for any other text."""
+        found = re.fullmatch(r"B=(\d+) L=(\d+) D=(\d+) (\w+)", text)
+        if found is None or found[4] not in DTYPES:
+            raise InputError(f"{text!r} is no size; write one as {cls(4096, 131_072, 768, 'bf16')}, or with fp32.")
+        return cls(*map(int, found.groups()[:3]), found[4], device)
 
 
 def embeddings(size: Size, seed: int, *, peaked: bool = False, positives: int = 5) -> tuple[Tensor, Tensor, Positives]:
-    """Unit vectors and `positives` random labels of each query.
+    """Unit vectors and `positives` random labels of each query, those of `random_positives`.
 
     With `peaked` as after training: labels gather around 1,000 centres, and a query lies at cosine 0.8 or so of its
     positives, which share a centre.
@@ -65,8 +75,8 @@ def embeddings(size: Size, seed: int, *, peaked: bool = False, positives: int = 
     def random(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator, device=size.device)
 
-    cpu = torch.Generator().manual_seed(seed)
     if peaked:
+        cpu = torch.Generator().manual_seed(seed)
         groups = min(1000, size.labels // 10)
         group_of = torch.randint(0, groups, (size.labels,), generator=cpu)
         own = torch.randint(0, groups, (size.queries,), generator=cpu)
@@ -83,19 +93,29 @@ def embeddings(size: Size, seed: int, *, peaked: bool = False, positives: int = 
         ]
         means = torch.stack([labels[row].mean(0) for row in lists])
         queries = normalize(means + 0.3 * normalize(random(size.queries, size.dimension), dim=1), dim=1)
+        chosen = Positives.from_lists(lists).to(size.device)
     else:
-        drawn = torch.randint(0, size.labels, (size.queries, positives), generator=cpu)
-        lists = [sorted(set(row)) for row in drawn.tolist()]
+        chosen = random_positives(size, seed, positives)
         labels = normalize(random(size.labels, size.dimension), dim=1)
         queries = normalize(random(size.queries, size.dimension), dim=1)
     dtype = DTYPES[size.dtype]
-    return queries.to(dtype), labels.to(dtype), Positives.from_lists(lists).to(size.device)
+    return queries.to(dtype), labels.to(dtype), chosen
+
+
+def random_positives(size: Size, seed: int, count: int) -> Positives:
+    """`count` random labels of each query, fewer where one is drawn twice."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randint(0, size.labels, (size.queries, count), generator=generator)
+    return Positives.from_lists([sorted(set(row)) for row in drawn.tolist()]).to(size.device)
 
 
 def matmul_rate(size: Size) -> float:
-    """Flops a second of torch.matmul on these shapes, in tiles of 8,192 labels written to one buffer; best of seven."""
+    """Flops a second of torch.mm on these shapes, in tiles of labels written to one buffer.
+
+    On a CPU the best of seven measurements with tiles of 8,192 labels; on CUDA the median of seven, with tiles of 131,072.
+    """
     dtype = DTYPES[size.dtype]
-    width = min(size.labels, 8192 if size.device == "cpu" else 65536)
+    width = min(size.labels, 8192 if size.device == "cpu" else 131_072)
     rows = torch.randn(size.queries, size.dimension, device=size.device).to(dtype)
     part = torch.randn(width, size.dimension, device=size.device).to(dtype)
     out = torch.empty(size.queries, width, dtype=dtype, device=size.device)
@@ -106,7 +126,12 @@ def matmul_rate(size: Size) -> float:
             torch.mm(rows, part.T, out=out)
 
     product()
-    return 2 * size.queries * width * size.dimension * repeats / min(seconds_of(product) for _ in range(7))
+    if size.device == "cpu":
+        seconds = min(seconds_of(product) for _ in range(7))
+    else:
+        repeats *= max(1, round(RATE_SECONDS / event_seconds(product)))
+        seconds = sorted(event_seconds(product) for _ in range(7))[3]
+    return 2 * size.queries * width * size.dimension * repeats / seconds
 
 
 def seconds_of(function: Callable[[], object]) -> float:
@@ -118,6 +143,17 @@ def seconds_of(function: Callable[[], object]) -> float:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter() - start
+
+
+def event_seconds(function: Callable[[], object]) -> float:
+    """Time of one call on CUDA by the device's own clock: from an event before it to one after."""
+    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    torch.cuda.synchronize()
+    start.record()
+    function()
+    end.record()
+    torch.cuda.synchronize()
+    return start.elapsed_time(end) / 1e3
 
 
 class Worker:

@@ -1,33 +1,37 @@
 """Table losses: forward and backward pass of every loss against its floor, the dense formulas and the peers' kernels.
 
-The floor is 8·B·L·D flops (scores twice, the gradients of queries and labels) at the rate of torch.matmul in this run.
-Extra memory is what comes on top of inputs and gradients.
+The floor is 8·B·L·D flops (scores twice, the gradients of queries and labels), of the forward pass alone 2·B·L·D, at the
+rate of torch.mm in this run. Extra memory is what comes on top of inputs and gradients.
 """
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from dataclasses import dataclass
 
 import torch
-from kernel_problems import Size, Worker, embeddings, in_turns, matmul_rate, peak_memory, quantiles, seconds_of
+from device_turns import Clock, measure
+from kernel_peers import cross_entropies
+from kernel_problems import Size, Worker, embeddings, in_turns, matmul_rate, quantiles, random_positives
 from measurements import Measurement
 from torch import Tensor
 
 from xmc.kernels import losses
 from xmc.kernels.positives import Positives
 
-__all__ = ["method_of", "run"]
+__all__ = ["Step", "method_of", "run"]
 
 TEMPERATURE = 0.05
 CPU_SIZES = (Size(256, 16_384, 128), Size(512, 65_536, 256))
 GPU_SIZES = tuple(
     Size(queries, labels, dimension, "bf16", "cuda")
-    for labels in (131_072, 1_310_720)
-    for queries in (1024, 4096)
-    for dimension in (384, 768)
+    for dimension in (768, 384)
+    for labels in (1_310_720, 131_072)
+    for queries in (4096, 1024)
 )
+GPU_SECONDS = 170.0
+"""Time limit of all sizes of one call on a GPU; the method that runs when it ends is ended by itself."""
+
 LOSSES = (
     "decoupled_softmax",
     "softmax",
@@ -35,7 +39,33 @@ LOSSES = (
     "binary_cross_entropy",
     "multi_label_cluster_discrimination",
 )
-Step = Callable[[], object]
+ONE_POSITIVE = "softmax, one positive"
+
+
+@dataclass(frozen=True)
+class Step:
+    """Forward and backward pass of a loss; the gradients of `inputs` are dropped. Without inputs the forward pass alone."""
+
+    loss: Callable[[], Tensor]
+    inputs: Sequence[Tensor] = ()
+
+    def __call__(self) -> None:
+        """Run it once."""
+        if self.inputs:
+            torch.autograd.grad(self.loss(), self.inputs)
+        else:
+            with torch.no_grad():
+                self.loss()
+
+    @property
+    def products(self) -> int:
+        """Number of products of queries, labels and dimension that it cannot do without."""
+        return 4 if self.inputs else 1
+
+    @property
+    def gradient_bytes(self) -> int:
+        """Size of the gradients."""
+        return sum(one.nbytes for one in self.inputs)
 
 
 def dense_mask(queries: Tensor, labels: Tensor, positives: Positives) -> Tensor:
@@ -65,116 +95,97 @@ def _dense_sparse(queries: Tensor, labels: Tensor, rows: Tensor, columns: Tensor
     return (terms / counts[rows]).sum() / len(counts)
 
 
-def methods(size: Size, seed: int) -> dict[str, Callable[[], Tensor]]:
-    """Every method that runs here, by name, as a function of nothing that gives a loss to differentiate."""
+def methods(size: Size, seed: int) -> dict[str, Step]:
+    """Every method that runs here, by name: this library's, the peers', and last the dense formulas."""
     queries, labels, positives = embeddings(size, seed)
-    single = embeddings(size, seed, positives=1)[2]
+    single = random_positives(size, seed, 1)
     targets = single.indices.long()
     inputs = [tensor.requires_grad_() for tensor in (queries, labels)]
-    threshold = torch.full((size.queries,), torch.nan, device=size.device)
-    found: dict[str, Callable[[], Tensor]] = {}
-
-    def engine(name: str, kind: str) -> Callable[[], Tensor]:
-        function = getattr(losses, name)
-        return lambda: function(*inputs, positives, TEMPERATURE, impl=kind)
-
-    for kind in ("torch", "triton") if size.device == "cuda" else ("torch",):
-        for name in LOSSES:
-            if kind == "torch" and size.device == "cuda" and name != "decoupled_softmax":
-                continue
-            found[f"xmc {kind}: {name}"] = engine(name, kind)
-        found[f"xmc {kind}: soft_topk, warm"] = lambda kind=kind: losses.soft_topk(  # type: ignore[misc]
-            *inputs, positives, TEMPERATURE, threshold=threshold, impl=kind
-        )
-        found[f"xmc {kind}: softmax, one positive"] = lambda kind=kind: losses.softmax(  # type: ignore[misc]
-            *inputs, single, TEMPERATURE, impl=kind
-        )
-    if size.device == "cuda":
-        peaked_queries, peaked_labels, peaked_positives = embeddings(size, seed, peaked=True)
-        peaked = [tensor.requires_grad_() for tensor in (peaked_queries, peaked_labels)]
-        found["xmc triton: decoupled_softmax, peaked scores"] = lambda: losses.decoupled_softmax(
-            *peaked, peaked_positives, TEMPERATURE, impl="triton"
-        )
-    found["dense torch, mask: decoupled_softmax"] = lambda: dense_mask(*inputs, positives)
-    found["dense torch, sparse: decoupled_softmax"] = lambda: dense_sparse(*inputs, positives)
+    found: dict[str, Step] = {}
+    for engine in ("triton", "torch") if size.device == "cuda" else ("torch",):
+        names = LOSSES if engine == "triton" or size.device == "cpu" else LOSSES[:1]
+        found |= _own(engine, names, inputs, positives, single)
+    for name, loss in cross_entropies(*inputs, targets, TEMPERATURE).items():
+        found[f"{name}: {ONE_POSITIVE}"] = Step(loss, inputs)
+    found["dense torch, sparse: decoupled_softmax"] = Step(lambda: dense_sparse(*inputs, positives), inputs)
+    found["dense torch, mask: decoupled_softmax"] = Step(lambda: dense_mask(*inputs, positives), inputs)
     compiled = torch.compile(_dense_sparse)
     parts = (positives.rows, positives.indices, positives.counts)
-    found["torch.compile, sparse: decoupled_softmax"] = lambda: compiled(*inputs, *parts)
-    if importlib.util.find_spec("cut_cross_entropy"):
-        from cut_cross_entropy import linear_cross_entropy
-
-        kernel = "cce" if size.device == "cuda" else "torch_compile"
-        found[f"cut-cross-entropy {kernel}: softmax, one positive"] = lambda: linear_cross_entropy(
-            inputs[0] / TEMPERATURE, inputs[1], targets, impl=kernel
-        )
-    if importlib.util.find_spec("liger_kernel") and size.device == "cuda":
-        from liger_kernel.transformers.functional import liger_fused_linear_cross_entropy
-
-        found["liger-kernel: softmax, one positive"] = lambda: liger_fused_linear_cross_entropy(
-            inputs[0] / TEMPERATURE, inputs[1], targets
-        )
+    found["torch.compile, sparse: decoupled_softmax"] = Step(lambda: compiled(*inputs, *parts), inputs)
+    if size.device == "cuda":
+        found |= _peaked(size, seed)
     return found
 
 
-def step_of(loss: Callable[[], Tensor], size: Size) -> Step:
-    """Forward and backward pass; the gradients are dropped."""
+def _own(
+    engine: str, names: Sequence[str], inputs: Sequence[Tensor], positives: Positives, single: Positives
+) -> dict[str, Step]:
+    """This library's losses by one engine; the first one's forward pass alone too, and soft top-k from its thresholds."""
+    queries, labels = inputs
+    threshold = torch.full((len(queries),), torch.nan, device=queries.device)
 
-    def step() -> None:
-        loss().backward()
+    def loss(name: str, pairs: Positives, **options: Tensor) -> Callable[[], Tensor]:
+        function = getattr(losses, name)
+        return lambda: function(queries, labels, pairs, TEMPERATURE, impl=engine, **options)
 
-    return step
+    found = {f"xmc {engine}: {name}": Step(loss(name, positives), inputs) for name in names}
+    found[f"xmc {engine}: {names[0]}, forward alone"] = Step(loss(names[0], positives))
+    found[f"xmc {engine}: {ONE_POSITIVE}"] = Step(loss("softmax", single), inputs)
+    if "soft_topk" in names:
+        found[f"xmc {engine}: soft_topk, warm"] = Step(loss("soft_topk", positives, threshold=threshold), inputs)
+    return found
+
+
+def _peaked(size: Size, seed: int) -> dict[str, Step]:
+    """Of scores as after training, what may skip labels beside what does not."""
+    queries, labels, single = embeddings(size, seed, peaked=True, positives=1)
+    inputs = [tensor.requires_grad_() for tensor in (queries, labels)]
+    found = {"xmc triton": Step(lambda: losses.softmax(*inputs, single, TEMPERATURE, impl="triton"), inputs)}
+    for name, loss in cross_entropies(*inputs, single.indices.long(), TEMPERATURE).items():
+        if name.startswith("cut-cross-entropy"):
+            found[name] = Step(loss, inputs)
+    return {f"{name}: {ONE_POSITIVE}, peaked scores": step for name, step in found.items()}
 
 
 def method_of(size: Size, method: str, seed: int) -> Step:
     """One method's step, for a process of its own."""
-    return step_of(methods(size, seed)[method], size)
+    return methods(size, seed)[method]
 
 
-def run(seed: int, names: Sequence[str], gpu: bool = False) -> Iterator[list[Measurement]]:
-    """Measure each size, all methods in turns."""
-    for size in GPU_SIZES if gpu else CPU_SIZES:
-        floor = 8.0 * size.queries * size.labels * size.dimension / matmul_rate(size)
-        chosen = [name for name in methods(size, seed) if not names or name.startswith(tuple(names))]
-        seconds, memory = _on_gpu(size, chosen, seed) if gpu else _on_cpu(size, chosen, seed)
+def run(seed: int, names: Sequence[str], gpu: bool = False, sizes: Sequence[str] = ()) -> Iterator[list[Measurement]]:
+    """Measure each size, those of the table unless `sizes` are given as text, all methods in turns."""
+    device = "cuda" if gpu else "cpu"
+    chosen = [Size.parse(text, device) for text in sizes] or (GPU_SIZES if gpu else CPU_SIZES)
+    clock = Clock(GPU_SECONDS)
+    for number, size in enumerate(chosen):
+        share = clock.share(len(chosen) - number)
+        rate = matmul_rate(size)
+        steps = {name: step for name, step in methods(size, seed).items() if not names or name.startswith(tuple(names))}
+        seconds, memory = _on_gpu(size, steps, share) if gpu else _on_cpu(size, steps, seed)
         for name, samples in seconds.items():
             p20, p50, p80 = quantiles(samples)
-            method = f"{name}, {size}"
-            share = memory[name] / (size.queries * size.labels * (2 if size.dtype == "bf16" else 4))
+            floor = 2.0 * steps[name].products * size.queries * size.labels * size.dimension / rate
+            method, extra = f"{name}, {size}", memory[name] - steps[name].gradient_bytes
+            scores = size.queries * size.labels * (2 if size.dtype == "bf16" else 4)
             yield [
                 Measurement("losses", method, "time", p50 * 1e3, "ms", seed, p20 * 1e3, p80 * 1e3),
                 Measurement("losses", method, "time / floor", p50 / floor, "", seed, p20 / floor, p80 / floor),
-                Measurement("losses", method, "extra memory", memory[name] / 2**20, "MiB", seed),
-                Measurement("losses", method, "extra memory / scores", 100 * share, "percent", seed),
+                Measurement("losses", method, "extra memory", extra / 2**20, "MiB", seed),
+                Measurement("losses", method, "extra memory / scores", 100 * extra / scores, "percent", seed),
             ]
 
 
 Found = tuple[dict[str, list[float]], dict[str, float]]
 
 
-def _on_cpu(size: Size, names: Sequence[str], seed: int) -> Found:
-    workers = {name: Worker("losses", size, name, seed) for name in names}
+def _on_cpu(size: Size, steps: dict[str, Step], seed: int) -> Found:
+    workers = {name: Worker("losses", size, name, seed) for name in steps}
     seconds = in_turns({name: worker.seconds for name, worker in workers.items()}, 7)
     for worker in workers.values():
         worker.close()
-    return seconds, {name: worker.memory - _gradient_bytes(size) for name, worker in workers.items()}
+    return seconds, {name: worker.memory for name, worker in workers.items()}
 
 
-def _on_gpu(size: Size, names: Sequence[str], seed: int) -> Found:
-    steps, memory = {}, {}
-    for name, loss in methods(size, seed).items():
-        if name not in names:
-            continue
-        step = step_of(loss, size)
-        try:
-            step()
-            memory[name] = peak_memory(step, "cuda") - _gradient_bytes(size)
-        except torch.OutOfMemoryError:
-            print(f"{name} left out at {size}: it does not fit the memory.")
-            torch.cuda.empty_cache()
-            continue
-        steps[name] = partial(seconds_of, step)
-    return in_turns(steps, 7), memory
-
-
-def _gradient_bytes(size: Size) -> float:
-    return float((size.queries + size.labels) * size.dimension * (2 if size.dtype == "bf16" else 4))
+def _on_gpu(size: Size, steps: dict[str, Step], clock: Clock) -> Found:
+    measured = measure(steps, clock, size)
+    return measured.seconds, measured.memory

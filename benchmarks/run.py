@@ -10,6 +10,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from measurements import Measurement, append
 from rich.console import Console
 from rich.table import Table
@@ -42,13 +43,19 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--methods", nargs="+", default=[], help="beginnings of the names of methods; default: all")
     parser.add_argument("--gpu", action="store_true", help="training, losses, topk: the sizes for a GPU, on the GPU")
+    parser.add_argument(
+        "--sizes", nargs="+", default=[], metavar="SIZE", help="losses, topk: these, as text; see README"
+    )
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results.csv")
     parser.add_argument("--titles", type=int, help="search, live, filters, batch: only so many of the million titles")
     arguments = parser.parse_args()
     run = importlib.import_module(arguments.table).run
-    if arguments.gpu and "gpu" not in inspect.signature(run).parameters:
-        parser.error(f"{arguments.table} has no sizes for a GPU.")
-    options = {"gpu": True} if arguments.gpu else {}
+    options = {name: value for name, value in (("gpu", arguments.gpu), ("sizes", arguments.sizes)) if value}
+    unknown = options.keys() - inspect.signature(run).parameters
+    if unknown:
+        parser.error(f"{arguments.table} takes no --{min(unknown)}.")
+    if arguments.gpu and not torch.cuda.is_available():
+        parser.error("--gpu needs a CUDA device, and torch finds none.")
     suffix = ""
     if arguments.titles:
         os.environ["XMC_TITLES"], suffix = str(arguments.titles), f", {arguments.titles:,} titles"
