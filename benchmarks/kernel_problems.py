@@ -38,8 +38,8 @@ __all__ = [
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
-RATE_SECONDS = 0.03
-"""Shortest time on CUDA that one measurement of torch.mm takes: many products, as a step has."""
+RATE_SECONDS = {"cpu": 0.2, "cuda": 0.03}
+"""Time that one measurement of torch.mm takes, or a product if that is longer: many products, as a step has."""
 
 
 @dataclass(frozen=True)
@@ -119,19 +119,18 @@ def matmul_rate(size: Size) -> float:
     rows = torch.randn(size.queries, size.dimension, device=size.device).to(dtype)
     part = torch.randn(width, size.dimension, device=size.device).to(dtype)
     out = torch.empty(size.queries, width, dtype=dtype, device=size.device)
-    repeats = max(1, int(2e10 / (2 * size.queries * width * size.dimension)))
+    timer = seconds_of if size.device == "cpu" else event_seconds
+    repeats = 1
 
-    def product() -> None:
+    def products() -> None:
         for _ in range(repeats):
             torch.mm(rows, part.T, out=out)
 
-    product()
-    if size.device == "cpu":
-        seconds = min(seconds_of(product) for _ in range(7))
-    else:
-        repeats *= max(1, round(RATE_SECONDS / event_seconds(product)))
-        seconds = sorted(event_seconds(product) for _ in range(7))[3]
-    return 2 * size.queries * width * size.dimension * repeats / seconds
+    products()
+    repeats = max(1, round(RATE_SECONDS[size.device] / timer(products)))
+    products()
+    samples = sorted(timer(products) for _ in range(7))
+    return 2 * size.queries * width * size.dimension * repeats / samples[0 if size.device == "cpu" else 3]
 
 
 def seconds_of(function: Callable[[], object]) -> float:

@@ -42,20 +42,22 @@ LOSSES = (
 ONE_POSITIVE = "softmax, one positive"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Step:
     """Forward and backward pass of a loss; the gradients of `inputs` are dropped. Without inputs the forward pass alone."""
 
     loss: Callable[[], Tensor]
     inputs: Sequence[Tensor] = ()
+    value: Tensor | None = None
+    """The loss of the last run."""
 
     def __call__(self) -> None:
         """Run it once."""
+        with torch.set_grad_enabled(bool(self.inputs)):
+            loss = self.loss()
         if self.inputs:
-            torch.autograd.grad(self.loss(), self.inputs)
-        else:
-            with torch.no_grad():
-                self.loss()
+            torch.autograd.grad(loss, self.inputs)
+        self.value = loss.detach()
 
     @property
     def products(self) -> int:
@@ -167,12 +169,16 @@ def run(seed: int, names: Sequence[str], gpu: bool = False, sizes: Sequence[str]
             floor = 2.0 * steps[name].products * size.queries * size.labels * size.dimension / rate
             method, extra = f"{name}, {size}", memory[name] - steps[name].gradient_bytes
             scores = size.queries * size.labels * (2 if size.dtype == "bf16" else 4)
-            yield [
+            rows = [
                 Measurement("losses", method, "time", p50 * 1e3, "ms", seed, p20 * 1e3, p80 * 1e3),
                 Measurement("losses", method, "time / floor", p50 / floor, "", seed, p20 / floor, p80 / floor),
                 Measurement("losses", method, "extra memory", extra / 2**20, "MiB", seed),
                 Measurement("losses", method, "extra memory / scores", 100 * extra / scores, "percent", seed),
             ]
+            value = steps[name].value
+            if value is not None:  # of what ran in this process: the peers' must be ours
+                rows.append(Measurement("losses", method, "loss", value.item(), "", seed))
+            yield rows
 
 
 Found = tuple[dict[str, list[float]], dict[str, float]]

@@ -1,0 +1,144 @@
+"""Correctness of the kernels against float64 on the device where they run, in parts that fit its memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from kernel_problems import Size, embeddings, random_positives
+from torch import Tensor
+
+from xmc.kernels import losses
+from xmc.kernels.positives import Positives
+from xmc.kernels.topk import topk_inner_product
+
+__all__ = ["LOSSES", "TEMPERATURE", "Check", "check_losses", "check_topk"]
+
+TEMPERATURE = 0.05
+LOSSES = (
+    "decoupled_softmax",
+    "softmax",
+    "soft_topk",
+    "binary_cross_entropy",
+    "multi_label_cluster_discrimination",
+)
+"""Between them every reduction: log-sum-exp, sigmoid with its thresholds, softplus."""
+
+REFERENCE_SCORES = 2**25
+"""Number of float64 scores that are held at once."""
+
+POISON_BYTES = 2**32
+"""Device memory that is filled with NaN and freed before a call, so that what a kernel leaves unwritten shows."""
+
+LARGEST_ERROR = {
+    "fp32": 1e-4,  # float32 arithmetic stays far below; products in TF32 are at 3e-4
+    "bf16": torch.finfo(torch.bfloat16).eps,  # two roundings, of a score's gradient and of the sum, of half of it each
+}
+"""Largest norm of a gradient's error, relative to the norm of the gradient."""
+
+LARGEST_VALUE_ERROR = 1e-4
+"""Largest relative error of a loss: scores and sums are float32 whatever the inputs are."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One comparison with float64."""
+
+    what: str
+    size: str
+    error: float
+    limit: float
+
+    @property
+    def held(self) -> bool:
+        """NaN never passes."""
+        return self.error <= self.limit
+
+
+def check_losses(size: Size, engine: str, seed: int, *, extras: bool) -> Iterator[Check]:
+    """Value and gradients of every loss; with `extras` a label bias, its gradient, and excluded pairs too."""
+    queries, labels, positives = embeddings(size, seed)
+    bias = exclude = None
+    if extras:
+        bias = torch.randn(size.labels, generator=torch.Generator().manual_seed(seed)).to(queries)
+        exclude = random_positives(size, seed + 1, 7)
+    for name in LOSSES:
+        function = getattr(losses, name)
+        exact = _reference(function, queries, labels, bias, positives, exclude)
+        inputs = [one.detach().clone().requires_grad_() for one in (queries, labels, bias) if one is not None]
+        _poison(size.device)
+        options = {"label_bias": inputs[2], "exclude": exclude} if extras else {}
+        loss = function(*inputs[:2], positives, TEMPERATURE, impl=engine, **options)
+        found = [loss.detach(), *torch.autograd.grad(loss, inputs)]
+        for what, one, other in zip(("value", "queries", "labels", "bias"), found, exact, strict=False):
+            limit = LARGEST_VALUE_ERROR if what == "value" else LARGEST_ERROR[size.dtype]
+            yield Check(f"{engine} {name}: {what}", str(size), _relative(one, other), limit)
+
+
+def check_topk(size: Size, k: int, engine: str, seed: int, *, extras: bool) -> Iterator[Check]:
+    """The k labels found are the best ones, but for float32 rounding of scores; with `extras` pairs are excluded.
+
+    The error is the largest of: a returned score's distance from its label's, and how far a returned label is below
+    the k-th best. The limit is the bound of a float32 sum of D products of unit vectors.
+    """
+    queries, labels, _ = embeddings(size, seed)
+    exclude = random_positives(size, seed + 1, 7) if extras else None
+    _poison(size.device)
+    scores, rows = topk_inner_product(queries, labels, k, exclude=exclude, impl=engine)
+    error, held = 0.0, labels.double().T
+    for start, end in _parts(size.queries, size.labels):
+        exact = queries[start:end].double() @ held
+        if exclude is not None:
+            inside = (exclude.rows >= start) & (exclude.rows < end)
+            exact[exclude.rows[inside] - start, exclude.indices[inside].long()] = -torch.inf
+        chosen = exact.gather(1, rows[start:end])
+        last = exact.topk(k, dim=1).values[:, -1:]
+        apart = (scores[start:end] - chosen).abs().max(), (last - chosen).max()
+        error = max(error, *(float(one.nan_to_num(torch.inf)) for one in apart))
+    ordered = bool((scores.diff(dim=1) <= 0).all())
+    unique = bool((rows.sort(dim=1).values.diff(dim=1) > 0).all())
+    limit = size.dimension * torch.finfo(torch.float32).eps
+    yield Check(f"{engine} top-{k}", str(size), error if ordered and unique else torch.inf, limit)
+
+
+def _reference(
+    function: Callable[..., Tensor],
+    queries: Tensor,
+    labels: Tensor,
+    bias: Tensor | None,
+    positives: Positives,
+    exclude: Positives | None,
+) -> list[Tensor]:
+    """The loss and the gradients of queries, labels and bias in float64, some queries at a time."""
+    inputs = [one.detach().double().requires_grad_() for one in (queries, labels, bias) if one is not None]
+    value = torch.zeros((), dtype=torch.float64, device=queries.device)
+    for start, end in _parts(len(queries), len(labels)):
+        options = {} if exclude is None else {"label_bias": inputs[2], "exclude": _rows(exclude, start, end)}
+        loss = function(
+            inputs[0][start:end], inputs[1], _rows(positives, start, end), TEMPERATURE, impl="reference", **options
+        )
+        loss = loss * ((end - start) / len(queries))  # every query has a positive, so that every row counts
+        loss.backward()
+        value += loss.detach()
+    return [value, *(one.grad for one in inputs if one.grad is not None)]
+
+
+def _parts(queries: int, labels: int) -> list[tuple[int, int]]:
+    step = max(1, REFERENCE_SCORES // labels)
+    return [(start, min(start + step, queries)) for start in range(0, queries, step)]
+
+
+def _rows(pairs: Positives, start: int, end: int) -> Positives:
+    """The pairs of some queries."""
+    indptr = pairs.indptr[start : end + 1]
+    return Positives(indptr - indptr[0], pairs.indices[int(indptr[0]) : int(indptr[-1])])
+
+
+def _relative(found: Tensor, exact: Tensor) -> float:
+    return float((found.double() - exact).norm() / exact.norm())
+
+
+def _poison(device: str) -> None:
+    if device == "cuda":
+        torch.full((POISON_BYTES // 4,), torch.nan, device=device)
