@@ -52,6 +52,8 @@ def measure(calls: Mapping[str, Call], clock: Clock, where: object, device: str 
     found = Measured()
     for name, call in calls.items():
         try:
+            if device == "cuda":
+                torch.cuda.empty_cache()  # some peers allocate beside torch
             found.memory[name], found.seconds[name] = _first_rounds(call, clock, device)
         except Exception as error:
             print(f"{name} left out at {where}: {reason(error)}", flush=True)

@@ -15,7 +15,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.util import find_spec
@@ -23,15 +23,15 @@ from pathlib import Path
 
 import torch
 from device_turns import Clock, Measured, measure
-from kernel_checks import LOSSES, TEMPERATURE, Check, check_losses, check_topk
+from kernel_checks import TEMPERATURE, Check, check_losses, check_topk
 from kernel_problems import Size, embeddings, matmul_rate, quantiles, random_positives
 from torch import Tensor
 
 from xmc.kernels import losses
 from xmc.kernels.topk import topk_inner_product
 
-SECONDS = 175.0
-"""Time limit of everything; what is not measured by then does not hold."""
+SECONDS, RESERVED = 175.0, 6.0
+"""Time limit of everything, and what of it is kept for each size to come; what is not measured by then does not hold."""
 
 RAGGED = (Size(37, 403, 40), Size(193, 5003, 100))
 LARGE = Size(1000, 300_011, 768)
@@ -50,6 +50,7 @@ FORWARD, WARM, COLD, TORCH = 1.0, 1.3, 1.6, 3.0
 """Largest times: of its forward pass in units of 2·B·L·D flops; of soft top-k from known thresholds and from nothing in
 units of decoupled softmax; of decoupled softmax by the torch engine in units of 8·B·L·D flops, at TORCH_SIZE."""
 
+DEFAULT, GRAPH = "decoupled softmax", "decoupled softmax, CUDA graph"
 TORCH_SIZE = Size(4096, NARROW, 768, "bf16")
 
 
@@ -142,15 +143,16 @@ def _checks(device: str) -> Iterator[Check]:
 
 
 def _speeds(device: str, clock: Clock) -> Iterator[Speed]:
-    """All sizes, each in its share of the time."""
-    number = len(REQUIRED) + len(SEARCHES)
+    """All sizes, one after the other; the first ones take the time that compiling takes."""
+    to_come = len(REQUIRED) + len(SEARCHES)
     for size, required in REQUIRED.items():
-        yield from _loss_speeds(_here(size, device), required, clock.share(number), size == TORCH_SIZE)
-        number -= 1
+        to_come -= 1
+        limit = Clock(clock.left() - RESERVED * to_come)
+        yield from _loss_speeds(_here(size, device), required, limit, torch_too=size == TORCH_SIZE)
     for search in SEARCHES:
+        to_come -= 1
         here = replace(search, size=_here(search.size, device), k=min(search.k, 200) if device == "cpu" else search.k)
-        yield from _search_speeds(here, clock.share(number))
-        number -= 1
+        yield from _search_speeds(here, Clock(clock.left() - RESERVED * to_come))
 
 
 def _here(size: Size, device: str) -> Size:
@@ -164,12 +166,12 @@ def _loss_speeds(size: Size, required: float, clock: Clock, torch_too: bool) -> 
     rate = matmul_rate(size)
     measured = measure(_loss_calls(size, torch_too), clock, size, size.device)
     flops = 2.0 * size.queries * size.labels * size.dimension
-    default, forward = "decoupled softmax", "decoupled softmax, forward alone"
+    default, forward = DEFAULT, f"{DEFAULT}, forward alone"
     reference = _median(measured, default)
     gradients = (size.queries + size.labels) * size.dimension * (2 if size.dtype == "bf16" else 4)
 
     def speed(name: str, unit: str, seconds: float, limit: float | None) -> Speed:
-        extra = 0 if name == forward else gradients
+        extra = 0 if name in (forward, GRAPH) else gradients
         return _speed(measured, name, str(size), unit, seconds, limit, extra)
 
     yield speed(default, "8BLD", 4 * flops / rate, required)
@@ -178,11 +180,13 @@ def _loss_speeds(size: Size, required: float, clock: Clock, torch_too: bool) -> 
     yield speed("soft top-k, from nothing", default, reference, COLD)
     yield speed("softmax, one positive", "8BLD", 4 * flops / rate, None)
     yield speed("binary cross-entropy", "8BLD", 4 * flops / rate, None)
+    if GRAPH in measured.seconds:
+        yield speed(GRAPH, "8BLD", 4 * flops / rate, None)
     if torch_too:
-        yield speed("decoupled softmax, torch engine", "8BLD", 4 * flops / rate, TORCH)
+        yield speed(f"{DEFAULT}, torch engine", "8BLD", 4 * flops / rate, TORCH)
 
 
-def _loss_calls(size: Size, torch_too: bool) -> dict[str, partial[None]]:
+def _loss_calls(size: Size, torch_too: bool) -> dict[str, Callable[[], object]]:
     queries, labels, positives = embeddings(size, 0)
     single = random_positives(size, 0, 1)
     inputs = [queries.requires_grad_(), labels.requires_grad_()]
@@ -197,18 +201,40 @@ def _loss_calls(size: Size, torch_too: bool) -> dict[str, partial[None]]:
         if not forward:
             torch.autograd.grad(loss, inputs)  # the gradients are dropped
 
-    decoupled, soft = LOSSES[0], "soft_topk"
-    calls = {
-        "decoupled softmax": partial(step, decoupled),
-        "decoupled softmax, forward alone": partial(step, decoupled, forward=True),
+    decoupled, soft = "decoupled_softmax", "soft_topk"
+    calls: dict[str, Callable[[], object]] = {
+        DEFAULT: partial(step, decoupled),
+        f"{DEFAULT}, forward alone": partial(step, decoupled, forward=True),
         "soft top-k, warm": partial(step, soft, threshold=threshold),
         "soft top-k, from nothing": partial(step, soft),
         "softmax, one positive": partial(step, "softmax", single),
         "binary cross-entropy": partial(step, "binary_cross_entropy"),
     }
     if torch_too:
-        calls["decoupled softmax, torch engine"] = partial(step, decoupled, impl="torch")
+        calls[f"{DEFAULT}, torch engine"] = partial(step, decoupled, impl="torch")
+    if size.device == "cuda" and size.labels == NARROW:
+        calls[GRAPH] = _Replay(calls[DEFAULT])
     return calls
+
+
+class _Replay:
+    """A call that is captured in a CUDA graph the first time, and replayed from then on: no time between launches."""
+
+    def __init__(self, call: Callable[[], object]) -> None:
+        self.call, self.graph = call, torch.cuda.CUDAGraph()
+        self.captured = False
+
+    def __call__(self) -> None:
+        if not self.captured:
+            aside = torch.cuda.Stream()
+            aside.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(aside):
+                self.call()
+            torch.cuda.current_stream().wait_stream(aside)
+            with torch.cuda.graph(self.graph):
+                self.call()
+            self.captured = True
+        self.graph.replay()
 
 
 def _search_speeds(search: Search, clock: Clock) -> Iterator[Speed]:

@@ -13,7 +13,7 @@ from xmc.kernels import losses
 from xmc.kernels.positives import Positives
 from xmc.kernels.topk import topk_inner_product
 
-__all__ = ["LOSSES", "TEMPERATURE", "Check", "check_losses", "check_topk"]
+__all__ = ["TEMPERATURE", "Check", "check_losses", "check_topk"]
 
 TEMPERATURE = 0.05
 LOSSES = (

@@ -111,6 +111,8 @@ def _shares_right(calls: dict[str, Search], queries: Tensor, labels: Tensor, k: 
     exact, shares = _exact(queries, labels, k), {}
     for name, call in calls.items():
         try:
+            if queries.is_cuda:
+                torch.cuda.empty_cache()  # some peers allocate beside torch
             found = call()[1].to(exact.device)
             shares[name] = (found == exact).float().mean().item()
         except Exception as error:
