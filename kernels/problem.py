@@ -22,7 +22,8 @@ class Problem:
     exclude: pairs that are left out of everything, if they are not positives.
     scale: 1/τ, a float; where τ is a tensor on the queries' device, which is no CPU, a tensor [] there, of the dtype of
         scores, NaN for a τ that is no positive number.
-    tile_bytes: largest size of a buffer of scores, or of their gradients.
+    tile_bytes: largest size of a buffer of scores, or of their gradients. keep_bytes: of weights that the Triton engine keeps
+        for the backward pass. eight_bit: whether it computes the sum from embeddings in eight bits.
     """
 
     reduction: Reduction
@@ -31,6 +32,8 @@ class Problem:
     labels: int
     scale: float | Tensor
     tile_bytes: int
+    keep_bytes: int = 0
+    eight_bit: bool = False
 
     @cached_property
     def entries(self) -> Entries:
@@ -43,6 +46,7 @@ class Result(NamedTuple):
 
     value [B], derivative [B] (of the sum in the shift; zero where there is none), positive_scores [nnz].
     Of torch tiles: scores [B, L], only where all of them fit the budget; else weighted [B, D], Σ_j f'(s_ij) z_j.
+    Of Triton: kept [B, C], weights of the first C labels, and kept_values [tiles, B], what they are relative to.
     """
 
     value: Tensor
@@ -50,6 +54,8 @@ class Result(NamedTuple):
     positive_scores: Tensor
     scores: Tensor | None = None
     weighted: Tensor | None = None
+    kept: Tensor | None = None
+    kept_values: Tensor | None = None
 
 
 class Gradients(NamedTuple):

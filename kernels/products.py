@@ -32,6 +32,6 @@ def add_product(total: Tensor, left: Tensor, right: Tensor) -> Tensor:
 def _multiply(total: Tensor, left: Tensor, right: Tensor, beta: float, alpha: float) -> Tensor:
     if left.dtype == total.dtype:
         return torch.addmm(total, left, right, beta=beta, alpha=alpha, out=total)
-    if left.is_cuda:
+    if left.device.type != "cpu":
         return torch.addmm(total, left, right, out_dtype=total.dtype, beta=beta, alpha=alpha, out=total)
     return torch.addmm(total, left.to(total.dtype), right.to(total.dtype), beta=beta, alpha=alpha, out=total)

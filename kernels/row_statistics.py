@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from xmc.errors import InputError, NotFiniteError
+from xmc.errors import ConfigError, InputError, NotFiniteError
 from xmc.kernels import reference, torch_device, torch_tiles
+from xmc.kernels.budget import TileBytes, tile_budget
 from xmc.kernels.devices import values_are_free, without_autocast
 from xmc.kernels.dispatch import choose_backend
 from xmc.kernels.positives import Positives, require_positives
@@ -19,9 +20,7 @@ from xmc.kernels.problem import Problem, Result
 from xmc.kernels.reductions import Reduction
 from xmc.kernels.shards import LabelShard
 
-__all__ = ["DEFAULT_TILE_BYTES", "row_statistics", "temperature_of"]
-
-DEFAULT_TILE_BYTES = 64 * 2**20
+__all__ = ["row_statistics", "temperature_of"]
 
 
 class _RowStatistics(torch.autograd.Function):
@@ -87,7 +86,9 @@ def row_statistics(
     *,
     label_bias: Tensor | None = None,
     exclude: Positives | None = None,
-    tile_bytes: int = DEFAULT_TILE_BYTES,
+    tile_bytes: TileBytes = "auto",
+    keep_bytes: int = 0,
+    negatives_dtype: str | None = None,
     impl: str | None = None,
     shard: LabelShard | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -99,6 +100,7 @@ def row_statistics(
     asked for its values.
     """
     backend = choose_backend(impl, queries, on_device=reduction.device_module is not None)
+    eight_bit = _eight_bit(negatives_dtype, backend)
     all_positives, positions = positives, None
     if shard is not None:
         require_positives(positives, "positives")
@@ -115,7 +117,8 @@ def row_statistics(
             reduction, queries, labels, positives, temperature.to(queries.device), label_bias, exclude
         )
     else:
-        problem = Problem(reduction.detached(), positives, exclude, len(labels), scale, tile_bytes)
+        budget = tile_budget(tile_bytes, queries.device)
+        problem = Problem(reduction.detached(), positives, exclude, len(labels), scale, budget, keep_bytes, eight_bit)
         engine = _engine(backend, queries)
         statistics = _RowStatistics.apply(  # type: ignore[no-untyped-call]
             queries, labels, temperature, label_bias, reduction.shift, problem, engine
@@ -144,6 +147,19 @@ def temperature_of(temperature: float | Tensor) -> float:
     if value.numel() != 1 or not 0 < float(value) < torch.inf:
         raise InputError(f"temperature must be one positive number, but is {value.tolist()}.")
     return float(value)
+
+
+def _eight_bit(negatives_dtype: str | None, backend: str) -> bool:
+    """Whether the sum is computed from embeddings in eight bits."""
+    if negatives_dtype is None:
+        return False
+    if negatives_dtype != "float8":
+        raise ConfigError(f'negatives_dtype must be "float8" or None, but is {negatives_dtype!r}.')
+    if backend != "triton":
+        raise ConfigError(
+            f'negatives_dtype="float8" is of the Triton engine, but this is computed by {backend!r}; leave it out.'
+        )
+    return True
 
 
 def _scale(temperature: float | Tensor, queries: Tensor) -> float | Tensor:

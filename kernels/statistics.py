@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from xmc.kernels.budget import TileBytes
 from xmc.kernels.positives import Positives
 from xmc.kernels.reductions import LogSumExp, Sigmoid, Softplus
-from xmc.kernels.row_statistics import DEFAULT_TILE_BYTES, row_statistics
+from xmc.kernels.row_statistics import row_statistics
 from xmc.kernels.shards import LabelShard
 
 __all__ = [
-    "DEFAULT_TILE_BYTES",
     "Positives",
     "label_statistics",
     "row_statistics",
@@ -28,7 +28,9 @@ def label_statistics(
     label_bias: Tensor | None = None,
     log_inclusion: Tensor | None = None,
     exclude: Positives | None = None,
-    tile_bytes: int = DEFAULT_TILE_BYTES,
+    tile_bytes: TileBytes = "auto",
+    keep_bytes: int = 0,
+    negatives_dtype: str | None = None,
     impl: str | None = None,
     shard: LabelShard | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -49,7 +51,12 @@ def label_statistics(
         score stays as it is. Not differentiated.
     exclude: optional pairs that count nowhere, B rows of label positions in the form of `positives`; a pair that is also
         a positive stays one.
-    tile_bytes: largest size of the tile of scores, in bytes.
+    tile_bytes: largest size of the tile of scores, in bytes; "auto": see xmc.kernels.budget.
+    keep_bytes: bytes that the Triton engine may take to keep weights of scores from the forward to the backward pass, which
+        saves their product there: 2·D flops a score for 6 bytes of traffic, so it pays for large D. Others keep nothing.
+    negatives_dtype: "float8" to compute the sum from embeddings in float8 e4m3 with one scale a row, on the Triton engine: an
+        approximation, of the value and of its gradients, in which scores are off by some percent of a standard deviation;
+        the positives' own scores and gradients stay exact. None for the inputs' dtype.
     impl: "triton", "torch" or "reference"; by default the environment variable XMC_KERNELS, else Triton on CUDA and torch
         elsewhere.
     shard: where labels are split over processes, the range of labels that is given here; see xmc.kernels.shards.
@@ -82,6 +89,8 @@ def label_statistics(
         label_bias=offsets,
         exclude=exclude,
         tile_bytes=tile_bytes,
+        keep_bytes=keep_bytes,
+        negatives_dtype=negatives_dtype,
         impl=impl,
         shard=shard,
     )
@@ -99,7 +108,9 @@ def sigmoid_statistics(
     temperature: float | Tensor = 1.0,
     label_bias: Tensor | None = None,
     exclude: Positives | None = None,
-    tile_bytes: int = DEFAULT_TILE_BYTES,
+    tile_bytes: TileBytes = "auto",
+    keep_bytes: int = 0,
+    negatives_dtype: str | None = None,
     impl: str | None = None,
     shard: LabelShard | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -120,6 +131,8 @@ def sigmoid_statistics(
         label_bias=label_bias,
         exclude=exclude,
         tile_bytes=tile_bytes,
+        keep_bytes=keep_bytes,
+        negatives_dtype=negatives_dtype,
         impl=impl,
         shard=shard,
     )
@@ -133,7 +146,9 @@ def softplus_sum(
     temperature: float | Tensor = 1.0,
     label_bias: Tensor | None = None,
     exclude: Positives | None = None,
-    tile_bytes: int = DEFAULT_TILE_BYTES,
+    tile_bytes: TileBytes = "auto",
+    keep_bytes: int = 0,
+    negatives_dtype: str | None = None,
     impl: str | None = None,
     shard: LabelShard | None = None,
 ) -> Tensor:
@@ -150,6 +165,8 @@ def softplus_sum(
         label_bias=label_bias,
         exclude=exclude,
         tile_bytes=tile_bytes,
+        keep_bytes=keep_bytes,
+        negatives_dtype=negatives_dtype,
         impl=impl,
         shard=shard,
     )

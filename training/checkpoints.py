@@ -190,7 +190,7 @@ def settings_that_matter(config: TrainConfig) -> dict[str, Any]:
 
 def _is_free_to_differ(setting: str) -> bool:
     """Whether a resumed run may have a dotted setting otherwise than its checkpoint: it does not change what is learned."""
-    free = ("device", "index", "label_vectors.memory", "tensorboard", "tile_bytes", "token_cache")
+    free = ("device", "index", "keep_bytes", "label_vectors.memory", "tensorboard", "tile_bytes", "token_cache")
     return setting in free or setting.startswith("checkpoint.")
 
 

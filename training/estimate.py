@@ -14,6 +14,7 @@ from xmc.config import PrototypesConfig, TrainConfig
 from xmc.data.dataset import Dataset
 from xmc.data.held_out import uses_of_queries
 from xmc.encoders.dual import DualEncoder, build_encoder
+from xmc.kernels.budget import tile_budget
 from xmc.training.assembly import part_kinds
 from xmc.training.device import training_device
 from xmc.training.distributed import World
@@ -82,7 +83,9 @@ def estimate(dataset: Dataset, config: TrainConfig, processes: int = 1) -> Estim
         memory |= kind.memory(sizes)
     # Of labels: text embeddings, sums with vectors, unit embeddings and their gradients, about four at a time.
     memory["embeddings of a step"] = (queries * processes * 3 + encoded + scored * 4) * sizes.row
-    memory["scores"] = float(min(config.tile_bytes, 4 * queries * processes * scored))
+    memory["scores"] = float(
+        min(tile_budget(config.tile_bytes, training_device(config)), 4 * queries * processes * scored)
+    )
     memory["activations"] = _activations(model, config, tokens, queries + encoded)
 
     flops = tokens * flops_per_token(model, config.gradient_cache)

@@ -30,7 +30,7 @@ class Objective:
                 f"objective.nested_dimensions must be below the {dimension} of the encoder, but are "
                 f"{list(nested_dimensions)}."
             )
-        self.world, self.normalize, self.tile_bytes = world, config.normalize, config.tile_bytes
+        self.world, self.normalize, self.config = world, config.normalize, config
         self.dimensions = (*nested_dimensions, dimension)
         self.terms = terms_of(config)
         self.needs_texts = any(term.needs_texts for term in self.terms)
@@ -64,7 +64,8 @@ class Objective:
             None if step.log_inclusion is None else step.log_inclusion.to(device, non_blocking=device.type == "cuda"),
             temperature,
             None if self.repeated else self.world.shard(scored.start, len(step.rows)),
-            self.tile_bytes,
+            self.config.tile_bytes,
+            self.config.keep_bytes,
         )
         losses = [self._at(embedded.cut(dimension, self.normalize)) for dimension in self.dimensions]
         loss = torch.stack(losses).mean()

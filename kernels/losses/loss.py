@@ -17,7 +17,7 @@ from xmc.registry import Registry
 
 __all__ = ["LOSSES", "Loss", "argument_names", "require_settings"]
 
-SPEED_OPTIONS = ("tile_bytes",)
+SPEED_OPTIONS = ("tile_bytes", "keep_bytes")
 """Options that change how a loss is computed and not what it is; a loss that does not take them ignores them."""
 
 

@@ -56,7 +56,7 @@ class _LossOverLabels(_Loss):
     """A loss over all labels, with a temperature.
 
     temperature: τ > 0; with `learn_temperature` it is where τ = exp(log_temperature) starts, a parameter of the module.
-    settings: tile_bytes, impl, label_bias and so on, as in the function.
+    settings: tile_bytes, keep_bytes, impl, label_bias and so on, as in the function.
     """
 
     def __init__(self, temperature: float = 0.05, *, learn_temperature: bool = False, **settings: Any) -> None:

@@ -7,6 +7,7 @@ from typing import TypedDict
 import torch
 from torch import Tensor
 
+from xmc.kernels.budget import TileBytes
 from xmc.kernels.positives import Positives
 from xmc.kernels.shards import LabelShard
 
@@ -25,12 +26,15 @@ class Options(TypedDict, total=False):
     """What every loss over all labels takes besides its own arguments; see `label_statistics`.
 
     label_bias: [L], added to every score of that label. exclude: pairs that count nowhere. tile_bytes: largest size of a
-    tile of scores. impl: the engine. shard: which part of the labels this process has, where they are split over processes.
+    tile of scores. keep_bytes: of weights kept for the backward pass. negatives_dtype: "float8" for an approximate sum.
+    impl: the engine. shard: which part of the labels this process has, where they are split over processes.
     """
 
     label_bias: Tensor | None
     exclude: Positives | None
-    tile_bytes: int
+    tile_bytes: TileBytes
+    keep_bytes: int
+    negatives_dtype: str | None
     impl: str | None
     shard: LabelShard | None
 

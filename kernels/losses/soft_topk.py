@@ -10,12 +10,13 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from xmc.errors import InputError
+from xmc.kernels.budget import tile_budget
 from xmc.kernels.entries import Entries
 from xmc.kernels.losses.loss import LOSSES, Loss
 from xmc.kernels.losses.rows import Options, label_count, mean_over_rows
 from xmc.kernels.positives import Positives, require_positives
 from xmc.kernels.reductions import Sigmoid
-from xmc.kernels.row_statistics import DEFAULT_TILE_BYTES, row_statistics, temperature_of
+from xmc.kernels.row_statistics import row_statistics, temperature_of
 from xmc.kernels.topk import topk_inner_product
 from xmc.kernels.torch_topk import DEFAULT_TILE_BYTES as TOPK_TILE_BYTES
 
@@ -173,7 +174,7 @@ class _Search:
             count,
             label_bias=None if bias is None else bias.detach() * self.temperature,
             exclude=exclude,
-            tile_bytes=min(self.options.get("tile_bytes", DEFAULT_TILE_BYTES), TOPK_TILE_BYTES),
+            tile_bytes=min(tile_budget(self.options.get("tile_bytes", "auto"), self.queries.device), TOPK_TILE_BYTES),
             impl=self.options.get("impl"),
         )
         return (scores if shard is None else shard.best(scores, count)) / self.temperature

@@ -62,7 +62,7 @@ def decoupled_softmax(
     Parameters
     ----------
     queries [B, D], labels [L, D], positives, temperature, log_inclusion: as in `label_statistics`, with its errors.
-    options: label_bias, exclude, tile_bytes, impl, as in `label_statistics`.
+    options: label_bias, exclude, tile_bytes, keep_bytes, negatives_dtype, impl, as in `label_statistics`.
 
     Returns a scalar, float32 (float64 for float64 input and for the reference).
     Source: Gupta et al., Dual-encoders for Extreme Multi-label Classification, ICLR 2024, eq. 4.

@@ -7,8 +7,11 @@ from torch import Tensor
 
 from xmc.kernels.entries import flagged_pairs
 from xmc.kernels.problem import Gradients, Problem, Result
-from xmc.kernels.triton_tiles.chunks import backward_chunks, forward_chunks
+from xmc.kernels.products import add_product
+from xmc.kernels.products import product as matrix_product
+from xmc.kernels.triton_tiles.chunks import backward_chunks, forward_chunks, kept_tiles
 from xmc.kernels.triton_tiles.gradient import score_gradients
+from xmc.kernels.triton_tiles.kept import kept_gradients
 from xmc.kernels.triton_tiles.masks import Masks
 from xmc.kernels.triton_tiles.pairs import Pairs, pair_scores, put_pair_gradients
 from xmc.kernels.triton_tiles.product import Product
@@ -25,21 +28,39 @@ def forward(
     needs: whether a backward pass will ask for the gradients of queries, labels and bias.
     """
     product, pairs, scale = Product.of(queries, labels), _pairs(problem), _scale(problem, queries)
+    scored = Product.eight_bit(queries, labels) if problem.eight_bit else product
     bias = None if bias is None else bias.contiguous()
     reduction, masked = problem.reduction, _masked(problem, pairs)
-    values, derivatives = [], []
-    for first, tiles in forward_chunks(product, len(pairs.rows) if masked else 0, reduction, problem.tile_bytes):
-        part, left = product.part(first, tiles), first * product.shape.labels
-        masks = Masks.of(pairs, part, left, keep_positives=reduction.takes_positives) if masked else None
-        part_bias = None if bias is None else bias[left : left + len(part.labels)]
-        value, derivative = reduce_scores(part, part_bias, scale, reduction, masks)
+    # In eight bits the product again is cheap, and keeping its weights beside it would take more registers than there are.
+    keeping = kept_tiles(product, problem.keep_bytes) if any(needs) and not problem.eight_bit else 0
+    kept = product.queries.new_empty((len(queries), keeping * product.shape.labels)) if keeping else None
+    kept_values, values, derivatives = [], [], []
+    chunks = forward_chunks(scored, len(pairs.rows) if masked else 0, reduction, problem.tile_bytes, keeping)
+    for first, tiles in chunks:
+        part, left = scored.part(first, tiles), first * scored.shape.labels
+        chosen = slice(left, left + len(part.labels))
+        # Masks are held for one chunk: nothing here keeps them for the next.
+        value, derivative = reduce_scores(
+            part,
+            None if bias is None else bias[chosen],
+            scale,
+            reduction,
+            Masks.of(pairs, part, left, keep_positives=reduction.takes_positives) if masked else None,
+            None if kept is None or first >= keeping else kept[:, chosen],
+        )
         values.append(combine_tiles(value, logarithms=reduction.logarithmic))
         if derivative is not None:
             derivatives.append(combine_tiles(derivative, logarithms=False))
+        if reduction.logarithmic and first < keeping:
+            kept_values.append(value)
+        del value, derivative
     value = _all_parts(values, queries, logarithms=reduction.logarithmic)
-    derivative = _all_parts(derivatives, queries, logarithms=False) * reduction.slope
     return Result(
-        value / reduction.unit if reduction.logarithmic else value, derivative, pair_scores(product, pairs, bias, scale)
+        value / reduction.unit if reduction.logarithmic else value,
+        _all_parts(derivatives, queries, logarithms=False) * reduction.slope,
+        pair_scores(product, pairs, bias, scale),
+        kept=kept,
+        kept_values=torch.cat(kept_values) if kept_values else None,
     )
 
 
@@ -56,43 +77,66 @@ def backward(
     """Gradients of queries (float32), labels and bias, each where `needs` says so.
 
     For some labels at a time: scores once more, turned into their gradients in a buffer, and two products with that;
-    6·B·L·D flops.
+    6·B·L·D flops, 4 where the forward pass kept the scores' weights.
     """
     product, pairs, scale = Product.of(queries, labels), _pairs(problem), _scale(problem, queries)
-    reduction, width = problem.reduction, queries.shape[1]
     needs_queries, needs_labels, needs_bias = needs
+    width, size = queries.shape[1], product.shape.labels
     enlarged, factor = _range_of(product.queries.dtype, value_gradient, positive_gradient, scale)
-    row_gradient = (value_gradient * (enlarged * reduction.slope)).contiguous()
-    pair_gradient = (positive_gradient * enlarged).contiguous()
-    constant = reduction.row_constant(result.value).float() * reduction.unit
+    write = _Writer(problem, product, pairs, scale, result, value_gradient * enlarged, positive_gradient * enlarged)
     query_gradient = product.queries.new_zeros(product.queries.shape, dtype=torch.float32) if needs_queries else None
     label_gradient = labels.new_empty(labels.shape) if needs_labels else None
     bias_gradient = labels.new_empty(len(labels), dtype=torch.float32) if needs_bias else None
-    chunks = backward_chunks(product, problem.tile_bytes)
-    columns = max((tiles for _, tiles in chunks), default=0) * product.shape.labels
-    buffer = product.queries.new_empty((len(queries), columns))
+    chunks = backward_chunks(product, problem.tile_bytes, write.keeping)
+    buffer = product.queries.new_empty((len(queries), max((tiles for _, tiles in chunks), default=0) * size))
     for first, tiles in chunks:
-        part, left = product.part(first, tiles), first * product.shape.labels
-        chosen, gradients = slice(left, left + len(part.labels)), buffer[:, : len(part.labels)]
-        part_bias = None if bias is None else bias[chosen].contiguous()
-        score_gradients(part, part_bias, scale, reduction, constant, row_gradient, gradients)
-        put_pair_gradients(
-            pairs, reduction, result.positive_scores, constant, row_gradient, pair_gradient, left, gradients
-        )
+        chosen = slice(first * size, min(len(labels), (first + tiles) * size))
+        gradients, z = buffer[:, : chosen.stop - chosen.start], product.labels[chosen]
+        write(first, tiles, None if bias is None else bias[chosen].contiguous(), gradients)
         if bias_gradient is not None:
             torch.sum(gradients, 0, dtype=torch.float32, out=bias_gradient[chosen])
         if query_gradient is not None:
-            query_gradient += _product(gradients, part.labels)
+            add_product(query_gradient, gradients, z)
         if label_gradient is not None:
-            of_labels = (
-                gradients.T @ product.queries if factor is None else _product(gradients.T, product.queries) * factor
-            )
-            label_gradient[chosen] = of_labels[:, :width]
+            _multiply_into(label_gradient[chosen], gradients.T, product.queries, factor)
     if query_gradient is not None and factor is not None:
         query_gradient *= factor
     if bias_gradient is not None:
         bias_gradient *= (1.0 if factor is None else factor) / scale
     return Gradients(None if query_gradient is None else query_gradient[:, :width], label_gradient, bias_gradient)
+
+
+class _Writer:
+    """Writes the gradients of scores, for some label tiles at a time."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        product: Product,
+        pairs: Pairs,
+        scale: Tensor,
+        result: Result,
+        row_gradient: Tensor,
+        pair_gradient: Tensor,
+    ) -> None:
+        self.reduction, self.pairs, self.scale, self.result = problem.reduction, pairs, scale, result
+        self.scored = Product.eight_bit(product.queries, product.labels) if problem.eight_bit else product
+        self.row_gradient = (row_gradient * self.reduction.slope).contiguous()
+        self.pair_gradient = pair_gradient.contiguous()
+        self.constant = self.reduction.row_constant(result.value).float() * self.reduction.unit
+        self.keeping = 0 if result.kept is None else result.kept.shape[1] // product.shape.labels
+
+    def __call__(self, first: int, tiles: int, bias: Tensor | None, out: Tensor) -> None:
+        """Fill `out` [B, C], of the labels of `tiles` tiles from the `first` on; bias: [C]."""
+        rows, left = (self.constant, self.row_gradient), first * self.scored.shape.labels
+        if self.result.kept is not None and first < self.keeping:
+            values = self.result.kept_values
+            kept = self.result.kept[:, left : left + out.shape[1]]
+            kept_gradients(self.scored, kept, None if values is None else values[first : first + tiles], *rows, out)
+        else:
+            score_gradients(self.scored.part(first, tiles), bias, self.scale, self.reduction, *rows, out)
+        scores = self.result.positive_scores
+        put_pair_gradients(self.pairs, self.reduction, scores, *rows, self.pair_gradient, left, out)
 
 
 def _pairs(problem: Problem) -> Pairs:
@@ -134,10 +178,10 @@ def _range_of(
     return scale * torch.exp2(power), torch.exp2(-power)
 
 
-def _product(left: Tensor, right: Tensor) -> Tensor:
-    """left @ right, summed up and returned in float32."""
-    if left.dtype == torch.float32:
-        return left @ right
-    if left.is_cuda:
-        return torch.mm(left, right, out_dtype=torch.float32)
-    return left.float() @ right.float()
+def _multiply_into(out: Tensor, left: Tensor, right: Tensor, factor: Tensor | None) -> None:
+    """out = the first columns of factor · left @ right; without a copy where `out` has all of them."""
+    if factor is None and out.dtype == left.dtype and out.shape[1] == right.shape[1]:
+        torch.mm(left, right, out=out)
+    else:
+        result = left @ right if factor is None else matrix_product(left, right).mul_(factor)
+        out.copy_(result[:, : out.shape[1]])

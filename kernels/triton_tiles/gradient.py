@@ -7,9 +7,10 @@ import triton.language as tl
 from torch import Tensor
 
 from xmc.kernels.reductions import Reduction
-from xmc.kernels.triton_tiles.product import Product, described
+from xmc.kernels.triton_tiles.alignment import described
+from xmc.kernels.triton_tiles.product import Product
 from xmc.kernels.triton_tiles.reductions import device_functions
-from xmc.kernels.triton_tiles.scores import label_offsets, locate, matrix, score_tile
+from xmc.kernels.triton_tiles.scores import label_offsets, locate, matrix, scaled, score_tile
 
 __all__ = ["score_gradients"]
 
@@ -18,6 +19,8 @@ __all__ = ["score_gradients"]
 def _score_gradients(
     queries,
     labels,
+    query_scales,
+    label_scales,
     bias,
     scale,
     row_constant,
@@ -34,6 +37,7 @@ def _score_gradients(
     unit,
     SCORE_GRADIENT: tl.constexpr,
     BIASED: tl.constexpr,
+    SCALED: tl.constexpr,
     DESCRIBED: tl.constexpr,
     ROWS: tl.constexpr,
     LABELS: tl.constexpr,
@@ -48,6 +52,7 @@ def _score_gradients(
     for number in tl.range(tl.program_id(0), row_blocks * label_tiles, tl.num_programs(0), flatten=True):
         block, tile = locate(number, row_blocks, label_tiles, GROUP)
         scores = score_tile(queries, labels, block, tile, depth, ROWS, LABELS, DEPTH, PRECISION) * factor
+        scores = scaled(scores, query_scales, label_scales, block, tile, count, total, ROWS, LABELS, SCALED)
         scores += label_offsets(bias, tile, total, unit, LABELS, BIASED)[None, :]
         rows = block * ROWS + tl.arange(0, ROWS)
         constant = tl.load(row_constant + rows, mask=rows < count, other=0.0)
@@ -84,4 +89,5 @@ def score_gradients(
         unit=reduction.unit,
         SCORE_GRADIENT=device_functions(reduction).score_gradient,
         BIASED=bias is not None,
+        **product.scales,
     )

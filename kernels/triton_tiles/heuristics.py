@@ -59,7 +59,7 @@ def _gpu(device: torch.device) -> Machine:
 def tile_shape(dtype: torch.dtype, machine: Machine) -> TileShape:
     """The shape for inputs of this dtype.
 
-    Compiled for capability 9.0, none of the kernels spills a register with it (tests/kernels/test_triton_compilation.py). On
+    Compiled for capability 9.0, no kernel spills a register with it (tests/kernels/test_triton_compilation.py). On
     an H100, 128 x 256 x 64 for 16-bit inputs was the fastest of six shapes; those of float32 have not been timed.
     """
     if machine.capability == 0:  # small, so that small tests have many tiles, and edges

@@ -2,46 +2,67 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 import triton
 from torch import Tensor
-from triton.tools.tensor_descriptor import TensorDescriptor
 
+from xmc.errors import ConfigError
+from xmc.kernels.triton_tiles.alignment import aligned, described
+from xmc.kernels.triton_tiles.eight_bit import eight_bit_rows
 from xmc.kernels.triton_tiles.heuristics import Machine, TileShape, dot_precision, interpreting, machine_of, tile_shape
 
-__all__ = ["ALIGNMENT", "Product", "aligned", "described"]
+__all__ = ["Product"]
 
-ALIGNMENT = 16
-"""Bytes that the beginning and every row of a matrix are a multiple of, which bulk copies ask for."""
+EIGHT_BIT_CAPABILITY = 89
+"""The least capability of a GPU that multiplies float8."""
 
 
 @dataclass(frozen=True)
 class Product:
     """Scores of B queries and L labels as a grid of tiles: row_blocks x label_tiles of `shape`.
 
-    queries: [B, D'], labels: [L, D'], aligned, of one dtype; D' is D and zeros up to the alignment.
+    queries: [B, D'], labels: [L, D'], aligned, of one dtype; D' is D and zeros up to the alignment. query_scales: [B],
+    label_scales: [L], float32, what rows in eight bits are multiplied by; None for others.
     """
 
     queries: Tensor
     labels: Tensor
     shape: TileShape
     machine: Machine
+    query_scales: Tensor | None = None
+    label_scales: Tensor | None = None
 
     @classmethod
     def of(cls, queries: Tensor, labels: Tensor) -> Product:
         """Copies what is not contiguous, and pads what is not aligned, once.
 
-        Queries and labels of two dtypes are multiplied in float32. The interpreter multiplies raw bits of bfloat16 and
-        float8, so it gets float32.
+        Queries and labels of two dtypes are multiplied in float32. The interpreter multiplies raw bits of bfloat16, so it
+        gets float32.
         """
-        wide = interpreting() and (queries.dtype == torch.bfloat16 or queries.dtype.itemsize == 1)
-        if wide or queries.dtype != labels.dtype:
+        if queries.dtype != labels.dtype or (interpreting() and queries.dtype == torch.bfloat16):
             queries, labels = queries.float(), labels.float()
         machine = machine_of(queries.device)
         return cls(aligned(queries), aligned(labels), tile_shape(queries.dtype, machine), machine)
+
+    @classmethod
+    def eight_bit(cls, queries: Tensor, labels: Tensor) -> Product:
+        """The same from copies in float8 e4m3, with a scale a row; the interpreter gets their numbers in float32.
+
+        Raises ConfigError for a GPU that does not multiply them.
+        """
+        machine = machine_of(queries.device)
+        if 0 < machine.capability < EIGHT_BIT_CAPABILITY:
+            raise ConfigError(
+                f'negatives_dtype="float8" needs a GPU of capability 8.9 or higher, but this one has '
+                f"{machine.capability / 10}; leave it out."
+            )
+        (q, query_scales), (z, label_scales) = eight_bit_rows(queries), eight_bit_rows(labels)
+        if interpreting():
+            q, z = q.float(), z.float()
+        return cls(q, z, tile_shape(q.dtype, machine), machine, query_scales, label_scales)
 
     @property
     def row_blocks(self) -> int:
@@ -55,8 +76,15 @@ class Product:
 
     def part(self, first: int, tiles: int) -> Product:
         """The same queries with the labels of `tiles` tiles from the `first` on."""
-        labels = self.labels[first * self.shape.labels : (first + tiles) * self.shape.labels]
-        return Product(self.queries, labels, self.shape, self.machine)
+        chosen = slice(first * self.shape.labels, (first + tiles) * self.shape.labels)
+        scales = None if self.label_scales is None else self.label_scales[chosen]
+        return replace(self, labels=self.labels[chosen], label_scales=scales)
+
+    @property
+    def scales(self) -> dict[str, Any]:
+        """Arguments of kernels that take rows in eight bits."""
+        given = self.query_scales is not None
+        return {"query_scales": self.query_scales, "label_scales": self.label_scales, "SCALED": given}
 
     def launch(self, kernel: Any, **arguments: Any) -> None:
         """Run a persistent kernel over all tiles, with what every product kernel takes and what it takes besides."""
@@ -88,22 +116,3 @@ class Product:
     def grid(self, elements: int, block: int) -> tuple[int]:
         """A grid of one dimension with a program for each `block` elements."""
         return (triton.cdiv(elements, block),)
-
-
-def described(matrix: Tensor, rows: int, columns: int) -> TensorDescriptor:
-    """A descriptor of an aligned matrix whose blocks are [rows, columns]."""
-    return TensorDescriptor(matrix, list(matrix.shape), [matrix.stride(0), 1], [rows, columns])
-
-
-def aligned(matrix: Tensor) -> Tensor:
-    """The matrix itself, or a copy whose rows are contiguous and aligned, with zeros behind them."""
-    unit = ALIGNMENT // matrix.element_size()
-    width = max(unit, -(-matrix.shape[1] // unit) * unit)
-    if width != matrix.shape[1]:
-        padded = matrix.new_zeros((len(matrix), width))
-        padded[:, : matrix.shape[1]] = matrix
-        return padded
-    fits = matrix.stride(1) == 1 and matrix.stride(0) % unit == 0 and matrix.stride(0) >= width
-    return (
-        matrix if fits and matrix.data_ptr() % ALIGNMENT == 0 else matrix.clone(memory_format=torch.contiguous_format)
-    )

@@ -8,10 +8,11 @@ import triton.language as tl
 from torch import Tensor
 
 from xmc.kernels.reductions import Reduction
+from xmc.kernels.triton_tiles.alignment import described
 from xmc.kernels.triton_tiles.masks import Masks, hide
 from xmc.kernels.triton_tiles.product import Product
 from xmc.kernels.triton_tiles.reductions import device_functions
-from xmc.kernels.triton_tiles.scores import label_offsets, locate, matrix, score_tile
+from xmc.kernels.triton_tiles.scores import label_offsets, locate, matrix, scaled, score_tile
 
 __all__ = ["combine_tiles", "reduce_scores"]
 
@@ -23,6 +24,8 @@ COMBINED_ROWS, COMBINED_TILES = 32, 64
 def _reduce_scores(
     queries,
     labels,
+    query_scales,
+    label_scales,
     bias,
     shift,
     scale,
@@ -30,17 +33,23 @@ def _reduce_scores(
     index,
     values,
     derivatives,
+    weights,
     count,
     total,
     depth,
     stride_q,
     stride_z,
+    stride_k,
     row_blocks,
     label_tiles,
     unit,
     REDUCE_TILE: tl.constexpr,
+    SCORE_GRADIENT: tl.constexpr,
+    LOGARITHMIC: tl.constexpr,
+    KEPT: tl.constexpr,
     SHIFTED: tl.constexpr,
     BIASED: tl.constexpr,
+    SCALED: tl.constexpr,
     MASKED: tl.constexpr,
     DESCRIBED: tl.constexpr,
     ROWS: tl.constexpr,
@@ -52,9 +61,12 @@ def _reduce_scores(
     factor = tl.load(scale) * unit
     queries = matrix(queries, count, depth, stride_q, ROWS, DEPTH, DESCRIBED)
     labels = matrix(labels, total, depth, stride_z, LABELS, DEPTH, DESCRIBED)
+    if KEPT:
+        weights = matrix(weights, count, total, stride_k, ROWS, LABELS, DESCRIBED)
     for number in tl.range(tl.program_id(0), row_blocks * label_tiles, tl.num_programs(0), flatten=True):
         block, tile = locate(number, row_blocks, label_tiles, GROUP)
         scores = score_tile(queries, labels, block, tile, depth, ROWS, LABELS, DEPTH, PRECISION) * factor
+        scores = scaled(scores, query_scales, label_scales, block, tile, count, total, ROWS, LABELS, SCALED)
         scores += label_offsets(bias, tile, total, unit, LABELS, BIASED)[None, :]
         scores = hide(scores, words, index, block * label_tiles + tile, ROWS, LABELS, MASKED)
         rows = block * ROWS + tl.arange(0, ROWS)
@@ -66,15 +78,25 @@ def _reduce_scores(
         tl.store(values + at, value, mask=rows < count)
         if SHIFTED:
             tl.store(derivatives + at, derivative, mask=rows < count)
+        if KEPT:
+            constant = tl.where(value == float("-inf"), 0.0, value) if LOGARITHMIC else row_shift
+            weights.store([block * ROWS, tile * LABELS], SCORE_GRADIENT(scores, constant).to(weights.dtype))
 
 
 def reduce_scores(
-    product: Product, bias: Tensor | None, scale: Tensor, reduction: Reduction, masks: Masks | None
+    product: Product,
+    bias: Tensor | None,
+    scale: Tensor,
+    reduction: Reduction,
+    masks: Masks | None,
+    kept: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Of each row in each tile its part of the value and of its derivative, float32 [label_tiles, B], in base 2.
 
     2·B·L·D flops. bias: [L]. scale: float32 [1], 1/τ. The derivative is None for a reduction without a shift.
+    kept: [B, L], aligned; the weights f'(s_ij) / slope are written into it, those of a logarithm relative to the tile's value.
     """
+    shape, functions = product.shape, device_functions(reduction)
     values = product.queries.new_empty((product.label_tiles, len(product.queries)), dtype=torch.float32)
     derivatives = None if reduction.shift is None else torch.empty_like(values)
     product.launch(
@@ -86,10 +108,16 @@ def reduce_scores(
         index=None if masks is None else masks.index,
         values=values,
         derivatives=derivatives,
+        weights=described(kept, shape.rows, shape.labels) if kept is not None and product.machine.bulk_copies else kept,
+        stride_k=0 if kept is None else kept.stride(0),
         unit=reduction.unit,
-        REDUCE_TILE=device_functions(reduction).reduce_tile,
+        REDUCE_TILE=functions.reduce_tile,
+        SCORE_GRADIENT=functions.score_gradient,
+        LOGARITHMIC=reduction.logarithmic,
+        KEPT=kept is not None,
         SHIFTED=derivatives is not None,
         BIASED=bias is not None,
+        **product.scales,
         MASKED=masks is not None,
     )
     return values, derivatives

@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-__all__ = ["label_offsets", "locate", "log1p_exp2", "matrix", "score_tile"]
+__all__ = ["label_offsets", "locate", "log1p_exp2", "matrix", "scaled", "score_tile"]
 
 
 @triton.jit
@@ -48,6 +48,19 @@ def score_tile(
         q = queries.load([block * ROWS, start])
         z = labels.load([tile * LABELS, start])
         scores = tl.dot(q, z.T, scores, input_precision=PRECISION)
+    return scores
+
+
+@triton.jit
+def scaled(
+    scores, query_scales, label_scales, block, tile, count, total,
+    ROWS: tl.constexpr, LABELS: tl.constexpr, SCALED: tl.constexpr,
+):  # fmt: skip
+    """The scores of a tile times the scales of its queries and labels, where there are any."""
+    if SCALED:
+        rows, columns = block * ROWS + tl.arange(0, ROWS), tile * LABELS + tl.arange(0, LABELS)
+        scores *= tl.load(query_scales + rows, mask=rows < count, other=0.0)[:, None]
+        scores *= tl.load(label_scales + columns, mask=columns < total, other=0.0)[None, :]
     return scores
 
 

@@ -38,8 +38,11 @@ FLOAT32 = (
     "pair_gradient",
     "maxima",
     "products",
+    "query_scales",
+    "label_scales",
+    "scales",
 )
-ALIGNED = ("depth", "stride_q", "stride_z", "stride_g", "stride")
+ALIGNED = ("depth", "stride_q", "stride_z", "stride_g", "stride_k", "stride", "stride_out")
 
 
 def compiled(module: str, name: str, constants: dict[str, Any], dtype: str, machine: Machine) -> dict[str, int]:
@@ -51,20 +54,23 @@ def compiled(module: str, name: str, constants: dict[str, Any], dtype: str, mach
     warps = shape.warps if product else constants.pop("warps", 4)
     types = dict.fromkeys(INT64, "*i64") | dict.fromkeys(INT32, "*i32") | dict.fromkeys(FLOAT32, "*fp32")
     types |= {"bias": f"*{wide}", "queries": f"*{dtype}", "labels": f"*{dtype}", "gradients": f"*{wide}"}
-    types |= {"out": "*fp32" if module == "reduce" else f"*{wide}"}
+    types |= {"weights": f"*{wide}", "matrix": f"*{dtype}"}
+    types |= {"out": {"reduce": "*fp32", "eight_bit": "*fp8e4nv"}.get(module, f"*{wide}")}
     if described and product:
         types["queries"] = f"tensordesc<{dtype}[{shape.rows},{shape.depth}]>"
         types["labels"] = f"tensordesc<{dtype}[{shape.labels},{shape.depth}]>"
-        types["gradients"] = f"tensordesc<{wide}[{shape.rows},{shape.labels}]>"
+        types["gradients"] = types["weights"] = f"tensordesc<{wide}[{shape.rows},{shape.labels}]>"
     defaults: dict[str, Any] = {
         "DESCRIBED": described, "ROWS": shape.rows, "LABELS": shape.labels, "DEPTH": shape.depth, "GROUP": shape.group,
         "PRECISION": "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32",
+        "SCALED": dtype == "fp8e4nv", "KEPT": False, "LARGEST": 448.0,
     }  # fmt: skip
     if "reduction" in constants:
         reduction = REDUCTIONS[constants["reduction"]]
         functions = importlib.import_module(str(reduction.device_module))
         defaults |= {"REDUCE_TILE": functions.reduce_tile, "SCORE_GRADIENT": functions.score_gradient}
-        defaults |= {"TAKES_POSITIVES": reduction.takes_positives, "SHIFTED": "shift" in reduction.__annotations__}
+        defaults |= {"TAKES_POSITIVES": reduction.takes_positives, "LOGARITHMIC": reduction.logarithmic}
+        defaults |= {"SHIFTED": "shift" in reduction.__annotations__}
     defaults |= constants
     signature, values, aligned = {}, {}, {}
     for position, argument in enumerate(kernel.arg_names):

@@ -51,9 +51,27 @@ KERNELS: dict[str, tuple[str, str, dict[str, object]]] = {
 }
 """Product kernels: module, function and what is constant in it."""
 
+KEEPING: dict[str, tuple[str, str, dict[str, object]]] = {
+    f"{name}, weights kept": (
+        "reduce",
+        "_reduce_scores",
+        {"reduction": name, "BIASED": False, "MASKED": True, "KEPT": True},
+    )
+    for name in REDUCTIONS
+}
+
 SMALL_KERNELS: dict[str, tuple[str, str, dict[str, object]]] = {
     "combine logarithms": ("reduce", "_combine_tiles", {"LOGARITHMS": True, "ROWS": 32, "TILES": 64}),
     "combine sums": ("reduce", "_combine_tiles", {"LOGARITHMS": False, "ROWS": 32, "TILES": 64}),
+    "rows in eight bits": ("eight_bit", "_eight_bit_rows", {"ROWS": 8, "DEPTH": 128}),
+    **{
+        f"kept gradients{', logarithms' if logarithmic else ''}": (
+            "kept",
+            "_kept_gradients",
+            {"LOGARITHMIC": logarithmic, "ROWS": 32, "COLUMNS": 128},
+        )
+        for logarithmic in (False, True)
+    },
     "claim masks": ("masks", "_claim", {"KEEP_POSITIVES": True, "BLOCK": 256}),
     "mark masks": ("masks", "_mark", {"KEEP_POSITIVES": False, "BLOCK": 256}),
     "scores of pairs": ("pairs", "_pair_scores", {"BIASED": True, "BLOCK": 16, "DEPTH": 64}),
@@ -81,7 +99,18 @@ SMALL_KERNELS: dict[str, tuple[str, str, dict[str, object]]] = {
     ),
 }
 
-TARGETS = [("bf16", 90, "ieee"), ("fp32", 90, "ieee"), ("fp32", 90, "tf32"), ("bf16", 80, "ieee"), ("fp32", 80, "tf32")]
+TARGETS = {
+    ("bf16", 90, "ieee"): KERNELS | KEEPING | SMALL_KERNELS,
+    ("fp8e4nv", 90, "ieee"): KERNELS,
+    ("fp32", 90, "ieee"): KERNELS | KEEPING,
+    ("fp32", 90, "tf32"): KERNELS | KEEPING,
+    ("bf16", 80, "ieee"): KERNELS | KEEPING,
+    ("fp32", 80, "tf32"): KERNELS | {name: made for name, made in SMALL_KERNELS.items() if "eight bits" not in name},
+}
+"""Kernels that are compiled for a dtype, a capability and a precision of float32."""
+PRODUCTS = [(target, name) for target, kernels in TARGETS.items() for name in kernels if name not in SMALL_KERNELS]
+SMALL = [(target, name) for target, kernels in TARGETS.items() for name in kernels if name in SMALL_KERNELS]
+
 SHARED_MEMORY = {80: 163 * 1024, 90: 227 * 1024}
 """Largest shared memory of a block, in bytes (CUDA C++ Programming Guide, table of compute capabilities)."""
 REGISTERS = 65_536
@@ -97,10 +126,11 @@ def made() -> Made:
         pytest.skip("Triton's compiler runs on Linux")
     environment = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_DEFAULT_FP_FUSION": "1"}
     found: Made = {}
-    for pair in (TARGETS[:2], TARGETS[2:4], TARGETS[4:]):
+    targets = list(TARGETS)
+    for pair in (targets[:2], targets[2:4], targets[4:]):
         running = {
             target: subprocess.Popen(
-                [sys.executable, COMPILER, *map(str, target), json.dumps(KERNELS | SMALL_KERNELS)],
+                [sys.executable, COMPILER, *map(str, target), json.dumps(TARGETS[target])],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -115,9 +145,8 @@ def made() -> Made:
     return found
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
-@pytest.mark.parametrize("target", TARGETS, ids=str)
-def test_product_kernels(kernel: str, target: tuple[str, int, str], made: Made) -> None:
+@pytest.mark.parametrize(("target", "kernel"), PRODUCTS, ids=str)
+def test_product_kernels(target: tuple[str, int, str], kernel: str, made: Made) -> None:
     """No byte of stack, so nothing is spilled; on Hopper bulk copies, and its matrix instructions for all but exact float32."""
     one, (dtype, capability, precision) = made[target][kernel], target
     assert one["stack"] == 0
@@ -127,7 +156,6 @@ def test_product_kernels(kernel: str, target: tuple[str, int, str], made: Made) 
     assert one["wgmma"] == (capability == 90 and (dtype, precision) != ("fp32", "ieee"))
 
 
-@pytest.mark.parametrize("kernel", SMALL_KERNELS)
-@pytest.mark.parametrize("target", TARGETS, ids=str)
-def test_small_kernels(kernel: str, target: tuple[str, int, str], made: Made) -> None:
+@pytest.mark.parametrize(("target", "kernel"), SMALL, ids=str)
+def test_small_kernels(target: tuple[str, int, str], kernel: str, made: Made) -> None:
     assert made[target][kernel]["stack"] == 0

@@ -49,7 +49,7 @@ def embedded(seed: int = 0, weight: float = 1.0) -> EmbeddedStep:
         0, np.arange(QUERIES)
     )
     temperature = torch.tensor(0.2, dtype=torch.float64)
-    return EmbeddedStep(queries, labels, texts, batch.targets, batch.taught, None, temperature, None, 2**20)
+    return EmbeddedStep(queries, labels, texts, batch.targets, batch.taught, None, temperature, None, 2**20, 0)
 
 
 def term(name: str, loss: str = "decoupled_softmax") -> Term:

@@ -11,6 +11,7 @@ from typing_extensions import Self
 
 from xmc.config import TrainConfig
 from xmc.encoders.dual import unit
+from xmc.kernels.budget import TileBytes
 from xmc.kernels.shards import LabelShard
 from xmc.training.targets import StepTargets
 
@@ -26,6 +27,7 @@ class EmbeddedStep:
     targets, taught: over the C labels, on the CPU; a loss takes their `pairs_on` the embeddings' device. taught None without a
     teacher. log_inclusion: None, or float32 [C].
     temperature: τ. shard: which of the C labels are this process's; None for all. tile_bytes: largest tile of scores.
+    keep_bytes: see `label_statistics`.
     """
 
     queries: Tensor
@@ -36,7 +38,8 @@ class EmbeddedStep:
     log_inclusion: Tensor | None
     temperature: Tensor
     shard: LabelShard | None
-    tile_bytes: int
+    tile_bytes: TileBytes
+    keep_bytes: int
 
     def cut(self, dimension: int, normalize: bool) -> EmbeddedStep:
         """The same step with embeddings cut to their first numbers, and made unit again where `normalize` is set."""

@@ -32,5 +32,6 @@ def ranking_loss(
         exclude=exclude,
         log_inclusion=log_inclusion,
         tile_bytes=step.tile_bytes,
+        keep_bytes=step.keep_bytes,
         shard=step.shard,
     )

@@ -85,8 +85,12 @@ class TrainConfig(Section):
     """Precision of encoders: "bfloat16" runs them in autocast; losses and optimizers keep float32."""
     gradient_cache: bool = False
     """Encode twice, without and then with gradient, so that memory does not grow with the batch."""
-    tile_bytes: int = Field(default=64 * 2**20, ge=1)
-    """Largest size of a tile of scores, in bytes."""
+    tile_bytes: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Largest size of a buffer of scores, in bytes; "auto": 64 MiB on a CPU, on a GPU an eighth of the free memory, as a power
+    of two between 64 MiB and 1 GiB."""
+    keep_bytes: int = Field(default=0, ge=0)
+    """Memory of a GPU, in bytes, to keep weights of scores from the forward to the backward pass, which saves their product
+    there; by the bytes moved it pays for embeddings of more than 1,000 dimensions."""
     token_cache: str | None = None
     """A directory where the texts' tokens are kept between runs, by content; by default they are not."""
     tensorboard: bool = False
