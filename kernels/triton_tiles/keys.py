@@ -6,12 +6,14 @@ score of the lowest number, no two keys of a row are equal, and what is best doe
 
 from __future__ import annotations
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-__all__ = ["key_of", "number_of", "ordered", "scores_and_numbers"]
+__all__ = ["key_of", "number_of", "ordered", "unpack"]
+
+BLOCK = 1024
+"""Keys that a program unpacks."""
 
 
 @triton.jit
@@ -33,8 +35,17 @@ def number_of(key):
     return 4294967295 - (key & 4294967295)
 
 
-def scores_and_numbers(keys: Tensor) -> tuple[Tensor, Tensor]:
-    """The scores, float32, and numbers, int64, that keys are made of."""
-    order = (keys >> 32).to(torch.int32)
-    scores = (order ^ ((order >> 31) & 0x7FFFFFFF)).view(torch.float32)
-    return scores, 0xFFFFFFFF - (keys & 0xFFFFFFFF)
+@triton.jit
+def _unpack(keys, scores, numbers, count, BLOCK: tl.constexpr):
+    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    key = tl.load(keys + at, mask=at < count, other=0)
+    order = (key >> 32).to(tl.int32)
+    score = (order ^ ((order >> 31) & 0x7FFFFFFF)).to(tl.float32, bitcast=True)
+    tl.store(scores + at, score, mask=at < count)
+    tl.store(numbers + at, tl.where(score == float("-inf"), -1, number_of(key)), mask=at < count)
+
+
+def unpack(keys: Tensor, scores: Tensor, numbers: Tensor) -> None:
+    """Write the scores, float32, and numbers, int64, of keys; -1 is the number of a score of -inf. All contiguous."""
+    count = keys.numel()
+    _unpack[(triton.cdiv(count, BLOCK),)](keys, scores, numbers, count, BLOCK=BLOCK)

@@ -57,16 +57,19 @@ def _store_maxima(
     scores, bias, words, index, maxima, block, tile, count, total, label_tiles,
     SIZE: tl.constexpr, BIASED: tl.constexpr, MASKED: tl.constexpr, ROWS: tl.constexpr, LABELS: tl.constexpr,
 ):  # fmt: skip
-    """Store the group maxima of a tile's products once they are scores: with a bias, without hidden pairs and the edge."""
+    """Store the group maxima of a tile's products once they are scores: with a bias, without hidden pairs.
+
+    Past the last label, groups of the last block have scores of anything: to look at each score costs more than to look at
+    these groups. Further blocks have maxima of -inf.
+    """
     columns = tile * LABELS + tl.arange(0, LABELS)
     if BIASED:
         scores += tl.load(bias + columns, mask=columns < total, other=0.0).to(tl.float32)[None, :]
-    scores = tl.where((columns < total)[None, :], scores, float("-inf"))
-    best = _group_maxima(
-        hide(scores, words, index, block * label_tiles + tile, ROWS, LABELS, MASKED), ROWS, LABELS, SIZE
-    )
+    scores = hide(scores, words, index, block * label_tiles + tile, ROWS, LABELS, MASKED)
     rows = block * ROWS + tl.arange(0, ROWS)
     groups = tile * (LABELS // SIZE) + tl.arange(0, LABELS // SIZE)
+    has_labels = label_of(groups // 4 * 4, 0, SIZE) < total
+    best = tl.where(has_labels[None, :], _group_maxima(scores, ROWS, LABELS, SIZE), float("-inf"))
     stride = label_tiles * (LABELS // SIZE)
     tl.store(maxima + rows.to(tl.int64)[:, None] * stride + groups[None, :], best, mask=(rows < count)[:, None])
 
@@ -108,9 +111,11 @@ def _product_maxima(
 
 
 def product_maxima(product: Product, bias: Tensor | None, masks: Masks | None, size: int) -> Tensor:
-    """Maxima of all groups of `size` labels of a product, float32 [B, groups]; -inf for a group that has no label.
+    """Maxima of all groups of `size` labels of a product, float32 [B, groups], in whole tiles.
 
-    2·B·L·D flops. bias: [L]. masks: of pairs that are no group's. size: a power of two from 2 to a quarter of a tile's labels.
+    Past the last block that has labels they are -inf; if that is not whole, its groups may be anything from their maximum up,
+    and NaN. 2·B·L·D flops. bias: [L]. masks: of pairs that are no group's. size: a power of two from 2 to a quarter of the
+    labels of a tile.
     """
     maxima = _empty_maxima(product, size)
     product.launch(_product_maxima, bias=bias, **_arguments(maxima, bias, masks, size))
@@ -125,7 +130,9 @@ def _tile_maxima(
     block, within = tl.program_id(0) % row_blocks, tl.program_id(0) // row_blocks
     rows, columns = block * ROWS + tl.arange(0, ROWS), within * LABELS + tl.arange(0, LABELS)
     inside = (rows < count)[:, None] & (columns < total - first * LABELS)[None, :]
-    scores = tl.load(products + rows.to(tl.int64)[:, None] * stride_p + columns[None, :], mask=inside, other=0.0)
+    scores = tl.load(
+        products + rows.to(tl.int64)[:, None] * stride_p + columns[None, :], mask=inside, other=float("-inf")
+    )
     tile = first + within
     _store_maxima(
         scores, bias, words, index, maxima, block, tile, count, total, label_tiles,

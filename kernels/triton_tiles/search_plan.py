@@ -47,8 +47,8 @@ class SearchPlan:
     def of(cls, product: Product, k: int, pairs: int) -> SearchPlan:
         """The plan that moves the fewest bytes; `pairs` is the number of excluded ones.
 
-        A size g costs L/g maxima a query, (k + 3)·g candidates a query, and all labels once for every block of queries. With
-        1.31M labels of 768 dimensions in bfloat16, that is g = 8 for 1,024 queries and k = 100.
+        A size g costs L/g maxima a query, (k + 3)·g or (k + 7)·g candidates, and all labels once for every block of
+        queries. With 1.31M labels of 768 dimensions in bfloat16, that is g = 8 for 1,024 queries and k = 100.
         """
         sizes = [SMALLEST_GROUP]
         while sizes[-1] < product.shape.labels // 8:
@@ -59,7 +59,8 @@ class SearchPlan:
     def with_size(cls, product: Product, k: int, pairs: int, size: int) -> SearchPlan:
         """The plan with groups of that size, a power of two from 2 to a quarter of the labels of a tile."""
         groups = product.label_tiles * product.shape.labels // size
-        kept = min(k + INTERLEAVED - 1, groups)
+        ragged = INTERLEAVED if len(product.labels) % (INTERLEAVED * size) else 0
+        kept = min(k + INTERLEAVED - 1 + ragged, groups)
         maxima = 0 if kept == groups else 4 * groups + selection_bytes(groups, kept)
         masks = -(-mask_bytes(pairs, product.label_tiles, product) // product.shape.rows)
         row = max(1, maxima + 8 * kept * size + 32 * k + masks)

@@ -7,6 +7,7 @@ that of the label's own group, which is the label or comes before it.
 The maxima do not say which label has them, so groups are ordered by maximum and then by number. Labels of a lower block of four
 groups are lower, and only the groups of one block interleave (`maxima`). So a group that comes before another one by number,
 and not by label, is one of the three beside it in its block; and the k + 3 first groups by number hold the k first by label.
+Where the last block is not whole, its four groups may have too large a maximum, and come first undeserved: k + 7 are taken.
 
 The labels of these groups are scored again in float32, and ranked by score and number. The groups were chosen by scores of the
 product, whose sums have another order: labels whose scores differ by less than its rounding, or TF32's where that is
@@ -21,7 +22,7 @@ from torch import Tensor
 from xmc.kernels.positives import Positives
 from xmc.kernels.triton_tiles.candidates import candidate_keys
 from xmc.kernels.triton_tiles.heuristics import dot_precision, machine_of, tile_shape
-from xmc.kernels.triton_tiles.keys import scores_and_numbers
+from xmc.kernels.triton_tiles.keys import unpack
 from xmc.kernels.triton_tiles.masks import Masks
 from xmc.kernels.triton_tiles.maxima import multiplied_maxima, product_maxima
 from xmc.kernels.triton_tiles.pairs import Pairs
@@ -72,8 +73,8 @@ def search(
     tile_bytes: size of a tile of the vendor's product; None for the product kernel.
     """
     count, device = len(product.queries), product.queries.device
-    scores = torch.full((count, k), -torch.inf, device=device)
-    indices = torch.full((count, k), -1, dtype=torch.int64, device=device)
+    scores = torch.empty((count, k), device=device)
+    indices = torch.empty((count, k), dtype=torch.int64, device=device)
     if plan is None:
         return scores, indices
     bias = None if bias is None else bias.contiguous()
@@ -82,9 +83,7 @@ def search(
         part = Product(product.queries[block], product.labels, product.shape, product.machine)
         masks = None if exclude is None else _masks(exclude, top, part)
         keys = candidate_keys(part, bias, masks, _first_groups(part, bias, masks, plan, tile_bytes), plan.size)
-        best, numbers = scores_and_numbers(keys.topk(k, dim=1).values)
-        scores[block] = best
-        indices[block] = torch.where(best == -torch.inf, -1, numbers)
+        unpack(keys.topk(k, dim=1).values, scores[block], indices[block])
     return scores, indices
 
 

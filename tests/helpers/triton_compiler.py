@@ -25,7 +25,7 @@ from xmc.kernels.triton_tiles.heuristics import Machine, tile_shape
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, "fp8e4nv": torch.float8_e4m3fn}
-INT64 = ("rows", "columns", "slots", "keys", "chosen", "groups")
+INT64 = ("rows", "columns", "slots", "keys", "chosen", "groups", "numbers")
 INT32 = ("words", "index")
 FLOAT32 = (
     "shift",

@@ -92,6 +92,7 @@ SMALL_KERNELS: dict[str, tuple[str, str, dict[str, object]]] = {
         for name in ("_block_keys", "_member_keys")
         for block in (1, 64)
     },
+    "unpacked keys": ("keys", "_unpack", {"BLOCK": 1024}),
     "candidates": (
         "candidates",
         "_candidate_keys",

@@ -17,7 +17,6 @@ from xmc.kernels.topk import topk_inner_product
 pytest.importorskip("triton", reason="triton is not installed; pip install triton")
 
 from xmc.kernels.triton_tiles.heuristics import Machine, TileShape
-from xmc.kernels.triton_tiles.keys import scores_and_numbers
 from xmc.kernels.triton_tiles.product import Product
 from xmc.kernels.triton_tiles.search_plan import SEARCH_BYTES, SearchPlan
 from xmc.kernels.triton_tiles.selection import first_groups, selection_block, selection_bytes
@@ -109,12 +108,15 @@ def test_nan_is_never_lost(place: int, way: int | None, device: str) -> None:
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("way", WAYS)
-def test_an_infinite_query_past_the_last_label(way: int | None, device: str) -> None:
-    """What a tile has past the last label is zero, and zero times infinity is no number."""
-    q, z = torch.tensor([[torch.inf, 1.0], [1.0, 1.0]]), 1 + torch.arange(69.0 * 2).reshape(69, 2)
-    scores, indices = found(q, z, 2, 4, way, device=device)
-    assert indices.tolist() == [[0, 1], [68, 67]]
-    assert scores[0].tolist() == [torch.inf] * 2
+@pytest.mark.parametrize("count", [65, 69, 75])
+def test_past_the_last_label(count: int, way: int | None, device: str) -> None:
+    """What a tile has there is zero: above all scores of the last query, and NaN times the infinity of the first."""
+    q, z = torch.tensor([[torch.inf, 1.0], [1.0, 1.0], [-1.0, -1.0]]), 1 + torch.arange(2.0 * count).reshape(count, 2)
+    for k in (1, 2, 5):
+        scores, indices = found(q, z, k, 4, way, device=device)
+        expected = [range(k), range(count - 1, count - 1 - k, -1), range(k)]
+        assert indices.tolist() == [list(row) for row in expected]
+        assert scores[0].tolist() == [torch.inf] * k
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -126,7 +128,7 @@ def test_selection(width: int, kept: int, device: str) -> None:
     values[0] = -torch.inf
     values[1, width // 2 :] = torch.nan
     values[2, ::2] *= -0.0
-    _, places = scores_and_numbers(first_groups(values.to(device), kept))
+    places = 0xFFFFFFFF - (first_groups(values.to(device), kept) & 0xFFFFFFFF)
     order = values.nan_to_num(nan=torch.inf, posinf=9.0, neginf=-9.0)
     expected = order.sort(dim=1, descending=True, stable=True).indices[:, :kept]
     assert torch.equal(places.cpu().sort(1).values, expected.sort(1).values)
