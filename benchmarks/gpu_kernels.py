@@ -20,12 +20,12 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from device_turns import Clock, Measured, measure
-from kernel_checks import TEMPERATURE, Check, check_losses, check_topk
+from kernel_checks import OPTIONS, TEMPERATURE, Check, check_losses, check_topk
 from kernel_problems import Size, embeddings, matmul_rate, quantiles, random_positives
-from torch import Tensor
 
 from xmc.kernels import losses
 from xmc.kernels.topk import topk_inner_product
@@ -51,6 +51,7 @@ FORWARD, WARM, COLD, TORCH = 1.0, 1.3, 1.6, 3.0
 units of decoupled softmax; of decoupled softmax by the torch engine in units of 8·B·L·D flops, at TORCH_SIZE."""
 
 DEFAULT, GRAPH = "decoupled softmax", "decoupled softmax, CUDA graph"
+FLOAT8_FORWARD = f"{DEFAULT}, float8, forward alone"
 TORCH_SIZE = Size(4096, NARROW, 768, "bf16")
 
 
@@ -138,6 +139,11 @@ def _checks(device: str) -> Iterator[Check]:
                 yield from check_topk(here, 13, engine, 0, extras=True)
         here = replace(large, dtype=dtype, device=device)
         yield from check_losses(here, _engine(device), 1, extras=False)
+        if _engine(device) == "triton":
+            for name, options in OPTIONS.items():
+                if name == "float8" and device == "cuda" and torch.cuda.get_device_capability() < (8, 9):
+                    continue
+                yield from check_losses(here, "triton", 1, extras=False, names=("decoupled_softmax",), **options)
         for k in (100, 700):
             yield from check_topk(here, k, _engine(device), 1, extras=False)
 
@@ -171,7 +177,7 @@ def _loss_speeds(size: Size, required: float, clock: Clock, torch_too: bool) -> 
     gradients = (size.queries + size.labels) * size.dimension * (2 if size.dtype == "bf16" else 4)
 
     def speed(name: str, unit: str, seconds: float, limit: float | None) -> Speed:
-        extra = 0 if name in (forward, GRAPH) else gradients
+        extra = 0 if name in (forward, FLOAT8_FORWARD, GRAPH) else gradients
         return _speed(measured, name, str(size), unit, seconds, limit, extra)
 
     yield speed(default, "8BLD", 4 * flops / rate, required)
@@ -180,8 +186,11 @@ def _loss_speeds(size: Size, required: float, clock: Clock, torch_too: bool) -> 
     yield speed("soft top-k, from nothing", default, reference, COLD)
     yield speed("softmax, one positive", "8BLD", 4 * flops / rate, None)
     yield speed("binary cross-entropy", "8BLD", 4 * flops / rate, None)
-    if GRAPH in measured.seconds:
-        yield speed(GRAPH, "8BLD", 4 * flops / rate, None)
+    for name in (GRAPH, *(f"{DEFAULT}, {option}" for option in OPTIONS)):
+        if name in measured.seconds:
+            yield speed(name, "8BLD", 4 * flops / rate, None)
+    if FLOAT8_FORWARD in measured.seconds:
+        yield speed(FLOAT8_FORWARD, "2BLD", flops / rate, None)
     if torch_too:
         yield speed(f"{DEFAULT}, torch engine", "8BLD", 4 * flops / rate, TORCH)
 
@@ -193,9 +202,7 @@ def _loss_calls(size: Size, torch_too: bool) -> dict[str, Callable[[], object]]:
     engine = _engine(size.device)
     threshold = torch.full((size.queries,), torch.nan, device=size.device)
 
-    def step(
-        name: str, pairs: object = positives, impl: str = engine, forward: bool = False, **options: Tensor
-    ) -> None:
+    def step(name: str, pairs: object = positives, impl: str = engine, forward: bool = False, **options: Any) -> None:
         with torch.set_grad_enabled(not forward):
             loss = getattr(losses, name)(*inputs, pairs, TEMPERATURE, impl=impl, **options)
         if not forward:
@@ -212,6 +219,9 @@ def _loss_calls(size: Size, torch_too: bool) -> dict[str, Callable[[], object]]:
     }
     if torch_too:
         calls[f"{DEFAULT}, torch engine"] = partial(step, decoupled, impl="torch")
+    if engine == "triton":
+        calls |= {f"{DEFAULT}, {option}": partial(step, decoupled, **given) for option, given in OPTIONS.items()}
+        calls[FLOAT8_FORWARD] = partial(step, decoupled, forward=True, **OPTIONS["float8"])
     if size.device == "cuda" and size.labels == NARROW:
         calls[GRAPH] = _Replay(calls[DEFAULT])
     return calls

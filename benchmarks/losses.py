@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
 from device_turns import Clock, measure
+from kernel_checks import LOSSES, OPTIONS, TEMPERATURE
 from kernel_peers import cross_entropies
 from kernel_problems import Size, Worker, embeddings, in_turns, matmul_rate, quantiles, random_positives
 from measurements import Measurement
@@ -22,7 +24,6 @@ from xmc.kernels.positives import Positives
 
 __all__ = ["Step", "method_of", "run"]
 
-TEMPERATURE = 0.05
 CPU_SIZES = (Size(256, 16_384, 128), Size(512, 65_536, 256))
 GPU_SIZES = tuple(
     Size(queries, labels, dimension, "bf16", "cuda")
@@ -33,13 +34,6 @@ GPU_SIZES = tuple(
 GPU_SECONDS = 160.0
 """Time limit of all sizes of one call on a GPU; the method that runs when it ends is ended by itself."""
 
-LOSSES = (
-    "decoupled_softmax",
-    "softmax",
-    "soft_topk",
-    "binary_cross_entropy",
-    "multi_label_cluster_discrimination",
-)
 ONE_POSITIVE = "softmax, one positive"
 SLOWEST = ("liger-kernel", "torch linear_cross_entropy")
 """Peers that take a few queries at a time where there are many labels: seconds for a step."""
@@ -135,13 +129,17 @@ def _own(
     queries, labels = inputs
     threshold = torch.full((len(queries),), torch.nan, device=queries.device)
 
-    def loss(name: str, pairs: Positives, **options: Tensor) -> Callable[[], Tensor]:
+    def loss(name: str, pairs: Positives, **options: Any) -> Callable[[], Tensor]:
         function = getattr(losses, name)
         return lambda: function(queries, labels, pairs, TEMPERATURE, impl=engine, **options)
 
     found = {f"xmc {engine}: {name}": Step(loss(name, positives), inputs) for name in names}
     found[f"xmc {engine}: {names[0]}, forward alone"] = Step(loss(names[0], positives))
     found[f"xmc {engine}: {ONE_POSITIVE}"] = Step(loss("softmax", single), inputs)
+    if queries.is_cuda and engine == "triton":
+        for option, given in OPTIONS.items():
+            found[f"xmc triton: {names[0]}, {option}"] = Step(loss(names[0], positives, **given), inputs)
+        found[f"xmc triton: {names[0]}, float8, forward alone"] = Step(loss(names[0], positives, **OPTIONS["float8"]))
     if "soft_topk" in names:
         found[f"xmc {engine}: soft_topk, warm"] = Step(loss("soft_topk", positives, threshold=threshold), inputs)
     return found
