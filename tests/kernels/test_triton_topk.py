@@ -175,6 +175,33 @@ def test_tf32_where_it_is_allowed() -> None:
         torch.set_float32_matmul_precision(before)
 
 
+@pytest.mark.cuda
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("dimension", [24, 20])  # 20 numbers of 16 bits are padded
+def test_many_tiles(dtype: torch.dtype, dimension: int) -> None:
+    q, z, bias = integers(300, dimension, seed=1), integers(20_011, dimension, seed=2), integers(20_011, seed=3)
+    best = reference(q, z, 50, bias, None)[1]
+    exclude = Positives.from_lists(best[:, ::2].tolist())
+    for k in (1, 100, 3000):
+        expected = reference(q, z, k, bias, exclude)
+        scores, indices = topk_inner_product(
+            q.to("cuda", dtype), z.to("cuda", dtype), k, label_bias=bias.cuda(), exclude=exclude, impl="triton"
+        )
+        assert torch.equal(indices.cpu(), expected[1])
+        assert torch.equal(scores.cpu().double(), expected[0])
+
+
+@pytest.mark.cuda
+def test_memory_that_is_taken() -> None:
+    """No more than is planned; all scores would be 4 GiB."""
+    q, z = (torch.randn(rows, 64, device="cuda", dtype=torch.bfloat16) for rows in (4096, 262_144))
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    scores, indices = topk_inner_product(q, z, 100, impl="triton")
+    taken = torch.cuda.max_memory_allocated() - before
+    assert taken - scores.nbytes - indices.nbytes <= SEARCH_BYTES
+
+
 def product_of(queries: int, labels: int, dimension: int, dtype: torch.dtype) -> Product:
     """Of tensors without memory, with the shapes of a GPU of capability 9.0."""
     shape = TileShape(128, 256, 64, 8, 3) if dtype == torch.bfloat16 else TileShape(64, 128, 16, 8, 2)
