@@ -37,7 +37,10 @@ def tile_budget(tile_bytes: TileBytes, device: torch.device) -> int:
         return tile_bytes
     if device.type != "cuda":
         return CPU_BYTES
-    free, _ = torch.cuda.mem_get_info(device)
+    if torch.cuda.is_current_stream_capturing():  # the driver is not to be asked then
+        free = torch.cuda.get_device_properties(device).total_memory - torch.cuda.memory_reserved(device)
+    else:
+        free = torch.cuda.mem_get_info(device)[0]
     free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return share_of(free)
 

@@ -35,6 +35,11 @@ class Machine:
     programs: int
 
     @property
+    def large(self) -> bool:
+        """Whether a block has the shared memory of data centre GPUs from Hopper on, 227 KiB, not 99 KiB."""
+        return 90 <= self.capability < 120
+
+    @property
     def bulk_copies(self) -> bool:
         """Whether tiles are loaded through descriptors that the host makes; else through pointers that the kernel makes."""
         return self.capability == 0 or self.capability >= 90
@@ -64,14 +69,14 @@ def tile_shape(dtype: torch.dtype, machine: Machine) -> TileShape:
     """
     if machine.capability == 0:  # small, so that small tests have many tiles, and edges
         return TileShape(rows=16, labels=64, depth=32, warps=1, stages=1, group=2)
-    hopper = machine.capability >= 90
-    if dtype == torch.float32 and dot_precision() == "tf32" and hopper:
+    if dtype == torch.float32 and dot_precision() == "tf32" and machine.large:
         return TileShape(rows=128, labels=128, depth=32, warps=8, stages=3)
     if dtype == torch.float32:
-        return TileShape(rows=64, labels=128, depth=16, warps=8 if hopper else 4, stages=2 if hopper else 3)
-    if dtype.itemsize == 1:
-        return TileShape(rows=128, labels=256, depth=128, warps=8, stages=3)
-    return TileShape(rows=128, labels=256 if hopper else 128, depth=64, warps=8, stages=3)
+        described = machine.bulk_copies
+        return TileShape(rows=64, labels=128, depth=16, warps=8 if described else 4, stages=2 if described else 3)
+    if machine.large:
+        return TileShape(rows=128, labels=256, depth=64 if dtype.itemsize > 1 else 128, warps=8, stages=3)
+    return TileShape(rows=128, labels=128, depth=64, warps=8, stages=2 if machine.bulk_copies else 3)
 
 
 def dot_precision() -> str:

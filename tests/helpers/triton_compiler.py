@@ -71,7 +71,12 @@ def compiled(module: str, name: str, constants: dict[str, Any], dtype: str, mach
         defaults |= {"REDUCE_TILE": functions.reduce_tile, "SCORE_GRADIENT": functions.score_gradient}
         defaults |= {"TAKES_POSITIVES": reduction.takes_positives, "LOGARITHMIC": reduction.logarithmic}
         defaults |= {"SHIFTED": "shift" in reduction.__annotations__}
+    absent = {"BIASED": ("bias",), "SHIFTED": ("shift", "derivatives"), "KEPT": ("weights",), "MASKED": ("words", "index"),
+              "SCALED": ("query_scales", "label_scales")}  # fmt: skip
     defaults |= constants
+    for given, pointers in absent.items():  # as at run time, where what is not given is None
+        if given in kernel.arg_names and not defaults[given]:
+            defaults |= dict.fromkeys(pointers)
     signature, values, aligned = {}, {}, {}
     for position, argument in enumerate(kernel.arg_names):
         if argument in defaults:

@@ -51,6 +51,12 @@ KERNELS: dict[str, tuple[str, str, dict[str, object]]] = {
 }
 """Product kernels: module, function and what is constant in it."""
 
+ONE_TILE = {
+    f"{function} of one tile": (module, function, {**given, "count": 1, "total": 1, "row_blocks": 1, "label_tiles": 1})
+    for module, function, given in list(KERNELS.values())[::4]
+}
+"""Numbers that are 1 are constant at run time too; such kernels must compile, and may spill: they have one pair to score."""
+
 KEEPING: dict[str, tuple[str, str, dict[str, object]]] = {
     f"{name}, weights kept": (
         "reduce",
@@ -101,19 +107,21 @@ SMALL_KERNELS: dict[str, tuple[str, str, dict[str, object]]] = {
 }
 
 TARGETS = {
-    ("bf16", 90, "ieee"): KERNELS | KEEPING | SMALL_KERNELS,
+    ("bf16", 90, "ieee"): KERNELS | KEEPING | ONE_TILE | SMALL_KERNELS,
     ("fp8e4nv", 90, "ieee"): KERNELS,
     ("fp32", 90, "ieee"): KERNELS | KEEPING,
     ("fp32", 90, "tf32"): KERNELS | KEEPING,
     ("bf16", 80, "ieee"): KERNELS | KEEPING,
+    ("bf16", 120, "ieee"): KERNELS,
     ("fp32", 80, "tf32"): KERNELS | {name: made for name, made in SMALL_KERNELS.items() if "eight bits" not in name},
 }
 """Kernels that are compiled for a dtype, a capability and a precision of float32."""
 PRODUCTS = [(target, name) for target, kernels in TARGETS.items() for name in kernels if name not in SMALL_KERNELS]
 SMALL = [(target, name) for target, kernels in TARGETS.items() for name in kernels if name in SMALL_KERNELS]
 
-SHARED_MEMORY = {80: 163 * 1024, 90: 227 * 1024}
-"""Largest shared memory of a block, in bytes (CUDA C++ Programming Guide, table of compute capabilities)."""
+SHARED_MEMORY = {80: 99 * 1024, 90: 227 * 1024, 120: 99 * 1024}
+"""Largest shared memory of a block, in bytes (CUDA C++ Programming Guide, table of compute capabilities): for 80 that of 8.6
+and 8.9, which run the same shapes."""
 REGISTERS = 65_536
 """Registers of a multiprocessor, of both capabilities."""
 
@@ -128,7 +136,7 @@ def made() -> Made:
     environment = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_DEFAULT_FP_FUSION": "1"}
     found: Made = {}
     targets = list(TARGETS)
-    for pair in (targets[:2], targets[2:4], targets[4:]):
+    for pair in (targets[:2], targets[2:4], targets[4:6], targets[6:]):
         running = {
             target: subprocess.Popen(
                 [sys.executable, COMPILER, *map(str, target), json.dumps(TARGETS[target])],
@@ -148,12 +156,12 @@ def made() -> Made:
 
 @pytest.mark.parametrize(("target", "kernel"), PRODUCTS, ids=str)
 def test_product_kernels(target: tuple[str, int, str], kernel: str, made: Made) -> None:
-    """No byte of stack, so nothing is spilled; on Hopper bulk copies, and its matrix instructions for all but exact float32."""
+    """No byte of stack, so nothing is spilled; bulk copies from Hopper on; its matrix instructions but for exact float32."""
     one, (dtype, capability, precision) = made[target][kernel], target
-    assert one["stack"] == 0
+    assert one["stack"] == 0 or kernel in ONE_TILE
     assert one["shared"] <= SHARED_MEMORY[capability]
     assert one["registers"] * one["threads"] <= REGISTERS
-    assert one["bulk"] == (capability == 90)
+    assert one["bulk"] == (capability >= 90)
     assert one["wgmma"] == (capability == 90 and (dtype, precision) != ("fp32", "ieee"))
 
 
