@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from xmc.kernels.positives import Positives
+from xmc.kernels.problem import Problem
 from xmc.kernels.reductions import Reduction
 
-__all__ = ["mask_of", "row_statistics", "topk_inner_product"]
+__all__ = ["block_moments", "mask_of", "row_statistics", "topk_inner_product"]
 
 
 def row_statistics(
@@ -30,6 +32,22 @@ def row_statistics(
         counted = counted & ~is_positive
     value, derivative = reduction.reference(scores, counted)
     return value, derivative, scores[positives.rows, positives.indices.long()]
+
+
+def block_moments(problem: Problem, queries: Tensor, labels: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    """See xmc.kernels.row_statistics.block_moments: each label is a block."""
+    scores = queries.double() @ labels.double().T * problem.scale
+    if bias is not None:
+        scores = scores + bias.double()
+    slope, shift = problem.reduction.slope, problem.reduction.shift
+    assert shift is not None
+    shift = shift.double()[:, None]
+    logarithms = torch.where(shift.isnan(), slope * scores, logsigmoid(slope * (scores + shift)))
+    entries = problem.entries
+    if entries.slots is not None:
+        excluded = entries.slots < 0
+        logarithms[entries.rows[excluded], entries.columns[excluded]] = -torch.inf
+    return logarithms.T, 2 * logarithms.T
 
 
 def topk_inner_product(

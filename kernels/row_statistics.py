@@ -11,16 +11,16 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from xmc.errors import ConfigError, InputError, NotFiniteError
-from xmc.kernels import reference, torch_device, torch_tiles
+from xmc.kernels import reference, torch_blocks, torch_device, torch_tiles
 from xmc.kernels.budget import TileBytes, tile_budget
 from xmc.kernels.devices import values_are_free, without_autocast
 from xmc.kernels.dispatch import choose_backend
 from xmc.kernels.positives import Positives, require_positives
 from xmc.kernels.problem import Problem, Result
-from xmc.kernels.reductions import Reduction
+from xmc.kernels.reductions import Reduction, Sigmoid
 from xmc.kernels.shards import LabelShard
 
-__all__ = ["row_statistics", "temperature_of"]
+__all__ = ["block_moments", "row_statistics", "temperature_of"]
 
 
 class _RowStatistics(torch.autograd.Function):
@@ -130,6 +130,45 @@ def row_statistics(
             "queries, labels or their bias hold NaN, or infinities that cancel, which no loss can be made of."
         )
     return statistics
+
+
+@torch.no_grad()
+def block_moments(
+    sigmoid: Sigmoid,
+    queries: Tensor,
+    labels: Tensor,
+    positives: Positives,
+    temperature: float | Tensor,
+    *,
+    label_bias: Tensor | None = None,
+    exclude: Positives | None = None,
+    tile_bytes: TileBytes = "auto",
+    impl: str | None = None,
+    shard: LabelShard | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Two moments of what passes in each block of labels: log Σ_j w_ij and log Σ_j w_ij², [blocks, B] each.
+
+    w_ij = σ(α (s_ij + t_i)); where t_i is NaN, w_ij = exp(α s_ij): what sigmoids come to for t towards -∞, in units of
+    exp(α t). -inf for a block without labels that count. Blocks are of at most a few hundred labels, which ones is the
+    engine's choice; of a shard they are this process's. One pass over the scores; no gradient flows. Positives tell which
+    excluded pairs count all the same. Arguments and errors as in `row_statistics`.
+    """
+    backend = choose_backend(impl, queries)
+    if shard is not None:
+        require_positives(positives, "positives")
+        positives.check(len(queries), shard.total)
+        positives = shard.pairs_inside(positives, len(labels))[0]
+        exclude = None if exclude is None else shard.pairs_inside(exclude, len(labels))[0]
+        label_bias = None if label_bias is None else label_bias[shard.label_range(len(labels))]
+    _check(queries, labels, positives, label_bias, sigmoid.shift, exclude)
+    budget = tile_budget(tile_bytes, queries.device)
+    problem = Problem(sigmoid, positives, exclude, len(labels), _scale(temperature, queries), budget)
+    engine: Any = reference if backend == "reference" else torch_blocks
+    if backend == "triton":
+        engine = importlib.import_module("xmc.kernels.triton_tiles.blocks")
+    with without_autocast(queries):
+        found: tuple[Tensor, Tensor] = engine.block_moments(problem, queries, labels, label_bias)
+    return found
 
 
 def _engine(backend: str, queries: Tensor) -> ModuleType:

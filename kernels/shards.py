@@ -64,11 +64,11 @@ class LabelShard:
         )
         return combined
 
-    def best(self, scores: Tensor, count: int) -> Tensor:
-        """The `count` highest of all processes' scores [B, k], k differing, best first; -inf where there are fewer."""
-        padded = scores.new_full((len(scores), count), -torch.inf)
-        padded[:, : scores.shape[1]] = scores[:, :count]
-        return _of_all_processes(padded, self.group).transpose(0, 1).flatten(1).topk(count, dim=1).values
+    def beside(self, numbers: Tensor, width: int) -> Tensor:
+        """Every process's numbers [B, w], w at most `width` and differing, side by side: [B, P · width], gaps are -inf."""
+        padded = numbers.new_full((len(numbers), width), -torch.inf)
+        padded[:, : numbers.shape[1]] = numbers
+        return _of_all_processes(padded, self.group).transpose(0, 1).flatten(1)
 
 
 class _Combine(torch.autograd.Function):

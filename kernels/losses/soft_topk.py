@@ -10,26 +10,40 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from xmc.errors import InputError
-from xmc.kernels.budget import tile_budget
-from xmc.kernels.entries import Entries
+from xmc.kernels.devices import values_are_free
+from xmc.kernels.entries import flagged_pairs
 from xmc.kernels.losses.loss import LOSSES, Loss
+from xmc.kernels.losses.passing import PassingCurve
 from xmc.kernels.losses.rows import Options, label_count, mean_over_rows
 from xmc.kernels.positives import Positives, require_positives
 from xmc.kernels.reductions import Sigmoid
-from xmc.kernels.row_statistics import row_statistics, temperature_of
-from xmc.kernels.topk import topk_inner_product
-from xmc.kernels.torch_topk import DEFAULT_TILE_BYTES as TOPK_TILE_BYTES
+from xmc.kernels.row_statistics import block_moments, row_statistics
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 __all__ = ["soft_topk"]
 
-PRECISE_PASSES = 4
-"""Largest number of passes that a float64 threshold takes beyond those of a float32 one."""
+CPU_PASSES = 3
+"""Largest number of passes before the last that a threshold takes on a CPU."""
+
+PRECISE_PASSES = 7
+"""The same for float64."""
+
+NEAR = 0.03
+"""A threshold that moves by less, in units of 1/slope, is good to some 1e-5 of them, and exact after one more step."""
 
 PRECISE_STEP = 1e-8
 """A float64 threshold that moves by less, in units of 1/slope, is exact to rounding after one more step."""
+
+FAR = 5.0
+"""A threshold too high by more, in units of 1/slope, says little about the solution."""
+
+GROUPS, LEAST_GROUPS = 4, 64
+"""The blocks of labels that are kept apart: 4·k, and at least 64."""
+
+ALL_PASS = 1e30
+"""The threshold of a row with no more than k labels."""
 
 
 def soft_topk(
@@ -41,6 +55,7 @@ def soft_topk(
     k: int = 5,
     slope: float = 2.0,
     threshold: Tensor | None = None,
+    warm: bool | None = None,
     **options: Unpack[Options],
 ) -> Tensor:
     """Soft top-k loss: positives should be among the k labels that pass a smooth threshold.
@@ -51,12 +66,16 @@ def soft_topk(
 
     k: number of labels that pass, 1 ≤ k < L. slope: α > 0.
     threshold: optional float tensor [B], the solution of an earlier step for these queries, NaN where there is none; it is
-        overwritten with this step's. A start near the solution saves passes over the scores.
+        overwritten with this step's. A start near the solution saves a pass over the scores.
 
-    The threshold costs at most four passes, the last one the forward pass proper: the best 16·k labels give a first
-    guess; each further pass measures the sum and its derivative at the guess, and the next guess solves for the sum over the
-    best labels, exactly, plus an exponential for all others that fits both measurements. Four passes are enough for float32;
-    in float64 up to four more take the threshold, and with it the gradient, to the rounding of float64.
+    On a device the passes over the scores that find thresholds are a fixed number, so that nothing waits for a value: two
+    from nothing and one from known thresholds, before the forward pass proper; one more each in float32, and
+    PRECISE_PASSES in float64. On a CPU, passes end as soon as thresholds are near enough, and far ones take more.
+    Each pass measures blocks of labels, draws a curve of what passes and solves it; the forward pass improves the last
+    solution once more. Rows with NaN begin from nothing.
+
+    warm: whether every row of `threshold` is known, which decides how many passes there are on a device; by default it is
+        looked up on a CPU and False elsewhere. A row that is NaN all the same is solved as well as so few passes can.
 
     Raises InputError for k or slope out of range, and for a threshold of another shape.
     Source: Gupta et al., Dual-encoders for Extreme Multi-label Classification, ICLR 2024, section 4.3, whose code bisects in
@@ -75,13 +94,13 @@ def soft_topk(
         require_positives(exclude, "exclude")
         positives.check(len(queries), count)
         exclude.check(len(queries), count, "exclude")
-        options["exclude"] = Entries.of(positives, exclude, count).excluded
-    search = _Search(queries.detach(), labels.detach(), temperature, k, slope, options)
+    search = _Search(queries.detach(), labels.detach(), positives, temperature, k, slope, options)
+    start, curve = search.run(threshold, warm)
+    total, derivative, positive_scores = row_statistics(
+        Sigmoid(start, slope), queries, labels, positives, temperature, **options
+    )
     with torch.no_grad():
-        start, best = search.run(threshold)
-    total, derivative, positive_scores = search.measure(start, queries, labels, temperature, positives)
-    with torch.no_grad():
-        solution = search.improve(start, total, derivative, best)
+        solution = search.solve(curve, start, total, derivative)
         if threshold is not None:
             threshold.copy_(solution)
     # The implicit function's gradient: dt = -dF / F'.
@@ -91,117 +110,82 @@ def soft_topk(
 
 
 class _Search:
-    """Finds thresholds near enough for one last improvement, in at most three passes over scores of float32."""
+    """Finds thresholds near enough for one last improvement."""
 
     def __init__(
-        self, queries: Tensor, labels: Tensor, temperature: float | Tensor, k: int, slope: float, options: Options
-    ) -> None:
-        self.queries, self.labels, self.k, self.slope, self.options = queries, labels, k, slope, options
-        self.count = label_count(labels, options)
-        self.temperature = temperature_of(temperature)
-
-    def run(self, known: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Thresholds [B] and, where it took them, the best scores; from `known` thresholds if all are at hand and near."""
-        guess, best = self._approach(known)
-        if guess.dtype == torch.float64:
-            for _ in range(PRECISE_PASSES):
-                before, guess = guess, self.improve(guess, *self.measure(guess)[:2], best)
-                # The error after a step is of the order of the square of the step.
-                if not len(guess) or self.slope * float((guess - before).abs().max()) < PRECISE_STEP:
-                    break
-        return guess, best
-
-    def _approach(self, known: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """The same, as near as at most three passes bring it."""
-        if known is None or bool(known.isnan().any()):
-            best = self._best(16 * self.k)
-            guess = self._solve(best)
-            guess = self.improve(guess, *self.measure(guess)[:2], best)
-            return self.improve(guess, *self.measure(guess)[:2], best), best
-        guess = known.to(torch.promote_types(self.queries.dtype, torch.float32))
-        total, derivative, _ = self.measure(guess)
-        near = self.improve(guess, total, derivative)
-        distance = self.slope * float((near - guess).abs().max()) if len(guess) else 0.0
-        if distance < 0.5:
-            return near if distance < 1e-3 else self.improve(near, *self.measure(near)[:2]), None
-        # One pass fewer is left than from nothing, so more of the best labels are looked at. Without the rest they give
-        # an upper bound; from a start below it, the rest is nearly an exponential.
-        best = self._best(64 * self.k)
-        bound = self._solve(best)
-        guess = torch.where(total < self.k, self._solve(best, guess, total, derivative), guess).minimum(bound)
-        return self.improve(guess, *self.measure(guess)[:2], best), best
-
-    def measure(
         self,
-        guess: Tensor,
-        queries: Tensor | None = None,
-        labels: Tensor | None = None,
-        temperature: float | Tensor | None = None,
-        positives: Positives | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """The sum of sigmoids at the guess, its derivative, and the scores of the positives: one pass."""
-        return row_statistics(
-            Sigmoid(guess, self.slope),
-            self.queries if queries is None else queries,
-            self.labels if labels is None else labels,
-            Positives.none(len(self.queries), self.queries.device) if positives is None else positives,
-            self.temperature if temperature is None else temperature,
-            **self.options,
-        )
+        queries: Tensor,
+        labels: Tensor,
+        positives: Positives,
+        temperature: float | Tensor,
+        k: int,
+        slope: float,
+        options: Options,
+    ) -> None:
+        self.queries, self.labels, self.positives, self.options = queries, labels, positives, options
+        self.temperature, self.k, self.slope = temperature, k, slope
+        self.dtype = torch.promote_types(queries.dtype, torch.float32)
+        self.all_pass = _counted(positives, options.get("exclude"), label_count(labels, options)) <= k
 
-    def improve(self, guess: Tensor, total: Tensor, derivative: Tensor, best: Tensor | None = None) -> Tensor:
-        """A better guess from a measurement: from the best scores, or else by Newton's method on the sum's logarithm.
+    @torch.no_grad()
+    def run(self, known: Tensor | None, warm: bool | None) -> tuple[Tensor, PassingCurve]:
+        """Thresholds [B], and the curve that they solve."""
+        guess = torch.full((len(self.queries),), torch.nan, dtype=self.dtype, device=self.queries.device)
+        if known is not None:  # one of a row where all labels passed says nothing
+            known = known.to(self.dtype)
+            guess = torch.where(known.abs() < ALL_PASS / 2, known, guess)
+        on_cpu = values_are_free(guess)
+        for left in range(self._passes(known is not None and bool(warm), on_cpu) - 1, -1, -1):
+            before, (guess, curve) = guess, self._step(guess)
+            if not left or (on_cpu and self._near(before, guess)):
+                break
+            # So far too high up that most of what passes was alike: such a row begins from nothing.
+            guess = torch.where(self.slope * (before - guess) > FAR, torch.nan, guess)
+        return guess, curve
 
-        Where the sum is flat, rounding in it must not move the threshold, so a step has an end.
-        """
-        if best is not None:
-            return self._solve(best, guess, total, derivative)
-        tiny = torch.finfo(total.dtype).tiny
-        step = (total / self.k).clamp_min(tiny).log() * total / derivative.clamp_min(tiny)
-        return guess - step.clamp(-2 / self.slope, 2 / self.slope)
+    def _passes(self, warm: bool, on_cpu: bool) -> int:
+        """How many passes there are at most before the last."""
+        if self.dtype == torch.float64:
+            return PRECISE_PASSES
+        if on_cpu:
+            return CPU_PASSES
+        return 2 - warm + (self.queries.dtype == torch.float32)
 
-    def _best(self, count: int) -> Tensor:
-        """The scores of the best labels of each query: one pass."""
-        bias, exclude = self.options.get("label_bias"), self.options.get("exclude")
+    def _near(self, before: Tensor, after: Tensor) -> bool:
+        """Whether a last step from `after` is exact enough, since the one from `before` was short."""
+        farthest = self.slope * (after - before).abs().nan_to_num_(torch.inf).max() if len(after) else 0.0
+        return bool(farthest < (PRECISE_STEP if self.dtype == torch.float64 else NEAR))
+
+    def _step(self, guess: Tensor) -> tuple[Tensor, PassingCurve]:
+        """Better thresholds from a pass over the scores at `guess`."""
         shard = self.options.get("shard")
-        if shard is not None:
-            bias = None if bias is None else bias[shard.label_range(len(self.labels))]
-            exclude = None if exclude is None else shard.pairs_inside(exclude, len(self.labels))[0]
-        count = min(count, self.count)
-        scores, _ = topk_inner_product(
+        values, seconds = block_moments(
+            Sigmoid(guess, self.slope),
             self.queries,
             self.labels,
-            count,
-            label_bias=None if bias is None else bias.detach() * self.temperature,
-            exclude=exclude,
-            tile_bytes=min(tile_budget(self.options.get("tile_bytes", "auto"), self.queries.device), TOPK_TILE_BYTES),
+            self.positives,
+            self.temperature,
+            label_bias=self.options.get("label_bias"),
+            exclude=self.options.get("exclude"),
+            tile_bytes=self.options.get("tile_bytes", "auto"),
             impl=self.options.get("impl"),
+            shard=shard,
         )
-        return (scores if shard is None else shard.best(scores, count)) / self.temperature
+        groups = max(LEAST_GROUPS, GROUPS * self.k)
+        curve, total, derivative = PassingCurve.of(values, seconds, self.slope * guess, self.k + 1, groups, shard)
+        return self.solve(curve, guess, total, self.slope * derivative), curve
 
-    def _solve(
-        self, best: Tensor, guess: Tensor | None = None, total: Tensor | None = None, derivative: Tensor | None = None
-    ) -> Tensor:
-        """The t with Σ_best σ(α (s + t)) + R exp(ρ (t - guess)) = k; R, ρ from a measurement at `guess`, else R = 0."""
-        slope, k = self.slope, self.k
-        best = best.clamp_min(-1e30)  # where there are fewer labels, -inf; where no more than k, all of them pass
-        low, high = -best[:, 0] - 60 / slope, -best[:, -1] + 60 / slope
-        high = torch.where(best[:, -1] == -1e30, 60 / slope - best[:, min(k, best.shape[1] - 1)], high)
-        rest = rate = origin = torch.zeros_like(low)
-        if guess is not None and total is not None and derivative is not None:
-            near = torch.sigmoid(slope * (best + guess[:, None]))
-            rest = (total - near.sum(1)).clamp_min(torch.finfo(best.dtype).tiny)
-            rate = (derivative - slope * (near * (1 - near)).sum(1)) / rest
-            rate = rate.clamp(0.05 * slope, slope)
-            origin = guess
-            low = torch.minimum(low, guess + (0.5 * k / rest).log() / rate)
-        others = self.count - best.shape[1]  # the exponential is capped by their number
-        for _ in range(64 if best.dtype == torch.float64 else 32):
-            middle = (low + high) / 2
-            sigmoids = torch.sigmoid(slope * (best + middle[:, None])).sum(1)
-            above = sigmoids + (rest * (rate * (middle - origin)).clamp_max(80).exp()).clamp_max(others) >= k
-            low, high = torch.where(above, low, middle), torch.where(above, middle, high)
-        return (low + high) / 2
+    def solve(self, curve: PassingCurve, guess: Tensor, total: Tensor, derivative: Tensor) -> Tensor:
+        """The thresholds where the curve, brought to agree with a measurement at `guess`, is k."""
+        solution = curve.solve(self.k, self.slope * guess, total, derivative / self.slope) / self.slope
+        return torch.where(self.all_pass, ALL_PASS, solution)
+
+
+def _counted(positives: Positives, exclude: Positives | None, labels: int) -> Tensor:
+    """The number of labels that count for each query, int64 [B]."""
+    rows, _, slots = flagged_pairs(positives, exclude, labels)
+    left = torch.full((len(positives),), labels, device=rows.device)
+    return left.index_add(0, rows, (slots < 0).long(), alpha=-1)
 
 
 LOSSES.register("soft_topk", Loss(soft_topk, over_all_labels=True))

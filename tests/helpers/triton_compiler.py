@@ -12,6 +12,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ FLOAT32 = (
     "scale",
     "values",
     "derivatives",
+    "seconds",
     "scores",
     "row_constant",
     "row_gradient",
@@ -49,6 +51,7 @@ def compiled(module: str, name: str, constants: dict[str, Any], dtype: str, mach
     """One kernel."""
     kernel = getattr(importlib.import_module(f"xmc.kernels.triton_tiles.{module}"), name)
     shape, described = tile_shape(DTYPES[dtype], machine), machine.bulk_copies
+    shape = replace(shape, labels=constants.get("LABELS", shape.labels))
     wide = "bf16" if dtype == "fp8e4nv" else dtype
     product = "PRECISION" in kernel.arg_names
     warps = shape.warps if product else constants.pop("warps", 4)

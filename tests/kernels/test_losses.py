@@ -167,11 +167,11 @@ FAMILIES = {
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("k", [1, 5, 11])
 def test_threshold_is_exact_after_at_most_four_passes(family: str, k: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From nothing, from a good start and from a bad one. A pass is a call of the top-k or of the row statistics."""
+    """From nothing, from a good start and from a bad one. A pass is a call of the row statistics, or of blocks of them."""
     module = importlib.import_module("xmc.kernels.losses.soft_topk")  # the package names the function by it
 
     passes: list[str] = []
-    for name in ("row_statistics", "topk_inner_product"):
+    for name in ("row_statistics", "block_moments"):
         original = getattr(module, name)
         monkeypatch.setattr(module, name, lambda *a, _f=original, _n=name, **o: (passes.append(_n), _f(*a, **o))[1])
     torch.manual_seed(6)

@@ -85,9 +85,6 @@ def inputs(device: str, dtype: torch.dtype = torch.float32) -> tuple[list[Tensor
 def test_a_loss_asks_no_tensor_for_its_value(
     name: str, excluded: bool, dtype: torch.dtype, request: pytest.FixtureRequest
 ) -> None:
-    if name == "soft_topk":
-        reason = "soft top-k asks for its thresholds"
-        request.applymarker(pytest.mark.xfail(reason=reason, raises=(RuntimeError, NotImplementedError), strict=False))
     tensors, positives, exclude = inputs("meta", dtype)
     request.getfixturevalue("unlaunched")
     loss = loss_of(name, tensors, positives, exclude if excluded else None, impl="triton")

@@ -48,6 +48,15 @@ KERNELS: dict[str, tuple[str, str, dict[str, object]]] = {
         for size in (4, 8, 32)
         for biased, masked in ((False, False), (True, False), (True, True))
     },
+    **{
+        f"moments of {blocks} blocks{' with bias and masks' if full else ''}": (
+            "blocks",
+            "_block_moments",
+            {"BLOCKS": blocks, "BIASED": full, "MASKED": full, **({"LABELS": 64} if blocks > 1 else {})},
+        )
+        for blocks in (1, 4, 64)
+        for full in (False, True)
+    },
 }
 """Product kernels: module, function and what is constant in it."""
 

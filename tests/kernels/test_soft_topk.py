@@ -1,0 +1,156 @@
+"""Soft top-k's search for thresholds: its blocks of labels, how many passes it takes, and how near each call comes."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import pytest
+import torch
+from kernel_problems import CPU_ENGINES, needs_triton, random_positives
+from loss_formulas import dense_loss, solve_threshold
+from torch import Tensor
+from torch.nn.functional import logsigmoid, normalize
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from xmc.kernels.losses import Positives, soft_topk
+from xmc.kernels.reductions import Sigmoid
+from xmc.kernels.row_statistics import block_moments
+
+TEMPERATURE, SLOPE = 0.05, 2.0
+
+
+class Products(TorchDispatchMode):
+    """Counts the flops of matrix products."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if str(func).startswith(("aten.mm", "aten.addmm")):
+            left, right = args[-2:]
+            self.flops += 2 * left.shape[0] * left.shape[1] * right.shape[1]
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def as_on_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The number of passes is that of a device, where nothing is asked for its value."""
+    monkeypatch.setattr(importlib.import_module("xmc.kernels.losses.soft_topk"), "values_are_free", lambda *_: False)
+
+
+def clusters(labels: int, queries: int = 24, size: int = 40, dimension: int = 48) -> tuple[Tensor, Tensor, Positives]:
+    """Labels in the order of their clusters: the best of a query stand beside each other."""
+    generator = torch.Generator().manual_seed(labels)
+    centres = normalize(torch.randn(-(-labels // size), dimension, generator=generator), dim=1)
+    around = normalize(torch.randn(labels, dimension, generator=generator), dim=1)
+    z = normalize(centres.repeat_interleave(size, 0)[:labels] + 0.75 * around, dim=1)
+    own = torch.randint(0, labels, (queries,), generator=generator)
+    q = normalize(z[own] + 0.3 * normalize(torch.randn(queries, dimension, generator=generator), dim=1), dim=1)
+    return q, z, Positives.from_lists([sorted({int(label), int(label + size // 2) % labels}) for label in own])
+
+
+def exact_thresholds(q: Tensor, z: Tensor, k: int, temperature: float = TEMPERATURE, slope: float = SLOPE) -> Tensor:
+    return torch.stack([solve_threshold(row, k, slope) for row in q.double() @ z.double().T / temperature])
+
+
+@pytest.mark.parametrize("impl", [*CPU_ENGINES, "reference"])
+@pytest.mark.parametrize("shape", [(1, 1, 8), (5, 63, 3), (19, 64, 16), (21, 700, 33), (3, 2500, 8), (7, 4500, 4)])
+@pytest.mark.parametrize("tile_bytes", [4096, 2**26])
+def test_blocks_add_up_to_all_labels(impl: str, shape: tuple[int, int, int], tile_bytes: int) -> None:
+    """At a threshold and at none, with bias and excluded pairs, some of which are positives and count all the same."""
+    if impl == "triton" and shape[1] > 1000:
+        shape = (3, 1100, 8)  # the interpreter takes its time
+    queries, labels, dimension = shape
+    generator = torch.Generator().manual_seed(labels)
+    q, z = (torch.randn(count, dimension, generator=generator) for count in (queries, labels))
+    bias, shift = torch.randn(labels, generator=generator), 4 * torch.randn(queries, generator=generator)
+    shift[::2] = torch.nan
+    positives = random_positives(queries, labels, seed=1)
+    exclude = random_positives(queries, labels, seed=2)
+    values, seconds = block_moments(
+        Sigmoid(shift, SLOPE), q, z, positives, 0.1, label_bias=bias, exclude=exclude, tile_bytes=tile_bytes, impl=impl
+    )
+    counted = torch.ones(queries, labels, dtype=torch.bool)
+    counted[exclude.rows, exclude.indices] = False
+    counted[positives.rows, positives.indices] = True
+    scores = q.double() @ z.double().T / 0.1 + bias.double()
+    logarithms = logsigmoid(SLOPE * (scores + shift[:, None]))
+    logarithms[::2] = SLOPE * scores[::2]
+    logarithms[~counted] = -torch.inf
+    for power, found in enumerate((values, seconds), 1):
+        torch.testing.assert_close(found.double().logsumexp(0), (power * logarithms).logsumexp(1), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("impl", CPU_ENGINES)
+def test_neighbours_are_in_different_blocks(impl: str) -> None:
+    """One label far above all others is seen in one block; of two that stand beside each other, each has its own."""
+    z = torch.zeros(1100, 8)
+    z[500:502] = 1.0
+    nan = torch.full((1,), torch.nan)
+    values, _ = block_moments(Sigmoid(nan), torch.ones(1, 8), z, Positives.none(1), 0.1, impl=impl)
+    assert ((values[:, 0] - 80).abs() < 1e-3).sum() == 2
+
+
+@pytest.mark.parametrize(
+    ("dtype", "start", "most"),
+    [
+        (torch.bfloat16, "nothing", 2),
+        (torch.bfloat16, "near", 1),
+        (torch.float16, "nothing", 2),
+        (torch.float16, "near", 1),
+        (torch.float32, "nothing", 3),
+        (torch.float32, "near", 2),
+    ],
+)
+@pytest.mark.parametrize("looking", [False, True], ids=["as on a device", "on a CPU"])
+def test_passes(dtype: torch.dtype, start: str, most: int, looking: bool, request: pytest.FixtureRequest) -> None:
+    """Besides the forward pass proper; on a device always so many, on a CPU at most."""
+    if not looking:
+        request.getfixturevalue("as_on_a_device")
+    q, z, positives = clusters(3000)
+    q, z = q.to(dtype), z.to(dtype)
+    threshold = torch.full((len(q),), torch.nan) if start == "nothing" else exact_thresholds(q, z, 5).float()
+    with Products() as products, torch.no_grad():
+        soft_topk(q, z, positives, TEMPERATURE, threshold=threshold, warm=start == "near" or None, impl="torch")
+    passes = products.flops / (2 * len(q) * len(z) * q.shape[1]) - 1
+    assert passes <= most if looking else passes == most
+
+
+@needs_triton
+@pytest.mark.parametrize(("warm", "most"), [(None, 2), (False, 2), (True, 1)])
+def test_launches_on_a_device(warm: bool | None, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The meta device has no values, so that passes that depended on one would fail."""
+    interpreter = importlib.import_module("triton.runtime.interpreter")
+    launched: list[str] = []
+    monkeypatch.setattr(
+        interpreter.InterpretedFunction, "run", lambda self, *_, **__: launched.append(self.fn.__name__)
+    )
+    q, z = (torch.randn(count, 16, device="meta", dtype=torch.bfloat16) for count in (9, 640))
+    positives, threshold = random_positives(9, 640, seed=1).to("meta"), torch.zeros(9, device="meta")
+    soft_topk(q, z, positives, TEMPERATURE, threshold=threshold, warm=warm, impl="triton")
+    assert launched.count("_block_moments") == most
+    assert launched.count("_reduce_scores") == 1
+
+
+PROBLEMS = [(0.05, 2.0, 5), (0.05, 2.0, 1), (0.07, 2.0, 30), (1.0, 1.0, 5), (0.02, 2.0, 5)]
+"""Temperature, slope and k."""
+
+
+@pytest.mark.usefixtures("as_on_a_device")
+@pytest.mark.parametrize("impl", CPU_ENGINES)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize(("temperature", "slope", "k"), PROBLEMS)
+def test_clusters_from_nothing(temperature: float, slope: float, k: int, dtype: torch.dtype, impl: str) -> None:
+    """With a device's passes, where a query's best labels stand together: loss and gradient are those of the formula."""
+    q, z, positives = clusters(900 if impl == "triton" else 9_000)
+    q, z = (tensor.to(dtype).double().requires_grad_() for tensor in (q, z))
+    expected = dense_loss("soft_topk", q @ z.T / temperature, positives, k=k, slope=slope)
+    wanted = torch.autograd.grad(expected, [q, z])
+    low = [tensor.detach().to(dtype).requires_grad_() for tensor in (q, z)]
+    actual = soft_topk(*low, positives, temperature, k=k, slope=slope, impl=impl)
+    assert actual.item() == pytest.approx(expected.item(), rel=1e-4)
+    tolerance = 1e-2 if dtype == torch.bfloat16 else 1e-4
+    for found, exact in zip(torch.autograd.grad(actual, low), wanted, strict=True):
+        assert float((found - exact).norm()) < tolerance * float(exact.norm())
