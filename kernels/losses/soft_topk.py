@@ -75,7 +75,8 @@ def soft_topk(
     solution once more. Rows with NaN begin from nothing.
 
     warm: whether every row of `threshold` is known, which decides how many passes there are on a device; by default it is
-        looked up on a CPU and False elsewhere. A row that is NaN all the same is solved as well as so few passes can.
+        looked up on a CPU and False elsewhere. A row that is NaN all the same is solved as well as those passes can; one
+        that is far too high is NaN afterwards, where it has not come near the solution.
 
     Raises InputError for k or slope out of range, and for a threshold of another shape.
     Source: Gupta et al., Dual-encoders for Extreme Multi-label Classification, ICLR 2024, section 4.3, whose code bisects in
@@ -95,14 +96,14 @@ def soft_topk(
         positives.check(len(queries), count)
         exclude.check(len(queries), count, "exclude")
     search = _Search(queries.detach(), labels.detach(), positives, temperature, k, slope, options)
-    start, curve = search.run(threshold, warm)
+    start, curve, lost = search.run(threshold, warm)
     total, derivative, positive_scores = row_statistics(
         Sigmoid(start, slope), queries, labels, positives, temperature, **options
     )
     with torch.no_grad():
         solution = search.solve(curve, start, total, derivative)
         if threshold is not None:
-            threshold.copy_(solution)
+            threshold.copy_(torch.where(lost, torch.nan, solution))
     # The implicit function's gradient: dt = -dF / F'.
     change = (total - total.detach()) / derivative.clamp_min(torch.finfo(total.dtype).tiny)
     passed = slope * (positive_scores + (solution - change)[positives.rows])
@@ -128,8 +129,8 @@ class _Search:
         self.all_pass = _counted(positives, options.get("exclude"), label_count(labels, options)) <= k
 
     @torch.no_grad()
-    def run(self, known: Tensor | None, warm: bool | None) -> tuple[Tensor, PassingCurve]:
-        """Thresholds [B], and the curve that they solve."""
+    def run(self, known: Tensor | None, warm: bool | None) -> tuple[Tensor, PassingCurve, Tensor]:
+        """Thresholds [B], the curve that they solve, and of which rows, bool [B], they are not to be trusted."""
         guess = torch.full((len(self.queries),), torch.nan, dtype=self.dtype, device=self.queries.device)
         if known is not None:  # one of a row where all labels passed says nothing
             known = known.to(self.dtype)
@@ -137,11 +138,12 @@ class _Search:
         on_cpu = values_are_free(guess)
         for left in range(self._passes(known is not None and bool(warm), on_cpu) - 1, -1, -1):
             before, (guess, curve) = guess, self._step(guess)
+            # So far too high that most of what passed was alike: such a row begins from nothing.
+            lost = self.slope * (before - guess) > FAR
             if not left or (on_cpu and self._near(before, guess)):
                 break
-            # So far too high up that most of what passes was alike: such a row begins from nothing.
-            guess = torch.where(self.slope * (before - guess) > FAR, torch.nan, guess)
-        return guess, curve
+            guess = torch.where(lost, torch.nan, guess)
+        return guess, curve, lost
 
     def _passes(self, warm: bool, on_cpu: bool) -> int:
         """How many passes there are at most before the last."""

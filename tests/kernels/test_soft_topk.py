@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from typing import Any
 
 import pytest
@@ -154,3 +155,36 @@ def test_clusters_from_nothing(temperature: float, slope: float, k: int, dtype: 
     tolerance = 1e-2 if dtype == torch.bfloat16 else 1e-4
     for found, exact in zip(torch.autograd.grad(actual, low), wanted, strict=True):
         assert float((found - exact).norm()) < tolerance * float(exact.norm())
+
+
+@pytest.mark.usefixtures("as_on_a_device")
+@pytest.mark.parametrize("off", [-60.0, -8.0, -1.0, 0.0, 1.0, 8.0, 60.0, math.nan])
+@pytest.mark.parametrize("k", [1, 5, 30])
+def test_far_thresholds_are_right_at_the_next_call(off: float, k: int) -> None:
+    """With one pass a call: after a far start a threshold is near, or NaN, and so right after one more."""
+    q, z, positives = clusters(9_000)
+    q, z = q.bfloat16(), z.bfloat16()
+    exact = exact_thresholds(q, z, k).float()
+    threshold = exact + off / SLOPE
+    losses = []
+    for call in range(2):
+        losses.append(soft_topk(q, z, positives, TEMPERATURE, k=k, threshold=threshold, warm=True))
+        error = SLOPE * (threshold - exact).abs()
+        assert bool(((error < (2.0, 1e-3)[call]) | (threshold.isnan() & (call == 0))).all()), error.max()
+    expected = dense_loss("soft_topk", q.double() @ z.double().T / TEMPERATURE, positives, k=k, slope=SLOPE)
+    assert all(loss.isfinite() for loss in losses)
+    assert losses[1].item() == pytest.approx(expected.item(), rel=1e-3)
+
+
+@pytest.mark.usefixtures("as_on_a_device")
+def test_known_and_unknown_rows_together() -> None:
+    """With the passes of a call from nothing, NaN among thresholds does not matter; nor does a row where all labels pass."""
+    q, z, positives = clusters(3000)
+    exclude = Positives.from_lists([list(range(4, 3000)), *[[] for _ in range(len(q) - 1)]])
+    exact = exact_thresholds(q, z, 5).float()
+    threshold = torch.where(torch.arange(len(q)) % 2 == 0, torch.nan, exact)
+    loss = soft_topk(q, z, positives, TEMPERATURE, threshold=threshold, exclude=exclude)
+    torch.testing.assert_close(threshold[1:], exact[1:], rtol=1e-5, atol=1e-5)
+    again = soft_topk(q, z, positives, TEMPERATURE, threshold=threshold, exclude=exclude, warm=True)
+    torch.testing.assert_close(again, loss, rtol=1e-5, atol=1e-6)
+    assert threshold.isfinite().all()
