@@ -25,10 +25,13 @@ __all__ = ["block_moments"]
 
 
 TILES, NARROW = 256, 64
-"""With fewer tiles than `TILES`, they are `NARROW` labels wide."""
+"""With fewer tiles than `TILES`, they are `NARROW` labels wide, and if there are still fewer, each is several blocks."""
 
 BLOCKS = 1024
-"""Number of blocks below which each tile is several of them."""
+"""About how many these are."""
+
+BLOCK_LABELS = 8
+"""Labels of such a block at most."""
 
 
 @triton.jit
@@ -156,9 +159,11 @@ def block_moments(problem: Problem, queries: Tensor, labels: Tensor, bias: Tenso
 
 
 def _blocks(labels: int, width: int) -> int:
-    """Blocks of a tile of `width` labels, a power of two: one where there are enough tiles."""
+    """Blocks of a tile of `width` labels, a power of two."""
+    if labels >= TILES * width:
+        return 1
     size = 1
-    while size < width and size * BLOCKS < labels:
+    while size < BLOCK_LABELS and size * BLOCKS < labels:
         size *= 2
     return width // size
 

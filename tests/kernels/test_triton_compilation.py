@@ -49,12 +49,12 @@ KERNELS: dict[str, tuple[str, str, dict[str, object]]] = {
         for biased, masked in ((False, False), (True, False), (True, True))
     },
     **{
-        f"moments of {blocks} blocks{' with bias and masks' if full else ''}": (
+        f"moments of {blocks} {'narrow ' if narrow else ''}blocks{' with bias and masks' if full else ''}": (
             "blocks",
             "_block_moments",
-            {"BLOCKS": blocks, "BIASED": full, "MASKED": full, **({"LABELS": 64} if blocks > 1 else {})},
+            {"BLOCKS": blocks, "BIASED": full, "MASKED": full, **narrow},
         )
-        for blocks in (1, 4, 64)
+        for blocks, narrow in ((1, {}), (1, {"LABELS": 64}), (8, {"LABELS": 64}), (64, {"LABELS": 64}))
         for full in (False, True)
     },
 }
