@@ -130,7 +130,7 @@ class _Search:
 
     @torch.no_grad()
     def run(self, known: Tensor | None, warm: bool | None) -> tuple[Tensor, PassingCurve, Tensor]:
-        """Thresholds [B], the curve that they solve, and of which rows, bool [B], they are not to be trusted."""
+        """Thresholds [B], the curve that they solve, and bool [B], true where a threshold is not to be trusted."""
         guess = torch.full((len(self.queries),), torch.nan, dtype=self.dtype, device=self.queries.device)
         if known is not None:  # one of a row where all labels passed says nothing
             known = known.to(self.dtype)
