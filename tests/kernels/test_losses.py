@@ -327,6 +327,6 @@ def test_refuses_what_does_not_fit() -> None:
     with pytest.raises(InputError, match="temperature must be one positive number"):
         losses.SoftmaxLoss(0.0)
     with pytest.raises(
-        InputError, match="SoftTopKLoss has no setting 'slopes'; it has k, slope, threshold, label_bias"
+        InputError, match="SoftTopKLoss has no setting 'slopes'; it has k, slope, threshold, warm, label_bias"
     ):
         losses.SoftTopKLoss(0.1, slopes=2.0)
