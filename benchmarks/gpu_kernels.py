@@ -212,7 +212,7 @@ def _loss_calls(size: Size, torch_too: bool) -> dict[str, Callable[[], object]]:
     calls: dict[str, Callable[[], object]] = {
         DEFAULT: partial(step, decoupled),
         f"{DEFAULT}, forward alone": partial(step, decoupled, forward=True),
-        "soft top-k, warm": partial(step, soft, threshold=threshold),
+        "soft top-k, warm": partial(step, soft, threshold=threshold, warm=True),
         "soft top-k, from nothing": partial(step, soft),
         "softmax, one positive": partial(step, "softmax", single),
         "binary cross-entropy": partial(step, "binary_cross_entropy"),

@@ -141,7 +141,8 @@ def _own(
             found[f"xmc triton: {names[0]}, {option}"] = Step(loss(names[0], positives, **given), inputs)
         found[f"xmc triton: {names[0]}, float8, forward alone"] = Step(loss(names[0], positives, **OPTIONS["float8"]))
     if "soft_topk" in names:
-        found[f"xmc {engine}: soft_topk, warm"] = Step(loss("soft_topk", positives, threshold=threshold), inputs)
+        warm = loss("soft_topk", positives, threshold=threshold, warm=True)
+        found[f"xmc {engine}: soft_topk, warm"] = Step(warm, inputs)
     return found
 
 
