@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from torch.nn.functional import logsigmoid
 
 from xmc.errors import InputError
 from xmc.kernels.devices import values_are_free
+from xmc.kernels.dispatch import choose_backend
 from xmc.kernels.entries import flagged_pairs
 from xmc.kernels.losses.loss import LOSSES, Loss
 from xmc.kernels.losses.passing import PassingCurve
@@ -179,7 +181,10 @@ class _Search:
 
     def solve(self, curve: PassingCurve, guess: Tensor, total: Tensor, derivative: Tensor) -> Tensor:
         """The thresholds where the curve, brought to agree with a measurement at `guess`, is k."""
-        solution = curve.solve(self.k, self.slope * guess, total, derivative / self.slope) / self.slope
+        solve = PassingCurve.solve
+        if choose_backend(self.options.get("impl"), self.queries) == "triton":
+            solve = importlib.import_module("xmc.kernels.triton_tiles.curves").solve
+        solution = solve(curve, self.k, self.slope * guess, total, derivative / self.slope) / self.slope
         return torch.where(self.all_pass, ALL_PASS, solution)
 
 

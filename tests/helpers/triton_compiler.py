@@ -34,6 +34,12 @@ FLOAT32 = (
     "values",
     "derivatives",
     "seconds",
+    "group_counts",
+    "group_places",
+    "known_at",
+    "totals",
+    "rates",
+    "solutions",
     "scores",
     "row_constant",
     "row_gradient",
@@ -89,7 +95,7 @@ def compiled(module: str, name: str, constants: dict[str, Any], dtype: str, mach
             if types[argument].startswith("*"):
                 aligned[(position,)] = [["tt.divisibility", 16]]
         else:
-            signature[argument] = "fp32" if argument == "unit" else "i32"
+            signature[argument] = "fp32" if argument in ("unit", "wanted") else "i32"
             if argument in ALIGNED:
                 aligned[(position,)] = [["tt.divisibility", 16]]
     options = {"num_warps": warps, "num_stages": shape.stages} if product else {"num_warps": warps}

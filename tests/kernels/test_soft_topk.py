@@ -15,6 +15,7 @@ from torch.nn.functional import logsigmoid, normalize
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from xmc.kernels.losses import Positives, soft_topk
+from xmc.kernels.losses.passing import PassingCurve
 from xmc.kernels.reductions import Sigmoid
 from xmc.kernels.row_statistics import block_moments
 
@@ -186,3 +187,18 @@ def test_known_and_unknown_rows_together() -> None:
     again = soft_topk(q, z, positives, TEMPERATURE, threshold=threshold, exclude=exclude, warm=True)
     torch.testing.assert_close(again, loss, rtol=1e-5, atol=1e-6)
     assert threshold.isfinite().all()
+
+
+@needs_triton
+@pytest.mark.parametrize("k", [1, 4, 30])
+def test_curves_are_solved_alike_by_a_kernel(k: int) -> None:
+    """Where a measurement bends the curve, and where there is none."""
+    solve = importlib.import_module("xmc.kernels.triton_tiles.curves").solve
+    generator = torch.Generator().manual_seed(k)
+    counts, places = 1 + 3 * torch.rand(13, 37, generator=generator), 9 * torch.randn(13, 37, generator=generator)
+    curve = PassingCurve(counts, places)
+    at = curve.solve(k, *torch.full((3, 13), torch.nan)) + 3 * torch.randn(13, generator=generator)
+    total, derivative = (part[:, 0] * 1.3 for part in curve.passing(at[:, None]))
+    at[::3] = torch.nan
+    expected = curve.solve(k, at, total, derivative)
+    torch.testing.assert_close(solve(curve, k, at, total, derivative), expected, rtol=1e-4, atol=1e-4)

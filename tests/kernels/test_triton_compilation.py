@@ -107,6 +107,7 @@ SMALL_KERNELS: dict[str, tuple[str, str, dict[str, object]]] = {
         for name in ("_block_keys", "_member_keys")
         for block in (1, 64)
     },
+    "curves": ("curves", "_solve", {"ROWS": 4, "GROUPS": 128, "HALVINGS": 32}),
     "unpacked keys": ("keys", "_unpack", {"BLOCK": 1024}),
     "candidates": (
         "candidates",
