@@ -44,6 +44,7 @@ def block_moments(problem: Problem, queries: Tensor, labels: Tensor, bias: Tenso
     wide = max(1, min(blocks, budget // dtype.itemsize // (height * size)))  # blocks of a tile
     excluded = _Excluded(problem, height, wide, blocks)
     buffer = queries.new_empty(height * wide * size, dtype=dtype)
+    gathered = labels.new_empty((wide * size, labels.shape[1]))
     scale, shift = reduction.slope * float(problem.scale), reduction.slope * reduction.shift.to(dtype)
     for top in range(0, len(queries), height):
         rows, row_shift = queries[top : top + height], shift[top : top + height, None]
@@ -53,7 +54,8 @@ def block_moments(problem: Problem, queries: Tensor, labels: Tensor, bias: Tenso
             places = torch.arange(size, device=labels.device)[:, None]
             chosen = (numbers + blocks * places).flatten().clamp_max(total - 1)
             scores = buffer[: len(rows) * len(chosen)].view(len(rows), len(chosen))
-            product(rows, labels[chosen].T, scale=scale, out=scores)
+            part = torch.index_select(labels, 0, chosen, out=gathered[: len(chosen)])
+            product(rows, part.T, scale=scale, out=scores)
             if bias is not None:
                 scores += bias[chosen].to(dtype) * reduction.slope
             scores = scores.view(len(rows), size, width)
