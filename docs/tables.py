@@ -254,6 +254,10 @@ TABLES = {
                 "cut-cross-entropy (its CPU version), one positive",
                 f"cut-cross-entropy torch_compile: softmax, one positive, {PROBLEM}",
             ),
+            Row(
+                "torch's `linear_cross_entropy`, one positive",
+                f"torch linear_cross_entropy: softmax, one positive, {PROBLEM}",
+            ),
             Row("xmc `softmax`, one positive", f"xmc torch: softmax, one positive, {PROBLEM}"),
         ),
         STEP,
