@@ -117,8 +117,8 @@ def _resources(cubin: bytes) -> dict[str, int]:
 
 
 def _instructions(made: Any) -> dict[str, int]:
-    ptx = made.asm["ptx"]
-    return {"shared": made.metadata.shared, "wgmma": "wgmma" in ptx, "bulk": "cp.async.bulk.tensor" in ptx}
+    ptx, memory = made.asm["ptx"], {"shared": made.metadata.shared, "scratch": made.metadata.global_scratch_size}
+    return memory | {"wgmma": "wgmma" in ptx, "bulk": "cp.async.bulk.tensor" in ptx}
 
 
 if __name__ == "__main__":

@@ -170,6 +170,7 @@ def test_product_kernels(target: tuple[str, int, str], kernel: str, made: Made) 
     one, (dtype, capability, precision) = made[target][kernel], target
     assert one["stack"] == 0 or kernel in ONE_TILE
     assert one["shared"] <= SHARED_MEMORY[capability]
+    assert one["scratch"] == 0  # which would be asked of an allocator that the caller has to set
     assert one["registers"] * one["threads"] <= REGISTERS
     assert one["bulk"] == (capability >= 90)
     assert one["wgmma"] == (capability == 90 and (dtype, precision) != ("fp32", "ieee"))
