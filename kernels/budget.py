@@ -8,7 +8,7 @@ import torch
 
 from xmc.errors import ConfigError
 
-__all__ = ["TileBytes", "tile_budget"]
+__all__ = ["TileBytes", "kept_budget", "tile_budget"]
 
 TileBytes = int | Literal["auto"]
 """Largest size of a buffer of scores, or of their gradients, in bytes; "auto" for `tile_budget`'s choice."""
@@ -17,8 +17,8 @@ CPU_BYTES = 64 * 2**20
 """The choice on a CPU, and the least on a GPU."""
 
 GPU_BYTES = 2**30
-"""The most on a GPU: 131,072 labels of 4,096 queries in 16 bits, at which a backward pass on an H100 cost no more than the
-products that it is made of; at 32,768 labels 8% more, at 8,192 42% more."""
+"""The most on a GPU: 131,072 labels of 4,096 queries in 16 bits, at which a prototype of the backward pass on an H100 cost no
+more than the products that it was made of; at 32,768 labels 1% more, at 8,192 a third."""
 
 GPU_SHARE = 8
 """At most this part of the free memory of a GPU, one in `GPU_SHARE`."""
@@ -43,6 +43,13 @@ def tile_budget(tile_bytes: TileBytes, device: torch.device) -> int:
         free = torch.cuda.mem_get_info(device)[0]
     free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return share_of(free)
+
+
+def kept_budget(keep_bytes: int) -> int:
+    """The bytes themselves; ConfigError for anything that is no whole number from 0 on."""
+    if isinstance(keep_bytes, bool) or not isinstance(keep_bytes, int) or keep_bytes < 0:
+        raise ConfigError(f"keep_bytes must be a number of bytes, at least 0, but is {keep_bytes!r}.")
+    return keep_bytes
 
 
 def share_of(free: int) -> int:

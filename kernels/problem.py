@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from xmc.kernels.entries import Entries
@@ -34,6 +35,12 @@ class Problem:
     tile_bytes: int
     keep_bytes: int = 0
     eight_bit: bool = False
+
+    def scale_on(self, device: torch.device) -> Tensor:
+        """1/τ, float32 [1], made on the device without a copy from the host."""
+        if isinstance(self.scale, Tensor):
+            return self.scale.float().reshape(1)
+        return torch.full((1,), self.scale, dtype=torch.float32, device=device)
 
     @cached_property
     def entries(self) -> Entries:

@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from xmc.errors import ConfigError, InputError, NotFiniteError
 from xmc.kernels import reference, torch_blocks, torch_device, torch_tiles
-from xmc.kernels.budget import TileBytes, tile_budget
+from xmc.kernels.budget import TileBytes, kept_budget, tile_budget
 from xmc.kernels.devices import values_are_free, without_autocast
 from xmc.kernels.dispatch import choose_backend
 from xmc.kernels.positives import Positives, require_positives
@@ -100,14 +100,10 @@ def row_statistics(
     asked for its values.
     """
     backend = choose_backend(impl, queries, on_device=reduction.device_module is not None)
-    eight_bit = _eight_bit(negatives_dtype, backend)
+    eight_bit, kept = _eight_bit(negatives_dtype, backend), kept_budget(keep_bytes)
     all_positives, positions = positives, None
     if shard is not None:
-        require_positives(positives, "positives")
-        positives.check(len(queries), shard.total)
-        positives, positions = shard.pairs_inside(positives, len(labels))
-        exclude = None if exclude is None else shard.pairs_inside(exclude, len(labels))[0]
-        label_bias = None if label_bias is None else label_bias[shard.label_range(len(labels))]
+        positives, positions, exclude, label_bias = _inside(shard, queries, labels, positives, exclude, label_bias)
     _check(queries, labels, positives, label_bias, reduction.shift, exclude)
     scale = _scale(temperature, queries)
     temperature = torch.as_tensor(temperature, dtype=torch.promote_types(queries.dtype, torch.float32))
@@ -118,7 +114,7 @@ def row_statistics(
         )
     else:
         budget = tile_budget(tile_bytes, queries.device)
-        problem = Problem(reduction.detached(), positives, exclude, len(labels), scale, budget, keep_bytes, eight_bit)
+        problem = Problem(reduction.detached(), positives, exclude, len(labels), scale, budget, kept, eight_bit)
         engine = _engine(backend, queries)
         statistics = _RowStatistics.apply(  # type: ignore[no-untyped-call]
             queries, labels, temperature, label_bias, reduction.shift, problem, engine
@@ -155,11 +151,7 @@ def block_moments(
     """
     backend = choose_backend(impl, queries)
     if shard is not None:
-        require_positives(positives, "positives")
-        positives.check(len(queries), shard.total)
-        positives = shard.pairs_inside(positives, len(labels))[0]
-        exclude = None if exclude is None else shard.pairs_inside(exclude, len(labels))[0]
-        label_bias = None if label_bias is None else label_bias[shard.label_range(len(labels))]
+        positives, _, exclude, label_bias = _inside(shard, queries, labels, positives, exclude, label_bias)
     _check(queries, labels, positives, label_bias, sigmoid.shift, exclude)
     budget = tile_budget(tile_bytes, queries.device)
     problem = Problem(sigmoid, positives, exclude, len(labels), _scale(temperature, queries), budget)
@@ -169,6 +161,22 @@ def block_moments(
     with without_autocast(queries):
         found: tuple[Tensor, Tensor] = engine.block_moments(problem, queries, labels, label_bias)
     return found
+
+
+def _inside(
+    shard: LabelShard,
+    queries: Tensor,
+    labels: Tensor,
+    positives: Positives,
+    exclude: Positives | None,
+    label_bias: Tensor | None,
+) -> tuple[Positives, Tensor, Positives | None, Tensor | None]:
+    """Positives, their positions among all, excluded pairs and bias of the labels that a shard holds."""
+    require_positives(positives, "positives")
+    positives.check(len(queries), shard.total)
+    inside, positions = shard.pairs_inside(positives, len(labels))
+    exclude = None if exclude is None else shard.pairs_inside(exclude, len(labels))[0]
+    return inside, positions, exclude, None if label_bias is None else label_bias[shard.label_range(len(labels))]
 
 
 def _engine(backend: str, queries: Tensor) -> ModuleType:

@@ -11,11 +11,8 @@ import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from xmc.kernels.entries import flagged_pairs
 from xmc.kernels.problem import Problem
-from xmc.kernels.triton_tiles.alignment import described
 from xmc.kernels.triton_tiles.chunks import forward_chunks
-from xmc.kernels.triton_tiles.heuristics import dot_precision
 from xmc.kernels.triton_tiles.masks import Masks, hide
 from xmc.kernels.triton_tiles.pairs import Pairs
 from xmc.kernels.triton_tiles.product import Product
@@ -65,7 +62,7 @@ def _block_moments(
     values,
     seconds,
     count,
-    places,
+    total,
     depth,
     stride_q,
     stride_z,
@@ -85,7 +82,7 @@ def _block_moments(
 ):
     factor = tl.load(scale) * unit
     queries = matrix(queries, count, depth, stride_q, ROWS, DEPTH, DESCRIBED)
-    labels = matrix(labels, places, (label_tiles - 1) * stride_z + depth, stride, LABELS, DEPTH, DESCRIBED)
+    labels = matrix(labels, total, (label_tiles - 1) * stride_z + depth, stride, LABELS, DEPTH, DESCRIBED)
     columns = tl.arange(0, LABELS)
     for number in tl.range(tl.program_id(0), row_blocks * label_tiles, tl.num_programs(0), flatten=True):
         block, tile = locate(number, row_blocks, label_tiles, GROUP)
@@ -97,8 +94,8 @@ def _block_moments(
             scores = tl.dot(q, z.T, scores, input_precision=PRECISION)
         offsets = tl.zeros((LABELS,), dtype=tl.float32)
         if BIASED:
-            offsets = tl.load(bias + tile * LABELS + columns, mask=columns < places, other=0.0).to(tl.float32) * unit
-        scores = scores * factor + tl.where(columns < places, offsets, float("-inf"))[None, :]
+            offsets = tl.load(bias + tile * LABELS + columns, mask=columns < total, other=0.0).to(tl.float32) * unit
+        scores = scores * factor + tl.where(columns < total, offsets, float("-inf"))[None, :]
         scores = hide(scores, words, index, block * label_tiles + tile, ROWS, LABELS, MASKED)
         rows = block * ROWS + tl.arange(0, ROWS)
         row_shift = tl.load(shift + rows, mask=rows < count, other=0.0) * unit
@@ -128,7 +125,7 @@ def block_moments(problem: Problem, queries: Tensor, labels: Tensor, bias: Tenso
         product = narrow
     width, last = product.shape.labels, narrow.shape.labels
     whole, blocks = total // width, _blocks(total, width)
-    pairs = Pairs(*flagged_pairs(problem.positives, problem.exclude, total), len(problem.positives.indices))
+    pairs = Pairs.of(problem)
     masked = len(pairs.rows) > pairs.positives
     spread = pairs.columns % max(whole, 1) * width + pairs.columns.div(max(whole, 1), rounding_mode="floor")
     columns = torch.where(pairs.columns < whole * width, spread, pairs.columns)
@@ -180,43 +177,28 @@ def _launch(
     into: Tensor,
 ) -> None:
     """Tile t is the labels t, t + apart ..., `places` of them. bias: [tiles · places], by tile. into: [2, blocks, B]."""
-    shape, described_, reduction = product.shape, product.machine.bulk_copies, problem.reduction
-    if not product.row_blocks:
-        return
-    scale, stride = problem.scale, labels.stride(0)
-    if not isinstance(scale, Tensor):
-        scale = torch.full((1,), scale, dtype=torch.float32, device=labels.device)
+    shape, reduction = product.shape, problem.reduction
     assert reduction.shift is not None
-    _block_moments[(min(tiles * product.row_blocks, product.machine.programs),)](
-        queries=described(product.queries, shape.rows, shape.depth) if described_ else product.queries,
-        labels=_columns(labels, places, tiles, apart, shape.labels, shape.depth) if described_ else labels,
+    columns = (
+        _columns(labels, places, tiles, apart, shape.labels, shape.depth) if product.machine.bulk_copies else labels
+    )
+    product.launch(
+        _block_moments,
+        labels=columns,
+        total=places,
+        label_tiles=tiles,
         bias=bias,
         shift=reduction.shift.float().contiguous(),
-        scale=scale.float().reshape(1),
+        scale=problem.scale_on(labels.device),
         words=None if masks is None else masks.words,
         index=None if masks is None else masks.index,
         values=into[0],
         seconds=into[1],
-        count=len(product.queries),
-        places=places,
-        depth=product.queries.shape[1],
-        stride_q=product.queries.stride(0),
-        stride_z=stride,
-        stride=apart * stride,
-        row_blocks=product.row_blocks,
-        label_tiles=tiles,
+        stride=apart * labels.stride(0),
         unit=reduction.unit,
         BLOCKS=into.shape[1] // tiles,
         BIASED=bias is not None,
         MASKED=masks is not None,
-        DESCRIBED=described_,
-        ROWS=shape.rows,
-        LABELS=shape.labels,
-        DEPTH=shape.depth,
-        GROUP=shape.group,
-        PRECISION=dot_precision(),
-        num_warps=shape.warps,
-        num_stages=shape.stages,
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from xmc.kernels.entries import flagged_pairs
 from xmc.kernels.problem import Gradients, Problem, Result
 from xmc.kernels.products import add_product
 from xmc.kernels.products import product as matrix_product
@@ -27,7 +26,7 @@ def forward(
 
     needs: whether a backward pass will ask for the gradients of queries, labels and bias.
     """
-    product, pairs, scale = Product.of(queries, labels), _pairs(problem), _scale(problem, queries)
+    product, pairs, scale = Product.of(queries, labels), Pairs.of(problem), problem.scale_on(queries.device)
     scored = Product.eight_bit(queries, labels) if problem.eight_bit else product
     bias = None if bias is None else bias.contiguous()
     reduction, masked = problem.reduction, _masked(problem, pairs)
@@ -79,7 +78,7 @@ def backward(
     For some labels at a time: scores once more, turned into their gradients in a buffer, and two products with that;
     6·B·L·D flops, 4 where the forward pass kept the scores' weights.
     """
-    product, pairs, scale = Product.of(queries, labels), _pairs(problem), _scale(problem, queries)
+    product, pairs, scale = Product.of(queries, labels), Pairs.of(problem), problem.scale_on(queries.device)
     needs_queries, needs_labels, needs_bias = needs
     width, size = queries.shape[1], product.shape.labels
     enlarged, factor = _range_of(product.queries.dtype, value_gradient, positive_gradient, scale)
@@ -139,21 +138,9 @@ class _Writer:
         put_pair_gradients(self.pairs, self.reduction, scores, *rows, self.pair_gradient, left, out)
 
 
-def _pairs(problem: Problem) -> Pairs:
-    pairs = flagged_pairs(problem.positives, problem.exclude, problem.labels)
-    return Pairs(*pairs, len(problem.positives.indices))
-
-
 def _masked(problem: Problem, pairs: Pairs) -> bool:
     """Whether there may be pairs that the sum leaves out."""
     return len(pairs.rows) > (pairs.positives if problem.reduction.takes_positives else 0)
-
-
-def _scale(problem: Problem, like: Tensor) -> Tensor:
-    """1/τ, float32 [1], made without a copy from the host."""
-    if isinstance(problem.scale, Tensor):
-        return problem.scale.float().reshape(1)
-    return torch.full((1,), problem.scale, dtype=torch.float32, device=like.device)
 
 
 def _all_parts(parts: list[Tensor], like: Tensor, *, logarithms: bool) -> Tensor:

@@ -64,8 +64,8 @@ def _gpu(device: torch.device) -> Machine:
 def tile_shape(dtype: torch.dtype, machine: Machine) -> TileShape:
     """The shape for inputs of this dtype.
 
-    Compiled for capability 9.0, no kernel spills a register with it (tests/kernels/test_triton_compilation.py). On
-    an H100, 128 x 256 x 64 for 16-bit inputs was the fastest of six shapes; those of float32 have not been timed.
+    Compiled by Triton 3.9, no kernel spills a register with it (tests/kernels/test_triton_compilation.py). On an H100,
+    128 x 256 x 64 in 16 bits was the fastest shape of a prototype; those of other dtypes and GPUs have not been timed.
     """
     if machine.capability == 0:  # small, so that small tests have many tiles, and edges
         return TileShape(rows=16, labels=64, depth=32, warps=1, stages=1, group=2)

@@ -105,7 +105,7 @@ class Masks:
             "total": len(product.labels), "label_tiles": product.label_tiles, "KEEP_POSITIVES": keep_positives,
             "ROWS": shape.rows, "LABELS": shape.labels, "BLOCK": BLOCK,
         }  # fmt: skip
-        grid = product.grid(count, BLOCK)
+        grid = (triton.cdiv(count, BLOCK),)
         if count < tiles:
             index = torch.zeros(tiles, dtype=torch.int32, device=device)
             _claim[grid](index=index, **arguments)

@@ -9,6 +9,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from xmc.kernels.entries import flagged_pairs
+from xmc.kernels.problem import Problem
 from xmc.kernels.reductions import Reduction
 from xmc.kernels.triton_tiles.product import Product
 from xmc.kernels.triton_tiles.reductions import device_functions
@@ -34,6 +36,12 @@ class Pairs:
     columns: Tensor
     slots: Tensor
     positives: int
+
+    @classmethod
+    def of(cls, problem: Problem) -> Pairs:
+        """The positives of a problem, and the pairs that it leaves out."""
+        pairs = flagged_pairs(problem.positives, problem.exclude, problem.labels)
+        return cls(*pairs, len(problem.positives.indices))
 
 
 @triton.jit
@@ -63,7 +71,7 @@ def pair_scores(product: Product, pairs: Pairs, bias: Tensor | None, scale: Tens
     """Scores of the positives, float32 [positives], summed up in float32."""
     scores = product.queries.new_zeros(pairs.positives, dtype=torch.float32)
     if pairs.positives:
-        _pair_scores[product.grid(len(pairs.rows), BLOCK)](
+        _pair_scores[(triton.cdiv(len(pairs.rows), BLOCK),)](
             product.queries,
             product.labels,
             bias,

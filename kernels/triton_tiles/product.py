@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-import triton
 from torch import Tensor
 
 from xmc.errors import ConfigError
@@ -87,21 +86,24 @@ class Product:
         return {"query_scales": self.query_scales, "label_scales": self.label_scales, "SCALED": given}
 
     def launch(self, kernel: Any, **arguments: Any) -> None:
-        """Run a persistent kernel over all tiles, with what every product kernel takes and what it takes besides."""
-        tiles = self.row_blocks * self.label_tiles
+        """Run a persistent kernel over all tiles, with what every product kernel takes and what it takes besides.
+
+        arguments: by name; those that every kernel takes may be among them, of a kernel that cuts labels into other tiles.
+        """
+        shape, described_ = self.shape, self.machine.bulk_copies
+        tiles = self.row_blocks * arguments.setdefault("label_tiles", self.label_tiles)
         if not tiles:
             return
-        shape, described_ = self.shape, self.machine.bulk_copies
+        if "labels" not in arguments:
+            arguments["labels"] = described(self.labels, shape.labels, shape.depth) if described_ else self.labels
+        arguments.setdefault("total", len(self.labels))
         kernel[(min(tiles, self.machine.programs),)](
             queries=described(self.queries, shape.rows, shape.depth) if described_ else self.queries,
-            labels=described(self.labels, shape.labels, shape.depth) if described_ else self.labels,
             count=len(self.queries),
-            total=len(self.labels),
             depth=self.queries.shape[1],
             stride_q=self.queries.stride(0),
             stride_z=self.labels.stride(0),
             row_blocks=self.row_blocks,
-            label_tiles=self.label_tiles,
             DESCRIBED=described_,
             ROWS=shape.rows,
             LABELS=shape.labels,
@@ -112,7 +114,3 @@ class Product:
             num_stages=shape.stages,
             **arguments,
         )
-
-    def grid(self, elements: int, block: int) -> tuple[int]:
-        """A grid of one dimension with a program for each `block` elements."""
-        return (triton.cdiv(elements, block),)

@@ -68,7 +68,7 @@ def choices(annotation: Any) -> Sequence[str]:
 
 
 def type_name(annotation: Any) -> str:
-    """What a message calls a type: "int", "a list of numbers", "a section of keys"."""
+    """What a message calls a type: "int", "int (at least 1)", "a list of numbers", "a section of keys"."""
     others = _without_none(annotation)
     if others:
         return " or ".join(map(type_name, others))
@@ -76,8 +76,11 @@ def type_name(annotation: Any) -> str:
         item = get_args(annotation)[0]
         item = get_args(item)[0] if hasattr(item, "__metadata__") else item
         return {str: "a list of texts", int: "a list of whole numbers", float: "a list of numbers"}.get(item, "a list")
-    if choices(annotation):
-        return "one of " + ", ".join(choices(annotation))
+    if names := choices(annotation):
+        return "one of " + ", ".join(names) if len(names) > 1 else f'"{names[0]}"'
+    if hasattr(annotation, "__metadata__"):
+        limits = [bounds(item) for item in annotation.__metadata__ if isinstance(item, FieldInfo)]
+        return " ".join([type_name(get_args(annotation)[0]), *(f"({limit})" for limit in limits if limit)])
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return "a section of keys"
     return str(getattr(annotation, "__name__", annotation))
