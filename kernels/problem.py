@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from xmc.kernels.entries import Entries
+from xmc.kernels.entries import Entries, flagged_pairs
 from xmc.kernels.positives import Positives
 from xmc.kernels.reductions import Reduction
 
@@ -41,6 +41,11 @@ class Problem:
         if isinstance(self.scale, Tensor):
             return self.scale.float().reshape(1)
         return torch.full((1,), self.scale, dtype=torch.float32, device=device)
+
+    @cached_property
+    def pairs(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Positives and excluded pairs, without asking for values: (rows, columns, slots), see `flagged_pairs`."""
+        return flagged_pairs(self.positives, self.exclude, self.labels)
 
     @cached_property
     def entries(self) -> Entries:

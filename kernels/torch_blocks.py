@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from xmc.kernels.devices import values_are_free
-from xmc.kernels.entries import flagged_pairs
 from xmc.kernels.problem import Problem
 from xmc.kernels.products import product, sum_dtype
 from xmc.kernels.reductions import Sigmoid
@@ -102,7 +101,7 @@ class _Excluded:
         self.cuts: list[int] = []
         if problem.exclude is None:
             return
-        rows, labels, slots = flagged_pairs(problem.positives, problem.exclude, problem.labels)
+        rows, labels, slots = problem.pairs
         block, place = labels % blocks, labels.div(blocks, rounding_mode="floor")
         self.tiles = -(-blocks // wide)
         numbers = rows.div(height, rounding_mode="floor") * self.tiles + block.div(wide, rounding_mode="floor")

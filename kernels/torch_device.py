@@ -14,7 +14,6 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from xmc.kernels.entries import flagged_pairs
 from xmc.kernels.problem import Gradients, Problem, Result
 from xmc.kernels.products import add_product, product, sum_dtype
 from xmc.kernels.reductions import Reduction
@@ -122,7 +121,7 @@ class _Tiles:
         """
         count, total = len(self.queries), len(self.labels)
         blocks, label_tiles = -(-count // self.height), -(-total // self.width)
-        rows, columns, slots = flagged_pairs(self.problem.positives, self.problem.exclude, total)
+        rows, columns, slots = self.problem.pairs
         numbers = columns.div(self.width, rounding_mode="floor") * blocks + rows.div(self.height, rounding_mode="floor")
         numbers, order = numbers.sort(stable=True)
         edges = torch.arange(blocks * label_tiles + 1, device=numbers.device)

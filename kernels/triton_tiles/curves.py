@@ -42,7 +42,7 @@ def _solve(
     found, slope = _passing(n, x, start)
     factor = tl.where(known, tl.log(measured / found), 0.0)
     tilt = tl.where(known, rate - slope / found, 0.0)
-    # No sigmoid is above its exponential, and with all group_total far above nearly all labels pass.
+    # No sigmoid is above its exponential, and where all groups are far above, nearly all labels pass.
     margin = 2.0 * (1.0 + tl.abs(factor))
     logarithms = tl.where(n > 0.0, tl.log(n) + x, float("-inf"))
     highest = tl.max(logarithms, 1)

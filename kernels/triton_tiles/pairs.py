@@ -9,7 +9,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from xmc.kernels.entries import flagged_pairs
 from xmc.kernels.problem import Problem
 from xmc.kernels.reductions import Reduction
 from xmc.kernels.triton_tiles.product import Product
@@ -40,8 +39,7 @@ class Pairs:
     @classmethod
     def of(cls, problem: Problem) -> Pairs:
         """The positives of a problem, and the pairs that it leaves out."""
-        pairs = flagged_pairs(problem.positives, problem.exclude, problem.labels)
-        return cls(*pairs, len(problem.positives.indices))
+        return cls(*problem.pairs, len(problem.positives.indices))
 
 
 @triton.jit
