@@ -27,9 +27,10 @@ class Purpose(IntEnum):
     FREE_VECTORS = 11
 
 
-def seed_for(seed: int, step: int, purpose: Purpose, rank: int = 0) -> int:
-    """A seed of 63 bits."""
-    return int(np.random.SeedSequence((seed, step, purpose, rank)).generate_state(1, np.uint64)[0] >> np.uint64(1))
+def seed_for(seed: int, step: int, purpose: Purpose, rank: int = 0, number: int = 0) -> int:
+    """A seed of 63 bits. number: for a purpose that needs several in a step and process."""
+    names = (seed, step, purpose, rank, number) if number else (seed, step, purpose, rank)
+    return int(np.random.SeedSequence(names).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def numpy_random(seed: int, step: int, purpose: Purpose) -> np.random.Generator:

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from xmc.config import ResidualConfig
 from xmc.data.tokens import RaggedTokens
-from xmc.encoders.base import Encoder
 from xmc.encoders.dual import keep_vectors
 from xmc.training.batch import Batch, StepReport
 from xmc.training.gradient_cache import GradientCache
+from xmc.training.micro_batches import StepEncoder
 from xmc.training.negatives import JoinedNegatives, StepLabels
 from xmc.training.objective import Objective
 from xmc.training.parts import TrainingRun
@@ -25,7 +25,7 @@ class Step:
 
     def __init__(self, run: TrainingRun, negatives: JoinedNegatives) -> None:
         self.run, self.negatives = run, negatives
-        self.cache = GradientCache(self._autocast) if run.config.gradient_cache else None
+        self.encoder = (GradientCache if run.config.gradient_cache else StepEncoder)(self._autocast)
         self.objective = Objective(run.config, run.model.dimension, run.world)
 
     def dropped_queries(self, batch: Batch) -> RaggedTokens:
@@ -39,9 +39,9 @@ class Step:
     def __call__(self, batch: Batch, query_features: RaggedTokens) -> StepReport:
         """Add the gradients of the batch's loss to what the parameters have. query_features: from `dropped_queries`."""
         config, model, world = self.run.config, self.run.model, self.run.world
-        torch.manual_seed(seed_for(config.seed, batch.step, Purpose.BACKBONE, world.rank))
+        self.encoder.begin(lambda number: seed_for(config.seed, batch.step, Purpose.BACKBONE, world.rank, number))
         with self.run.clock.of("encode"):
-            queries = world.gather(model.queries(query_features, self._encode))
+            queries = world.gather(model.queries(query_features, self.encoder.encode))
         with self.run.clock.of("data"):
             step_labels = self.negatives.labels_of(batch, queries.detach())
             # Of the labels that are scored and of those that are encoded, this process has the ones that it owns.
@@ -49,7 +49,7 @@ class Step:
             encoded = world.own_of(step_labels.fresh, len(self.run.data.label_features))
             label_features = self._dropped_labels(batch.step, step_labels.fresh, encoded)
         with self.run.clock.of("encode"):
-            texts = model.label_texts(label_features, self._encode)
+            texts = model.label_texts(label_features, self.encoder.encode)
             texts = self.negatives.completed(texts, step_labels, encoded, batch.step)
             labels = self._labels(texts, step_labels, scored, batch.step)
             roots = [queries, labels, *([texts] if self.objective.needs_texts else [])]
@@ -85,15 +85,7 @@ class Step:
         if pairs:
             torch.autograd.backward([root for root, _ in pairs], [gradient for _, gradient in pairs])
         del pairs
-        if self.cache is not None:
-            self.cache.backward()
-
-    def _encode(self, encoder: Encoder, features: RaggedTokens) -> Tensor:
-        if self.cache is not None:
-            return self.cache.encode(encoder, features)
-        with self._autocast():
-            embeddings: Tensor = encoder(features)
-        return embeddings
+        self.encoder.backward()
 
     def _autocast(self) -> torch.autocast:
         enabled = self.run.config.precision == "bfloat16"

@@ -10,11 +10,11 @@ from small_models import WORDS, write_bert
 from torch import Tensor, nn
 
 from xmc.data.tokens import RaggedTokens
-from xmc.encoders.base import Encoder
 from xmc.encoders.dual import DualEncoder
 from xmc.encoders.transformer.encoder import TransformerEncoder
 from xmc.kernels.losses import Positives, decoupled_softmax
 from xmc.training.gradient_cache import GradientCache
+from xmc.training.micro_batches import StepEncoder
 
 QUERIES = [" ".join(WORDS[i : i + 1 + i % 7]) for i in range(13)]
 LABELS = [" ".join(WORDS[i : i + 1 + i % 3]) for i in range(17)]
@@ -31,20 +31,19 @@ def model(directory: Path, shared: bool) -> DualEncoder:
     return built.train()
 
 
-def gradients(one: DualEncoder, cache: GradientCache | None, passes: int = 1) -> dict[str, Tensor]:
+def gradients(one: DualEncoder, step: StepEncoder, passes: int = 1) -> dict[str, Tensor]:
     """Of `passes` accumulated steps."""
-    torch.manual_seed(3)
     one.zero_grad()
-    encode = Encoder.__call__ if cache is None else cache.encode
     positives = Positives.from_lists([[i % 17, (3 * i + 1) % 17] for i in range(13)])
-    for _ in range(passes):
-        queries = one.queries(one.query_encoder.featurize(QUERIES), encode)
-        texts = one.label_texts(one.label_encoder.featurize(LABELS), encode)
+    for number in range(passes):
+        torch.rand(number)  # whatever was drawn before does not matter
+        step.begin(lambda micro_batch, number=number: 100 * number + micro_batch)
+        queries = one.queries(one.query_encoder.featurize(QUERIES), step.encode)
+        texts = one.label_texts(one.label_encoder.featurize(LABELS), step.encode)
+        after = torch.rand(1)  # the random state goes on alike, for what is drawn before the loss
         labels = one.labels(texts, torch.arange(len(LABELS)))
         decoupled_softmax(queries, labels, positives, one.temperature).backward()
-        if cache is not None:
-            cache.backward()
-    after = torch.rand(1)  # the random state goes on alike
+        step.backward()
     found = {name: parameter.grad for name, parameter in one.named_parameters() if parameter.grad is not None}
     dense = {name: grad.coalesce().to_dense() if grad.is_sparse else grad for name, grad in found.items()}
     return {**dense, "random state": after}
@@ -54,7 +53,7 @@ def gradients(one: DualEncoder, cache: GradientCache | None, passes: int = 1) ->
 @pytest.mark.parametrize("passes", [1, 3])
 def test_gradients_equal_the_uncached_ones_bit_for_bit(shared: bool, passes: int, tmp_path: Path) -> None:
     one = model(write_bert(tmp_path), shared)
-    expected, found = gradients(one, None, passes), gradients(one, GradientCache(), passes)
+    expected, found = gradients(one, StepEncoder(), passes), gradients(one, GradientCache(), passes)
     assert set(found) == set(expected)
     assert {"label_vectors", "log_temperature"} <= set(found)
     for name, gradient in expected.items():
@@ -107,3 +106,17 @@ def test_static_encoder_too() -> None:
     assert not encoder.table.pending
     cache.backward()
     assert len(encoder.table.pending) == 1
+
+
+def test_micro_batches_differ_in_dropout_and_a_step_in_nothing_but_its_seeds(tmp_path: Path) -> None:
+    one = model(write_bert(tmp_path), shared=True)
+    features = one.query_encoder.featurize(["a boat with two hulls"] * 8)
+    found = []
+    for first in (5, 5, 6):
+        step = StepEncoder()
+        step.begin(lambda number, first=first: first + 10 * number)
+        found.append(step.encode(one.query_encoder, features).detach())
+        torch.rand(3)
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+    assert len(found[0].unique(dim=0)) == 8
