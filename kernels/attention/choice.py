@@ -1,0 +1,77 @@
+"""What computes a call: decided by device, dtype and head size, once for all calls that agree in them."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from xmc.errors import ConfigError
+from xmc.kernels.dispatch import choose_backend
+
+__all__ = ["engine_of", "flash_fits", "varlen_attention"]
+
+LARGEST_HEAD = 256
+"""Head size up to which the kernels have tiles."""
+
+LARGEST_HEAD_EVERYWHERE = 192
+"""Head size up to which flash attention has a backward pass on every GPU; above, on those of data centres."""
+
+DATA_CENTRE = (80, 90, 100)
+"""Capabilities of GPUs with the shared memory that larger heads take."""
+
+
+def engine_of(device: torch.device, dtype: torch.dtype, head_size: int, dropout: bool, impl: str | None) -> str:
+    """The name of an engine: "reference", "torch" (equal lengths together), "varlen" (PyTorch's for segments) or "triton".
+
+    impl: "triton", "torch" or "reference"; without it the environment variable XMC_KERNELS. Without either, "varlen" where it
+    fits, else "triton" on CUDA where it can run, and "torch" elsewhere. Where "varlen" fits it is also what "torch" means.
+    Raises ConfigError for a request that cannot be met.
+    """
+    backend: str
+    backend, asked, capability = _at_hand(device, dtype, impl)
+    if backend == "triton" and head_size > LARGEST_HEAD:
+        if asked:
+            raise ConfigError(f"heads of size {head_size} exceed {LARGEST_HEAD}, the most of 'triton'; choose 'torch'.")
+        backend = "torch"
+    if backend == "reference" or (backend == "triton" and asked):
+        return backend
+    return "varlen" if capability and flash_fits(dtype, head_size, dropout, capability) else backend
+
+
+@torch.compiler.assume_constant_result
+def _at_hand(device: torch.device, dtype: torch.dtype, impl: str | None) -> tuple[str, bool, int]:
+    """The backend, whether it was asked for, and `_flash_capability`: constants of a compiled module."""
+    backend = choose_backend(impl, torch.empty(0, dtype=dtype, device=device))
+    return backend, bool(impl or os.environ.get("XMC_KERNELS")), _flash_capability(device)
+
+
+def flash_fits(dtype: torch.dtype, head_size: int, dropout: bool, capability: int) -> bool:
+    """Whether PyTorch's attention over segments computes this, on a GPU of a capability such as 90 for 9.0."""
+    if dtype not in (torch.float16, torch.bfloat16) or head_size % 8 or dropout or capability < min(DATA_CENTRE):
+        return False
+    return head_size <= (LARGEST_HEAD if capability in DATA_CENTRE else LARGEST_HEAD_EVERYWHERE)
+
+
+@lru_cache
+def _flash_capability(device: torch.device) -> int:
+    """The capability of a GPU for which PyTorch has attention over segments; 0 for anything else."""
+    if device.type != "cuda" or not torch.backends.cuda.is_flash_attention_available() or varlen_attention() is None:
+        return 0
+    major, minor = torch.cuda.get_device_capability(device)
+    return 10 * major + minor
+
+
+@lru_cache
+def varlen_attention() -> Callable[..., Any] | None:
+    """PyTorch's attention over segments, where it takes a scale, a window and fewer heads of keys; else None."""
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return None
+    taken = inspect.signature(varlen_attn).parameters
+    return varlen_attn if {"scale", "window_size", "enable_gqa"} <= set(taken) else None
