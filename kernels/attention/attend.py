@@ -11,7 +11,7 @@ from xmc.kernels.attention import reference
 from xmc.kernels.attention.choice import engine_of, varlen_attention
 from xmc.kernels.attention.grouped import computing_dtype
 from xmc.kernels.attention.operator import attention_operator
-from xmc.kernels.attention.options import Options
+from xmc.kernels.attention.options import AttentionOptions
 from xmc.kernels.devices import without_autocast
 
 __all__ = ["segment_attention"]
@@ -58,7 +58,7 @@ def segment_attention(
         raise InputError(
             f"query, key and value must have one dtype, but have {query.dtype}, {key.dtype} and {value.dtype}."
         )
-    options = Options(causal, query.shape[2] ** -0.5 if scale is None else scale, window or 0, dropout)
+    options = AttentionOptions(causal, query.shape[2] ** -0.5 if scale is None else scale, window or 0, dropout)
     if len(query) == 0:
         return query + key.sum() + value.sum()  # empty, with a gradient for each
     engine = engine_of(query.device, query.dtype, query.shape[2], dropout > 0, impl)
@@ -76,7 +76,7 @@ def segment_attention(
     return out
 
 
-def _alone(query: Tensor, key: Tensor, value: Tensor, options: Options) -> Tensor:
+def _alone(query: Tensor, key: Tensor, value: Tensor, options: AttentionOptions) -> Tensor:
     """One segment alone, on a CPU: as `grouped` computes it, with nothing around it."""
     dtype, group = computing_dtype(query.dtype), query.shape[1] // key.shape[1]
     if group > 1:
@@ -87,7 +87,9 @@ def _alone(query: Tensor, key: Tensor, value: Tensor, options: Options) -> Tenso
     return out[0].transpose(0, 1).to(query.dtype)
 
 
-def _varlen(query: Tensor, key: Tensor, value: Tensor, offsets: Tensor, longest: int, options: Options) -> Tensor:
+def _varlen(
+    query: Tensor, key: Tensor, value: Tensor, offsets: Tensor, longest: int, options: AttentionOptions
+) -> Tensor:
     """PyTorch's own attention over segments, on CUDA."""
     function = varlen_attention()
     assert function is not None

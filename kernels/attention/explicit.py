@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from xmc.kernels.attention.options import Options, visible
+from xmc.kernels.attention.options import AttentionOptions, visible
 from xmc.kernels.attention.pieces import Piece
 
 __all__ = ["backward", "forward", "generator_of"]
@@ -17,7 +17,7 @@ def generator_of(seed: Tensor | None) -> torch.Generator | None:
 
 
 def forward(
-    query: Tensor, key: Tensor, value: Tensor, piece: Piece, options: Options, random: torch.Generator | None
+    query: Tensor, key: Tensor, value: Tensor, piece: Piece, options: AttentionOptions, random: torch.Generator | None
 ) -> tuple[Tensor, Tensor]:
     """Values [count, H, rows, D] and log-sum-exp [count, H, rows] of a piece's scores."""
     scores = _scores(query, key, piece, options)
@@ -36,7 +36,7 @@ def backward(
     out: Tensor,
     logsumexp: Tensor,
     piece: Piece,
-    options: Options,
+    options: AttentionOptions,
     random: torch.Generator | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of query, key and value of a piece, from those of its values."""
@@ -51,7 +51,7 @@ def backward(
     return products @ key, products.transpose(-1, -2) @ query, weights.transpose(-1, -2) @ gradient
 
 
-def _scores(query: Tensor, key: Tensor, piece: Piece, options: Options) -> Tensor:
+def _scores(query: Tensor, key: Tensor, piece: Piece, options: AttentionOptions) -> Tensor:
     scores = (query @ key.transpose(-1, -2)).mul_(options.scale)
     if options.causal or options.narrows(piece.length):
         rows = torch.arange(piece.top, piece.bottom, device=query.device)
@@ -60,6 +60,6 @@ def _scores(query: Tensor, key: Tensor, piece: Piece, options: Options) -> Tenso
     return scores
 
 
-def _factors(scores: Tensor, options: Options, random: torch.Generator) -> Tensor:
+def _factors(scores: Tensor, options: AttentionOptions, random: torch.Generator) -> Tensor:
     """0 for what dropout takes away, 1 / (1 - dropout) for what it leaves."""
     return torch.empty_like(scores).bernoulli_(1 - options.dropout, generator=random).div_(1 - options.dropout)

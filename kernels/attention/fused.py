@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from xmc.kernels.attention.options import Options, visible
+from xmc.kernels.attention.options import AttentionOptions, visible
 from xmc.kernels.attention.pieces import Piece
 
 __all__ = ["backward", "forward"]
@@ -14,7 +14,9 @@ _FORWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
-def forward(query: Tensor, key: Tensor, value: Tensor, piece: Piece, options: Options) -> tuple[Tensor, Tensor]:
+def forward(
+    query: Tensor, key: Tensor, value: Tensor, piece: Piece, options: AttentionOptions
+) -> tuple[Tensor, Tensor]:
     """Values [count, H, rows, D] and log-sum-exp [count, H, rows] of a piece's scores."""
     mask = _mask(query, piece, options)
     causal = options.causal and mask is None
@@ -30,7 +32,7 @@ def backward(
     out: Tensor,
     logsumexp: Tensor,
     piece: Piece,
-    options: Options,
+    options: AttentionOptions,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of query, key and value of a piece, from those of its values."""
     mask = _mask(query, piece, options)
@@ -41,7 +43,7 @@ def backward(
     return gradients
 
 
-def _mask(query: Tensor, piece: Piece, options: Options) -> Tensor | None:
+def _mask(query: Tensor, piece: Piece, options: AttentionOptions) -> Tensor | None:
     """What is added to the scores of a piece in which a window hides tokens, [rows, keys]."""
     if not options.narrows(piece.length):
         return None

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from xmc.kernels.attention import explicit, fused
-from xmc.kernels.attention.options import Options
+from xmc.kernels.attention.options import AttentionOptions
 from xmc.kernels.attention.pieces import Runs, pieces_of
 
 __all__ = ["backward", "computing_dtype", "forward"]
@@ -23,7 +23,7 @@ def computing_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def _is_fused(query: Tensor, options: Options) -> bool:
+def _is_fused(query: Tensor, options: AttentionOptions) -> bool:
     return query.device.type == "cpu" and not options.dropout
 
 
@@ -37,7 +37,13 @@ def _arranged(runs: Runs, query: Tensor, key: Tensor, value: Tensor) -> tuple[Te
 
 
 def forward(
-    query: Tensor, key: Tensor, value: Tensor, offsets: Tensor, longest: int, options: Options, seed: Tensor | None
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    offsets: Tensor,
+    longest: int,
+    options: AttentionOptions,
+    seed: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """Values [T, H, D] in the dtype of the query, and log-sum-exp [T, H] in the one computed in, in the runs' order.
 
@@ -67,7 +73,7 @@ def backward(
     logsumexp: Tensor,
     offsets: Tensor,
     longest: int,
-    options: Options,
+    options: AttentionOptions,
     seed: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of query, key and value, contiguous, from that of the values and from what `forward` returned."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from xmc.kernels.attention import grouped
-from xmc.kernels.attention.options import Options
+from xmc.kernels.attention.options import AttentionOptions
 from xmc.kernels.devices import without_autocast
 
 __all__ = ["attention_operator"]
@@ -31,7 +31,7 @@ def attention_operator(
 
     Arguments as in `segment_attention`; window 0 for none. seed: int64 [1], with dropout.
     """
-    options = Options(causal, scale, window, dropout)
+    options = AttentionOptions(causal, scale, window, dropout)
     with without_autocast(query):
         return grouped.forward(query, key, value, offsets, longest, options, seed)
 
@@ -58,7 +58,7 @@ def _backward_operator(
     window: int,
     dropout: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    options = Options(causal, scale, window, dropout)
+    options = AttentionOptions(causal, scale, window, dropout)
     with without_autocast(query):
         return grouped.backward(gradient, query, key, value, out, logsumexp, offsets, longest, options, seed)
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Options", "visible"]
+__all__ = ["AttentionOptions", "visible"]
 
 
 @dataclass(frozen=True)
-class Options:
+class AttentionOptions:
     """How tokens of one segment see each other.
 
     causal: a token sees itself and what is before it. scale: factor of the scores. window: a token sees tokens at a distance
@@ -29,7 +29,7 @@ class Options:
         return 0 < self.window < length
 
 
-def visible(rows: Tensor, keys: Tensor, options: Options) -> Tensor:
+def visible(rows: Tensor, keys: Tensor, options: AttentionOptions) -> Tensor:
     """Whether the token at position rows[i] sees the one at keys[j] of the same segment: bool [R, K]."""
     distance = rows[:, None] - keys[None, :]
     seen = torch.ones_like(distance, dtype=torch.bool)

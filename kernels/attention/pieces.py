@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from xmc.errors import InputError
-from xmc.kernels.attention.options import Options
+from xmc.kernels.attention.options import AttentionOptions
 
 __all__ = ["Piece", "Runs", "pieces_of"]
 
@@ -111,7 +111,7 @@ class Piece:
         return tokens.view(self.count, self.length, *tensor.shape[1:])
 
 
-def pieces_of(runs: Runs, heads: int, options: Options, *, bounded: bool) -> Iterator[Piece]:
+def pieces_of(runs: Runs, heads: int, options: AttentionOptions, *, bounded: bool) -> Iterator[Piece]:
     """The pieces of all runs. bounded: none has more than `SCORES` scores, unless one row of a segment has more."""
     for first, count, length in runs.runs:
         height = min(length, WINDOW_ROWS) if options.narrows(length) else length
@@ -128,7 +128,7 @@ def pieces_of(runs: Runs, heads: int, options: Options, *, bounded: bool) -> Ite
                 yield Piece(first + segment * length, number, length, top, bottom, left, right)
 
 
-def _keys(top: int, bottom: int, length: int, options: Options) -> tuple[int, int]:
+def _keys(top: int, bottom: int, length: int, options: AttentionOptions) -> tuple[int, int]:
     """The keys that some row from `top` to `bottom` sees."""
     reach = options.window - 1 if options.narrows(length) else length
     return max(0, top - reach), bottom if options.causal else min(length, bottom + reach)

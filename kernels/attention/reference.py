@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from xmc.kernels.attention.options import Options, visible
+from xmc.kernels.attention.options import AttentionOptions, visible
 
 __all__ = ["segment_attention"]
 
 
 def segment_attention(
-    query: Tensor, key: Tensor, value: Tensor, offsets: Tensor, options: Options, kept: Tensor | None = None
+    query: Tensor, key: Tensor, value: Tensor, offsets: Tensor, options: AttentionOptions, kept: Tensor | None = None
 ) -> Tensor:
     """Attention of a packed run [T, H, D] in float64, in O(H·T²) memory.
 

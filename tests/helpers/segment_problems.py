@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from xmc.kernels.attention import reference, segment_attention
-from xmc.kernels.attention.options import Options, visible
+from xmc.kernels.attention.options import AttentionOptions, visible
 
 RAGGED = [0, 3, 3, 1, 0, 9, 3, 0, 21, 2, 1, 0]
 """Lengths with empty segments at both ends and next to each other, and equal ones that are no neighbours."""
@@ -72,11 +72,11 @@ class Run:
         return self.evaluate(self._plain)
 
     @property
-    def parsed(self) -> Options:
+    def parsed(self) -> AttentionOptions:
         """The options as the implementations get them."""
         scale = self.options.get("scale", self.tensors[0].shape[2] ** -0.5)
         window, dropout = self.options.get("window") or 0, self.options.get("dropout", 0.0)
-        return Options(self.options.get("causal", False), scale, window, dropout)
+        return AttentionOptions(self.options.get("causal", False), scale, window, dropout)
 
     def _plain(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         parts, group = [], query.shape[1] // key.shape[1]
