@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -66,13 +65,19 @@ class TextTokenizer:
         before, prefix, after = self._prompts[side]
         room = self.settings.max_length - len(before) - len(after) + int(self.has_images)
         keep = slice(-room, None) if self.tokenizer.truncation_side == "left" else slice(room)
-        ids: list[list[int]] = []
+        offsets, blocks = np.zeros(len(texts) + 1, np.int64), [np.zeros(0, np.uint32)]
         for start in range(0, len(texts), TEXTS_AT_ONCE):
             prepared = [self._prepared(prefix, text) for text in texts[start : start + TEXTS_AT_ONCE]]
-            ids.extend([*before, *text_ids[keep], *after] for text_ids in self._token_ids(prepared))
-        offsets = np.cumsum([0, *map(len, ids)], dtype=np.int64)
-        values = np.fromiter(itertools.chain.from_iterable(ids), np.uint32, count=offsets[-1])
-        return RaggedTokens(values, offsets)
+            # One flat list: a list kept for each text would make Python's garbage collector go through all of them.
+            block: list[int] = []
+            for row, text_ids in enumerate(self._token_ids(prepared), start + 1):
+                block += before
+                block += text_ids[keep]
+                block += after
+                offsets[row] = len(block)
+            offsets[start + 1 : start + 1 + len(prepared)] += offsets[start]
+            blocks.append(np.array(block, np.uint32))
+        return RaggedTokens(np.concatenate(blocks), offsets)
 
     def fingerprint(self) -> str:
         """A digest of everything that `tokens` depends on: the tokenizer's content, the settings and the prompts."""
@@ -97,16 +102,16 @@ class TextTokenizer:
         text = prefix + (text or "")
         return text.lower() if self.settings.lower_case else text
 
-    def _token_ids(self, texts: list[str]) -> list[list[int]]:
-        """Token ids of each text alone, without special tokens around it."""
+    def _token_ids(self, texts: list[str]) -> Iterator[list[int]]:
+        """Token ids of each text alone, without special tokens around it, one text after another."""
         if self._backend is not None:
-            return [encoding.ids for encoding in self._backend.encode_batch_fast(texts, add_special_tokens=False)]
+            return (encoding.ids for encoding in self._backend.encode_batch_fast(texts, add_special_tokens=False))
         encoded = self.tokenizer(texts, add_special_tokens=False, truncation=False, padding=False, verbose=False)
-        return list(encoded["input_ids"])
+        return iter(encoded["input_ids"])
 
     def _special_tokens_around(self) -> tuple[list[int], list[int]]:
         """The special tokens that the tokenizer puts before and after a text."""
-        inner = self._token_ids(["a"])[0]
+        inner = next(self._token_ids(["a"]))
         around = (
             self.tokenizer("a", verbose=False)["input_ids"] if self._backend is None else self._backend.encode("a").ids
         )
@@ -125,7 +130,7 @@ class TextTokenizer:
         prompt = Prompt.parse("{text}" if template is None else template, key, self.has_images)
         first, last = self._around
         before, after = (
-            [token for piece in pieces for token in ([self.slot] if piece is None else self._token_ids([piece])[0])]
+            [token for piece in pieces for token in ([self.slot] if piece is None else next(self._token_ids([piece])))]
             for pieces in (prompt.before, prompt.after)
         )
         slot_first = before[:1] == [self.slot] and "{images}" not in (template or "")
