@@ -93,7 +93,7 @@ with tempfile.TemporaryDirectory() as directory:
     PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(directory)
     shape = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 512}
     BertModel(BertConfig(vocab_size=len(words) + 2, max_position_embeddings=32, **shape)).save_pretrained(directory)
-    transformer = {"kind": "transformer", "directory": directory, "micro_batch_size": 128, "max_length": 32}
+    transformer = {"kind": "transformer", "directory": directory, "tokens_per_micro_batch": 4096, "max_length": 32}
     settings = {"encoder": transformer, "gradient_cache": True, "batch_size": size,
                 "data": {"token_dropout": 0.0, "label_token_dropout": 0.0}, "device": "cpu"}
     steps(world(words, 64, 16, 300, 16), settings, 1)

@@ -86,7 +86,7 @@ def estimate(dataset: Dataset, config: TrainConfig, processes: int = 1) -> Estim
     memory["scores"] = float(
         min(tile_budget(config.tile_bytes, training_device(config)), 4 * queries * processes * scored)
     )
-    memory["activations"] = _activations(model, config, tokens, queries + encoded)
+    memory["activations"] = _activations(model, config, tokens)
 
     flops = tokens * flops_per_token(model, config.gradient_cache)
     scores = 8.0 * queries * processes * scored * model.dimension
@@ -141,10 +141,10 @@ def flops_per_token(model: DualEncoder, twice: bool = False) -> float:
     return (2 if twice else 1) * cost.forward_flops + cost.backward_flops
 
 
-def _activations(model: DualEncoder, config: TrainConfig, tokens: float, texts: float) -> float:
+def _activations(model: DualEncoder, config: TrainConfig, tokens: float) -> float:
     encoder = model.query_encoder
-    if config.gradient_cache and encoder.micro_batch_size is not None:
-        tokens *= min(1.0, encoder.micro_batch_size / max(texts, 1.0))
+    if config.gradient_cache and encoder.tokens_per_micro_batch is not None:
+        tokens = min(tokens, float(encoder.tokens_per_micro_batch))
     return tokens * encoder.token_cost(4 if config.precision == "float32" else 2).activation_bytes
 
 

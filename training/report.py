@@ -45,7 +45,7 @@ def explained_errors(batch: Batch) -> Iterator[None]:
         if not (isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)):
             raise
         raise TrainingError(
-            f"Step {batch.step + 1} ran out of memory. Set gradient_cache, or lower encoder.micro_batch_size, "
+            f"Step {batch.step + 1} ran out of memory. Set gradient_cache, or lower encoder.tokens_per_micro_batch, "
             f"batch_size or tile_bytes; `xmc train --dry-run` says what takes how much. ({error})"
         ) from error
 

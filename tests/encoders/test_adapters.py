@@ -125,7 +125,7 @@ def test_adapters_and_projections_alone_are_trained(llama: Path) -> None:
 
 
 def config(directory: Path, **changes: Any) -> xmc.TrainConfig:
-    transformer = {"directory": str(directory), "lora": {"rank": 4, "dropout": 0.1}, "micro_batch_size": 16}
+    transformer = {"directory": str(directory), "lora": {"rank": 4, "dropout": 0.1}, "tokens_per_micro_batch": 128}
     return xmc.TrainConfig.from_mapping(
         {
             "encoder": {"kind": "transformer", **transformer, **changes.pop("encoder", {})},

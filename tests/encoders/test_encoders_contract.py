@@ -166,7 +166,7 @@ def test_different_texts_have_different_embeddings(encoder: Encoder) -> None:
 def test_an_empty_text_is_zero_or_constant(encoder: Encoder) -> None:
     embeddings = embed(encoder, ["", "a boat", "", "   "])
     torch.testing.assert_close(embeddings[0], embeddings[2], rtol=0, atol=1e-6)
-    torch.testing.assert_close(embeddings[0], embeddings[3], rtol=0, atol=1e-6)
+    torch.testing.assert_close(embeddings[0], embeddings[3], rtol=0, atol=1e-5)
     assert embed(encoder, ["", ""]).isfinite().all()
 
 
@@ -287,8 +287,9 @@ def test_micro_batches_hold_every_row_once(encoder: Encoder) -> None:
     features = encoder.featurize(TEXTS)
     assert sorted(np.concatenate(encoder.micro_batches(features)).tolist()) == list(range(len(TEXTS)))
     assert encoder.micro_batches(encoder.featurize([])) == []
-    if encoder.micro_batch_size is not None:
-        assert max(map(len, encoder.micro_batches(features))) <= encoder.micro_batch_size
+    if encoder.tokens_per_micro_batch is not None:
+        tokens = [int(features.lengths[rows].sum()) for rows in encoder.micro_batches(features)]
+        assert max(tokens) <= encoder.tokens_per_micro_batch
 
 
 def test_what_training_takes_is_told(encoder: Encoder) -> None:

@@ -74,7 +74,7 @@ def test_adapters_are_trained_saved_and_read(whole: Path, tmp_path: Path) -> Non
             "encoder": "transformer",
             "encoder.directory": str(whole),
             "encoder.max_length": 20,
-            "encoder.micro_batch_size": 16,
+            "encoder.tokens_per_micro_batch": 128,
             "encoder.query_prompt": "What is meant by: {text}",
             "encoder.lora.rank": 8,
             "negatives": "in-batch",

@@ -23,7 +23,7 @@ CHECKPOINTS = {"checkpoint": {"steps": 4, "minutes": None}}
 
 def configurations(bert: str) -> dict[str, dict[str, Any]]:
     """Everything that has a state between steps."""
-    transformer = {"directory": bert, "micro_batch_size": 16, "dropout": 0.2}
+    transformer = {"directory": bert, "tokens_per_micro_batch": 128, "dropout": 0.2}
     adapters = {**transformer, "lora": {"rank": 2, "dropout": 0.2}, "dropout": None}
     return {
         "clusters and a shortlist mined in the background": {

@@ -92,7 +92,7 @@ def test_memory_of_parameters_and_vectors_is_exact_and_split_over_processes() ->
 
 def test_gradient_cache_bounds_the_activations() -> None:
     data = wordnet_part(600)
-    settings = {"directory": str(minilm_directory()), "micro_batch_size": 16}
+    settings = {"directory": str(minilm_directory()), "tokens_per_micro_batch": 128}
     sizes = []
     for cached in (False, True):
         config = TrainConfig.from_mapping(

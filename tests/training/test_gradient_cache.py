@@ -22,7 +22,7 @@ LABELS = [" ".join(WORDS[i : i + 1 + i % 3]) for i in range(17)]
 
 def model(directory: Path, shared: bool) -> DualEncoder:
     """A BERT in float64 with dropout, four texts to a micro-batch, label vectors and a learned temperature."""
-    towers = [TransformerEncoder.from_pretrained(directory, micro_batch_size=4) for _ in range(2 - shared)]
+    towers = [TransformerEncoder.from_pretrained(directory, tokens_per_micro_batch=24) for _ in range(2 - shared)]
     built = DualEncoder(towers[0], towers[-1], labels=len(LABELS), temperature=0.1, learn_temperature=True).double()
     for module in built.modules():
         if isinstance(module, nn.Dropout):

@@ -271,7 +271,7 @@ def test_a_transformer_learns_and_is_loaded(tmp_path: Path) -> None:
             "encoder": "transformer",
             "encoder.directory": str(minilm_directory()),
             "encoder.projection": 64,
-            "encoder.micro_batch_size": 64,
+            "encoder.tokens_per_micro_batch": 512,
             "share_towers": False,
             "objective.learn_temperature": True,
             "label_vectors": "none",

@@ -29,7 +29,12 @@ from xmc.training.optimizers.moments import Moments
 
 def config(bert: Path, transformer: dict[str, Any] | None = None, **changes: Any) -> xmc.TrainConfig:
     values: dict[str, Any] = {
-        "encoder": {"kind": "transformer", "directory": str(bert), "micro_batch_size": 16, **(transformer or {})},
+        "encoder": {
+            "kind": "transformer",
+            "directory": str(bert),
+            "tokens_per_micro_batch": 128,
+            **(transformer or {}),
+        },
         "optimizer.learning_rate.encoder": 3e-3,
         "batch_size": 40,
         "epochs": 2,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+import logging
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -12,6 +14,8 @@ from xmc.errors import ConfigError
 from xmc.registry import Registry
 
 __all__ = ["ENCODER_SECTIONS", "EncoderConfig", "ImagesConfig", "LoRAConfig", "StaticConfig", "TransformerConfig"]
+
+logger = logging.getLogger("xmc.config")
 
 
 class EncoderConfig(KindSection):
@@ -107,8 +111,9 @@ class TransformerConfig(EncoderConfig):
     """Output dimension of an added linear layer; none for no such layer."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the backbone's weights and activations."""
-    micro_batch_size: int = Field(default=128, ge=1)
-    """Number of texts encoded at once; with `gradient_cache`, the activations held are those of this number of texts."""
+    tokens_per_micro_batch: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Number of tokens that are encoded at once, a longer text apart; with gradient caching, the activations held are those of
+    this number of tokens. "auto": 2,048 on a CPU, on a GPU as many as take an eighth of its memory, 65,536 at most."""
     dropout: float | None = Field(default=None, ge=0, lt=1)
     """Dropout of hidden states and attention in training; by default as the directory says."""
     frozen_layers: int = Field(default=0, ge=0)
@@ -120,6 +125,15 @@ class TransformerConfig(EncoderConfig):
     shard: bool = False
     """Under torchrun, split the backbone's parameters, gradients and moments over the processes (FSDP2), for a backbone that
     does not fit each of them; needs `gradient_cache`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _counted_in_tokens(cls, values: Any) -> Any:
+        """Leave out `micro_batch_size`, the number of texts that runs of before encoded at once."""
+        if not isinstance(values, Mapping) or "micro_batch_size" not in values:
+            return values
+        logger.warning("encoder.micro_batch_size is left out: encoder.tokens_per_micro_batch counts tokens, not texts")
+        return {key: value for key, value in values.items() if key != "micro_batch_size"}
 
     @property
     def is_split(self) -> bool:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["GONE", "NEW_KEYS", "as_written", "family_part"]
+__all__ = ["GONE", "NEW_KEYS", "TEXTS", "as_written", "family_part"]
 
 _STATIC = ("dimension", "table_rows", "weight_slots", "kind_scales")
 _TRANSFORMER = (
     "directory", "pooling", "max_length", "attention", "query_prompt", "label_prompt", "images.dimension", "images.most",
     "lora.rank", "lora.alpha", "lora.rank_stabilized", "lora.dropout", "lora.weight_decomposed", "lora.target",
-    "projection", "dtype", "micro_batch_size", "dropout", "frozen_layers", "gradient_checkpointing", "compile", "shard",
+    "projection", "dtype", "dropout", "frozen_layers", "gradient_checkpointing", "compile", "shard",
 )  # fmt: skip
 _PROTOTYPES = (
     "clusters", "initial", "centroids", "momentum", "heads", "feedforward", "dropout", "text_weight",
@@ -27,9 +27,13 @@ _NEGATIVES = {
     "clusters": ("first_epoch", "refresh_epochs", "size", "doubling_epochs"),
 }
 
+TEXTS = "transformer.micro_batch_size"
+"""A number of texts that were encoded at once; what takes its place is a number of tokens, and "auto" for old files."""
+
 NEW_KEYS: Mapping[str, str | None] = {
     **{f"static.{name}": f"encoder[static].{name}" for name in _STATIC},
     **{f"transformer.{name}": f"encoder[transformer].{name}" for name in _TRANSFORMER},
+    TEXTS: "encoder[transformer].tokens_per_micro_batch",
     "transformer.images.learning_rate": "optimizer.learning_rate.images",
     "transformer.quantization": None,
     "transformer.liger": None,

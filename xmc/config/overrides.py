@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from xmc.config.keys import GONE, NEW_KEYS, as_written, family_part
+from xmc.config.keys import GONE, NEW_KEYS, TEXTS, as_written, family_part
 from xmc.config.negatives import NEGATIVES_SECTIONS
 from xmc.config.yaml_values import read_yaml
 from xmc.errors import ConfigError
@@ -91,6 +91,8 @@ class Values:
         if key in ("warmup", "warmup_steps"):
             self._put_old_warmup(key, value)
             return
+        if key == TEXTS:
+            value = "auto"
         parts = family_part(new)
         if parts is None:
             self.renamed[key] = new

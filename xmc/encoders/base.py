@@ -56,8 +56,10 @@ class Encoder(nn.Module, ABC):
     image_dimension: int = 0
     """Length of the image embeddings that the encoder takes along with a text; 0 where it takes none."""
 
-    micro_batch_size: int | None = None
-    """Number of texts that `forward` encodes together; None where it encodes all that it is given together."""
+    @property
+    def tokens_per_micro_batch(self) -> int | None:
+        """Number of tokens that `forward` encodes together; None where it encodes all that it is given together."""
+        return None
 
     equal_calls: Callable[[int], int] | None = None
     """Function from the number of micro-batches of this process to the largest number of any process. Training sets it

@@ -18,6 +18,7 @@ from xmc.storage.fingerprints import fingerprint_of, sha256_file
 
 __all__ = [
     "BROKEN",
+    "first_position",
     "positions",
     "quietly",
     "read_backbone",
@@ -70,16 +71,27 @@ def read_tokenizer(directory: Path) -> Any:
     return AutoTokenizer.from_pretrained(**_options(directory))
 
 
+def first_position(backbone: Any) -> int:
+    """The position of a text's first token: 0, but RoBERTa and its kin count from the padding token's id + 1."""
+    table = _table_of_positions(backbone)
+    return 0 if table is None or table.padding_idx is None else table.padding_idx + 1
+
+
 def positions(backbone: Any) -> int | None:
     """Number of tokens that the backbone has positions for; None where it does not say."""
-    table = getattr(getattr(backbone, "embeddings", None), "position_embeddings", None)
-    if isinstance(table, nn.Embedding):
-        # RoBERTa and its kin count positions from the padding token's id + 1.
-        return table.num_embeddings if table.padding_idx is None else table.num_embeddings - table.padding_idx - 1
+    table = _table_of_positions(backbone)
+    if table is not None:
+        return table.num_embeddings - first_position(backbone)
     if hasattr(backbone, "embeddings"):  # an encoder whose positions are relative
         return None
     known: int | None = getattr(backbone.config, "max_position_embeddings", None)
     return known
+
+
+def _table_of_positions(backbone: Any) -> nn.Embedding | None:
+    """The learned vectors of absolute positions, where the backbone has them."""
+    table = getattr(getattr(backbone, "embeddings", None), "position_embeddings", None)
+    return table if isinstance(table, nn.Embedding) else None
 
 
 def weights_digest(directory: Path) -> str:

@@ -18,12 +18,16 @@ from xmc.data.tokens import RaggedTokens
 from xmc.encoders.base import Encoder, Side, TokenCost
 from xmc.encoders.sentence_transformers.modules import Dense
 from xmc.encoders.transformer.adapters import merged_backbone
-from xmc.encoders.transformer.backbones import BROKEN
+from xmc.encoders.transformer.arrangement import Arranged, on_device
+from xmc.encoders.transformer.backbones import BROKEN, first_position
 from xmc.encoders.transformer.images import WithImages, input_embeddings, place_images
 from xmc.encoders.transformer.layers import freeze_layers, layers_of, set_dropout
-from xmc.encoders.transformer.padding import attention_mask, pad
+from xmc.encoders.transformer.micro_batches import cut, default_budget
+from xmc.encoders.transformer.packing import pack
+from xmc.encoders.transformer.padding import pad
 from xmc.encoders.transformer.pooling import pool
 from xmc.encoders.transformer.pretrained import read_pretrained
+from xmc.encoders.transformer.probe import packs
 from xmc.encoders.transformer.settings import TransformerParts
 from xmc.encoders.transformer.storage import read_parts, write_parts
 from xmc.encoders.transformer.tokenising import TextTokenizer
@@ -39,9 +43,11 @@ Reducing Activation Recomputation in Large Transformer Models, MLSys 2023, secti
 class TransformerEncoder(Encoder):
     """Tokens through a transformer, pooled into one vector, through dense layers where the directory has some.
 
-    A text's embedding does not depend on the other texts of a batch, nor on the side on which its tokenizer pads: sequences
-    are padded at the end, and no token sees padding. Token dropout removes tokens (never special ones, nor those of the
-    images) from the sequence. A sequence without any token, as some tokenizers give for an empty text, is pooled to zero.
+    Texts are packed: a micro-batch is one run of tokens, and a token attends to those of its own text. A backbone that does
+    not call its attention through transformers' interface is given padded texts in place of that. Either way a text's
+    embedding does not depend on the other texts of a batch, nor on the side on which its tokenizer pads. Token dropout
+    removes tokens (never special ones, nor those of the images) from the sequence. A sequence without any token, as some
+    tokenizers give for an empty text, is pooled to zero.
 
     Image embeddings go through one linear layer and take places among the tokens, as many as a text has images, up to
     `most_images` (ViXML, Ortego et al., AAAI 2026, section 3.3). The token `slot`, which no text holds, says where.
@@ -65,8 +71,12 @@ class TransformerEncoder(Encoder):
         self.image_dimension = settings.image_dimension
         self.image_projection = nn.Linear(self.image_dimension, hidden) if self.image_dimension else None
         self.dimension = settings.projection or width
-        self.micro_batch_size: int = settings.micro_batch_size
         self.texts = TextTokenizer(parts.tokenizer, settings, int(config.vocab_size))
+        self.first_position = first_position(parts.backbone)
+        self.packed = packs(parts.backbone, self.first_position, settings.attention == "bidirectional")
+        """Whether texts are packed; they are padded otherwise."""
+        self.few_shapes = False
+        """Whether micro-batches are filled up to few different sizes on a CPU too."""
 
     @property
     def tokenizer(self) -> Any:
@@ -114,17 +124,23 @@ class TransformerEncoder(Encoder):
         if len(values) and int(values.max()) >= self.texts.size:
             raise InputError(f"The token {int(values.max())} is not one of the tokenizer's {self.texts.size:,}.")
 
+    @property
+    def tokens_per_micro_batch(self) -> int:
+        """Number of tokens that are encoded together at most, a longer text apart: as configured, or as the device allows."""
+        if self.settings.tokens_per_micro_batch is not None:
+            return self.settings.tokens_per_micro_batch
+        return default_budget(self._device, lambda: self.token_cost().activation_bytes)
+
     def micro_batches(self, features: RaggedTokens) -> list[npt.NDArray[np.int64]]:
-        """Texts in order of length, `micro_batch_size` at a time, so that little is padded."""
+        """Texts in order of length, as many as have `tokens_per_micro_batch` tokens together, padding counted."""
         lengths = features.lengths
         if features.images is not None:
             lengths = lengths + np.minimum(features.images.counts, self.settings.most_images)
-        order = np.argsort(lengths, kind="stable")
-        size = self.micro_batch_size
-        count = -(-len(order) // size)
+        batches = cut(lengths, self.tokens_per_micro_batch, padded=not self.packed)
         if self.equal_calls is not None:
-            count = self.equal_calls(count)  # the last ones may be empty
-        return [order[number * size : (number + 1) * size] for number in range(count)]
+            more = self.equal_calls(len(batches)) - len(batches)
+            batches += [np.zeros(0, np.int64)] * more
+        return batches
 
     def forward(self, features: RaggedTokens) -> Tensor:
         """Embeddings [n, D] float32 (float64 for a backbone in float64) on the module's device.
@@ -133,13 +149,14 @@ class TransformerEncoder(Encoder):
         """
         if features.images is not None and self.images_of(features.images) is None:
             raise InputError("This encoder takes no images; set encoder.images.dimension, or leave them out.")
-        device = next(self.backbone.parameters()).device
         batches = self.micro_batches(features)
         if not batches:
-            return torch.zeros(0, self.dimension, device=device)
-        embeddings = [self._encode(features.take(rows), device) for rows in batches]
-        inverse = torch.from_numpy(np.argsort(np.concatenate(batches), kind="stable")).to(device)
-        return torch.cat(embeddings)[inverse]
+            return torch.zeros(0, self.dimension, device=self._device)
+        if len(batches) == 1:
+            return self._encode(features)
+        embeddings = [self._encode(features.take(rows)) for rows in batches]
+        inverse = np.argsort(np.concatenate(batches), kind="stable")
+        return torch.cat(embeddings)[on_device(inverse, self._device)]
 
     def prepare_for_training(self, options: TransformerConfig) -> None:
         """Set dropout, freeze layers, checkpoint gradients and compile, as the options say; ConfigError where it cannot be."""
@@ -152,6 +169,7 @@ class TransformerEncoder(Encoder):
             backbone.gradient_checkpointing_enable({"use_reentrant": False})
         if options.compile:
             backbone.compile(dynamic=True)
+            self.few_shapes = True
 
     def learning_rates(self, rates: LearningRates) -> dict[str, float]:
         """The rate of the layer that projects images, where the configuration gives it one."""
@@ -213,25 +231,38 @@ class TransformerEncoder(Encoder):
     def _layers(self) -> list[Dense]:
         return [layer for layer in self.dense if isinstance(layer, Dense)]
 
-    def _encode(self, features: RaggedTokens, device: torch.device) -> Tensor:
+    @property
+    def _device(self) -> torch.device:
+        return next(self.backbone.parameters()).device
+
+    def _encode(self, features: RaggedTokens) -> Tensor:
         """Embeddings [n, D] of one micro-batch."""
         if not len(features):  # for the sake of the other processes: the backbone runs on an empty text
-            return self._encode(RaggedTokens(features.values, np.zeros(2, np.int64)), device)[:0]
+            return self._encode(RaggedTokens(features.values, np.zeros(2, np.int64)))[:0]
         placed = WithImages(features.values, features.lengths, np.zeros((0, 0), np.float16))
         if self.image_dimension:
             placed = place_images(features, self.slot, self.image_dimension, self.settings.most_images)
-        ids, mask = pad(placed.values, placed.lengths, self.texts.padding, device)
-        is_image = None
-        inputs = {"input_ids": ids}
+        arranged, images = self._arranged(placed), None
+        inputs = {"input_ids": arranged.ids}
         if self.image_projection is not None:
-            is_image = ids == self.slot
+            images = placed.values == self.slot
             table: Any = self.backbone.get_input_embeddings()  # type: ignore[operator]
-            inputs = {"inputs_embeds": input_embeddings(table, self.image_projection, ids, is_image, placed.images)}
-        bidirectional = self.settings.attention == "bidirectional"
-        attention = attention_mask(mask, bidirectional, next(self.backbone.parameters()).dtype)
-        hidden: Tensor = self.backbone(**inputs, attention_mask=attention).last_hidden_state
-        hidden = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
-        pooled = pool(hidden, mask, is_image, self.settings.pooling)
+            is_image = arranged.ids == self.slot
+            embedded = input_embeddings(table, self.image_projection, arranged.ids, is_image, placed.images)
+            inputs = {"inputs_embeds": embedded}
+        hidden: Tensor = self.backbone(**inputs, **arranged.keywords).last_hidden_state
+        states = arranged.states(hidden).to(torch.promote_types(hidden.dtype, torch.float32))
+        pooled = pool(states, placed.lengths, self.settings.pooling, images)
         for layer in self._layers():
             pooled = layer.forward(pooled)
         return pooled if self.projection is None else self.projection.forward(pooled)
+
+    def _arranged(self, placed: WithImages) -> Arranged:
+        """The tokens of a micro-batch, packed where the backbone can be given them so."""
+        device = self._device
+        if not self.packed:
+            dtype = next(self.backbone.parameters()).dtype
+            bidirectional = self.settings.attention == "bidirectional"
+            return pad(placed.values, placed.lengths, self.texts.padding, device, bidirectional, dtype)
+        full = self.tokens_per_micro_batch if self.few_shapes or device.type == "cuda" else None
+        return pack(placed.values, placed.lengths, self.first_position, device, full)

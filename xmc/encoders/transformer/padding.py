@@ -7,26 +7,32 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-__all__ = ["attention_mask", "pad"]
+from xmc.encoders.transformer.arrangement import Arranged, on_device
+
+__all__ = ["pad"]
 
 
 def pad(
-    values: npt.NDArray[np.unsignedinteger], lengths: npt.NDArray[np.int64], padding: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Token ids int64 [n, T] of n sequences, and bool [n, T], true for what is not padding, on the device; T is 1 at least.
+    values: npt.NDArray[np.unsignedinteger],
+    lengths: npt.NDArray[np.int64],
+    padding: int,
+    device: torch.device,
+    bidirectional: bool = False,
+    dtype: torch.dtype = torch.float32,
+) -> Arranged:
+    """A row for each of n sequences, padded at the end with the token id `padding`; one column at least.
 
-    values: the tokens of all sequences one after another. lengths: int64 [n].
+    values: token ids [T] of all sequences one after another. lengths: int64 [n]. dtype: of the backbone.
     """
-    sizes = torch.from_numpy(lengths)
-    mask = torch.arange(max(1, int(sizes.max())))[None, :] < sizes[:, None]
-    ids = torch.full(mask.shape, padding, dtype=torch.int64)
-    ids[mask] = torch.from_numpy(values.astype(np.int64))
-    if device.type == "cuda":
-        ids, mask = ids.pin_memory().to(device, non_blocking=True), mask.pin_memory().to(device, non_blocking=True)
-    return ids, mask
+    mask = np.arange(max(1, int(lengths.max(initial=0))))[None, :] < lengths[:, None]
+    ids = np.full(mask.shape, padding, np.int64)
+    ids[mask] = values
+    seen = _attention_mask(on_device(mask, device), bidirectional, dtype)
+    places = on_device(np.flatnonzero(mask), device)
+    return Arranged(on_device(ids, device), len(values), places, {"attention_mask": seen})
 
 
-def attention_mask(mask: Tensor, bidirectional: bool, dtype: torch.dtype) -> Tensor:
+def _attention_mask(mask: Tensor, bidirectional: bool, dtype: torch.dtype) -> Tensor:
     """The attention mask that a backbone is given, for sequences of bool [n, T] that are not padding.
 
     An int64 mask [n, T], with which a decoder's token sees those before it; or, if `bidirectional`, a mask [n, 1, T, T] of

@@ -46,7 +46,7 @@ def read_pretrained(options: TransformerConfig) -> TransformerParts:
         projection=options.projection,
         prompt=described.prompt,
         lower_case=described.lower_case,
-        micro_batch_size=options.micro_batch_size,
+        tokens_per_micro_batch=None if options.tokens_per_micro_batch == "auto" else options.tokens_per_micro_batch,
         attention=options.attention,
         query_prompt=options.query_prompt,
         label_prompt=options.label_prompt,

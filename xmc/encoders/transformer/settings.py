@@ -21,6 +21,7 @@ class TransformerSettings:
     lower_case, prompt: done to a text before it is tokenised, as the sentence-transformers directory says.
     query_prompt, label_prompt: templates in place of `prompt`, see xmc.encoders.transformer.prompts; None for none.
     image_dimension: length of an image embedding, 0 for no images. most_images: number of images used of a text at most.
+    tokens_per_micro_batch: None for what the device allows.
     base, base_digest: with adapters, the directory that the frozen backbone was read from, and the digest of its weights.
     """
 
@@ -31,7 +32,7 @@ class TransformerSettings:
     projection: int | None
     prompt: str = ""
     lower_case: bool = False
-    micro_batch_size: int = 128
+    tokens_per_micro_batch: int | None = None
     attention: str = "default"
     query_prompt: str | None = None
     label_prompt: str | None = None

@@ -69,6 +69,7 @@ def _settings(stored: Mapping[str, Any]) -> TransformerSettings:
     settings = dict(stored)
     if settings.pop("quantization", "none") != "none":
         raise ValueError("its backbone has weights of 4 bits, which this version does not read")
+    settings.pop("micro_batch_size", None)  # older versions counted texts
     return TransformerSettings(**settings)
 
 
