@@ -48,7 +48,7 @@ class Xmc:
 
     def train(self, data: Dataset, seed: int) -> float:
         """Train, save and load a run; seconds, with embedding and indexing the labels."""
-        config = TrainConfig.from_mapping({**self.config.to_mapping(), "seed": seed})
+        config = self.config.changed(seed=seed, token_cache=None)  # a repetition tokenises as the first does
         run = CACHE / "runs" / data.name
         start = time.perf_counter()
         train(data, config, run, overwrite=True)

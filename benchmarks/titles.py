@@ -23,12 +23,13 @@ from xmc.encoders.transformer.encoder import TransformerEncoder
 from xmc.errors import DataError
 from xmc.progress import tracked
 from xmc.search.retriever import Retriever
+from xmc.storage.caches import user_cache
 from xmc.storage.directories import atomic_directory, read_manifest
 from xmc.training.trainer import train
 
 __all__ = ["CACHE", "Vectors", "minilm_vectors", "static_vectors", "titles", "titles_at_most"]
 
-CACHE = Path(os.environ.get("XMC_CACHE", Path.home() / ".cache" / "xmc")) / "benchmarks"
+CACHE = user_cache() / "benchmarks"
 DIMENSION = 256
 HELD_OUT = 4_000
 """Queries for tuning, and as many others for measuring."""

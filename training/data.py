@@ -17,7 +17,7 @@ from xmc.data.held_out import uses_of_queries
 from xmc.data.images.ragged import RaggedImages
 from xmc.data.splits import Split
 from xmc.data.targets import Targets, pairs_of_rows
-from xmc.data.token_cache import cached_tokens
+from xmc.data.token_cache import TokenCache, cached_tokens
 from xmc.data.tokens import RaggedTokens
 from xmc.encoders.base import Encoder, Side
 from xmc.encoders.dual import DualEncoder
@@ -29,6 +29,9 @@ __all__ = ["TrainingData", "prepare"]
 
 logger = logging.getLogger("xmc.training")
 SIDES: dict[Side, str] = {"query": "queries", "label": "labels"}
+WORTH_KEEPING = 5_000
+"""Number of texts from which on the user's cache keeps their tokens: MiniLM's tokenizer takes 20 microseconds a text on two
+cores, and to find tokens in a cache takes as long as to tokenise some thousand texts, most of it a digest of the vocabulary."""
 
 
 @dataclass(frozen=True)
@@ -66,20 +69,28 @@ def prepare(dataset: Dataset, config: TrainConfig, model: DualEncoder) -> Traini
     if not targets.truth.nnz and not distillation.teacher:
         raise DataError(_nothing_to_learn(dataset, targets, len(uses.training) < len(every)))
 
+    labels = dataset.labels
+    _check_images(model.query_encoder.image_dimension, training, dataset)
+    cache = _token_cache(config.token_cache, model.query_encoder, max(len(training), len(labels)))
+
     def features(encoder: Encoder, texts: pa.ChunkedArray, images: RaggedImages | None, side: Side) -> RaggedTokens:
-        cache = Path(config.token_cache) if config.token_cache else None
-        key = f"{encoder.features_key} {side}"
+        key = "" if cache is None else f"{encoder.features_key} {side}"
         tokens = cached_tokens(texts, partial(encoder.featurize, side=side), key, cache, SIDES[side])
         return replace(tokens, images=encoder.images_of(images))
 
-    labels = dataset.labels
-    _check_images(model.query_encoder.image_dimension, training, dataset)
     query_features = features(model.query_encoder, training.texts, training.images, "query")
     label_features = features(model.label_encoder, labels.texts, labels.images, "label")
     taught = taught_labels(distillation, training, labels) if distillation.teacher else None
     known = KnownPairs(targets, config, taught)
     excluded = pairs_of_rows(dataset.filter("train"), uses.validation)
     return TrainingData(dataset, training, validation, excluded, query_features, label_features, known)
+
+
+def _token_cache(setting: str | None, encoder: Encoder, texts: int) -> TokenCache | None:
+    """The cache that the configuration asks for. texts: number of those of the longer side."""
+    if setting != "auto":
+        return TokenCache(Path(setting)) if setting else None
+    return TokenCache.of_user() if encoder.has_tokenizer and texts >= WORTH_KEEPING else None
 
 
 def _nothing_to_learn(dataset: Dataset, targets: Targets, held_out: bool) -> str:

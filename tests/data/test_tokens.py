@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from xmc.data.token_cache import CHUNK, cached_tokens, read_tokens, write_tokens
+from xmc.data.token_cache import CHUNK, TokenCache, cached_tokens, read_tokens, write_tokens
 from xmc.data.tokens import RaggedTokens
 from xmc.encoders.static.hashing import hash_features
 from xmc.errors import StoreError
@@ -59,7 +59,7 @@ def test_take_keeps_order_and_repeats() -> None:
 )
 @pytest.mark.parametrize("cached", [True, False])
 def test_values_have_the_narrowest_type(text: str, dtype: type, cached: bool, tmp_path: Path) -> None:
-    tokens = cached_tokens([text, "a"], code_points, "points", tmp_path if cached else None)
+    tokens = cached_tokens([text, "a"], code_points, "points", TokenCache(tmp_path) if cached else None)
     assert tokens.values.dtype == dtype
     assert tokens.offsets.dtype == np.int64
     assert texts_of(tokens) == [text, "a"]
@@ -69,14 +69,14 @@ def test_values_have_the_narrowest_type(text: str, dtype: type, cached: bool, tm
 def test_chunks_join_without_a_seam(count: int, tmp_path: Path) -> None:
     """The widest token comes last, so that chunks of different types are joined."""
     texts = [f"text {row}" for row in range(count)] + ["🚤"] * (count > 0)
-    for directory in (None, tmp_path):
-        assert texts_of(cached_tokens(texts, code_points, "points", directory)) == texts
+    for cache in (None, TokenCache(tmp_path)):
+        assert texts_of(cached_tokens(texts, code_points, "points", cache)) == texts
 
 
 def test_second_call_reads_a_memory_map(tmp_path: Path) -> None:
     featurize = Counting()
-    first = cached_tokens(TEXTS, featurize, "points", tmp_path)
-    second = cached_tokens(TEXTS, featurize, "points", tmp_path)
+    first = cached_tokens(TEXTS, featurize, "points", TokenCache(tmp_path))
+    second = cached_tokens(TEXTS, featurize, "points", TokenCache(tmp_path))
     assert featurize.calls == 1
     assert texts_of(second) == texts_of(first) == TEXTS
     (file,) = tmp_path.iterdir()
@@ -90,7 +90,7 @@ def test_arrow_columns_lists_and_nulls_share_a_cache(tmp_path: Path) -> None:
     featurize = Counting()
     column = pa.chunked_array([["not this", "a boat"], [None], TEXTS[2:]])[1:]
     for texts in (TEXTS, tuple(TEXTS), column, column.cast(pa.large_string())):
-        assert texts_of(cached_tokens(texts, featurize, "points", tmp_path)) == TEXTS
+        assert texts_of(cached_tokens(texts, featurize, "points", TokenCache(tmp_path))) == TEXTS
     assert featurize.calls == 1
     assert texts_of(cached_tokens(column, featurize, "points", None)) == TEXTS
 
@@ -100,7 +100,7 @@ def test_key_depends_on_everything_that_matters(tmp_path: Path) -> None:
     variants = [(TEXTS, "points"), (TEXTS, "point"), (TEXTS[::-1], "points"), ([*TEXTS, ""], "points")]
     variants += [(["a", "b"], "k"), (["ab", ""], "k"), (["", "ab"], "k"), (["ab"], "k")]
     for texts, key in variants:
-        assert texts_of(cached_tokens(texts, code_points, key, tmp_path)) == texts
+        assert texts_of(cached_tokens(texts, code_points, key, TokenCache(tmp_path))) == texts
     assert len(list(tmp_path.iterdir())) == len(variants)
 
 
@@ -122,7 +122,7 @@ def damage_file(content: bytes, how: str) -> bytes:
 def test_damaged_cache_is_reported_and_built_again(how: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     texts = ["a boat", "a sail"]
     featurize = Counting()
-    cached_tokens(texts, featurize, "points", tmp_path)
+    cached_tokens(texts, featurize, "points", TokenCache(tmp_path))
     (file,) = tmp_path.iterdir()
     whole = file.read_bytes()
     file.write_bytes(damage_file(whole, how))
@@ -130,12 +130,12 @@ def test_damaged_cache_is_reported_and_built_again(how: str, tmp_path: Path, cap
     with pytest.raises(StoreError, match=file.name):
         read_tokens(file)
     with caplog.at_level(logging.WARNING, logger="xmc.data.tokens"):
-        assert texts_of(cached_tokens(texts, featurize, "points", tmp_path)) == texts
+        assert texts_of(cached_tokens(texts, featurize, "points", TokenCache(tmp_path))) == texts
     assert featurize.calls == 2
     assert [record.name for record in caplog.records] == ["xmc.data.tokens"]
     assert str(file) in caplog.text
     assert file.read_bytes() == whole
-    cached_tokens(texts, featurize, "points", tmp_path)
+    cached_tokens(texts, featurize, "points", TokenCache(tmp_path))
     assert featurize.calls == 2
 
 
@@ -168,7 +168,46 @@ def test_any_flipped_byte_is_found_or_harmless(tmp_path: Path) -> None:
 def test_directory_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StoreError, match="cannot be written"):
-        cached_tokens(TEXTS, code_points, "points", tmp_path / "file" / "cache")
+        cached_tokens(TEXTS, code_points, "points", TokenCache(tmp_path / "file" / "cache"))
+
+
+def test_optional_cache_that_cannot_be_written_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").write_text("in the way")
+    cache = TokenCache(tmp_path / "file" / "cache", 1 << 20, optional=True)
+    for texts in (TEXTS, TEXTS[1:]):
+        assert texts_of(cached_tokens(texts, code_points, "points", cache)) == texts
+    (record,) = caplog.records
+    assert str(tmp_path / "file") in record.getMessage()
+    assert "token_cache" in record.getMessage()
+
+
+def test_bounded_cache_drops_what_was_used_longest_ago(tmp_path: Path) -> None:
+    columns = [[f"{letter} boat"] * 100 for letter in "abcd"]
+    size = cached_tokens(columns[0], code_points, "points", None).values.nbytes
+    cache = TokenCache(tmp_path, 4 * size + 7_000)  # of three columns, whose files hold offsets and a schema too
+    files = [cache.file(texts, "points") for texts in columns]
+    for age, (texts, file) in enumerate(zip(columns[:3], files[:3], strict=True)):
+        cached_tokens(texts, code_points, "points", cache)
+        os.utime(file, (1_000.0 + age, 1_000.0 + age))
+    assert sorted(tmp_path.iterdir()) == sorted(files[:3])
+    featurize = Counting()
+    cached_tokens(columns[0], featurize, "points", cache)  # used now
+    assert featurize.calls == 0
+    cached_tokens(columns[3], code_points, "points", cache)
+    assert sorted(tmp_path.iterdir()) == sorted([files[0], files[2], files[3]])
+
+
+def test_bounded_cache_is_read_into_memory_and_does_not_keep_what_is_larger(tmp_path: Path) -> None:
+    featurize, cache = Counting(), TokenCache(tmp_path, 10_000)
+    first, second = (cached_tokens(TEXTS, featurize, "points", cache) for _ in range(2))
+    assert featurize.calls == 1
+    assert texts_of(first) == texts_of(second) == TEXTS
+    (file,) = tmp_path.iterdir()
+    if sys.platform == "linux":  # another machine may remove the file, which would end a process that has it mapped
+        assert str(file) not in Path("/proc/self/maps").read_text()
+    large = ["a boat" * 10_000]
+    assert texts_of(cached_tokens(large, code_points, "points", cache)) == large
+    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_failed_featurize_leaves_nothing(tmp_path: Path) -> None:
@@ -176,14 +215,14 @@ def test_failed_featurize_leaves_nothing(tmp_path: Path) -> None:
         raise RuntimeError(f"no features for {len(texts)} texts")
 
     with pytest.raises(RuntimeError, match="no features for 5 texts"):
-        cached_tokens(TEXTS, fail, "points", tmp_path)
+        cached_tokens(TEXTS, fail, "points", TokenCache(tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 
 PROCESS = """
 import sys, time
 from pathlib import Path
-from xmc.data.token_cache import cached_tokens
+from xmc.data.token_cache import TokenCache, cached_tokens
 from xmc.encoders.static.hashing import hash_features
 
 directory, me, other = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
@@ -198,7 +237,7 @@ def featurize(chunk):
         time.sleep(0.01)
     return hash_features(chunk)
 
-tokens = cached_tokens(texts, featurize, "static-1", directory / "cache")
+tokens = cached_tokens(texts, featurize, "static-1", TokenCache(directory / "cache"))
 print(len(tokens), int(tokens.values.astype("u8").sum()), int(tokens.offsets.sum()))
 """
 

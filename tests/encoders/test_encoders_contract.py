@@ -20,7 +20,7 @@ from small_models import write_bert, write_decoder
 from torch import nn
 
 from xmc.config import ENCODER_SECTIONS, ImagesConfig, LearningRates, StaticConfig, TrainConfig
-from xmc.data.token_cache import cached_tokens
+from xmc.data.token_cache import TokenCache, cached_tokens
 from xmc.data.tokens import RaggedTokens
 from xmc.encoders.base import Encoder
 from xmc.encoders.dual import DualEncoder
@@ -133,7 +133,7 @@ def test_features_need_no_learned_parameter(encoder: Encoder) -> None:
 def test_features_from_the_cache_are_embedded_alike(encoder: Encoder, tmp_path: Path) -> None:
     key = encoder.features_key
     for _ in range(2):
-        cached = cached_tokens(TEXTS, encoder.featurize, key, tmp_path)
+        cached = cached_tokens(TEXTS, encoder.featurize, key, TokenCache(tmp_path))
         with torch.no_grad():
             assert torch.equal(encoder(cached), embed(encoder, TEXTS))
     assert encoder.features_key == key

@@ -91,8 +91,9 @@ class TrainConfig(Section):
     keep_bytes: int = Field(default=0, ge=0)
     """Memory of a GPU, in bytes, to keep weights of scores from the forward to the backward pass, which saves their product
     there; by the bytes moved it pays for embeddings of more than 1,000 dimensions."""
-    token_cache: str | None = None
-    """A directory where the texts' tokens are kept between runs, by content; by default they are not."""
+    token_cache: str | None = "auto"
+    """A directory where the texts' tokens are kept between runs, by content; null for none. "auto": for a transformer and
+    5,000 texts or more the folder `tokens` of the user's cache (XMC_CACHE, or ~/.cache/xmc), of 8 GiB at most."""
     tensorboard: bool = False
     """Write the log for TensorBoard too, into the run's directory `tensorboard`."""
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,37 +19,119 @@ from xmc.data.tokens import RaggedTokens
 from xmc.errors import StoreError
 from xmc.progress import progress
 from xmc.storage.arrow import write_arrow_file
+from xmc.storage.caches import keep_below, mark_used, user_cache
 
-__all__ = ["cached_tokens", "read_tokens", "write_tokens"]
+__all__ = ["MOST_BYTES", "TokenCache", "cached_tokens", "read_tokens", "write_tokens"]
 
 logger = logging.getLogger("xmc.data.tokens")
 Featurize = Callable[[Sequence[str]], RaggedTokens]
+Timed = Callable[[str], AbstractContextManager[None]]
 CHUNK = 8192
+MOST_BYTES = 8 << 30
+"""Largest size of the user's cache of tokens, 8 GiB: a token takes two bytes, and 100 million texts of titles some 4 GB."""
+NOT_KEPT = "Tokens are not kept for later runs"
+REMEDY = "Set token_cache to a directory that can be written, or to null to do without."
+
+
+@dataclass
+class TokenCache:
+    """A folder of files of tokens, by the content of the texts.
+
+    directory: created when it is first written. most_bytes: size of its files together, above which those go that were used
+    longest ago; None for no bound. Tokens of a bounded cache are read into memory, as another machine may remove their file;
+    otherwise they are memory-mapped. optional: whether to go on without it where it cannot be written.
+    """
+
+    directory: Path
+    most_bytes: int | None = None
+    optional: bool = False
+    failed: bool = False
+    """Whether an optional cache could not be written, so that it is not tried again."""
+
+    @classmethod
+    def of_user(cls) -> TokenCache | None:
+        """The folder `tokens` of the user's cache, bounded and optional; None, with a warning, where it cannot be written."""
+        try:
+            directory = user_cache() / "tokens"
+            directory.mkdir(parents=True, exist_ok=True)
+            if os.access(directory, os.W_OK | os.X_OK):
+                return cls(directory, MOST_BYTES, optional=True)
+            problem = f"{directory} may not be written"
+        except (OSError, RuntimeError) as error:  # RuntimeError: there is no home directory
+            problem = str(error)
+        logger.warning("%s: %s. %s", NOT_KEPT, problem, REMEDY)
+        return None
+
+    def file(self, texts: pa.ChunkedArray | Sequence[str], features_key: str) -> Path:
+        """The file for the tokens of some texts: its name is a hash of `features_key` and of all texts."""
+        return self.directory / f"tokens-{_key(texts, features_key)}.arrow"
+
+    def read(self, file: Path) -> RaggedTokens | None:
+        """What the cache holds under the name, verified; None where it holds nothing, or something damaged."""
+        if not file.exists():
+            return None
+        try:
+            tokens = read_tokens(file, mapped=self.most_bytes is None)
+        except StoreError as error:
+            logger.warning("%s It is built again.", error)
+            return None
+        mark_used(file)
+        return tokens
+
+    def keep(self, tokens: RaggedTokens, file: Path) -> RaggedTokens:
+        """Write tokens, and return them as the cache gives them. Those that are larger than a bounded cache are not written.
+
+        Raises StoreError when the file cannot be written, unless the cache is optional: then that is a warning, once.
+        """
+        if self.failed or (
+            self.most_bytes is not None and tokens.values.nbytes + tokens.offsets.nbytes > self.most_bytes
+        ):
+            return tokens
+        try:
+            write_tokens(tokens, file)
+        except StoreError as error:
+            if not self.optional:
+                raise
+            self.failed = True
+            logger.warning("%s: %s %s", NOT_KEPT, error, REMEDY)
+            return tokens
+        if self.most_bytes is None:
+            return read_tokens(file)
+        keep_below(self.directory, "tokens-*.arrow", self.most_bytes)
+        return tokens
+
+
+def _untimed(activity: str) -> AbstractContextManager[None]:
+    return contextlib.nullcontext()
 
 
 def cached_tokens(
     texts: pa.ChunkedArray | Sequence[str],
     featurize: Featurize,
     features_key: str,
-    cache_directory: Path | None,
+    cache: TokenCache | None,
     description: str = "texts",
+    timed: Timed = _untimed,
 ) -> RaggedTokens:
-    """Tokens of all texts, from the cache where it holds them, else computed and (with a cache directory) stored.
+    """Tokens of all texts, from the cache where it holds them, else computed and (with a cache) stored.
 
-    The file's name is a hash of `features_key` and of all texts; its content is verified when it is opened, and built again
-    when it does not match. Two processes that build the same file at once both end with a whole one. A null text is an
-    empty one. Raises StoreError when the directory cannot be written.
+    A file's content is verified when it is opened, and built again when it does not match. Two processes that build the same
+    file at once both end with a whole one. A null text is an empty one. timed: a context for an activity, by name.
+    Raises StoreError when the cache cannot be written, unless it is optional.
     """
-    if cache_directory is None:
-        return _build(texts, featurize, description)
-    file = Path(cache_directory) / f"tokens-{_key(texts, features_key)}.arrow"
-    if file.exists():
-        try:
-            return read_tokens(file)
-        except StoreError as error:
-            logger.warning("%s It is built again.", error)
-    write_tokens(_build(texts, featurize, description), file)
-    return read_tokens(file)
+    tokenising = f"tokenising {description}"
+    if cache is None:
+        with timed(tokenising):
+            return _build(texts, featurize, description)
+    with timed("token cache"):
+        file = cache.file(texts, features_key)
+        tokens = cache.read(file)
+    if tokens is not None:
+        return tokens
+    with timed(tokenising):
+        tokens = _build(texts, featurize, description)
+    with timed("token cache"):
+        return cache.keep(tokens, file)
 
 
 def write_tokens(tokens: RaggedTokens, file: Path) -> None:
@@ -66,10 +152,14 @@ def write_tokens(tokens: RaggedTokens, file: Path) -> None:
         raise StoreError(f"The token cache {file} cannot be written: {error}. Name another directory.") from error
 
 
-def read_tokens(file: Path) -> RaggedTokens:
-    """Memory-map a file written by `write_tokens`; StoreError when it is truncated or does not match its checksum."""
+def read_tokens(file: Path, mapped: bool = True) -> RaggedTokens:
+    """Memory-map a file written by `write_tokens`, or read it into memory.
+
+    Raises StoreError when it is truncated or does not match its checksum.
+    """
     try:
-        table = pa.ipc.open_file(pa.memory_map(str(file))).read_all()
+        opened = pa.memory_map if mapped else pa.OSFile
+        table = pa.ipc.open_file(opened(str(file))).read_all()
         # Damaged lengths would make the buffers reach outside of the map: reading them would end the process.
         table.validate(full=True)
         values, offsets = (table[name].chunk(0).values.to_numpy(zero_copy_only=True) for name in ("values", "offsets"))

@@ -53,6 +53,10 @@ class Encoder(nn.Module, ABC):
     dimension: int
     """Length D of an embedding."""
 
+    has_tokenizer: ClassVar[bool] = True
+    """Whether features are the tokens of a tokenizer, which are worth keeping between runs, and which people count. False where
+    they are made as fast as they are read, such as hashes."""
+
     image_dimension: int = 0
     """Length of the image embeddings that the encoder takes along with a text; 0 where it takes none."""
 

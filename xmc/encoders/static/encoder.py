@@ -72,6 +72,7 @@ class StaticEncoder(Encoder):
     """
 
     kind: ClassVar[str] = "static"
+    has_tokenizer: ClassVar[bool] = False
 
     def __init__(
         self, config: StaticConfig, generator: torch.Generator | None = None, table: FeatureTable | None = None

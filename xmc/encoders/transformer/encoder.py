@@ -113,7 +113,7 @@ class TransformerEncoder(Encoder):
     @property
     def features_key(self) -> str:
         """Depends on the tokenizer's content, what is done to a text before it, prompts, and the maximal length."""
-        return f"transformer-{self.texts.fingerprint()}"
+        return f"transformer-{self.texts.fingerprint}"
 
     def fixed_tokens(self, features: RaggedTokens, side: Side) -> npt.NDArray[np.bool_]:
         """[CLS], [SEP] and their kin, the side's prompt and the images' slot."""

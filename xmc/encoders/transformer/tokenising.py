@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from functools import cached_property
+from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,8 @@ __all__ = ["TextTokenizer"]
 
 TEXTS_AT_ONCE = 4096
 """Number of texts that the tokenizer is given in one call."""
+TOKENS_VERSION = 1
+"""To be raised when this file makes other tokens of the same text, so that those in caches are not taken for them."""
 
 
 class TextTokenizer:
@@ -79,8 +83,9 @@ class TextTokenizer:
             blocks.append(np.array(block, np.uint32))
         return RaggedTokens(np.concatenate(blocks), offsets)
 
+    @cached_property
     def fingerprint(self) -> str:
-        """A digest of everything that `tokens` depends on: the tokenizer's content, the settings and the prompts."""
+        """A digest of everything that `tokens` depends on: the tokenizer's content, the settings, the prompts, and the code."""
         if self._backend is not None:
             content = json.loads(self._backend.to_str())
             del content["truncation"], content["padding"]
@@ -88,7 +93,8 @@ class TextTokenizer:
             content = [type(self.tokenizer).__name__, self.tokenizer.get_vocab(), repr(self.tokenizer)]
         settings = self.settings
         others = [settings.prompt, settings.lower_case, settings.max_length, self.tokenizer.truncation_side]
-        return fingerprint_of_json([content, others, self._prompts], sort_keys=True)
+        code = [TOKENS_VERSION, metadata.version("tokenizers")]
+        return fingerprint_of_json([content, others, self._prompts, code], sort_keys=True)
 
     def fixed(self, features: RaggedTokens, side: Side) -> npt.NDArray[np.bool_]:
         """Whether a token is not the text's: [CLS], [SEP] and their kin, the side's prompt, the slot; bool [total]."""
