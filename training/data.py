@@ -22,6 +22,7 @@ from xmc.data.tokens import RaggedTokens
 from xmc.encoders.base import Encoder, Side
 from xmc.encoders.dual import DualEncoder
 from xmc.errors import DataError
+from xmc.training.clock import Clock
 from xmc.training.supervision.known import KnownPairs
 from xmc.training.supervision.teacher import taught_labels
 
@@ -50,8 +51,12 @@ class TrainingData:
     known: KnownPairs
 
 
-def prepare(dataset: Dataset, config: TrainConfig, model: DualEncoder) -> TrainingData:
-    """Keep validation and calibration queries aside, and tokenise; DataError where there is nothing to train on."""
+def prepare(dataset: Dataset, config: TrainConfig, model: DualEncoder, clock: Clock | None = None) -> TrainingData:
+    """Keep validation and calibration queries aside, and tokenise. clock: adds up the seconds of this by phase.
+
+    Raises DataError where there is nothing to train on.
+    """
+    clock = clock or Clock()
     if "train" not in dataset.splits:
         raise DataError(
             f"The data set {dataset.name!r} has no split train, only {', '.join(dataset.splits) or 'none'}."
@@ -75,13 +80,14 @@ def prepare(dataset: Dataset, config: TrainConfig, model: DualEncoder) -> Traini
 
     def features(encoder: Encoder, texts: pa.ChunkedArray, images: RaggedImages | None, side: Side) -> RaggedTokens:
         key = "" if cache is None else f"{encoder.features_key} {side}"
-        tokens = cached_tokens(texts, partial(encoder.featurize, side=side), key, cache, SIDES[side])
+        tokens = cached_tokens(texts, partial(encoder.featurize, side=side), key, cache, SIDES[side], clock.of)
         return replace(tokens, images=encoder.images_of(images))
 
     query_features = features(model.query_encoder, training.texts, training.images, "query")
     label_features = features(model.label_encoder, labels.texts, labels.images, "label")
-    taught = taught_labels(distillation, training, labels) if distillation.teacher else None
-    known = KnownPairs(targets, config, taught)
+    with clock.of("targets"):
+        taught = taught_labels(distillation, training, labels) if distillation.teacher else None
+        known = KnownPairs(targets, config, taught)
     excluded = pairs_of_rows(dataset.filter("train"), uses.validation)
     return TrainingData(dataset, training, validation, excluded, query_features, label_features, known)
 

@@ -91,7 +91,8 @@ class Progress:
 class TrainingRun:
     """One training run in one of its processes: what all parts see.
 
-    steps_per_epoch, steps: of an epoch, and of the whole run. parts: in the order in which they are asked.
+    steps_per_epoch, steps: of an epoch, and of the whole run. parts: in the order in which they are asked. clock: of the steps.
+    startup: of what comes before the first.
     """
 
     config: TrainConfig
@@ -101,6 +102,7 @@ class TrainingRun:
     world: World = field(default_factory=World)
     progress: Progress = field(default_factory=lambda: Progress(0.0))
     clock: Clock = field(default_factory=Clock)
+    startup: Clock = field(default_factory=Clock)
     parts: list[TrainingPart] = field(default_factory=list)
 
     @property
@@ -121,7 +123,10 @@ class TrainingRun:
     def begin(self) -> None:
         """Let all parts begin, in a run that does not go on from a checkpoint."""
         for part in self.parts:
-            part.begin(self)
+            with self.startup.of(part.name):
+                part.begin(self)
+                if self.device.type == "cuda":
+                    torch.cuda.synchronize(self.device)  # so that each part's work counts as its own
         self.__dict__.pop("first_label_texts", None)
 
     @cached_property

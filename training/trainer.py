@@ -15,7 +15,7 @@ from xmc.arrays import Rows
 from xmc.config import PrototypesConfig, ResidualConfig, TrainConfig
 from xmc.data.dataset import Dataset, opened
 from xmc.data.tokens import RaggedTokens
-from xmc.encoders.dual import build_encoder
+from xmc.encoders.dual import DualEncoder, build_encoder
 from xmc.errors import InputError
 from xmc.indexes.designs import is_exact
 from xmc.progress import progress
@@ -25,6 +25,7 @@ from xmc.training.batch import Batch
 from xmc.training.batches import batches_of_epoch
 from xmc.training.callbacks import Callbacks
 from xmc.training.checkpoints import Checkpoints, may_write, require_space
+from xmc.training.clock import Clock
 from xmc.training.data import prepare
 from xmc.training.device import training_device
 from xmc.training.distributed import World, distributed
@@ -39,6 +40,7 @@ from xmc.training.report import explained_errors, require_finite, step_values
 from xmc.training.result import TrainResult, best_of
 from xmc.training.resuming import bytes_on_disk, resume_run, write_checkpoint
 from xmc.training.saving import retriever_of, save_run
+from xmc.training.startup import StartUp
 from xmc.training.step import Step
 from xmc.training.stopping import StopRequest
 from xmc.training.validation import validate_where_due
@@ -79,16 +81,20 @@ def train(
     ConfigError: a configuration that does not fit (see TrainConfig).
     TrainingError: the loss is not finite any more, and no run is written; or a callback failed, and a checkpoint stays.
     """
-    dataset, config, out = opened(dataset), _configured(config), Path(out)
-    device = training_device(config)
+    config, out, startup = _configured(config), Path(out), Clock()
+    with startup.of("data set"):
+        dataset = opened(dataset)
+    with startup.of("device"):
+        device = training_device(config)
     with torch.random.fork_rng(), distributed(device) as world:
         start = time.perf_counter()
         resume = world.from_root(may_write(out, config.checkpoint, overwrite, resume) if world.is_root else None)
-        run = prepare_run(dataset, config, device, world)
+        run = prepare_run(dataset, config, device, world, startup)
         run.progress = Progress(seconds=time.perf_counter() - start)
         trainer = Trainer(run, out, Callbacks(callbacks, world.is_root))
         if resume:
-            resume_run(run, trainer.checkpoints)
+            with startup.of("checkpoint"):
+                resume_run(run, trainer.checkpoints)
         return trainer.fit()
 
 
@@ -103,8 +109,28 @@ def _configured(config: TrainConfig | str | Path | None) -> TrainConfig:
     return config or TrainConfig()
 
 
-def prepare_run(dataset: Dataset, config: TrainConfig, device: torch.device, world: World) -> TrainingRun:
-    """A run before its first step: the untrained model, the tokens of both sides, and all parts."""
+def prepare_run(
+    dataset: Dataset, config: TrainConfig, device: torch.device, world: World, startup: Clock | None = None
+) -> TrainingRun:
+    """A run before its first step: the untrained model, the tokens of both sides, and all parts. startup: times all that."""
+    startup = startup or Clock()
+    with startup.of("model"):
+        model = _untrained(dataset, config, device, world)
+    run = TrainingRun(config, model, prepare(dataset, config, model, startup), device, world, startup=startup)
+    for kind in part_kinds(config):
+        with startup.of(kind.name):
+            run.parts.append(kind.from_run(run))
+    if world.is_root:
+        logger.info(
+            "training on %d queries, %d labels; %s encoder, dimension %d, negatives %s, device %s, %d processes, seed %d",
+            len(run.data.training), len(dataset.labels), config.encoder.kind, model.dimension, config.negatives_named, device,
+            world.size, config.seed,
+        )  # fmt: skip
+    return run
+
+
+def _untrained(dataset: Dataset, config: TrainConfig, device: torch.device, world: World) -> DualEncoder:
+    """The model as it is before the first step, on the device."""
     torch.manual_seed(config.seed)
     generator = torch.Generator().manual_seed(config.seed)
     labels = world.own(len(dataset.labels))
@@ -116,16 +142,7 @@ def prepare_run(dataset: Dataset, config: TrainConfig, device: torch.device, wor
         split_backbones(model, world, device)
     residual = ResidualConfig.of(config.label_vectors)
     model.place(device, residual is not None and residual.memory == "host")
-    run = TrainingRun(config, model, prepare(dataset, config, model), device, world)
-    for kind in part_kinds(config):
-        run.parts.append(kind.from_run(run))
-    if world.is_root:
-        logger.info(
-            "training on %d queries, %d labels; %s encoder, dimension %d, negatives %s, device %s, %d processes, seed %d",
-            len(run.data.training), len(dataset.labels), config.encoder.kind, model.dimension, config.negatives_named, device,
-            world.size, config.seed,
-        )  # fmt: skip
-    return run
+    return model
 
 
 class Trainer:
@@ -136,6 +153,7 @@ class Trainer:
         self.sources = [part for part in run.parts if isinstance(part, NegativeSource)]
         self.step = Step(run, JoinedNegatives(self.sources, len(run.data.label_features)))
         self.log = TrainingLog(out, run.config.tensorboard and run.world.is_root)
+        self.startup = StartUp(run, self.log)
         self.checkpoints = Checkpoints(out, run.config.checkpoint)
         self.stop = StopRequest()
         self.interrupted = False
@@ -221,6 +239,7 @@ class Trainer:
         progress.steps, progress.loss, progress.seconds = batch.step + 1, report.loss, progress.seconds + seconds
         values = step_values(run, batch, report, seconds, said)
         if run.world.is_root:
+            self.startup.after_step(seconds)
             self.log.write(progress.steps, **values)
             self.callbacks.tell("on_step", progress.steps, numbers_of(values))
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from worlds import wordnet_part
+from worlds import logged_steps, wordnet_part
 
 import xmc
 from xmc.config import LoRAConfig
 from xmc.encoders.transformer.encoder import TransformerEncoder
-from xmc.storage.directories import LOG
 
 pytestmark = pytest.mark.slow
 
@@ -93,7 +91,7 @@ def test_adapters_are_trained_saved_and_read(whole: Path, tmp_path: Path) -> Non
     small = _with_one_label_each(data)
     result = xmc.train(small, config, tmp_path / "run")
     assert result.steps == 20
-    lines = [json.loads(line) for line in (tmp_path / "run" / LOG).read_text().splitlines()]
+    lines = logged_steps(tmp_path / "run")
     losses = [line["loss"] for line in lines]
     assert np.mean(losses[-5:]) < 0.85 * np.mean(losses[:5])
     sizes = {file.name: file.stat().st_size for file in (tmp_path / "run" / "encoder").rglob("*") if file.is_file()}

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 import xmc
 from xmc.config import TrainConfig
 from xmc.data.dataset import Dataset
+from xmc.storage.directories import LOG
 
 TINY = {
     "encoder": {"kind": "static", "dimension": 32, "table_rows": 4096, "weight_slots": 4096},
@@ -54,6 +57,12 @@ def colours(names: Sequence[str] = COLOURS) -> Dataset:
         chosen = [sorted(rng.choice(12, size=rng.integers(1, 3), replace=False).tolist()) for _ in range(count)]
         splits[split] = ([f"item {i} " + " and ".join(names[c] for c in row) for i, row in enumerate(chosen)], chosen)
     return Dataset.from_lists("colours", list(names), splits, label_uids=[name.upper() for name in names])
+
+
+def logged_steps(run: Path) -> list[dict[str, Any]]:
+    """The lines of a run's log that are of steps."""
+    lines = [json.loads(line) for line in (run / LOG).read_text().splitlines()]
+    return [line for line in lines if "loss" in line]
 
 
 KEPT_ASIDE = 0.3

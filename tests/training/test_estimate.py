@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
 from small_models import minilm_directory, write_decoder
 from typer.testing import CliRunner
-from worlds import colours, tiny_config, wordnet_part
+from worlds import colours, logged_steps, tiny_config, wordnet_part
 
 import xmc
 from xmc.cli import app
 from xmc.config import TrainConfig
 from xmc.errors import ConfigError
-from xmc.storage.directories import LOG
 from xmc.training.estimate import estimate
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -69,7 +67,7 @@ def test_work_is_what_a_step_does(changes: dict[str, object], tmp_path: Path) ->
     data, config = wordnet_part(640), tiny_config(epochs=1, **changes)
     found = estimate(data, config)
     xmc.train(data, config, tmp_path / "run")
-    lines = [json.loads(line) for line in (tmp_path / "run" / LOG).read_text().splitlines()]
+    lines = logged_steps(tmp_path / "run")
     texts = sum(line["texts"] for line in lines) / len(lines)
     tokens = sum(line["tokens"] for line in lines) / len(lines)
     assert found.work["steps"][0] == len(lines) == 10

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from small_models import minilm_directory
-from worlds import colours, tiny_config, wordnet_part
+from worlds import colours, logged_steps, tiny_config, wordnet_part
 
 import xmc
 from xmc.data.dataset import Dataset
@@ -104,7 +104,7 @@ def test_same_seed_same_model_other_seed_another(tmp_path: Path) -> None:
 
 def test_log_has_a_line_a_step(tmp_path: Path) -> None:
     result = xmc.train(colours(), tiny_config(), tmp_path / "run")
-    lines = [json.loads(line) for line in (tmp_path / "run" / LOG).read_text().splitlines()]
+    lines = logged_steps(tmp_path / "run")
     assert [line["step"] for line in lines] == list(range(1, result.steps + 1))
     assert lines[-1]["loss"] == result.loss
     assert lines[0]["loss"] > lines[-1]["loss"]
@@ -283,7 +283,7 @@ def test_a_transformer_learns_and_is_loaded(tmp_path: Path) -> None:
     )
     result = xmc.train(data, config, tmp_path / "run")
     assert result.steps == 24
-    losses = [json.loads(line)["loss"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in logged_steps(tmp_path / "run")]
     assert np.mean(losses[-4:]) < 0.8 * np.mean(losses[:4])
     retriever = xmc.Retriever.load(tmp_path / "run")
     assert retriever.model.temperature.item() != pytest.approx(config.objective.temperature)

@@ -15,7 +15,7 @@ import torch
 from small_models import WORDS
 from torch import nn
 from typer.testing import CliRunner
-from worlds import colours, tiny_config
+from worlds import colours, logged_steps, tiny_config
 
 import xmc
 from xmc.cli import app
@@ -94,7 +94,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(bert: Path) -> None:
 )
 def test_trains(changes: dict[str, Any], bert: Path, tmp_path: Path) -> None:
     xmc.train(colours(WORDS[3:15]), config(bert, {"dropout": 0.0}, epochs=5, **changes), tmp_path / "run")
-    lines = [json.loads(line) for line in (tmp_path / "run" / LOG).read_text().splitlines()]
+    lines = logged_steps(tmp_path / "run")
     losses = [line["loss"] for line in lines]
     assert np.mean(losses[-5:]) < 0.95 * np.mean(losses[:5])
     assert all(line["gradient_norm"] > 0 for line in lines)

@@ -20,7 +20,7 @@ from xmc.batch.options import JobOptions
 from xmc.batch.output import SUCCESS
 from xmc.batch.search import load_model
 from xmc.batch.summary import Summary
-from xmc.batch.work import Chunk, Work, WorkSpecification, features_of
+from xmc.batch.work import Chunk, Work, WorkSpecification, features_of, tokens_in
 from xmc.encoders.base import Side
 from xmc.errors import ConfigError, StoreError
 from xmc.search.run_directory import RunDirectory
@@ -102,7 +102,8 @@ class _Embedding(Work):
 
     def _features(self, chunk: Chunk) -> Chunk:
         encoder = self._model.query_encoder if self._asked.side == "query" else self._model.label_encoder
-        return replace(chunk, value=features_of(chunk.rows, self._asked.columns, encoder, self._asked.side))
+        features = features_of(chunk.rows, self._asked.columns, encoder, self._asked.side)
+        return replace(chunk, value=features, tokens=tokens_in(features, encoder))
 
     @torch.no_grad()
     def _embeddings(self, chunk: Chunk) -> Chunk:

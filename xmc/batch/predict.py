@@ -16,7 +16,7 @@ from xmc.batch.job import run_job
 from xmc.batch.options import JobOptions
 from xmc.batch.search import JobSearch, load_search
 from xmc.batch.summary import Summary
-from xmc.batch.work import Chunk, Step, Work, WorkSpecification, embeddings_of, features_of
+from xmc.batch.work import Chunk, Step, Work, WorkSpecification, embeddings_of, features_of, tokens_in
 from xmc.calibration.decisions import Policy
 from xmc.calibration.sets import Wanted
 from xmc.errors import InputError
@@ -133,9 +133,10 @@ class _Predicting(Work):
         columns, rows = self._asked.columns, chunk.rows
         if columns.embedding is not None:
             return replace(chunk, value=self._search.begin(embeddings_of(rows, self.dimension), None))
-        features = features_of(rows, columns, self._search.model.query_encoder, "query")
+        encoder = self._search.model.query_encoder
+        features = features_of(rows, columns, encoder, "query")
         queries = features if columns.tokens is not None else rows.payload.to_pylist()
-        return replace(chunk, value=self._search.begin(queries, features))
+        return replace(chunk, value=self._search.begin(queries, features), tokens=tokens_in(features, encoder))
 
     def _columns(self, chunk: Chunk) -> Chunk:
         """The answer to the good rows as columns of all rows."""

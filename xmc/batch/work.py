@@ -19,15 +19,19 @@ from xmc.data.tokens import RaggedTokens
 from xmc.encoders.base import Encoder, Side
 from xmc.errors import DataError, InputError
 
-__all__ = ["Chunk", "Step", "Work", "WorkSpecification", "embeddings_of", "features_of"]
+__all__ = ["Chunk", "Step", "Work", "WorkSpecification", "embeddings_of", "features_of", "tokens_in"]
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Rows on their way through the steps. value: of the good rows, what the last step made."""
+    """Rows on their way through the steps. value: of the good rows, what the last step made.
+
+    tokens: number of those that the encoder is given, once known; 0 where nobody counts them, as of hashed features.
+    """
 
     rows: Rows
     value: Any
+    tokens: int = 0
 
 
 Step = tuple[str, Callable[[Chunk], Chunk]]
@@ -75,6 +79,11 @@ def features_of(rows: Rows, columns: Columns, encoder: Encoder, side: Side) -> R
     if columns.tokens is not None:
         return _tokens(rows.payload, columns.tokens, encoder)
     return encoder.featurize(rows.payload.to_pylist(), side)
+
+
+def tokens_in(features: RaggedTokens, encoder: Encoder) -> int:
+    """Number of tokens that a job counts of an encoder's features."""
+    return len(features.values) if encoder.has_tokenizer else 0
 
 
 def embeddings_of(rows: Rows, dimension: int) -> Embeddings:

@@ -130,7 +130,7 @@ class _Writing:
         self._output, self._plan, self._policy = output, plan, policy
         self._schema = pa.schema([schema.field(0), *plan.kept, *list(schema)[1:]])
         self._file: PartFile | None = None
-        self._written = self._null = 0
+        self._written = self._null = self._tokens = 0
         self._bad: Counter[str] = Counter()
         self._remarks: Counter[str] = Counter()
 
@@ -138,7 +138,7 @@ class _Writing:
         window, rows = moving.window, moving.chunk.rows
         if self._file is None:
             self._file = PartFile(self._output, window.part, self._schema, self._plan.form.separator)
-            self._written = self._null = 0
+            self._written = self._null = self._tokens = 0
             self._bad, self._remarks = Counter(), Counter()
         batch = self._with_kept(moving.chunk.value, window.batch)
         if self._policy == "drop":
@@ -147,6 +147,7 @@ class _Writing:
             self._null += int((~rows.good).sum())
         self._file.write(batch)
         self._written += len(batch)
+        self._tokens += moving.chunk.tokens
         self._bad.update(rows.bad)
         self._remarks.update(rows.remarks)
         return len(rows.good), self._finished(self._file, window.part) if window.last else None
@@ -162,7 +163,8 @@ class _Writing:
         return pa.record_batch([result.column(0), *kept, *result.columns[1:]], schema=self._schema)
 
     def _finished(self, file: PartFile, part: Part) -> Done:
-        done = Done(part.number, part.rows, self._written, self._null, dict(self._bad), dict(self._remarks))
+        bad, remarks = dict(self._bad), dict(self._remarks)
+        done = Done(part.number, part.rows, self._written, self._null, bad, remarks, self._tokens)
         file.finish(self._plan, self._policy, done)
         self._file = None
         return done

@@ -82,8 +82,7 @@ class JobArguments:
 
 def tell(summary: Summary, sentence: str) -> None:
     """Print what a job did, and what it left out or noticed."""
-    rate = f", {summary.rows / summary.seconds:,.0f} rows/s" if not summary.resumed and summary.seconds else ""
-    typer.echo(f"{sentence} ({summary.seconds:.1f} s{rate})")
+    typer.echo(f"{sentence} ({', '.join(filter(None, (f'{summary.seconds:.1f} s', summary.rates())))})")
     if summary.resumed:
         typer.echo(f"{summary.resumed:,} parts were there already")
     for reason, count in sorted(summary.bad.items()):
