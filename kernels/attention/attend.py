@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from xmc.errors import InputError
 from xmc.kernels.attention import reference
-from xmc.kernels.attention.choice import engine_of, varlen_attention
+from xmc.kernels.attention.choice import at_hand, engine_of, varlen_attention
 from xmc.kernels.attention.grouped import computing_dtype
 from xmc.kernels.attention.operator import attention_operator
 from xmc.kernels.attention.options import AttentionOptions
@@ -61,17 +61,22 @@ def segment_attention(
     options = AttentionOptions(causal, query.shape[2] ** -0.5 if scale is None else scale, window or 0, dropout)
     if len(query) == 0:
         return query + key.sum() + value.sum()  # empty, with a gradient for each
-    engine = engine_of(query.device, query.dtype, query.shape[2], dropout > 0, impl)
+    engine = engine_of(at_hand(query.device, query.dtype, impl), query.dtype, query.shape[2], dropout > 0)
     if engine == "reference":
         return reference.segment_attention(query, key, value, offsets, options).to(query.dtype)
     if engine == "varlen":
         return _varlen(query, key, value, offsets, longest, options)
-    if query.device.type == "cpu" and len(offsets) == 2 and not window and not dropout:
+    if engine == "torch" and query.device.type == "cpu" and len(offsets) == 2 and not window and not dropout:
         return _alone(query, key, value, options)
+    segments = offsets
+    if engine == "triton":
+        from xmc.kernels.attention.triton_kernels.bounds import segment_bounds
+
+        segments = segment_bounds(offsets, len(query))
     seed = torch.randint(2**31 - 1, (1,), device=query.device) if dropout else None
     out: Tensor
     out, _ = attention_operator(
-        query, key, value, offsets, seed, longest, causal, options.scale, options.window, dropout
+        query, key, value, segments, seed, engine, longest, causal, options.scale, options.window, dropout
     )
     return out
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from xmc.errors import ConfigError
 from xmc.kernels.dispatch import choose_backend
 
-__all__ = ["engine_of", "flash_fits", "varlen_attention"]
+__all__ = ["AtHand", "at_hand", "engine_of", "flash_fits", "varlen_attention"]
 
 LARGEST_HEAD = 256
 """Head size up to which the kernels have tiles."""
@@ -25,29 +26,43 @@ DATA_CENTRE = (80, 90, 100)
 """Capabilities of GPUs with the shared memory that larger heads take."""
 
 
-def engine_of(device: torch.device, dtype: torch.dtype, head_size: int, dropout: bool, impl: str | None) -> str:
-    """The name of an engine: "reference", "torch" (equal lengths together), "varlen" (PyTorch's for segments) or "triton".
+@dataclass(frozen=True)
+class AtHand:
+    """What a device offers. backend: as `choose_backend` has it; asked: whether a caller named it.
 
-    impl: "triton", "torch" or "reference"; without it the environment variable XMC_KERNELS. Without either, "varlen" where it
-    fits, else "triton" on CUDA where it can run, and "torch" elsewhere. Where "varlen" fits it is also what "torch" means.
-    Raises ConfigError for a request that cannot be met.
+    flash: the capability of a GPU for which PyTorch has attention over segments, such as 90 for 9.0; else 0.
     """
+
     backend: str
-    backend, asked, capability = _at_hand(device, dtype, impl)
-    if backend == "triton" and head_size > LARGEST_HEAD:
-        if asked:
-            raise ConfigError(f"heads of size {head_size} exceed {LARGEST_HEAD}, the most of 'triton'; choose 'torch'.")
-        backend = "torch"
-    if backend == "reference" or (backend == "triton" and asked):
-        return backend
-    return "varlen" if capability and flash_fits(dtype, head_size, dropout, capability) else backend
+    asked: bool
+    flash: int
 
 
 @torch.compiler.assume_constant_result
-def _at_hand(device: torch.device, dtype: torch.dtype, impl: str | None) -> tuple[str, bool, int]:
-    """The backend, whether it was asked for, and `_flash_capability`: constants of a compiled module."""
+def at_hand(device: torch.device, dtype: torch.dtype, impl: str | None) -> AtHand:
+    """What there is for tensors of a dtype on a device: a constant of a compiled module.
+
+    impl: "triton", "torch" or "reference"; without it the environment variable XMC_KERNELS, and without that the fastest.
+    Raises ConfigError for a request that cannot be met.
+    """
     backend = choose_backend(impl, torch.empty(0, dtype=dtype, device=device))
-    return backend, bool(impl or os.environ.get("XMC_KERNELS")), _flash_capability(device)
+    return AtHand(backend, bool(impl or os.environ.get("XMC_KERNELS")), _flash_capability(device))
+
+
+def engine_of(there: AtHand, dtype: torch.dtype, head_size: int, dropout: bool) -> str:
+    """The name of an engine: "reference", "torch" (equal lengths together), "varlen" (PyTorch's for segments) or "triton".
+
+    "varlen" where it fits, unless another was asked for; it is also what "torch" stands for there. Else "triton" where it can
+    run, and "torch". Raises ConfigError where "triton" was asked for and cannot compute heads of this size.
+    """
+    backend = there.backend
+    if backend == "triton" and head_size > LARGEST_HEAD:
+        if there.asked:
+            raise ConfigError(f"heads of size {head_size} exceed {LARGEST_HEAD}, the most of 'triton'; choose 'torch'.")
+        backend = "torch"
+    if backend == "reference" or (backend == "triton" and there.asked):
+        return backend
+    return "varlen" if there.flash and flash_fits(dtype, head_size, dropout, there.flash) else backend
 
 
 def flash_fits(dtype: torch.dtype, head_size: int, dropout: bool, capability: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import torch
@@ -14,13 +15,19 @@ from xmc.kernels.devices import without_autocast
 __all__ = ["attention_operator"]
 
 
+def _triton() -> Any:
+    """The launchers, whose module needs triton."""
+    return importlib.import_module("xmc.kernels.attention.triton_kernels.launch")
+
+
 @torch.library.custom_op("xmc::segment_attention", mutates_args=())
 def attention_operator(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    offsets: Tensor,
+    segments: Tensor,
     seed: Tensor | None,
+    engine: str,
     longest: int,
     causal: bool,
     scale: float,
@@ -29,17 +36,24 @@ def attention_operator(
 ) -> tuple[Tensor, Tensor]:
     """Values [T, H, D] and what the backward pass needs besides, differentiable in query, key and value.
 
-    Arguments as in `segment_attention`; window 0 for none. seed: int64 [1], with dropout.
+    Arguments as in `segment_attention`; window 0 for none. seed: int64 [1], with dropout. engine: "torch", for which segments
+    are offsets, or "triton", for which they are what `segment_bounds` makes of them.
     """
     options = AttentionOptions(causal, scale, window, dropout)
     with without_autocast(query):
-        return grouped.forward(query, key, value, offsets, longest, options, seed)
+        if engine == "torch":
+            return grouped.forward(query, key, value, segments, longest, options, seed)
+        found: tuple[Tensor, Tensor] = _triton().forward(query, key, value, segments, options, seed)
+        return found
 
 
 @attention_operator.register_fake
-def _(query: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    logsumexp = query.new_empty(query.shape[:2], dtype=grouped.computing_dtype(query.dtype))
-    return query.new_empty(query.shape), logsumexp
+def _(
+    query: Tensor, key: Tensor, value: Tensor, segments: Tensor, seed: Tensor | None, engine: str, *rest: Any
+) -> tuple[Tensor, Tensor]:
+    tokens, heads, _ = query.shape
+    shape = (tokens, heads) if engine == "torch" else (heads, tokens)
+    return query.new_empty(query.shape), query.new_empty(shape, dtype=grouped.computing_dtype(query.dtype))
 
 
 @torch.library.custom_op("xmc::segment_attention_backward", mutates_args=())
@@ -50,8 +64,9 @@ def _backward_operator(
     value: Tensor,
     out: Tensor,
     logsumexp: Tensor,
-    offsets: Tensor,
+    segments: Tensor,
     seed: Tensor | None,
+    engine: str,
     longest: int,
     causal: bool,
     scale: float,
@@ -59,8 +74,12 @@ def _backward_operator(
     dropout: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     options = AttentionOptions(causal, scale, window, dropout)
+    saved = (query, key, value, out, logsumexp, segments)
     with without_autocast(query):
-        return grouped.backward(gradient, query, key, value, out, logsumexp, offsets, longest, options, seed)
+        if engine == "torch":
+            return grouped.backward(gradient, *saved, longest, options, seed)
+        found: tuple[Tensor, Tensor, Tensor] = _triton().backward(gradient, *saved, options, seed)
+        return found
 
 
 @_backward_operator.register_fake
@@ -69,8 +88,8 @@ def _(gradient: Tensor, query: Tensor, key: Tensor, value: Tensor, *rest: Any) -
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    query, key, value, offsets, seed, *ctx.options = inputs
-    ctx.save_for_backward(query, key, value, *output, offsets, seed)
+    query, key, value, segments, seed, *ctx.options = inputs
+    ctx.save_for_backward(query, key, value, *output, segments, seed)
     ctx.set_materialize_grads(False)
 
 

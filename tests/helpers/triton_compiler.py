@@ -101,10 +101,11 @@ def compiled(module: str, name: str, constants: dict[str, Any], dtype: str, mach
     options = {"num_warps": warps, "num_stages": shape.stages} if product else {"num_warps": warps}
     source = ASTSource(fn=kernel, signature=signature, constexprs=values, attrs=aligned)
     made = triton.compile(source, target=GPUTarget("cuda", machine.capability, 32), options=options)
-    return {**_resources(made.asm["cubin"]), **_instructions(made), "threads": 32 * options["num_warps"]}
+    return {**resources(made.asm["cubin"]), **instructions(made), "threads": 32 * options["num_warps"]}
 
 
-def _resources(cubin: bytes) -> dict[str, int]:
+def resources(cubin: bytes) -> dict[str, int]:
+    """Registers and stack of a compiled kernel."""
     with tempfile.TemporaryDirectory() as folder:
         binary = Path(folder) / "kernel.cubin"
         binary.write_bytes(cubin)
@@ -116,7 +117,8 @@ def _resources(cubin: bytes) -> dict[str, int]:
     }
 
 
-def _instructions(made: Any) -> dict[str, int]:
+def instructions(made: Any) -> dict[str, int]:
+    """Its memory, in bytes, and whether it has matrix instructions and bulk copies of Hopper."""
     ptx, memory = made.asm["ptx"], {"shared": made.metadata.shared, "scratch": made.metadata.global_scratch_size}
     return memory | {"wgmma": "wgmma" in ptx, "bulk": "cp.async.bulk.tensor" in ptx}
 

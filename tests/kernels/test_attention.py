@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from xmc.errors import ConfigError, InputError
 from xmc.kernels.attention import pieces, segment_attention
-from xmc.kernels.attention.choice import engine_of, flash_fits
+from xmc.kernels.attention.choice import AtHand, at_hand, engine_of, flash_fits, varlen_attention
 
 LENGTHS = {
     "ragged": RAGGED,
@@ -45,7 +45,7 @@ def test_float64(name: str, options: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", ["ragged", "alone"])
 def test_reduced_precision(name: str, options: dict[str, Any], dtype: torch.dtype) -> None:
     run = Run.random(LENGTHS[name], heads=3, groups=1, size=16, **options).to(dtype)
-    assert_no_worse(run.actual(), run.plain(), run.to(torch.float64).truth())
+    assert_no_worse(run, run.actual())
 
 
 @pytest.mark.parametrize("lengths", [[], [0], [0, 0, 0]], ids=str)
@@ -205,11 +205,38 @@ def test_wrong_arguments(arguments: dict[str, Any], message: str) -> None:
         call(**{"query": torch.zeros(5, 2, 8), "key": torch.zeros(5, 2, 8)} | arguments)
 
 
-def test_engines_of_a_cpu() -> None:
-    cpu = torch.device("cpu")
-    assert engine_of(cpu, torch.bfloat16, 64, False, None) == "torch"
-    assert engine_of(cpu, torch.float64, 300, True, None) == "torch"
-    assert engine_of(cpu, torch.float32, 64, False, "reference") == "reference"
+CPU, HOPPER, TURING = AtHand("torch", False, 0), AtHand("triton", False, 90), AtHand("triton", False, 75)
+
+
+@pytest.mark.parametrize(
+    ("there", "dtype", "head_size", "dropout", "engine"),
+    [
+        (CPU, torch.bfloat16, 64, False, "torch"),
+        (HOPPER, torch.bfloat16, 64, False, "varlen"),
+        (HOPPER, torch.bfloat16, 64, True, "triton"),
+        (HOPPER, torch.float32, 64, False, "triton"),
+        (HOPPER, torch.float32, 512, False, "torch"),
+        (TURING, torch.float16, 64, False, "triton"),
+        (AtHand("torch", False, 90), torch.bfloat16, 64, False, "varlen"),  # without triton
+        (AtHand("torch", True, 90), torch.bfloat16, 64, False, "varlen"),
+        (AtHand("torch", True, 90), torch.bfloat16, 64, True, "torch"),
+        (AtHand("triton", True, 90), torch.bfloat16, 64, False, "triton"),
+        (AtHand("reference", True, 90), torch.bfloat16, 64, False, "reference"),
+    ],
+)
+def test_engines(there: AtHand, dtype: torch.dtype, head_size: int, dropout: bool, engine: str) -> None:
+    assert engine_of(there, dtype, head_size, dropout) == engine
+
+
+def test_triton_has_no_larger_heads() -> None:
+    with pytest.raises(ConfigError, match="heads of size 257 exceed 256"):
+        engine_of(AtHand("triton", True, 90), torch.float32, 257, False)
+
+
+def test_torch_has_attention_over_segments() -> None:
+    """With the arguments that a call gives it; the versions that this package takes all have it."""
+    assert varlen_attention() is not None
+    assert at_hand(torch.device("cpu"), torch.float32, None) == CPU
 
 
 @pytest.mark.parametrize(
