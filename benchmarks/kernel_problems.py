@@ -34,6 +34,7 @@ __all__ = [
     "resident",
     "seconds_of",
     "serve",
+    "square_rate",
 ]
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -131,6 +132,12 @@ def matmul_rate(size: Size) -> float:
     products()
     samples = sorted(timer(products) for _ in range(7))
     return 2 * size.queries * width * size.dimension * repeats / samples[0 if size.device == "cpu" else 3]
+
+
+def square_rate(dtype: str, device: str) -> float:
+    """Flops a second of torch.mm on square matrices, of 2,048 rows on a CPU and 8,192 on CUDA: what a device can do."""
+    rows = 2048 if device == "cpu" else 8192
+    return matmul_rate(Size(rows, rows, rows, dtype, device))
 
 
 def seconds_of(function: Callable[[], object]) -> float:

@@ -19,7 +19,7 @@ from xmc.metrics import evaluate_predictions
 from xmc.search.retriever import Retriever
 from xmc.training.trainer import train
 
-__all__ = ["CACHE", "Xmc", "compare", "measure"]
+__all__ = ["CACHE", "Xmc", "compare", "in_epochs", "measure"]
 
 CACHE = Path(__file__).parents[1] / "build" / "benchmarks"
 CANDIDATES = 120
@@ -58,6 +58,13 @@ class Xmc:
     def predict(self, texts: Sequence[str], k: int) -> Predictions:
         """Ids of the labels of training are their rows in the data set."""
         return self.retriever.search(texts, k)
+
+
+def in_epochs(method: Xmc, epochs: int | None) -> Xmc:
+    """The method, trained for another number of epochs than its configuration says, and named so; None for that number."""
+    if epochs in (None, method.config.epochs):
+        return method
+    return Xmc(method.config.changed(epochs=epochs), f"{method.name}, {epochs} epochs")
 
 
 def compare(

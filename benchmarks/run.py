@@ -24,6 +24,7 @@ TABLES = (
     "distributed",
     "losses",
     "topk",
+    "encode",
     "search",
     "training_memory",
     "metrics_speed",
@@ -35,6 +36,9 @@ TABLES = (
 )
 """Each is a module beside this one, with run(seed, methods) -> iterator over lists of measurements."""
 
+OPTIONS = ("gpu", "sizes", "epochs", "small")
+"""Options that are arguments of a table's `run`, where it has such."""
+
 
 def main() -> int:
     """Run the table named on the command line; measurements are saved method by method."""
@@ -42,19 +46,25 @@ def main() -> int:
     parser.add_argument("table", choices=TABLES)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--methods", nargs="+", default=[], help="beginnings of the names of methods; default: all")
-    parser.add_argument("--gpu", action="store_true", help="training, losses, topk: the sizes for a GPU, on the GPU")
+    parser.add_argument("--gpu", action="store_true", help="training, vixml, encode, losses, topk: what is for a GPU")
     parser.add_argument(
         "--sizes", nargs="+", default=[], metavar="SIZE", help="losses, topk: these, as text; see README"
     )
+    parser.add_argument("--epochs", type=int, help="training, vixml: in place of the configurations' own number")
+    parser.add_argument("--small", action="store_true", help="encode, training, vixml, with --gpu: try it out on a CPU")
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results.csv")
     parser.add_argument("--titles", type=int, help="search, live, filters, batch: only so many of the million titles")
     arguments = parser.parse_args()
     run = importlib.import_module(arguments.table).run
-    options = {name: value for name, value in (("gpu", arguments.gpu), ("sizes", arguments.sizes)) if value}
+    if arguments.epochs is not None and arguments.epochs < 1:
+        parser.error(f"--epochs is {arguments.epochs}; it must be 1 or more.")
+    if arguments.small and not arguments.gpu:
+        parser.error("--small tries out what --gpu runs; add --gpu.")
+    options = {name: getattr(arguments, name) for name in OPTIONS if getattr(arguments, name)}
     unknown = options.keys() - inspect.signature(run).parameters
     if unknown:
         parser.error(f"{arguments.table} takes no --{min(unknown)}.")
-    if arguments.gpu and not torch.cuda.is_available():
+    if arguments.gpu and not arguments.small and not torch.cuda.is_available():
         parser.error("--gpu needs a CUDA device, and torch finds none.")
     suffix = ""
     if arguments.titles:
@@ -84,9 +94,15 @@ def _show(measurements: list[Measurement]) -> Table:
     for column in ("metric", "value", "p20", "p80", "unit"):
         table.add_column(column, justify="left" if column in ("metric", "unit") else "right")
     for one in measurements:
-        quantiles = ["" if value is None else f"{value:,.2f}" for value in (one.p20, one.p80)]
-        table.add_row(one.metric, f"{one.value:,.2f}", *quantiles, one.unit)
+        table.add_row(one.metric, *(_number(value) for value in (one.value, one.p20, one.p80)), one.unit)
     return table
+
+
+def _number(value: float | None) -> str:
+    """Two digits behind the point, five of what is below ten."""
+    if value is None:
+        return ""
+    return f"{value:,.2f}" if abs(value) >= 10 else f"{value:.5f}"
 
 
 if __name__ == "__main__":
