@@ -126,6 +126,22 @@ def test_runs_that_are_filled_up_give_the_same(family: str, directories: dict[st
     assert_same(encoder, texts(LENGTHS), family)
 
 
+@pytest.mark.slow
+def test_a_compiled_backbone_is_one_graph_for_runs_of_any_size(directories: dict[str, Path]) -> None:
+    encoder = TransformerEncoder.from_pretrained(directories["bert"], tokens_per_micro_batch=50)
+    features = texts(LENGTHS)
+    expected = encoder(features).detach()
+    encoder.few_shapes = True
+    counters = torch._dynamo.utils.counters["stats"]
+    before = counters["unique_graphs"]
+    encoder.backbone.compile(dynamic=True, fullgraph=True, backend="aot_eager")
+    for some in (features, texts([3, 9]), texts([24, 24, 20, 1])):
+        embeddings = encoder(some)
+        embeddings.sum().backward()
+    torch.testing.assert_close(encoder(features), expected, rtol=0, atol=1e-5)
+    assert counters["unique_graphs"] == before + 1
+
+
 def test_adapters_and_recomputed_layers(directories: dict[str, Path]) -> None:
     encoder = load(directories["llama"], lora=LoRAConfig(rank=2))
     for name, parameter in encoder.named_parameters():
