@@ -100,13 +100,14 @@ class Piece:
 
     def rows(self, tensor: Tensor) -> Tensor:
         """A view [count, H, rows, ...] of the rows of a tensor [T, H, ...]."""
-        return self._segments(tensor)[:, self.top : self.bottom].transpose(1, 2)
+        return self.segments(tensor)[:, self.top : self.bottom].transpose(1, 2)
 
     def keys(self, tensor: Tensor) -> Tensor:
         """A view [count, H, keys, ...] of the keys of a tensor [T, H, ...]."""
-        return self._segments(tensor)[:, self.left : self.right].transpose(1, 2)
+        return self.segments(tensor)[:, self.left : self.right].transpose(1, 2)
 
-    def _segments(self, tensor: Tensor) -> Tensor:
+    def segments(self, tensor: Tensor) -> Tensor:
+        """A view [count, length, ...] of all tokens of the segments."""
         tokens = tensor[self.first : self.first + self.count * self.length]
         return tokens.view(self.count, self.length, *tensor.shape[1:])
 
