@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+import functools
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -14,14 +14,13 @@ from xmc.config import PrototypesConfig, TrainConfig
 from xmc.data.dataset import Dataset
 from xmc.data.held_out import uses_of_queries
 from xmc.encoders.dual import DualEncoder, build_encoder
-from xmc.kernels.budget import tile_budget
-from xmc.training.assembly import part_kinds
+from xmc.training.caching import chosen_caching
 from xmc.training.device import training_device
 from xmc.training.distributed import World
-from xmc.training.negatives import negative_kinds
 from xmc.training.objective import Objective
 from xmc.training.parts import Sizes, steps_of_epoch
 from xmc.training.prototypes import add_prototypes
+from xmc.training.step_sizes import Lengths, StepSizes
 
 __all__ = ["Estimate", "estimate", "flops_per_token"]
 
@@ -31,10 +30,13 @@ MEASURED_TEXTS = 2048
 
 @dataclass(frozen=True)
 class Estimate:
-    """memory: bytes of each process, by what takes them. work: numbers by name, with their units."""
+    """memory: bytes of each process, by what takes them. work: numbers by name, with their units. choices: what the
+    configuration leaves open, as this machine would choose, by name.
+    """
 
     memory: dict[str, float]
     work: dict[str, tuple[float, str]]
+    choices: dict[str, str] = field(default_factory=dict)
 
     @property
     def total(self) -> float:
@@ -51,6 +53,9 @@ class Estimate:
         table.add_row("memory in all", f"{self.total / 2**20:,.1f} MiB", end_section=True)
         for name, (value, unit) in self.work.items():
             table.add_row(name, f"{value:,.1f} {unit}".strip())
+        table.add_section()
+        for name, choice in self.choices.items():
+            table.add_row(name, choice)
         return table
 
 
@@ -64,47 +69,37 @@ def estimate(dataset: Dataset, config: TrainConfig, processes: int = 1) -> Estim
     training, labels = dataset.split("train"), len(dataset.labels)
     model = build_encoder(config, 0, torch.Generator().manual_seed(config.seed))
     model.prepare_for_training(config)
+    device = training_device(config)
+    computed = model.compute_in(config.precision, device)
     _check(model, labels, config)
     uses = uses_of_queries(len(training), config.validation.share, config.calibration, config.seed)
-    steps_per_epoch = steps_of_epoch(len(uses.training), config.batch_size)
-    mean = training.positives.nnz / max(len(training), 1)
-    if config.objective.positives_per_query is not None:
-        mean = min(mean, config.objective.positives_per_query)
-    queries = float(math.ceil(max(1, len(uses.training)) / steps_per_epoch)) / processes
-    scored, encoded = _labels_of_a_step(config, labels, queries * processes, mean)
-    scored, encoded = scored / processes, encoded / processes
-    query_tokens = queries * _mean_tokens(model, training.texts[:MEASURED_TEXTS].to_pylist(), True)
-    label_tokens = encoded * _mean_tokens(model, dataset.labels.texts[:MEASURED_TEXTS].to_pylist(), False)
-    tokens = query_tokens * (1 - config.data.token_dropout) + label_tokens * (1 - config.data.label_token_dropout)
-
-    sizes = Sizes(config, model, labels, len(uses.training), processes)
-    memory: dict[str, float] = {}
-    for kind in part_kinds(config):
-        memory |= kind.memory(sizes)
-    # Of labels: text embeddings, sums with vectors, unit embeddings and their gradients, about four at a time.
-    memory["embeddings of a step"] = (queries * processes * 3 + encoded + scored * 4) * sizes.row
-    memory["scores"] = float(
-        min(tile_budget(config.tile_bytes, training_device(config)), 4 * queries * processes * scored)
+    lengths = Lengths(
+        training.positives.nnz / max(len(training), 1),
+        _mean_tokens(model, training.texts[:MEASURED_TEXTS].to_pylist(), True),
+        _mean_tokens(model, dataset.labels.texts[:MEASURED_TEXTS].to_pylist(), False),
     )
-    memory["activations"] = _activations(model, config, tokens)
+    sizes = Sizes(config, model, labels, len(uses.training), processes)
+    step = StepSizes.expected(sizes, lengths)
+    caching = chosen_caching(sizes, step, device)
+    memory = {**step.memory(sizes), "activations": step.activations(model, caching.cached)}
 
-    flops = tokens * flops_per_token(model, config.gradient_cache)
-    scores = 8.0 * queries * processes * scored * model.dimension
-    rate = _rate(training_device(config))
-    steps = steps_per_epoch * config.epochs
-    seconds = (flops + scores) / rate
+    flops = step.tokens * flops_per_token(model, caching.cached)
+    scores = 8.0 * step.queries * processes * step.scored * model.dimension
+    steps = steps_of_epoch(len(uses.training), config.batch_size) * config.epochs
+    dtype = torch.bfloat16 if computed == "bfloat16" else torch.float32
+    seconds = flops / _rate(device, dtype) + scores / _rate(device, torch.float32)
     work = {
         "steps": (float(steps), ""),
-        "queries a step": (queries * processes, ""),
-        "labels scored a step": (scored * processes, ""),
-        "labels encoded a step": (encoded * processes, ""),
-        "tokens encoded a step": (tokens * processes, ""),
+        "queries a step": (step.queries * processes, ""),
+        "labels scored a step": (step.scored * processes, ""),
+        "labels encoded a step": (step.encoded * processes, ""),
+        "tokens encoded a step": (step.tokens * processes, ""),
         "encoding, a step": (flops / 1e9, "Gflop"),
         "scoring, a step": (scores / 1e9, "Gflop"),
         "a step at the rate of matrix products here": (seconds, "s"),
         "all steps at that rate": (seconds * steps / 60, "minutes"),
     }
-    return Estimate(memory, work)
+    return Estimate(memory, work, {"precision of encoders": computed, "gradient caching": str(caching)})
 
 
 def _check(model: DualEncoder, labels: int, config: TrainConfig) -> None:
@@ -113,18 +108,6 @@ def _check(model: DualEncoder, labels: int, config: TrainConfig) -> None:
     if PrototypesConfig.of(config.label_vectors) is not None:
         with torch.device("meta"):
             add_prototypes(model.dimension, labels, config)
-
-
-def _labels_of_a_step(config: TrainConfig, labels: int, queries: float, mean: float) -> tuple[float, float]:
-    """Number of labels that are scored, and of those among them that are encoded."""
-    positives = min(float(labels), queries * mean)
-    scored = encoded = 0.0
-    for kind in negative_kinds(config):
-        more_scored, more_encoded = kind.count(config, labels, queries, positives)
-        scored, encoded = scored + more_scored, encoded + more_encoded
-        if kind.scores_all:
-            return scored, encoded
-    return min(labels, positives + scored), min(labels, positives + encoded)
 
 
 def _mean_tokens(model: DualEncoder, texts: list[str], queries: bool) -> float:
@@ -141,19 +124,13 @@ def flops_per_token(model: DualEncoder, twice: bool = False) -> float:
     return (2 if twice else 1) * cost.forward_flops + cost.backward_flops
 
 
-def _activations(model: DualEncoder, config: TrainConfig, tokens: float) -> float:
-    encoder = model.query_encoder
-    if config.gradient_cache and encoder.tokens_per_micro_batch is not None:
-        tokens = min(tokens, float(encoder.tokens_per_micro_batch))
-    return tokens * encoder.token_cost(4 if config.precision == "float32" else 2).activation_bytes
-
-
-def _rate(device: torch.device) -> float:
+@functools.cache
+def _rate(device: torch.device, dtype: torch.dtype) -> float:
     """Floating point operations a second of a matrix product on the GPU that trains if it is here, else on the CPU."""
     if device.type != "cuda" or not torch.cuda.is_available():
         device = torch.device("cpu")
     size = 4096 if device.type == "cuda" else 1024
-    square = torch.randn(size, size, device=device)
+    square = torch.randn(size, size, device=device, dtype=dtype)
     best = 0.0
 
     for _ in range(3):

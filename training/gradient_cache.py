@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -27,17 +27,16 @@ class GradientCache(StepEncoder):
     >>> cache.backward()
     """
 
-    def __init__(self, autocast: Callable[[], torch.autocast] | None = None) -> None:
-        super().__init__(autocast)
+    def __init__(self) -> None:
+        super().__init__()
         self._pending: list[tuple[Tensor, Sequence[MicroBatch]]] = []
 
     def backward(self) -> None:
         """Accumulate the parameters' gradients from those of all embeddings since the last call, and forget these."""
         # What earlier steps accumulated is added at the end, as autograd does it, so that sums are rounded alike.
-        encoders = {id(batch.encoder): batch.encoder for _, batches in self._pending for batch in batches}.values()
         accumulated = [
             (parameter, parameter.grad)
-            for encoder in encoders
+            for encoder in self._encoders.values()
             for parameter in encoder.parameters()
             if parameter.grad is not None
         ]
@@ -45,6 +44,7 @@ class GradientCache(StepEncoder):
             parameter.grad = None
         while self._pending:
             self._encode_again(*self._pending.pop())
+        super().backward()
         for parameter, before in accumulated:
             parameter.grad = before if parameter.grad is None else before.add_(parameter.grad)
 

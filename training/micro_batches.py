@@ -28,13 +28,11 @@ class MicroBatch:
     features: RaggedTokens
     rows: npt.NDArray[np.int64]
     seed: int
-    autocast: Callable[[], torch.autocast]
 
     def encode(self) -> Tensor:
         """Embeddings [n, D]; the same numbers at every call. torch's random state is the seed's afterwards."""
         torch.manual_seed(self.seed)
-        with self.autocast():
-            embeddings: Tensor = self.encoder(self.features if self.is_everything else self.features.take(self.rows))
+        embeddings: Tensor = self.encoder(self.features if self.is_everything else self.features.take(self.rows))
         return embeddings
 
     @property
@@ -50,9 +48,8 @@ class StepEncoder:
     device to know a random state, and nothing depends on what was drawn before.
     """
 
-    def __init__(self, autocast: Callable[[], torch.autocast] | None = None) -> None:
-        """autocast: what encoders run in; None for nothing."""
-        self._autocast = autocast or _nothing
+    def __init__(self) -> None:
+        self._encoders: dict[int, Encoder] = {}
         self._seed_of: Callable[[int], int] = int
         self._count = 0
 
@@ -69,15 +66,19 @@ class StepEncoder:
         return self._together(batches)
 
     def backward(self) -> None:
-        """Let the gradients of all embeddings since the last call arrive at the parameters; here autograd has done it."""
+        """Let the gradients of all embeddings since the last call arrive at the parameters, and forget these.
+
+        To be called when the loss is differentiated. Here autograd has brought them to what computed the embeddings.
+        """
+        for encoder in self._encoders.values():
+            encoder.collect_gradients()
+        self._encoders.clear()
 
     def _split(self, encoder: Encoder, features: RaggedTokens) -> list[MicroBatch]:
+        self._encoders[id(encoder)] = encoder
         groups = encoder.micro_batches(features)
         start, self._count = self._count, self._count + len(groups)
-        return [
-            MicroBatch(encoder, features, rows, self._seed_of(number), self._autocast)
-            for number, rows in enumerate(groups, start)
-        ]
+        return [MicroBatch(encoder, features, rows, self._seed_of(number)) for number, rows in enumerate(groups, start)]
 
     def _together(self, batches: Sequence[MicroBatch]) -> Tensor:
         """Embeddings [n, D] of all micro-batches of one call, in the order of the features."""
@@ -86,10 +87,6 @@ class StepEncoder:
             return encoded[0]
         together = torch.cat(encoded)
         return torch.empty_like(together).index_copy_(0, on_device(rows_of(batches), together.device), together)
-
-
-def _nothing() -> torch.autocast:
-    return torch.autocast("cpu", enabled=False)
 
 
 def rows_of(batches: Sequence[MicroBatch]) -> npt.NDArray[np.int64]:

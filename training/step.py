@@ -10,6 +10,7 @@ from xmc.config import ResidualConfig
 from xmc.data.tokens import RaggedTokens
 from xmc.encoders.dual import keep_vectors
 from xmc.training.batch import Batch, StepReport
+from xmc.training.caching import caching_of_run
 from xmc.training.gradient_cache import GradientCache
 from xmc.training.micro_batches import StepEncoder
 from xmc.training.negatives import JoinedNegatives, StepLabels
@@ -25,7 +26,7 @@ class Step:
 
     def __init__(self, run: TrainingRun, negatives: JoinedNegatives) -> None:
         self.run, self.negatives = run, negatives
-        self.encoder = (GradientCache if run.config.gradient_cache else StepEncoder)(self._autocast)
+        self.encoder = GradientCache() if caching_of_run(run).cached else StepEncoder()
         self.objective = Objective(run.config, run.model.dimension, run.world)
 
     def dropped_queries(self, batch: Batch) -> RaggedTokens:
@@ -86,10 +87,6 @@ class Step:
             torch.autograd.backward([root for root, _ in pairs], [gradient for _, gradient in pairs])
         del pairs
         self.encoder.backward()
-
-    def _autocast(self) -> torch.autocast:
-        enabled = self.run.config.precision == "bfloat16"
-        return torch.autocast(self.run.device.type, torch.bfloat16, enabled=enabled)
 
     def _dropped_labels(self, step: int, rows: Tensor, own: slice) -> RaggedTokens:
         """Tokens of rows[own]; the random numbers are drawn for all rows, so that they do not depend on the world's size."""

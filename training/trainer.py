@@ -116,15 +116,16 @@ def prepare_run(
     startup = startup or Clock()
     with startup.of("model"):
         model = _untrained(dataset, config, device, world)
+        precision = model.compute_in(config.precision)
     run = TrainingRun(config, model, prepare(dataset, config, model, startup), device, world, startup=startup)
     for kind in part_kinds(config):
         with startup.of(kind.name):
             run.parts.append(kind.from_run(run))
     if world.is_root:
         logger.info(
-            "training on %d queries, %d labels; %s encoder, dimension %d, negatives %s, device %s, %d processes, seed %d",
-            len(run.data.training), len(dataset.labels), config.encoder.kind, model.dimension, config.negatives_named, device,
-            world.size, config.seed,
+            "training on %d queries, %d labels; %s encoder in %s, dimension %d, negatives %s, device %s, %d processes, seed %d",
+            len(run.data.training), len(dataset.labels), config.encoder.kind, precision, model.dimension,
+            config.negatives_named, device, world.size, config.seed,
         )  # fmt: skip
     return run
 
@@ -139,7 +140,7 @@ def _untrained(dataset: Dataset, config: TrainConfig, device: torch.device, worl
     if PrototypesConfig.of(config.label_vectors) is not None:
         model.prototypes = add_prototypes(model.dimension, len(dataset.labels), config)
     if config.encoder.is_split and world.size > 1:
-        split_backbones(model, world, device)
+        split_backbones(model, world, device, config.precision)
     residual = ResidualConfig.of(config.label_vectors)
     model.place(device, residual is not None and residual.memory == "host")
     return model

@@ -34,6 +34,9 @@ class Weights(TrainingPart):
         residual = ResidualConfig.of(sizes.config.label_vectors)
         parameters = float(sum(p.numel() * p.element_size() for p in sizes.model.parameters()))
         taken = {"encoder parameters": parameters / (sizes.processes if sizes.config.encoder.is_split else 1)}
+        working = float(sum(encoder.working_bytes() for encoder in sizes.model.encoders))
+        if working:
+            taken["encoder parameters in bfloat16"] = working
         if residual is not None:
             where = " (host)" if residual.memory == "host" else ""
             taken["label vectors" + where] = sizes.own_labels * sizes.row

@@ -153,7 +153,10 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"encoder": {"kind_scales": [1, 2]}}, r"encoder\.kind_scales must be five numbers.*but is \[1(\.0)?, 2(\.0)?\]"),
     ({"encoder": "transformer"}, r"encoder\.directory must be given: A Hugging Face"),
     ({"encoder": {"kind": "transformer", "directory": ""}}, r"encoder\.directory must be a text that is not empty"),
-    ({"encoder": {**TRANSFORMER, "shard": True}}, r"encoder\.shard needs gradient_cache; set it to true"),
+    (
+        {"encoder": {**TRANSFORMER, "shard": True}, "gradient_cache": False},
+        r"encoder\.shard needs gradient_cache; set it to",
+    ),
     ({"encoder": {**TRANSFORMER, "shard": True, "compile": True}}, r"shard and encoder\.compile do not go together"),
     ({"encoder": {**TRANSFORMER, "lora": {"rank": -1}}}, r"encoder\.lora\.rank must be at least 0, but is -1"),
     (
@@ -167,7 +170,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"device": "cuda"}, r"static encoder runs on the CPU"),
     (
         {"precision": "float16"},
-        r"precision must be one of float32, bfloat16, but is 'float16'\. Did you mean 'bfloat16'",
+        r"precision must be one of auto, float32, bfloat16, but is 'float16'\. Did you mean 'bfloat16'",
     ),
     ({"objective": {"learn_temperature": "yes please"}}, r"objective\.learn_temperature must be of type bool"),
     ({"objective": 4}, r"objective must be a section of keys, but is 4"),

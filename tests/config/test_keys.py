@@ -50,7 +50,7 @@ def stored_by_the_version_before() -> dict[str, Any]:
 def test_every_key_of_a_stored_run_is_read(caplog: pytest.LogCaptureFixture) -> None:
     values = stored_by_the_version_before()
     assert TrainConfig.from_mapping(values) == TrainConfig(
-        tile_bytes=values["tile_bytes"], token_cache=None
+        tile_bytes=values["tile_bytes"], token_cache=None, precision="float32", gradient_cache=False
     )  # "auto" now
     assert "weight_learning_rate is optimizer.learning_rate.feature_weights" in caplog.text
     flat = {f"{key}.{name}" for key in values if isinstance(values[key], dict) for name in values[key]} | set(values)

@@ -151,7 +151,7 @@ def test_a_run_with_adapters_is_exported_whole(llama: Path, tmp_path: Path) -> N
     base = shutil.copytree(llama, tmp_path / "base")
     data = colours(WORDS[3:15])
     run = tmp_path / "run"
-    xmc.train(data, config(base), run)
+    xmc.train(data, config(base, precision="float32"), run)
     retriever = xmc.Retriever.load(run)
     assert xmc.evaluate(retriever, data).values["P@1"] >= 60
     found = retriever.predict(["the boat and the dog"], 3)

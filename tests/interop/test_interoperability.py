@@ -66,7 +66,9 @@ def same(ours: Any, theirs: Any) -> None:
 
 def test_minilm_without_training(tmp_path: Path) -> None:
     labels = ["a boat with several hulls", "monetary policy", "a domestic animal"]
-    own = Retriever.from_sentence_transformers(minilm_directory(), labels, columns={"price": [1, 2, 3]})
+    own = Retriever.from_sentence_transformers(
+        minilm_directory(), labels, columns={"price": [1, 2, 3]}, precision="float32"
+    )
     questions = [
         "catamaran",
         "The central bank raised its rate.",
@@ -93,7 +95,7 @@ def test_trained_further_from_its_configuration(tmp_path: Path) -> None:
     data = colours(WORDS[3:15])
     directory = write_sentence_transformer(tmp_path / "model", MEAN, normalize=True)
     names = data.labels.texts.to_pylist()
-    own = Retriever.from_sentence_transformers(directory, names, data.labels.uids.to_pylist())
+    own = Retriever.from_sentence_transformers(directory, names, data.labels.uids.to_pylist(), precision="float32")
     own.save(tmp_path / "run")
     changes = [
         "epochs=4",
@@ -113,7 +115,7 @@ def test_trained_further_from_its_configuration(tmp_path: Path) -> None:
     trained = Retriever.load(tmp_path / "trained")
     trained.export_sentence_transformers(tmp_path / "exported")
     same(trained.embed_queries(QUERIES), load(tmp_path / "exported").encode(QUERIES))
-    again = Retriever.from_sentence_transformers(tmp_path / "exported", names)
+    again = Retriever.from_sentence_transformers(tmp_path / "exported", names, precision="float32")
     same(trained.embed_queries(QUERIES), again.embed_queries(QUERIES))
 
 
@@ -122,7 +124,7 @@ def test_prompts_by_name(document: str, tmp_path: Path) -> None:
     directory = write_sentence_transformer(tmp_path / "model", MEAN)
     prompts = {"query": "the dog: ", document: "in the house ", "other": "sails "}
     write_json(directory / "config_sentence_transformers.json", {"prompts": prompts})
-    own = Retriever.from_sentence_transformers(directory, LABELS)
+    own = Retriever.from_sentence_transformers(directory, LABELS, precision="float32")
     assert own.config.encoder.query_prompt == "the dog: {text}"
     assert own.config.encoder.label_prompt == "in the house {text}"
     model = load(directory)
@@ -137,7 +139,7 @@ def test_prompts_by_name(document: str, tmp_path: Path) -> None:
     same(own.embeddings, exported.encode_document(LABELS))
     own.export_sentence_transformers(tmp_path / "labels", "label")
     same(own.embeddings, load(tmp_path / "labels").encode(LABELS))
-    other = Retriever.from_sentence_transformers(directory, LABELS, query_prompt="{text}")
+    other = Retriever.from_sentence_transformers(directory, LABELS, query_prompt="{text}", precision="float32")
     assert other.config.encoder.label_prompt == "in the house {text}"
     same(other.embed_queries(QUERIES), model.encode(QUERIES, **unit))
 
@@ -151,7 +153,7 @@ def test_default_prompt_and_lower_case(tmp_path: Path) -> None:
     write_json(
         directory / "config_sentence_transformers.json", {"prompts": {"x": "The sea "}, "default_prompt_name": "x"}
     )
-    own = Retriever.from_sentence_transformers(directory, LABELS)
+    own = Retriever.from_sentence_transformers(directory, LABELS, precision="float32")
     texts = [text.upper() for text in QUERIES]
     unit = {"normalize_embeddings": True}
     same(own.embed_queries(texts), load(directory).encode(texts, **unit))
@@ -166,7 +168,7 @@ def test_inner_products(tmp_path: Path) -> None:
     directory = write_sentence_transformer(tmp_path / "model", MEAN)
     file = directory / "config_sentence_transformers.json"
     write_json(file, {"similarity_fn_name": "dot"})
-    own = Retriever.from_sentence_transformers(directory, LABELS)
+    own = Retriever.from_sentence_transformers(directory, LABELS, precision="float32")
     model = load(directory)
     same(own.embed_queries(QUERIES), model.encode(QUERIES))
     scores = np.sort(model.similarity(model.encode(QUERIES), model.encode(LABELS)).numpy())[:, ::-1]

@@ -55,6 +55,8 @@ class Optimizers:
         for group in self.dense.param_groups:
             group["lr"] = factor * group["highest"]
         self.dense.step()
+        # torch's fused AdamW does not count what it changes in place, which working copies go by.
+        torch.autograd.graph.increment_version([p for p in self.dense_parameters if p.grad is not None])
         self.dense.zero_grad(set_to_none=True)
         return float(norm)
 

@@ -61,7 +61,7 @@ def load_search(run: str, k: int, where: str | None, shards: tuple[Any, ...], ca
         allowed = None if where is None else matching(labels, where)
         ids = None if allowed is None else labels.ids[allowed]
         corridor = Corridor.for_model(model, stages).replaced(_SteadySearch(_SearchActors(shards, ids)))
-        place_model(model)
+        place_model(model, precision=RunDirectory(run).precision)
         return JobSearch(model, labels, corridor, SearchRequest(k, include=allowed), None)
     retriever = Retriever.load(run)
     model, labels = retriever.model, retriever.labels
@@ -78,7 +78,7 @@ def load_search(run: str, k: int, where: str | None, shards: tuple[Any, ...], ca
 def load_model(run: str) -> DualEncoder:
     """A run's model, on the GPU where there is one. StoreError where the run cannot be read."""
     model, _, _ = RunDirectory(run).read_model_and_labels()
-    place_model(model)
+    place_model(model, precision=RunDirectory(run).precision)
     return model
 
 

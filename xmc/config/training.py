@@ -81,10 +81,12 @@ class TrainConfig(Section):
     """Seed of initialisation, batch order, dropout and sampling."""
     device: str = "auto"
     """Device that trains: "cpu", "cuda", "cuda:1", or "auto"."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Precision of encoders: "bfloat16" runs them in autocast; losses and optimizers keep float32."""
-    gradient_cache: bool = False
-    """Encode twice, without and then with gradient, so that memory does not grow with the batch."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """What transformers compute in: "bfloat16", with weights, gradients and optimizer in float32; "float32"; or "auto",
+    bfloat16 on GPUs and processors that have instructions for it."""
+    gradient_cache: bool | Literal["auto"] = "auto"
+    """Encode twice, without and then with gradient, so that memory does not grow with the batch; "auto": only where the
+    activations of a step do not fit into memory."""
     tile_bytes: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Largest size of a buffer of scores, in bytes; "auto": 64 MiB on a CPU, on a GPU an eighth of the free memory, as a power
     of two between 64 MiB and 1 GiB."""
@@ -116,8 +118,8 @@ class TrainConfig(Section):
             raise ConfigError(
                 f"The {self.encoder.kind} encoder runs on the CPU; device must be auto or cpu, not {self.device!r}."
             )
-        if self.encoder.is_split and not self.gradient_cache:
-            raise ConfigError("encoder.shard needs gradient_cache; set it to true.")
+        if self.encoder.is_split and self.gradient_cache is False:
+            raise ConfigError("encoder.shard needs gradient_cache; set it to auto or true.")
         return self
 
     def _check_negatives(self) -> None:

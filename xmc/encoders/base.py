@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from xmc.config import LearningRates
 from xmc.data.images.ragged import RaggedImages
 from xmc.data.tokens import RaggedTokens
+from xmc.encoders.precision import Computed, Precision
 from xmc.errors import InputError
 
 __all__ = ["Encoder", "Side", "TokenCost", "device_of"]
@@ -151,6 +152,21 @@ class Encoder(nn.Module, ABC):
         Called once, before the first step. Raises ConfigError for options that cannot be used.
         """
 
+    def compute_in(self, precision: Precision, device: torch.device | None = None) -> Computed:
+        """Compute in a precision from now on, and say which; by default float32 whatever is asked for.
+
+        Parameters, and their gradients once `collect_gradients` is called, stay of the type that they have.
+        device: for which "auto" chooses; by default the one that the encoder is on.
+        """
+        return "float32"
+
+    def collect_gradients(self) -> None:
+        """After every backward pass, before gradients are read: give them to the parameters, where something else has them."""
+
+    def working_bytes(self) -> int:
+        """Memory that computing in another precision than that of the parameters takes beside them."""
+        return 0
+
     def learning_rates(self, rates: LearningRates) -> dict[str, float]:
         """Highest learning rates of those parameters, by name, that the configuration gives a rate of their own."""
         return {}
@@ -162,17 +178,14 @@ class Encoder(nn.Module, ABC):
         """
         return []
 
-    def token_cost(self, number_bytes: int = 4) -> TokenCost:
-        """What training takes for each token, as an estimate.
+    def token_cost(self) -> TokenCost:
+        """What training takes for each token in the precision that is computed in, as an estimate.
 
         By default every weight but those of embedding tables is multiplied with every token: two operations in the forward
         pass, two in the backward pass, and two more where the weight is learned; two embeddings are kept for each token.
-        number_bytes: size of a number in the precision of training, 4 or 2.
         """
         tables = {id(module.weight) for module in self.modules() if isinstance(module, (nn.Embedding, nn.EmbeddingBag))}
-        return TokenCost(
-            *self._flops(lambda name, parameter: id(parameter) not in tables), 2.0 * number_bytes * self.dimension
-        )
+        return TokenCost(*self._flops(lambda name, parameter: id(parameter) not in tables), 8.0 * self.dimension)
 
     def gradient_bytes(self) -> int:
         """Memory of the gradients that a backward pass leaves: as much as all learned parameters."""

@@ -20,6 +20,7 @@ from xmc.config import NoVectorsConfig, PrototypesConfig, ResidualConfig, TrainC
 from xmc.data.images.ragged import RaggedImages
 from xmc.data.tokens import RaggedTokens
 from xmc.encoders.base import Encoder, Side, device_of
+from xmc.encoders.precision import Computed, Precision
 from xmc.encoders.prototypes import LabelPrototypes
 from xmc.encoders.registry import ENCODERS
 from xmc.errors import ConfigError, InputError, StoreError
@@ -114,6 +115,11 @@ class DualEncoder(nn.Module):
         """Apply to the encoders what the configuration asks of training alone; see `Encoder.prepare_for_training`."""
         for encoder in self.encoders:
             encoder.prepare_for_training(config.encoder)
+
+    def compute_in(self, precision: Precision, device: torch.device | None = None) -> Computed:
+        """Have both towers compute in a precision, and say which; see `Encoder.compute_in`."""
+        computed: list[Computed] = [encoder.compute_in(precision, device) for encoder in self.encoders]
+        return computed[0]
 
     def place(self, device: torch.device, vectors_on_host: bool = False) -> DualEncoder:
         """Move the model to a device, perhaps without its residual label vectors; returns it."""

@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from xmc.encoders.precision import Precision
 from xmc.errors import StoreError
 from xmc.search.run_directory import Run, RunDirectory
 
@@ -19,18 +20,21 @@ class RunReference:
     """A run by its directory, what was in it, and where it is to be opened.
 
     directory: absolute; it must lead to the same run in all processes. fingerprint: see RunDirectory.
-    device: see `Retriever.load`.
+    device, precision: see `Retriever.load`.
     """
 
     directory: str
     fingerprint: str
     device: str | tuple[str, ...] = "auto"
+    precision: Precision | None = None
 
     @classmethod
-    def from_directory(cls, directory: str | Path, fingerprint: str, device: str | Sequence[str]) -> RunReference:
+    def from_directory(
+        cls, directory: str | Path, fingerprint: str, device: str | Sequence[str], precision: Precision | None = None
+    ) -> RunReference:
         """To a directory named from the present working directory."""
         placed = device if isinstance(device, str) else tuple(device)
-        return cls(str(Path(directory).absolute()), fingerprint, placed)
+        return cls(str(Path(directory).absolute()), fingerprint, placed, precision)
 
     def is_there(self) -> bool:
         """Whether the directory still holds the run; its files are not looked at."""
@@ -62,7 +66,7 @@ class RunReference:
 
 @lru_cache(maxsize=1)  # tasks of a worker come one after the other, each with the same pickled retriever
 def _read(reference: RunReference) -> Run:
-    return RunDirectory(reference.directory).read(reference.device)
+    return RunDirectory(reference.directory).read(reference.device, reference.precision)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from xmc.config import TrainConfig
 from xmc.data.images.ragged import Images
 from xmc.encoders.base import Side
 from xmc.encoders.dual import DualEncoder, unit_rows
+from xmc.encoders.precision import Precision
 from xmc.errors import InputError
 from xmc.indexes.checks import require_count
 from xmc.indexes.designs import design_of
@@ -89,20 +90,22 @@ class Retriever(SharedModel):
         label_prompt: str | None = None,
         max_length: int | None = None,
         index: str = "auto",
+        precision: Precision = "auto",
     ) -> Retriever:
         """Labels embedded by the model of a sentence-transformers directory and indexed: ready to predict, without training.
 
         label_uids: by default a label's uid is its text. columns: as of `from_model`.
         query_prompt, label_prompt: templates such as "query: {text}"; by default the directory's prompts "query" and
             "document" (or "passage", "corpus"), where it has them, else its default prompt.
-        max_length, index: as in the configuration. The retriever's `config`, which `save` writes, trains the model further.
+        max_length, index, precision: as in the configuration. The retriever's `config`, which `save` writes, trains the model
+            further.
         Raises ConfigError for a directory that cannot be used, InputError for a uid given twice.
         """
         texts = strings_of_list(label_texts, "label_texts")
         uids = texts if label_uids is None else strings_of_list(label_uids, "label_uids", "uid")
         refuse_repeated(uids)
         options = {"query_prompt": query_prompt, "label_prompt": label_prompt, "max_length": max_length}
-        model, config = read_encoder(directory, texts, index, **options)
+        model, config = read_encoder(directory, texts, index, precision, **options)
         return cls.from_model(model, uids, texts, config, columns=columns)
 
     def predict(

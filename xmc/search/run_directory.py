@@ -19,6 +19,7 @@ from xmc.arrays import Embeddings, Mask
 from xmc.calibration.calibration import Calibration
 from xmc.config import TrainConfig
 from xmc.encoders.dual import DualEncoder
+from xmc.encoders.precision import Precision
 from xmc.errors import InputError, StoreError
 from xmc.indexes.blocks import EmbeddingBlocks
 from xmc.indexes.designs import design_of
@@ -109,12 +110,13 @@ class RunDirectory:
         """Raise StoreError where there is no run; its files are not looked at."""
         read_manifest(self.path, KIND, verify=False)
 
-    def read(self, device: str | Sequence[str] = "auto") -> Run:
+    def read(self, device: str | Sequence[str] = "auto", precision: Precision | None = None) -> Run:
         """Read everything, verifying every file against its checksum. Files of two runs are never taken together.
 
-        device: where the encoder and the index run; ConfigError for one that is not there. See `Retriever.load`.
+        device: where the encoder and the index run; ConfigError for one that is not there. precision: what encoders compute
+        in. See `Retriever.load`.
         """
-        return read_unreplaced(self.path, lambda: RunDirectory(self.path)._read(device))
+        return read_unreplaced(self.path, lambda: RunDirectory(self.path)._read(device, precision))
 
     def read_model_and_labels(self) -> tuple[DualEncoder, LabelVersion, tuple[Stage, ...]]:
         """The model, the labels and the further stages, without the index; every file of the run is verified.
@@ -130,6 +132,13 @@ class RunDirectory:
     def read_calibration(self) -> Calibration | None:
         """The calibration alone; None where the run has none that this version reads."""
         return self._calibration(self._manifest)
+
+    @property
+    def precision(self) -> Precision:
+        """What encoders compute in where nobody says otherwise: float32 where the run was trained in that, or by an older
+        version; else what the device allows, for a run may be trained on one and opened on another.
+        """
+        return "float32" if self._config.precision == "float32" else "auto"
 
     def read_source_columns(self) -> dict[str, str]:
         """What the source of the training data called its columns, see Dataset.source_columns; empty where it is not known."""
@@ -190,13 +199,12 @@ class RunDirectory:
         """The manifest; the files that it lists are not verified."""
         return read_manifest(self.path, KIND, verify=False)
 
-    def _read(self, device: str | Sequence[str]) -> Run:
+    def _read(self, device: str | Sequence[str], precision: Precision | None) -> Run:
         manifest = read_manifest(self.path, KIND)
-        config = self.path / CONFIG
-        values = self._parsed(CONFIG, yaml.safe_load)
+        config = self._config
         source = _model_name({name: entry["sha256"] for name, entry in manifest["files"].items()})
         model = DualEncoder.load(self.path)
-        place_model(model, device)
+        place_model(model, device, self.precision if precision is None else precision)
         stored = read_index(self.path / INDEX, source, device)
         try:
             labels = self._labels(manifest).with_stored(stored)
@@ -205,7 +213,7 @@ class RunDirectory:
         return Run(
             model=model,
             labels=labels,
-            config=TrainConfig.from_mapping(values, source=str(config)),
+            config=config,
             metrics=self._metrics(),
             tuning_queries=np.concatenate(read_embeddings(self.path / TUNING_QUERIES)),
             calibration=self._calibration(manifest),
@@ -222,6 +230,11 @@ class RunDirectory:
         directory = self.path / INDEX
         dimension = int(read_manifest(directory, "index")["properties"]["dimension"])
         return read_rows(directory, dimension)
+
+    @cached_property
+    def _config(self) -> TrainConfig:
+        values = self._parsed(CONFIG, yaml.safe_load)
+        return TrainConfig.from_mapping(values, source=str(self.path / CONFIG))
 
     def _metrics(self) -> RunMetrics:
         return cast(RunMetrics, self._parsed(METRICS, lambda text: RunMetrics.from_dict(json.loads(text))))

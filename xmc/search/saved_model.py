@@ -14,6 +14,7 @@ from xmc.calibration.calibration import Calibration, require_calibration
 from xmc.config import TrainConfig
 from xmc.encoders.base import device_of
 from xmc.encoders.dual import DualEncoder
+from xmc.encoders.precision import Precision
 from xmc.errors import InputError, StoreError
 from xmc.search.calibrated import CalibrationFit, require_stages
 from xmc.search.labelled_model import LabelledModel
@@ -53,16 +54,21 @@ class SavedModel(LabelledModel):
         self._saved: SavedState | None = None
 
     @classmethod
-    def load(cls, directory: str | Path, device: str | Sequence[str] = "auto") -> Self:
+    def load(
+        cls, directory: str | Path, device: str | Sequence[str] = "auto", precision: Precision | None = None
+    ) -> Self:
         """Read a run directory, verifying every file against its checksum.
 
         device: where encoder and exact search run, wherever the run was saved: "auto" for the GPU, where there is one;
             "cpu"; a device of torch's; or a list of devices, between which exact search splits the labels. Static encoders
             and FAISS stay on the processor.
-        Raises StoreError, which names a file that does not fit, and ConfigError for a device that is not there.
+        precision: what a transformer computes in: "float32", "bfloat16", or "auto", bfloat16 where the device has
+            instructions for it; by default "auto", but float32 for a run that was trained so, or by an older version.
+        Raises StoreError, which names a file that does not fit, and ConfigError for a device that is not there or a word that
+        is no precision.
         """
-        run = RunDirectory(directory).read(device)
-        return cls._from_run(run, RunReference.from_directory(directory, run.fingerprint, device))
+        run = RunDirectory(directory).read(device, precision)
+        return cls._from_run(run, RunReference.from_directory(directory, run.fingerprint, device, precision))
 
     def save(self, directory: str | Path, overwrite: bool = False) -> None:
         """Write the run directory: whole or not at all.
@@ -72,8 +78,9 @@ class SavedModel(LabelledModel):
         with self._store.changing:
             RunDirectory(directory).write(self._run(self.model), overwrite)
             fingerprint = RunDirectory(directory).fingerprint
-            device = "auto" if self._saved is None else self._saved.reference.device
-            self._mark_saved(RunReference.from_directory(directory, fingerprint, device))
+            before = None if self._saved is None else self._saved.reference
+            device, precision = ("auto", None) if before is None else (before.device, before.precision)
+            self._mark_saved(RunReference.from_directory(directory, fingerprint, device, precision))
 
     @property
     def stages(self) -> tuple[Stage, ...]:

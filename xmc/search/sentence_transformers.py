@@ -9,6 +9,7 @@ from typing import Any
 from xmc.config import TrainConfig
 from xmc.encoders.base import Side
 from xmc.encoders.dual import DualEncoder
+from xmc.encoders.precision import Precision
 from xmc.encoders.sentence_transformers.conversion import from_sentence_transformers, to_sentence_transformers
 from xmc.search.labels import LabelVersion
 from xmc.storage.directories import atomic_directory, require_free
@@ -22,14 +23,14 @@ CHECKED_TEXTS = 1000
 
 
 def read_encoder(
-    directory: str | Path, label_texts: Sequence[str], index: str, **options: Any
+    directory: str | Path, label_texts: Sequence[str], index: str, precision: Precision, **options: Any
 ) -> tuple[DualEncoder, TrainConfig]:
     """The model of a directory, and the configuration that trains it further; see `Retriever.from_sentence_transformers`.
 
     label_texts: of all labels; the first ones show in the log whether sentence-transformers cuts them into the same tokens.
     options: query_prompt, label_prompt and max_length. Raises ConfigError for a directory that cannot be used.
     """
-    return from_sentence_transformers(directory, label_texts[:CHECKED_TEXTS], index, **options)
+    return from_sentence_transformers(directory, label_texts[:CHECKED_TEXTS], index, precision, **options)
 
 
 def export_encoder(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from typing_extensions import Self, Unpack
 
+from xmc.encoders.precision import Precision
 from xmc.search.hub import PushOptions, pull, push
 from xmc.search.model_card import CardResults
 from xmc.search.saved_model import SavedModel
@@ -35,12 +36,14 @@ class SharedModel(SavedModel):
         revision: str | None = None,
         *,
         device: str | Sequence[str] = "auto",
+        precision: Precision | None = None,
         token: str | None = None,
     ) -> Self:
         """Download a run that `push_to_hub` has uploaded, and load it; every file is verified.
 
-        Files stay in the Hub's cache (HF_HOME). revision: a branch, a tag or the hash of a commit. device: as of `load`.
+        Files stay in the Hub's cache (HF_HOME). revision: a branch, a tag or the hash of a commit. device, precision: as of
+        `load`.
         Raises InputError for a name that no repository can have; StoreError where there is no such repository or revision, and
         for a file that is not safetensors, Arrow, Parquet or text, or does not fit its checksum.
         """
-        return cls.load(pull(repo, revision, token=token), device)
+        return cls.load(pull(repo, revision, token=token), device, precision)

@@ -15,6 +15,7 @@ from torch import Tensor
 from xmc.config import TrainConfig
 from xmc.encoders.base import Side
 from xmc.encoders.dual import DualEncoder, build_encoder
+from xmc.encoders.precision import Precision
 from xmc.encoders.sentence_transformers.modules import POOLED, Modules, read_modules
 from xmc.encoders.transformer.backbones import quietly, read_tokenizer
 from xmc.encoders.transformer.encoder import TransformerEncoder
@@ -33,7 +34,7 @@ Layer = tuple[Tensor, Tensor | None, str]
 
 
 def from_sentence_transformers(
-    directory: str | Path, texts: Sequence[str], index: str, **options: Any
+    directory: str | Path, texts: Sequence[str], index: str, precision: Precision = "auto", **options: Any
 ) -> tuple[DualEncoder, TrainConfig]:
     """The model of a directory, for labels without residual vectors, and the configuration that trains it further.
 
@@ -56,6 +57,7 @@ def from_sentence_transformers(
             "normalize": described.normalize or _is_cosine(described.similarity, root),
             "negatives": "bank",  # which encodes few labels in a step, as a transformer needs it
             "index": index,
+            "precision": precision,
         },
         source=f"the configuration for {root}",
     )
@@ -70,6 +72,7 @@ def from_sentence_transformers(
                 "for %r; embeddings differ a little",
                 side, prefix, text,
             )  # fmt: skip
+    model.compute_in(config.precision)
     return model.eval(), config
 
 

@@ -117,7 +117,7 @@ class StaticEncoder(Encoder):
         """Whether numba has a threading layer that takes several callers; False until that is known."""
         return several_callers_may_run()
 
-    def token_cost(self, number_bytes: int = 4) -> TokenCost:
+    def token_cost(self) -> TokenCost:
         """A feature's row is read, and read and updated; its number, row and coefficient are kept, four bytes each."""
         return TokenCost(2.0 * self.dimension, 4.0 * self.dimension, 12.0)
 

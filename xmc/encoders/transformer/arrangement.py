@@ -6,12 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-import torch
 from torch import Tensor
 
-__all__ = ["Arranged", "on_device"]
+__all__ = ["Arranged"]
 
 
 @dataclass(frozen=True)
@@ -31,9 +28,3 @@ class Arranged:
         """The states [T, W] of the tokens, one sequence after another, out of the backbone's [r, c, W]."""
         flat = hidden.flatten(0, 1)
         return flat[: self.tokens] if self.places is None else flat[self.places]
-
-
-def on_device(array: npt.NDArray[Any], device: torch.device) -> Tensor:
-    """An array as a tensor on the device; the copy to a GPU is not waited for."""
-    tensor = torch.from_numpy(np.ascontiguousarray(array))
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

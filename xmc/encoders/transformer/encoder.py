@@ -16,12 +16,15 @@ from torch import Tensor, nn
 from xmc.config import LearningRates, TransformerConfig
 from xmc.data.tokens import RaggedTokens
 from xmc.encoders.base import Encoder, Side, TokenCost
+from xmc.encoders.precision import Computed, Precision, multiplies_bfloat16
 from xmc.encoders.sentence_transformers.modules import Dense
+from xmc.encoders.transfer import on_device
 from xmc.encoders.transformer.adapters import merged_backbone
-from xmc.encoders.transformer.arrangement import Arranged, on_device
+from xmc.encoders.transformer.arrangement import Arranged
 from xmc.encoders.transformer.backbones import BROKEN, first_position
 from xmc.encoders.transformer.images import WithImages, input_embeddings, place_images
 from xmc.encoders.transformer.layers import freeze_layers, layers_of, set_dropout
+from xmc.encoders.transformer.lowered import Lowered
 from xmc.encoders.transformer.micro_batches import cut, default_budget
 from xmc.encoders.transformer.packing import pack
 from xmc.encoders.transformer.padding import pad
@@ -77,6 +80,8 @@ class TransformerEncoder(Encoder):
         """Whether texts are packed; they are padded otherwise."""
         self.few_shapes = False
         """Whether micro-batches are filled up to few different sizes on a CPU too."""
+        self.lowered: Lowered | None = None
+        """The working copy that computes in place of the backbone; None where that computes itself."""
 
     @property
     def tokenizer(self) -> Any:
@@ -160,6 +165,8 @@ class TransformerEncoder(Encoder):
 
     def prepare_for_training(self, options: TransformerConfig) -> None:
         """Set dropout, freeze layers, checkpoint gradients and compile, as the options say; ConfigError where it cannot be."""
+        if self.lowered is not None:
+            self.lowered.forget()
         backbone: Any = self.backbone
         if options.dropout is not None:
             set_dropout(backbone, options.dropout)
@@ -171,6 +178,26 @@ class TransformerEncoder(Encoder):
             backbone.compile(dynamic=True)
             self.few_shapes = True
 
+    def compute_in(self, precision: Precision, device: torch.device | None = None) -> Computed:
+        """bfloat16 by a working copy of the backbone, see `Lowered`; one whose weights are bfloat16 computes in that anyway.
+
+        Pooling, and the layers after it, are of float32. "auto" is bfloat16 where the device multiplies it.
+        """
+        if precision == "auto":
+            precision = "bfloat16" if multiplies_bfloat16(self._device if device is None else device) else "float32"
+        needed = precision == "bfloat16" and self.equal_calls is None
+        self.lowered = Lowered() if needed and self.settings.dtype != "bfloat16" else None
+        return "bfloat16" if self.settings.dtype == "bfloat16" else precision
+
+    def collect_gradients(self) -> None:
+        """Those of the working copy."""
+        if self.lowered is not None:
+            self.lowered.collect()
+
+    def working_bytes(self) -> int:
+        """Memory of the working copy."""
+        return 0 if self.lowered is None else self.lowered.bytes_for(self.backbone)
+
     def learning_rates(self, rates: LearningRates) -> dict[str, float]:
         """The rate of the layer that projects images, where the configuration gives it one."""
         rate = rates.images
@@ -181,13 +208,12 @@ class TransformerEncoder(Encoder):
         """The layers of the backbone, and the backbone."""
         return [*layers_of(self.backbone), self.backbone]
 
-    def token_cost(self, number_bytes: int = 4) -> TokenCost:
+    def token_cost(self) -> TokenCost:
         """Weights but those of embeddings are multiplied; every layer keeps activations, or one where they are recomputed."""
         backbone: Any = self.backbone
         recomputed = any(getattr(module, "gradient_checkpointing", False) for module in backbone.modules())
         layers = 1 if recomputed else backbone.config.num_hidden_layers
-        if self.settings.dtype == "bfloat16":
-            number_bytes = min(number_bytes, 2)
+        number_bytes = 4 if self.lowered is None and self.settings.dtype != "bfloat16" else 2
         kept = ACTIVATIONS_PER_LAYER * number_bytes * backbone.config.hidden_size * layers
         return TokenCost(*self._flops(lambda name, _: "embed" not in name), float(kept))
 
@@ -235,10 +261,16 @@ class TransformerEncoder(Encoder):
     def _device(self) -> torch.device:
         return next(self.backbone.parameters()).device
 
+    @property
+    def _computing(self) -> Any:
+        """What computes: the backbone, or its working copy."""
+        return self.backbone if self.lowered is None else self.lowered.module(self.backbone)
+
     def _encode(self, features: RaggedTokens) -> Tensor:
         """Embeddings [n, D] of one micro-batch."""
         if not len(features):  # for the sake of the other processes: the backbone runs on an empty text
             return self._encode(RaggedTokens(features.values, np.zeros(2, np.int64)))[:0]
+        backbone = self._computing
         placed = WithImages(features.values, features.lengths, np.zeros((0, 0), np.float16))
         if self.image_dimension:
             placed = place_images(features, self.slot, self.image_dimension, self.settings.most_images)
@@ -246,11 +278,11 @@ class TransformerEncoder(Encoder):
         inputs = {"input_ids": arranged.ids}
         if self.image_projection is not None:
             images = placed.values == self.slot
-            table: Any = self.backbone.get_input_embeddings()  # type: ignore[operator]
+            table = backbone.get_input_embeddings()
             is_image = arranged.ids == self.slot
             embedded = input_embeddings(table, self.image_projection, arranged.ids, is_image, placed.images)
             inputs = {"inputs_embeds": embedded}
-        hidden: Tensor = self.backbone(**inputs, **arranged.keywords).last_hidden_state
+        hidden: Tensor = backbone(**inputs, **arranged.keywords).last_hidden_state
         states = arranged.states(hidden).to(torch.promote_types(hidden.dtype, torch.float32))
         pooled = pool(states, placed.lengths, self.settings.pooling, images)
         for layer in self._layers():
@@ -261,7 +293,7 @@ class TransformerEncoder(Encoder):
         """The tokens of a micro-batch, packed where the backbone can be given them so."""
         device = self._device
         if not self.packed:
-            dtype = next(self.backbone.parameters()).dtype
+            dtype = next(self.backbone.parameters()).dtype if self.lowered is None else self.lowered.dtype
             bidirectional = self.settings.attention == "bidirectional"
             return pad(placed.values, placed.lengths, self.texts.padding, device, bidirectional, dtype)
         full = self.tokens_per_micro_batch if self.few_shapes or device.type == "cuda" else None

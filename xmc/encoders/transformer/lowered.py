@@ -50,6 +50,10 @@ class Lowered:
         if self._copy is not None:
             self._copy.collect()
 
+    def bytes_for(self, backbone: nn.Module) -> int:
+        """Memory that the copy of a backbone takes beside it."""
+        return sum(master.numel() * self.dtype.itemsize for master in _masters(backbone, self.dtype))
+
     def forget(self) -> None:
         """Make the copy anew when it is next asked for: to be called where the backbone's modules change."""
         self._copy = None
@@ -75,20 +79,13 @@ class _WorkingCopy:
 
     def __init__(self, backbone: nn.Module, dtype: torch.dtype) -> None:
         self.backbone = backbone
-        kept = [module for module in backbone.modules() if _keeps_precision(module)]
-        of_kept = {id(parameter) for module in kept for parameter in module.parameters()}
-        # Parameters that have the type already are shared.
-        self.masters: list[nn.Parameter] = [
-            parameter
-            for parameter in backbone.parameters()
-            if id(parameter) not in of_kept and parameter.is_floating_point() and parameter.dtype != dtype
-        ]
+        self.masters = _masters(backbone, dtype)
         self.versions = _versions(self.masters)
         with torch.inference_mode(False), torch.no_grad():
             self.lowered = [_lowered(master, dtype) for master in self.masters]
             shared = [*backbone.buffers(), *backbone.parameters()]
             memo: dict[int, Any] = {id(tensor): tensor for tensor in shared}
-            memo |= {id(module): _Kept(module, dtype) for module in kept}
+            memo |= {id(module): _Kept(module, dtype) for module in backbone.modules() if _keeps_precision(module)}
             memo |= {id(master): mine for master, mine in zip(self.masters, self.lowered, strict=True)}
             self.module: nn.Module = copy.deepcopy(backbone, memo)
         _compile_alike(self.module, backbone)
@@ -121,6 +118,7 @@ class _WorkingCopy:
             gradient = mine.grad.to(master.dtype)
             master.grad = gradient if master.grad is None else master.grad.add_(gradient)
             mine.grad = None
+            self.versions = []  # they are about to change, and some optimizers do not count that
 
 
 class _Kept(nn.Module):
@@ -153,6 +151,12 @@ def _keeps_precision(module: nn.Module) -> bool:
     if isinstance(module, nn.Embedding):
         return True
     return isinstance(module, nn.LayerNorm) and module.elementwise_affine and module.weight.device.type == "cpu"
+
+
+def _masters(backbone: nn.Module, dtype: torch.dtype) -> list[nn.Parameter]:
+    """The parameters that a copy has lowered: not those of modules that keep their precision, nor those of `dtype` already."""
+    kept = {id(p) for module in backbone.modules() if _keeps_precision(module) for p in module.parameters()}
+    return [p for p in backbone.parameters() if id(p) not in kept and p.is_floating_point() and p.dtype != dtype]
 
 
 def _versions(parameters: Sequence[nn.Parameter]) -> list[Version]:

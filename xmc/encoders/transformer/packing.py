@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from xmc.encoders.transformer.arrangement import Arranged, on_device
+from xmc.encoders.transfer import on_device
+from xmc.encoders.transformer.arrangement import Arranged
 
 __all__ = ["SMALLEST", "pack", "rounded_up"]
 

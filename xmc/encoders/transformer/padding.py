@@ -7,7 +7,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from xmc.encoders.transformer.arrangement import Arranged, on_device
+from xmc.encoders.transfer import on_device
+from xmc.encoders.transformer.arrangement import Arranged
 
 __all__ = ["pad"]
 

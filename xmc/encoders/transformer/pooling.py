@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from xmc.encoders.transformer.arrangement import on_device
+from xmc.encoders.transfer import on_device
 
 __all__ = ["POOLINGS", "pool"]
 
