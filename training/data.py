@@ -79,7 +79,10 @@ def prepare(dataset: Dataset, config: TrainConfig, model: DualEncoder, clock: Cl
     cache = _token_cache(config.token_cache, model.query_encoder, max(len(training), len(labels)))
 
     def features(encoder: Encoder, texts: pa.ChunkedArray, images: RaggedImages | None, side: Side) -> RaggedTokens:
-        key = "" if cache is None else f"{encoder.features_key} {side}"
+        key = ""
+        if cache is not None:
+            with clock.of("token cache"):  # a digest of the vocabulary
+                key = f"{encoder.features_key} {side}"
         tokens = cached_tokens(texts, partial(encoder.featurize, side=side), key, cache, SIDES[side], clock.of)
         return replace(tokens, images=encoder.images_of(images))
 
