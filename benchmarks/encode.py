@@ -27,8 +27,8 @@ __all__ = ["measured", "run"]
 COUNTS = {"MiniLM": 512, "SmolLM2-135M": 48}
 """Label texts of a call on a CPU, by model; of the longer texts half as many."""
 ROUNDS = 5
-SQUARE = 2048
-"""Rows of the square matrices whose product says what the processor can do."""
+SQUARE, PRODUCTS = 2048, 4
+"""Rows of the square matrices whose products say what the processor can do, and number of products in a round."""
 PAUSE = 0.1
 """Seconds after each call, in which the threads of one library come to rest before another's are timed."""
 REFERENCE = "Hugging Face model float32"
@@ -53,11 +53,11 @@ def measured(problem: Problem, names: Sequence[str], seed: int) -> Iterator[list
     """Rows of every method whose name begins as one of `names`, or of all without any."""
     chosen = {one.name: one for one in _methods(problem) if not names or one.name.startswith(tuple(names))}
     embeddings = dict(_embedded(problem, chosen))
-    calls: dict[str, Callable[[], object]] = {f"torch.mm {name}": partial(_product, name) for name in RATES}
+    calls: dict[str, Callable[[], object]] = {f"torch.mm {name}": _Products(name) for name in RATES}
     for work in (FORWARD, BOTH, ENCODE):
         calls |= {f"{name} {work}": chosen[name].calls[work] for name in embeddings if work in chosen[name].calls}
     seconds = in_turns({name: partial(_seconds, call) for name, call in calls.items()}, ROUNDS)
-    rates = {name: [2.0 * SQUARE**3 / one for one in seconds[f"torch.mm {name}"]] for name in RATES}
+    rates = {name: [2.0 * PRODUCTS * SQUARE**3 / one for one in seconds[f"torch.mm {name}"]] for name in RATES}
     reference = embeddings.get(REFERENCE)
     for name in embeddings:
         found = rows_of(problem, chosen[name], seconds, rates, seed)
@@ -93,6 +93,12 @@ def _seconds(call: Callable[[], object]) -> float:
     return seconds
 
 
-def _product(name: str) -> torch.Tensor:
-    left, right = (torch.ones(SQUARE, SQUARE, dtype=RATES[name]) for _ in range(2))
-    return left @ right
+class _Products:
+    """Products of square matrices into one buffer."""
+
+    def __init__(self, precision: str) -> None:
+        self.square, self.out = (torch.ones(SQUARE, SQUARE, dtype=RATES[precision]) for _ in range(2))
+
+    def __call__(self) -> None:
+        for _ in range(PRODUCTS):
+            torch.mm(self.square, self.square, out=self.out)

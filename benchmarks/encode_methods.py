@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import importlib.util
 from collections.abc import Iterator
@@ -13,11 +12,10 @@ from typing import Any
 import torch
 from encode_problems import BOTH, ENCODE, FORWARD, Method, Problem
 from retrieval import CACHE
-from torch import Tensor, nn
+from torch import Tensor
 
 from xmc.encoders.dual import DualEncoder
 from xmc.encoders.transformer.backbones import quietly, read_backbone
-from xmc.encoders.transformer.encoder import TransformerEncoder
 from xmc.storage.directories import atomic_directory
 
 __all__ = ["PADDED", "in_order", "methods", "padded_states", "pooled", "xmc_method"]
@@ -45,34 +43,22 @@ def methods(problem: Problem) -> Iterator[Method]:
 
 def xmc_method(problem: Problem, precision: str) -> Method:
     """This library's encoder in a precision."""
-    encoder = problem.encoder
+    encoder = copy.deepcopy(problem.encoder)
+    encoder.compute_in(precision)
     dual = DualEncoder(encoder, encoder)
 
-    def encode() -> Tensor:
-        with _computing(encoder, precision):
-            return encoder(problem.tokens)
+    def step() -> None:
+        embeddings = encoder(problem.tokens)
+        embeddings.backward(problem.gradient.to(embeddings.dtype))
+        encoder.collect_gradients()
+        encoder.zero_grad(set_to_none=True)
 
-    def embed_texts() -> None:
-        with _computing(encoder, precision):
-            dual.embed_labels(problem.texts.texts)
+    @torch.no_grad()
+    def forward() -> Tensor:
+        return encoder(problem.tokens)
 
-    calls = {FORWARD: torch.no_grad()(encode), BOTH: lambda: _backward(encoder, encode, problem), ENCODE: embed_texts}
-    return Method(f"xmc {precision}", precision, lambda: _host(torch.no_grad()(encode)()), calls)
-
-
-@contextlib.contextmanager
-def _computing(encoder: TransformerEncoder, precision: str) -> Iterator[None]:
-    """The encoder in a precision."""
-    device = next(encoder.parameters()).device.type
-    with torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16"):
-        yield
-
-
-def _backward(module: nn.Module, encode: Any, problem: Problem) -> None:
-    """All texts forward, then backward from `problem.gradient`; the gradients are dropped."""
-    embeddings = encode()
-    embeddings.backward(problem.gradient.to(embeddings.dtype))
-    module.zero_grad(set_to_none=True)
+    calls = {FORWARD: forward, BOTH: step, ENCODE: lambda: dual.embed_labels(problem.texts.texts)}
+    return Method(f"xmc {precision}", precision, lambda: _host(forward()), calls)
 
 
 def _hugging_face(problem: Problem, precision: str) -> Method:
