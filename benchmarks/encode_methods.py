@@ -23,8 +23,8 @@ __all__ = ["PADDED", "in_order", "methods", "padded_states", "pooled", "xmc_meth
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 BATCHES = (32, 128)
 """Batch sizes of sentence-transformers: its default, and a larger one."""
-PADDED = 128
-"""Texts of a padded batch of the bare model, in order of length."""
+PADDED = {"cpu": 32, "cuda": 1024}
+"""Texts of a padded batch of the bare model, in order of length: few on a CPU, where padding costs more than calls."""
 
 
 def methods(problem: Problem) -> Iterator[Method]:
@@ -65,7 +65,9 @@ def _hugging_face(problem: Problem, precision: str) -> Method:
     """The backbone by itself, padded to the longest text of a batch, the texts in order of length; mean pooling."""
     backbone = _backbone(_directory(problem), precision, problem.device)
     padding = problem.encoder.texts.padding
-    batches = [(rows, problem.padded(rows, padding)) for rows in problem.batches(PADDED, by_length=True)]
+    batches = [
+        (rows, problem.padded(rows, padding)) for rows in problem.batches(PADDED[problem.device], by_length=True)
+    ]
 
     def step() -> None:
         for rows, inputs in batches:

@@ -27,7 +27,9 @@ def onnx_method(problem: Problem) -> Method:
         require_package(package, "ONNX Runtime is to run the model in int8", "onnx onnxscript onnxruntime")
     session = _session(_exported(problem))
     padding = problem.encoder.texts.padding
-    batches = [(rows, problem.padded(rows, padding)) for rows in problem.batches(PADDED, by_length=True)]
+    batches = [
+        (rows, problem.padded(rows, padding)) for rows in problem.batches(PADDED[problem.device], by_length=True)
+    ]
 
     def forward() -> list[Tensor]:
         return [_embeddings(session, inputs) for _, inputs in batches]
