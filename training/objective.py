@@ -22,8 +22,14 @@ class Objective:
     number of processes.
     """
 
-    def __init__(self, config: TrainConfig, dimension: int, world: World) -> None:
-        """Raises ConfigError for nested dimensions that are not below `dimension`, that of the embeddings."""
+    def __init__(
+        self, config: TrainConfig, dimension: int, world: World, multiplied: torch.dtype | None = None
+    ) -> None:
+        """multiplied: the type in which queries meet labels, with sums of float32; None for that of the embeddings.
+
+        Raises ConfigError for nested dimensions that are not below `dimension`, that of the embeddings.
+        """
+        self.multiplied = multiplied
         nested_dimensions = config.objective.nested_dimensions
         if any(nested >= dimension for nested in nested_dimensions):
             raise ConfigError(
@@ -66,6 +72,7 @@ class Objective:
             None if self.repeated else self.world.shard(scored.start, len(step.rows)),
             self.config.tile_bytes,
             self.config.keep_bytes,
+            self.multiplied,
         )
         losses = [self._at(embedded.cut(dimension, self.normalize)) for dimension in self.dimensions]
         loss = torch.stack(losses).mean()

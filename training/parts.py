@@ -15,6 +15,7 @@ from typing_extensions import Self
 
 from xmc.config import TrainConfig
 from xmc.encoders.dual import DualEncoder
+from xmc.encoders.precision import Computed
 from xmc.training.batch import Batch, StepReport
 from xmc.training.checkpoints import Checkpoint
 from xmc.training.clock import Clock
@@ -92,7 +93,7 @@ class TrainingRun:
     """One training run in one of its processes: what all parts see.
 
     steps_per_epoch, steps: of an epoch, and of the whole run. parts: in the order in which they are asked. clock: of the steps.
-    startup: of what comes before the first.
+    startup: of what comes before the first. precision: what encoders compute in.
     """
 
     config: TrainConfig
@@ -104,6 +105,7 @@ class TrainingRun:
     clock: Clock = field(default_factory=Clock)
     startup: Clock = field(default_factory=Clock)
     parts: list[TrainingPart] = field(default_factory=list)
+    precision: Computed = "float32"
 
     @property
     def labels(self) -> slice:

@@ -9,6 +9,7 @@ from torch import Tensor
 from xmc.config import ResidualConfig
 from xmc.data.tokens import RaggedTokens
 from xmc.encoders.dual import keep_vectors
+from xmc.encoders.transfer import on_device
 from xmc.training.batch import Batch, StepReport
 from xmc.training.caching import caching_of_run
 from xmc.training.gradient_cache import GradientCache
@@ -27,7 +28,9 @@ class Step:
     def __init__(self, run: TrainingRun, negatives: JoinedNegatives) -> None:
         self.run, self.negatives = run, negatives
         self.encoder = GradientCache() if caching_of_run(run).cached else StepEncoder()
-        self.objective = Objective(run.config, run.model.dimension, run.world)
+        # A GPU multiplies float32 without its tensor cores; embeddings that come of bfloat16 lose little by that.
+        multiplied = torch.bfloat16 if run.device.type == "cuda" and run.precision == "bfloat16" else None
+        self.objective = Objective(run.config, run.model.dimension, run.world, multiplied)
 
     def dropped_queries(self, batch: Batch) -> RaggedTokens:
         """The tokens that this step sees of this process's part of the batch's queries."""
@@ -75,7 +78,7 @@ class Step:
         residual = ResidualConfig.of(config.label_vectors)
         kept = keep_vectors(len(step_labels.rows), 0.0 if residual is None else residual.dropout, random)
         rows = step_labels.rows[scored] - self.run.labels.start
-        return self.run.model.labels(texts, rows.to(self.run.device), None if kept is None else kept[scored])
+        return self.run.model.labels(texts, on_device(rows, self.run.device), None if kept is None else kept[scored])
 
     def _backward(self, roots: list[Tensor], leaves: list[Tensor]) -> None:
         """Let the gradients of the leaves run into the parameters behind the roots; both lists are used up."""

@@ -117,7 +117,8 @@ def prepare_run(
     with startup.of("model"):
         model = _untrained(dataset, config, device, world)
         precision = model.compute_in(config.precision)
-    run = TrainingRun(config, model, prepare(dataset, config, model, startup), device, world, startup=startup)
+    data = prepare(dataset, config, model, startup)
+    run = TrainingRun(config, model, data, device, world, startup=startup, precision=precision)
     for kind in part_kinds(config):
         with startup.of(kind.name):
             run.parts.append(kind.from_run(run))

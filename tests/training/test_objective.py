@@ -284,3 +284,26 @@ def test_dimensions_that_do_not_nest_are_refused() -> None:
         tiny_config(**{"objective.nested_dimensions": [2, 2]})
     with pytest.raises(ConfigError, match=r"nested_dimensions must be at least 1, but is 0"):
         tiny_config(**{"objective.nested_dimensions": [0]})
+
+
+@pytest.mark.parametrize(
+    "kind", ["decoupled_softmax", "softmax", "binary_cross_entropy", "soft_topk", "triplet_margin"]
+)
+def test_queries_meet_labels_in_bfloat16_where_asked_to(kind: str) -> None:
+    """As on a GPU whose encoders compute in it: values and gradients, of float32, but for the rounding of embeddings."""
+    config = tiny_config(**{"objective.loss": kind})
+    found = []
+    for multiplied in (None, torch.bfloat16):
+        given = [
+            embeddings(count, seed).detach().float().requires_grad_() for count, seed in ((QUERIES, 0), (LABELS, 1))
+        ]
+        one = Objective(config, DIMENSION, World(), multiplied)
+        loss = one(given[0], given[1], None, step_labels(), slice(0, LABELS), torch.tensor(0.2))
+        loss.backward()
+        found.append([loss.detach(), *(leaf.grad for leaf in given)])
+    for exact, rounded in zip(*found, strict=True):
+        assert rounded is not None
+        assert rounded.dtype == torch.float32
+        # An embedding, a score's gradient and the result are rounded to eight bits; a score's error counts 1 / 0.2 times.
+        assert (rounded - exact).norm() < 8 * 2.0**-8 * exact.norm()
+    assert not torch.equal(found[0][1], found[1][1])

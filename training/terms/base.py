@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 from typing_extensions import Self
 
@@ -27,7 +28,7 @@ class EmbeddedStep:
     targets, taught: over the C labels, on the CPU; a loss takes their `pairs_on` the embeddings' device. taught None without a
     teacher. log_inclusion: None, or float32 [C].
     temperature: τ. shard: which of the C labels are this process's; None for all. tile_bytes: largest tile of scores.
-    keep_bytes: see `label_statistics`.
+    keep_bytes: see `label_statistics`. multiplied: the type in which queries meet labels; None for that of the embeddings.
     """
 
     queries: Tensor
@@ -40,6 +41,7 @@ class EmbeddedStep:
     shard: LabelShard | None
     tile_bytes: TileBytes
     keep_bytes: int
+    multiplied: torch.dtype | None = None
 
     def cut(self, dimension: int, normalize: bool) -> EmbeddedStep:
         """The same step with embeddings cut to their first numbers, and made unit again where `normalize` is set."""

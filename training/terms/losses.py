@@ -23,6 +23,8 @@ def ranking_loss(
     loss: Loss, step: EmbeddedStep, queries: Tensor, labels: Tensor, targets: StepTargets, log_inclusion: Tensor | None
 ) -> Tensor:
     """A loss of queries [B, D] against labels [C, D]; what is not given here is that of the step."""
+    if step.multiplied is not None:
+        queries, labels = queries.to(step.multiplied), labels.to(step.multiplied)
     positives, exclude = targets.pairs_on(queries.device)
     return loss(
         queries,

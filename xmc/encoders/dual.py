@@ -23,6 +23,7 @@ from xmc.encoders.base import Encoder, Side, device_of
 from xmc.encoders.precision import Computed, Precision
 from xmc.encoders.prototypes import LabelPrototypes
 from xmc.encoders.registry import ENCODERS
+from xmc.encoders.transfer import on_device
 from xmc.errors import ConfigError, InputError, StoreError
 from xmc.kernels.forks import refuse_device_of_parent
 from xmc.progress import tracked
@@ -102,7 +103,7 @@ class DualEncoder(nn.Module):
         vectors = nn.functional.embedding(rows.to(self.label_vectors.device), self.label_vectors, sparse=True)
         vectors = vectors.to(embeddings.device)  # from the host, where they are left there
         if keep is not None:
-            vectors = vectors * keep[:, None].to(vectors)
+            vectors = vectors * on_device(keep, vectors.device)[:, None]
         embeddings = embeddings + vectors
         del vectors  # [n, D], not to be held while the sum is normalised
         return self._cut(self._unit(embeddings))

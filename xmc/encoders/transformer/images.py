@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from xmc.data.tokens import RaggedTokens
+from xmc.encoders.transfer import on_device
 
 __all__ = ["WithImages", "input_embeddings", "place_images"]
 
@@ -56,6 +57,6 @@ def input_embeddings(
     embedded: Tensor = table(torch.where(is_image, 0, ids))
     if not len(images):
         return embedded
-    vectors = torch.from_numpy(np.ascontiguousarray(images)).to(embedded.device)
+    vectors = on_device(images, embedded.device)
     projected = projection(vectors.to(projection.weight))
     return embedded.masked_scatter(is_image[:, :, None], projected.to(embedded))
