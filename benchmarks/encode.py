@@ -15,7 +15,7 @@ from device_turns import reason
 from encode_gpu import run_gpu
 from encode_methods import methods
 from encode_onnx import onnx_method
-from encode_problems import BOTH, ENCODE, FORWARD, TABLE, Method, Problem, draw_texts, rows_of
+from encode_problems import BOTH, ENCODE, FORWARD, TABLE, Method, Problem, draw_labels, draw_longer, rows_of
 from kernel_problems import in_turns, seconds_of
 from measurements import Measurement
 from torch.nn.functional import cosine_similarity
@@ -45,7 +45,7 @@ def run(seed: int, names: Sequence[str], gpu: bool = False, small: bool = False)
         yield from run_gpu(seed, names, small)
         return
     for model, count in COUNTS.items():
-        for texts in draw_texts(count, seed):
+        for texts in (draw_labels(count, seed), draw_longer(count // 2, seed)):
             yield from measured(Problem.of_package(model, texts), names, seed)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,16 +27,16 @@ PADDED = {"cpu": 32, "cuda": 1024}
 """Texts of a padded batch of the bare model, in order of length: few on a CPU, where padding costs more than calls."""
 
 
-def methods(problem: Problem) -> Iterator[Method]:
+def methods(problem: Problem, precisions: Sequence[str] = tuple(DTYPES)) -> Iterator[Method]:
     """This library first, in each precision, then the others; those whose package is missing are named and left out."""
-    for precision in DTYPES:
+    for precision in precisions:
         yield xmc_method(problem, precision)
-    for precision in DTYPES:
+    for precision in precisions:
         yield _hugging_face(problem, precision)
     if importlib.util.find_spec("sentence_transformers") is None:
         print("sentence-transformers is left out, it is not installed: pip install sentence-transformers", flush=True)
         return
-    for precision in DTYPES:
+    for precision in precisions:
         for size in BATCHES:
             yield _sentence_transformers(problem, precision, size)
 

@@ -23,7 +23,7 @@ from xmc.data.tokens import RaggedTokens
 from xmc.encoders.transformer.encoder import TransformerEncoder
 
 __all__ = [
-    "BOTH", "ENCODE", "FORWARD", "SHARE", "TABLE", "Method", "Problem", "Texts", "draw_texts", "rows_of",
+    "BOTH", "ENCODE", "FORWARD", "SHARE", "TABLE", "Method", "Problem", "Texts", "draw_labels", "draw_longer", "rows_of",
 ]  # fmt: skip
 
 TABLE = "encode"
@@ -46,25 +46,27 @@ class Texts:
     texts: Sequence[str]
 
 
-def draw_texts(count: int, seed: int) -> tuple[Texts, Texts]:
-    """`count` label texts and half as many longer ones, drawn at random with a seed.
+def draw_labels(count: int, seed: int) -> Texts:
+    """`count` label texts of LF-WordNet, or of the shipped wordnet-8k without XMC_DATA, drawn at random with a seed."""
+    data = _data()
+    return _drawn(Texts(f"labels of {data.name}", data.labels.texts.to_pylist()), count, seed)
 
-    Labels of LF-WordNet and titles with their summaries where the directory that XMC_DATA names holds them, else labels and
-    training queries of the shipped wordnet-8k.
-    """
-    if os.environ.get("XMC_DATA"):
-        data, longer = lf_wordnet.dataset(), Texts("titles", titles())
-    else:
-        data = Dataset.load("wordnet-8k")
-        longer = Texts("queries of wordnet-8k", data.split("train").texts.to_pylist())
-    labels = Texts(f"labels of {data.name}", data.labels.texts.to_pylist())
-    random = np.random.default_rng(seed)
 
-    def drawn(source: Texts, number: int) -> Texts:
-        rows = random.choice(len(source.texts), min(number, len(source.texts)), replace=False)
-        return Texts(source.name, [source.texts[row] or "" for row in rows])
+def draw_longer(count: int, seed: int) -> Texts:
+    """`count` titles with their summaries where the directory that XMC_DATA names holds them, else training queries."""
+    if (Path(os.environ.get("XMC_DATA", "")) / "titles-1M").is_dir():
+        return _drawn(Texts("titles", titles()), count, seed)
+    data = _data()
+    return _drawn(Texts(f"queries of {data.name}", data.split("train").texts.to_pylist()), count, seed)
 
-    return drawn(labels, count), drawn(longer, count // 2)
+
+def _data() -> Dataset:
+    return lf_wordnet.dataset() if os.environ.get("XMC_DATA") else Dataset.load("wordnet-8k")
+
+
+def _drawn(source: Texts, count: int, seed: int) -> Texts:
+    rows = np.random.default_rng(seed).choice(len(source.texts), min(count, len(source.texts)), replace=False)
+    return Texts(source.name, [source.texts[row] or "" for row in rows])
 
 
 @dataclass(frozen=True)
