@@ -201,9 +201,9 @@ class RunDirectory:
 
     def _read(self, device: str | Sequence[str], precision: Precision | None) -> Run:
         manifest = read_manifest(self.path, KIND)
-        config = self._config
         source = _model_name({name: entry["sha256"] for name, entry in manifest["files"].items()})
         model = DualEncoder.load(self.path)
+        config = self._config
         place_model(model, device, self.precision if precision is None else precision)
         stored = read_index(self.path / INDEX, source, device)
         try:
