@@ -15,7 +15,7 @@ from small_backbones import CAUSAL, FAMILIES, write_backbone
 from small_models import SPECIAL, WORDS, minilm_directory
 from torch import Tensor
 
-from xmc.config import ImagesConfig, LoRAConfig, TrainConfig
+from xmc.config import ImagesConfig, LoRAConfig, TrainConfig, TransformerConfig
 from xmc.data.images.ragged import RaggedImages
 from xmc.data.tokens import RaggedTokens
 from xmc.encoders.transformer import probe
@@ -140,6 +140,31 @@ def test_a_compiled_backbone_is_one_graph_for_runs_of_any_size(directories: dict
         embeddings.sum().backward()
     torch.testing.assert_close(encoder(features), expected, rtol=0, atol=1e-5)
     assert counters["unique_graphs"] == before + 1
+
+
+@pytest.mark.slow
+def test_a_compiled_backbone_computes_in_bfloat16(directories: dict[str, Path]) -> None:
+    """The working copy is compiled as the backbone is, and its gradients arrive."""
+    encoder = TransformerEncoder.from_pretrained(directories["bert"], tokens_per_micro_batch=50)
+    features = texts([7, 24, 3, 12])
+    encoder.compute_in("bfloat16")
+    expected = encoder(features)
+    expected.sum().backward()
+    encoder.collect_gradients()
+    gradients = {name: p.grad for name, p in encoder.named_parameters() if p.grad is not None}
+    encoder.zero_grad()
+    encoder.prepare_for_training(TransformerConfig(directory="-", compile=True))
+    found = encoder(features)
+    found.sum().backward()
+    encoder.collect_gradients()
+    assert torch.nn.functional.cosine_similarity(found, expected).min() > 0.999
+    unused = {name for name, p in encoder.named_parameters() if p.grad is not None and not p.grad.any()} - set(
+        gradients
+    )
+    assert gradients.keys() | unused == {name for name, p in encoder.named_parameters() if p.grad is not None}
+    for name, gradient in gradients.items():
+        difference = torch.linalg.vector_norm(encoder.get_parameter(name).grad - gradient)
+        assert difference <= 0.1 * torch.linalg.vector_norm(gradient) + 1e-2, name
 
 
 def test_adapters_and_recomputed_layers(directories: dict[str, Path]) -> None:
