@@ -48,7 +48,12 @@ PROTOTYPES = {
 
 def configurations(bert: Path) -> dict[str, tuple[str, dict[str, Any]]]:
     """Name: (data set, configuration). Without dropout inside of the backbone, which each process draws for itself."""
-    transformer = {"encoder.directory": str(bert), "encoder.tokens_per_micro_batch": 64, "encoder.dropout": 0.0}
+    transformer = {
+        "encoder.directory": str(bert),
+        "encoder.tokens_per_micro_batch": 64,
+        "encoder.dropout": 0.0,
+        "precision": "float32",
+    }
     return {
         "static-all": ("wordnet", {**WORDNET, "label_vectors.dropout": 0.1}),
         "static-sampled": (
