@@ -12,6 +12,7 @@ from xmc.kernels.attention.choice import at_hand, engine_of, varlen_attention
 from xmc.kernels.attention.grouped import computing_dtype
 from xmc.kernels.attention.operator import attention_operator
 from xmc.kernels.attention.options import AttentionOptions
+from xmc.kernels.attention.pieces import checked_edges
 from xmc.kernels.devices import without_autocast
 
 __all__ = ["segment_attention"]
@@ -63,10 +64,13 @@ def segment_attention(
         return query + key.sum() + value.sum()  # empty, with a gradient for each
     engine = engine_of(at_hand(query.device, query.dtype, impl), query.dtype, query.shape[2], dropout > 0)
     if engine == "reference":
+        checked_edges(offsets, len(query), longest)
         return reference.segment_attention(query, key, value, offsets, options).to(query.dtype)
     if engine == "varlen":
         return _varlen(query, key, value, offsets, longest, options)
-    if engine == "torch" and query.device.type == "cpu" and len(offsets) == 2 and not window and not dropout:
+    plain = not (window or dropout or torch.compiler.is_compiling())
+    if engine == "torch" and query.device.type == "cpu" and len(offsets) == 2 and plain:
+        checked_edges(offsets, len(query), longest)
         return _alone(query, key, value, options)
     segments = offsets
     if engine == "triton":

@@ -7,19 +7,37 @@ from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from xmc.errors import InputError
 from xmc.kernels.attention.options import AttentionOptions
 
-__all__ = ["Piece", "Runs", "pieces_of"]
+__all__ = ["Piece", "Runs", "checked_edges", "pieces_of"]
 
 WINDOW_ROWS = 128
 """Rows of a piece where a window hides tokens: the keys that they see are about this number and the window."""
 
 SCORES = 2**20
 """Scores of a piece at most, of all heads, where they are written to memory, unless one row of a segment has more."""
+
+
+def checked_edges(offsets: Tensor, tokens: int, longest: int) -> npt.NDArray[np.int64]:
+    """The offsets [n + 1] of segments on the host; a read of their values.
+
+    Raises InputError for offsets that do not rise from 0 to `tokens`, and for a segment of more than `longest` tokens.
+    """
+    edges = offsets.cpu().numpy().astype(np.int64)
+    lengths = np.diff(edges)
+    if len(edges) == 0 or edges[0] != 0 or edges[-1] != tokens or (lengths < 0).any():
+        raise InputError(
+            f"offsets must rise from 0 to the number of tokens, {tokens}, but are {edges.tolist()[:8]}"
+            f"{f' ... {edges[-1]}' if len(edges) > 8 else ''}."
+        )
+    if lengths.max(initial=0) > longest:
+        raise InputError(f"longest is {longest}, but a segment has {lengths.max()} tokens; give an upper bound.")
+    return edges
 
 
 @dataclass(frozen=True)
@@ -35,19 +53,9 @@ class Runs:
 
     @classmethod
     def from_offsets(cls, offsets: Tensor, tokens: int, longest: int) -> Runs:
-        """The runs of the segments between offsets [n + 1]; a read of its values.
-
-        Raises InputError for offsets that do not rise from 0 to `tokens`, and for a segment of more than `longest` tokens.
-        """
-        edges = offsets.cpu().numpy().astype(np.int64)
+        """The runs of the segments between offsets [n + 1]; errors of `checked_edges`."""
+        edges = checked_edges(offsets, tokens, longest)
         lengths = np.diff(edges)
-        if len(edges) == 0 or edges[0] != 0 or edges[-1] != tokens or (lengths < 0).any():
-            raise InputError(
-                f"offsets must rise from 0 to the number of tokens, {tokens}, but are {edges.tolist()[:8]}"
-                f"{f' ... {edges[-1]}' if len(edges) > 8 else ''}."
-            )
-        if lengths.max(initial=0) > longest:
-            raise InputError(f"longest is {longest}, but a segment has {lengths.max()} tokens; give an upper bound.")
         starts, lengths = edges[:-1][lengths > 0], lengths[lengths > 0]
         order = None
         if (np.diff(lengths) != 0).sum() >= len(np.unique(lengths)):

@@ -205,6 +205,22 @@ def test_wrong_arguments(arguments: dict[str, Any], message: str) -> None:
         call(**{"query": torch.zeros(5, 2, 8), "key": torch.zeros(5, 2, 8)} | arguments)
 
 
+@pytest.mark.parametrize("impl", ["torch", "reference"])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"offsets": (0, 3)}, "offsets must rise from 0 to the number of tokens, 5"),
+        ({"offsets": (1, 5)}, "offsets must rise"),
+        ({"offsets": (0,)}, "offsets must rise"),
+        ({"offsets": (0, 5), "longest": 4}, "longest is 4, but a segment has 5 tokens"),
+    ],
+)
+def test_wrong_offsets_of_one_segment(arguments: dict[str, Any], message: str, impl: str) -> None:
+    """One text alone takes a way of its own."""
+    with pytest.raises(InputError, match=message):
+        call(torch.zeros(5, 2, 8), torch.zeros(5, 2, 8), **arguments, impl=impl)
+
+
 CPU, HOPPER, TURING = AtHand("torch", False, 0), AtHand("triton", False, 90), AtHand("triton", False, 75)
 
 

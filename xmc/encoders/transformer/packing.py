@@ -30,14 +30,12 @@ def pack(
     token. full: number of tokens of a full micro-batch, where runs are to have few different sizes: further sequences,
     no longer than the longest, then fill the run up. A run without any token has one, of a further sequence.
     """
-    total, longest = len(values), max(1, int(lengths.max(initial=1)))
+    total, longest = len(values), int(lengths.max(initial=1))
     wanted = max(1, total) if full is None else rounded_up(total, full)
-    if full is not None:
-        longest = _next_power_of_two(longest)
-    more = _filling(wanted - total, max(1, int(lengths.max(initial=1))))
-    lengths = np.concatenate([lengths, more])
+    lengths = np.concatenate([lengths, _filling(wanted - total, longest)])
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    if full is not None:  # few different numbers of segments too: the last ones are empty
+    if full is not None:  # few different lengths and numbers of segments too: the last ones are empty
+        longest = _next_power_of_two(longest)
         offsets = np.pad(offsets, (0, _next_power_of_two(len(lengths)) - len(lengths)), mode="edge")
     ids = np.zeros(wanted, np.int64)
     ids[:total] = values
