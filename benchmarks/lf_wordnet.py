@@ -37,4 +37,4 @@ def dataset() -> Dataset:
     stamp = converted / "dataset.json"
     if stamp.exists() and stamp.stat().st_mtime > max(file.stat().st_mtime for file in source.iterdir()):
         return Dataset.load(converted)
-    return convert(open_source(source), converted).dataset
+    return convert(open_source(source), converted, overwrite=True).dataset

@@ -62,13 +62,16 @@ def first_found(scores: Embeddings, rows: Rows, k: int) -> tuple[Embeddings, Row
 
 
 def score_rows(queries: Embeddings, embeddings: EmbeddingBlocks, rows: Rows) -> Embeddings:
-    """The inner product of each query [n, D] with its own rows [n, m]: float32 [n, m], -inf for the row -1."""
+    """The inner product of each query [n, D] with its own rows [n, m]: float32 [n, m], -inf for the row -1.
+
+    Each product is summed in an order that depends on D alone, so that a score does not depend on what else is scored.
+    """
     scores = np.empty(rows.shape, np.float32)
     height = max(1, GATHERED // max(1, rows.shape[1]))
     for top in range(0, len(rows), height):
         part = rows[top : top + height]
         vectors = embeddings.take(np.maximum(part, 0).ravel()).reshape(*part.shape, -1)
-        scores[top : top + height] = np.matmul(vectors, queries[top : top + height, :, None])[:, :, 0]
+        scores[top : top + height] = np.einsum("nmd,nd->nm", vectors, queries[top : top + height])
     scores[rows < 0] = -np.inf
     return scores
 

@@ -48,7 +48,7 @@ def test_too_little_to_learn_from_is_refused(run: Path, data: Dataset) -> None:
     def made(count: int, labels: list[int]) -> Dataset:
         return Dataset.from_lists("made", uids, {"test": (texts[:count], [labels] * count)}, label_uids=uids)
 
-    with pytest.raises(DataError, match="has 99 queries to calibrate on; at least 100 are needed"):
+    with pytest.raises(DataError, match="has 99 queries to learn from; at least 100 are needed"):
         xmc.calibrate(retriever, made(99, [0]), "test")
     with pytest.raises(DataError, match="has no query with a true label, so there is nothing to calibrate on"):
         xmc.calibrate(retriever, made(150, []), "test")

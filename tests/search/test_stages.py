@@ -20,9 +20,11 @@ from xmc.batch import predict_files
 from xmc.calibration.decisions import Policy
 from xmc.calibration.sets import Wanted
 from xmc.data.dataset import Dataset
+from xmc.encoders.dual import DualEncoder
 from xmc.errors import ConfigError, InputError, StoreError
 from xmc.evaluation.check import check, check_texts
 from xmc.search.answers import AnswerParts
+from xmc.search.reasons import Reason, joined_reasons
 from xmc.search.stages import PLAIN_STAGES, STAGES, Corridor, SearchRequest, SearchState, Stage
 
 TEXTS = ["red and blue", "pink", "black and white", "a grey thing", "cyan"]
@@ -47,10 +49,33 @@ class Backwards(Stage):
         ids, scores = state.ranked()
         order = np.tile(np.arange(ids.shape[1]), (len(ids), 1))
         order[:, : self.most] = order[:, : self.most][:, ::-1]
-        turned = state.ordered(order)
-        said = np.full(ids.shape, "as it was", object)
-        said[:, : self.most] = "turned"
-        return replace(turned, scores=scores, explanation=said)
+        turned = replace(state.ordered(order), scores=scores)
+        if not state.request.explain:
+            return turned
+        said = np.full(ids.shape, None, object)
+        for place in np.ndindex(len(ids), self.most):
+            said[place] = (Reason("turned", float(place[1])),)
+        return turned.explained(said)
+
+
+class Remembers(Stage):
+    """Changes nothing, holds for queries alone, and keeps a word in a file of the run."""
+
+    name = "remembers"
+    for_queries_alone = True
+
+    def __init__(self, said: str) -> None:
+        self.said = said
+
+    @classmethod
+    def for_model(cls, model: DualEncoder, directory: Path, **options: Any) -> Remembers:
+        return cls(json.loads((directory / "said.json").read_text()), **options)
+
+    def save(self, directory: Path) -> None:
+        (directory / "said.json").write_text(json.dumps(self.said))
+
+    def __call__(self, state: SearchState) -> SearchState:
+        return state
 
 
 class Everything(Stage):
@@ -66,7 +91,7 @@ class Everything(Stage):
 @pytest.fixture(autouse=True)
 def registered() -> Iterator[None]:
     with members_restored():
-        for stage in (Backwards, Everything):
+        for stage in (Backwards, Everything, Remembers):
             STAGES.register(stage.name, stage)
         yield
 
@@ -90,9 +115,9 @@ def retriever(run: Path) -> xmc.Retriever:
 def test_every_stage_keeps_the_contract(retriever: xmc.Retriever, name: str) -> None:
     """Rows stay in their order and depend on their query alone; scores fall; options make the stage again."""
     options: dict[str, Any] = {"backwards": {"most": 3}}.get(name, {})
-    stage = STAGES[name].for_model(retriever.model, **options)
+    stage = STAGES[name].for_model(retriever.model, Path(), **options)
     assert (stage.name, stage.options) == (name, options)
-    again = STAGES[name].for_model(retriever.model, **json.loads(json.dumps(stage.options)))
+    again = STAGES[name].for_model(retriever.model, Path(), **json.loads(json.dumps(stage.options)))
     assert again.fingerprint == stage.fingerprint
     assert stage.wanted(5) >= 5
     corridor = Corridor.for_model(retriever.model, [] if name in PLAIN_STAGES else [stage])
@@ -282,10 +307,51 @@ def test_answers_as_columns_and_dictionaries(
 
 
 def test_what_a_stage_says_is_told(retriever: xmc.Retriever) -> None:
-    assert "explanation" not in retriever.answer(TEXTS, 4).to_dict()["answers"][0]
     retriever.use_stages([Backwards(3)])
-    answer = retriever.answer(TEXTS, 4, where='uid != "RED"')
-    assert answer.to_dict()["answers"][1]["explanation"] == ["turned"] * 3 + ["as it was"]
+    assert "explanation" not in retriever.answer(TEXTS, 4).to_dict()["answers"][0]
+    answer = retriever.answer(TEXTS, 4, where='uid != "RED"', explain=True)
+    turned = [[{"kind": "turned", "value": float(place), "text": ""}] for place in range(3)]
+    assert answer.to_dict()["answers"][1]["explanation"] == [*turned, []]
+
+
+def test_stages_add_to_what_others_say() -> None:
+    first, second = np.full((1, 2), None, object), np.full((1, 2), None, object)
+    first[0, 0], second[0, 0] = (Reason("a", 1.0),), (Reason("b", 2.0),)
+    second[0, 1] = (Reason("c", 3.0, "text", "uid"),)
+    assert joined_reasons(None, first) is first
+    assert joined_reasons(first, second)[0].tolist() == [(Reason("a", 1.0), Reason("b", 2.0)), second[0, 1]]
+    assert joined_reasons(first, np.full((1, 2), None, object))[0, 1] is None
+
+
+def test_exact_scores_of_labels_by_id(retriever: xmc.Retriever) -> None:
+    corridor = retriever.corridor
+    state = corridor.begin(SearchRequest(3), retriever.labels, TEXTS)
+    with pytest.raises(InputError, match="after 'candidates'"):
+        state.scores_of(np.zeros((len(TEXTS), 1), np.int64))
+    state = corridor["candidates"](corridor["encode"](state))
+    ids, scores = state.ranked()
+    np.testing.assert_allclose(state.scores_of(ids), scores, atol=1e-6)
+    wider = np.concatenate([ids, np.full((len(ids), 1), -1), np.full((len(ids), 1), 10**6)], axis=1)
+    assert (state.scores_of(wider)[:, :-2] == state.scores_of(ids)).all()
+    assert (state.scores_of(wider)[:, -2:] == -np.inf).all()
+
+
+def test_a_stage_keeps_files_with_a_run(retriever: xmc.Retriever, tmp_path: Path) -> None:
+    retriever.use_stages([Backwards(3), Remembers("kept")])
+    retriever.save(tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run" / "stages").iterdir()] == ["remembers"]
+    again = xmc.Retriever.load(tmp_path / "run")
+    assert again.stages[1].said == "kept"  # type: ignore[attr-defined]
+    (tmp_path / "run" / "stages" / "remembers" / "said.json").write_text('"other"')
+    with pytest.raises(StoreError, match=r"said\.json"):
+        xmc.Retriever.load(tmp_path / "run")
+
+
+def test_labels_like_others_are_searched_without_what_is_for_queries(retriever: xmc.Retriever) -> None:
+    plain = retriever.similar_labels(["RED"], 3)
+    retriever.use_stages([Remembers("kept"), Backwards(3)])
+    assert retriever.corridor.of_labels().further == retriever.stages[1:]
+    assert retriever.similar_labels(["RED"], 3)[0].tolist() == [plain[0][0, ::-1].tolist()]
 
 
 def test_answers_do_not_depend_on_tokens_made_ahead(retriever: xmc.Retriever) -> None:
@@ -315,4 +381,4 @@ def test_a_stage_out_of_place_says_so(retriever: xmc.Retriever) -> None:
     with pytest.raises(InputError, match="searched elsewhere"):
         STAGES["candidates"]()(replace(state, embeddings=np.zeros((1, 32), np.float32)))
     with pytest.raises(InputError, match="a search that holds their embeddings"):
-        STAGES["encode"].for_model(retriever.model)(replace(state, queries=[xmc.Query(labels=["RED"])]))
+        STAGES["encode"].for_model(retriever.model, Path())(replace(state, queries=[xmc.Query(labels=["RED"])]))

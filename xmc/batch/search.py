@@ -12,6 +12,7 @@ from xmc.calibration.calibration import Calibration, require_calibration
 from xmc.data.tokens import RaggedTokens
 from xmc.encoders.dual import DualEncoder
 from xmc.indexes.factory import build_index
+from xmc.indexes.scan import score_rows
 from xmc.indexes.sharding import merge_shards
 from xmc.search.filters import matching
 from xmc.search.labels import LabelVersion
@@ -104,6 +105,11 @@ class SearchActor:
         found, scores = self._index.search(queries, k, include=ids)
         return np.asarray(found, np.int64), scores
 
+    def scores(self, queries: Embeddings, ids: Ids) -> Embeddings:
+        """The exact scores of queries [n, D] with labels of these ids [n, m]; -inf for those that it does not have."""
+        snapshot = self._index.snapshot()
+        return score_rows(queries, snapshot.held.blocks, snapshot.rows(ids.ravel()).reshape(ids.shape))
+
 
 class _SearchActors(Stage):
     """Embeddings to the best labels of all actors. allowed: ids that alone may be returned; None for all."""
@@ -120,7 +126,15 @@ class _SearchActors(Stage):
         answers = ray.get([actor.search.remote(queries, state.wanted, allowed) for actor in self._actors])
         found, scores = merge_shards(answers, state.wanted)
         ids = np.asarray(found, np.int64)
-        return replace(state, ids=ids, scores=scores, allowed_ids=ids)
+        return replace(state, ids=ids, scores=scores, allowed_ids=ids, scorer=self._scores)
+
+    def _scores(self, queries: Embeddings, ids: Ids) -> Embeddings:
+        """Each label is of one actor, and scores -inf in all others."""
+        import ray
+
+        given = ray.put(queries), ray.put(ids)
+        scores: Embeddings = np.maximum.reduce(ray.get([actor.scores.remote(*given) for actor in self._actors]))
+        return scores
 
 
 class _SteadySearch(Stage):
@@ -140,6 +154,7 @@ class _SteadySearch(Stage):
         if not 0 < len(queries) < FEW_QUERIES:
             return self._search(state)
         repeated = np.resize(queries, (FEW_QUERIES, queries.shape[1]))
-        ids, scores = self._search(replace(state, embeddings=repeated)).ranked()
+        found = self._search(replace(state, embeddings=repeated))
+        ids, scores = found.ranked()
         ids, scores = ids[: len(queries)], scores[: len(queries)]
-        return replace(state, ids=ids, scores=scores, allowed_ids=ids)
+        return replace(state, ids=ids, scores=scores, allowed_ids=ids, scorer=found.scorer)

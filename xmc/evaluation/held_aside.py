@@ -1,26 +1,30 @@
-"""The queries of a data set that a run may be calibrated on: those it was not trained on."""
+"""The queries of a data set that a run may be calibrated on, or its stages fitted on: those it was not trained on."""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 from pyarrow import compute as pc
 
+from xmc.arrays import Rows
 from xmc.data.dataset import Dataset
-from xmc.data.held_out import uses_of_queries
+from xmc.data.held_out import Uses, uses_of_queries
 from xmc.data.splits import Split
 from xmc.data.targets import Targets
 from xmc.errors import DataError
+from xmc.search.fitted import FittedOn
 from xmc.search.retriever import Retriever
 
-__all__ = ["LEAST_QUERIES", "AsideQueries", "queries_to_calibrate_on"]
+__all__ = ["LEAST_QUERIES", "AsideQueries", "queries_to_calibrate_on", "queries_to_fit_on"]
 
 logger = logging.getLogger("xmc.calibration")
 
 LEAST_QUERIES = 100
 """With fewer, thresholds for a recall of 0.95 would be the worst query or two."""
-KEPT_ASIDE = "calibration"
+VALIDATION, CALIBRATION = "validation", "calibration"
+"""Names of what training keeps aside of the training queries, where the data set has no splits of these names."""
 MOST_SEEN = 0.5
 """A split with a greater share of training texts among its queries counts as a part of training."""
 
@@ -37,45 +41,92 @@ class AsideQueries:
     targets: Targets
     training: Split | None
 
+    def take(self, rows: Rows) -> AsideQueries:
+        """Some of the queries."""
+        return replace(self, queries=self.queries.take(rows), targets=self.targets.take(rows))
+
 
 def queries_to_calibrate_on(retriever: Retriever, dataset: Dataset, split: str) -> AsideQueries:
     """A split of the data set, or for "calibration", where it has none of that name, what training kept aside.
 
-    Raises DataError where there is no such split, the run was trained on it, or it has fewer than 100 queries.
+    Queries that stages of the retriever were fitted on are left out: what is guaranteed must not have been learned from.
+    Raises DataError where there is no such split, the run was trained on it, or less than 100 queries are left of it.
     """
+    aside = _aside(retriever, dataset, split)
+    fitted = [stage.fitted_on for stage in retriever.stages if stage.fitted_on is not None]
+    used = np.zeros(len(aside.queries), bool)
+    for on in fitted:
+        if on.fingerprint == dataset.fingerprint and on.split == split:
+            used |= on.among(aside.queries.uids.to_pylist())
+    if used.any():
+        logger.info("%d of %d queries of %r are left out: stages were fitted on them", used.sum(), len(used), split)
+        aside = aside.take(np.flatnonzero(~used))
+    beside = f", {used.sum():,} others that stages were fitted on left out" if used.any() else ""
+    _require_enough(aside, split, dataset, beside)
+    return aside
+
+
+def queries_to_fit_on(
+    retriever: Retriever, dataset: Dataset, split: str | None = None, share: float | None = None
+) -> tuple[AsideQueries, FittedOn]:
+    """The queries that a stage of search may be fitted on, and what names them.
+
+    split: of the data set, or "validation" or "calibration" for what training kept aside. By default "validation" where
+        training held at least 100 queries out, else "calibration".
+    share: of the split's queries, drawn by their uids; by default half of those for calibration, and all of any other split.
+    Raises DataError as `queries_to_calibrate_on`, InputError for a share that is not in (0, 1].
+    """
+    if split is None:
+        uses = _uses(retriever, dataset)
+        split = VALIDATION if uses is not None and len(uses.validation) >= LEAST_QUERIES else CALIBRATION
+    on = FittedOn(dataset.fingerprint, split, (0.5 if split == CALIBRATION else 1.0) if share is None else share)
+    aside = _aside(retriever, dataset, split)
+    chosen = aside.take(np.flatnonzero(on.among(aside.queries.uids.to_pylist())))
+    _require_enough(chosen, split, dataset, f", in a share of {on.share:g}" if on.share < 1 else "")
+    return chosen, on
+
+
+def _aside(retriever: Retriever, dataset: Dataset, split: str) -> AsideQueries:
+    """All queries of a split, or of what training kept aside under its name; DataError for queries of training."""
     trained = retriever.metrics.training
-    same = trained is not None and trained.dataset_fingerprint == dataset.fingerprint
-    config = retriever.config
     training = dataset.split("train") if "train" in dataset.splits else None
-    uses = None
-    if training is not None and same:
-        uses = uses_of_queries(len(training), config.validation.share, config.calibration, config.seed)
+    uses = _uses(retriever, dataset)
     learned = training if training is None or uses is None else training.take(uses.training)
-    if split == KEPT_ASIDE and split not in dataset.splits:
-        if uses is None or training is None or not len(uses.calibration):
-            raise DataError(_nothing_aside(dataset, same, config.calibration))
-        queries = training.take(uses.calibration)
-        targets = dataset.targets("train").take(uses.calibration)
-    else:
-        if split == "train" and (same or (trained is not None and trained.dataset == dataset.name)):
-            raise DataError(
-                f"The run was trained on the split 'train' of {dataset.name!r}: its scores there are better than on other "
-                f"queries, and nothing learned from them would hold. Train with calibration=0.1, which keeps queries aside, or "
-                f"name another split."
-            )
-        queries, targets = dataset.split(split), dataset.targets(split)
-        if learned is not None and split != "train":
-            _refuse_seen(queries, learned, split, dataset)
-    if len(queries) < LEAST_QUERIES:
+    if split in (VALIDATION, CALIBRATION) and split not in dataset.splits:
+        rows = None if uses is None else {VALIDATION: uses.validation, CALIBRATION: uses.calibration}[split]
+        if rows is None or training is None or not len(rows):
+            raise DataError(_nothing_aside(dataset, uses is not None, retriever.config.calibration, split))
+        return AsideQueries(training.take(rows), dataset.targets("train").take(rows), learned)
+    if split == "train" and (uses is not None or (trained is not None and trained.dataset == dataset.name)):
         raise DataError(
-            f"The split {split!r} of {dataset.name!r} has {len(queries)} queries to calibrate on; at least {LEAST_QUERIES} are "
-            f"needed, and some thousands are better."
+            f"The run was trained on the split 'train' of {dataset.name!r}: its scores there are better than on other "
+            f"queries, and nothing learned from them would hold. Train with calibration=0.1, which keeps queries aside, or "
+            f"name another split."
         )
-    return AsideQueries(queries, targets, learned)
+    queries = dataset.split(split)
+    if learned is not None and split != "train":
+        _refuse_seen(queries, learned, split, dataset)
+    return AsideQueries(queries, dataset.targets(split), learned)
 
 
-def _nothing_aside(dataset: Dataset, same: bool, share: float) -> str:
-    known = f"The data set {dataset.name!r} has no split 'calibration', only {', '.join(dataset.splits)}"
+def _uses(retriever: Retriever, dataset: Dataset) -> Uses | None:
+    """What training did with the data set's queries; None for a run that was trained on another one."""
+    trained, config = retriever.metrics.training, retriever.config
+    if "train" not in dataset.splits or trained is None or trained.dataset_fingerprint != dataset.fingerprint:
+        return None
+    return uses_of_queries(len(dataset.split("train")), config.validation.share, config.calibration, config.seed)
+
+
+def _require_enough(aside: AsideQueries, split: str, dataset: Dataset, beside: str) -> None:
+    if len(aside.queries) < LEAST_QUERIES:
+        raise DataError(
+            f"The split {split!r} of {dataset.name!r} has {len(aside.queries)} queries to learn from{beside}; at least "
+            f"{LEAST_QUERIES} are needed, and some thousands are better."
+        )
+
+
+def _nothing_aside(dataset: Dataset, same: bool, share: float, split: str) -> str:
+    known = f"The data set {dataset.name!r} has no split {split!r}, only {', '.join(dataset.splits)}"
     if same and not share:
         return (
             f"{known}, and the run was trained on all of 'train'. Train it with calibration=0.1, which keeps a tenth of the "

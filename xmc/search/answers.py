@@ -21,6 +21,7 @@ from xmc.calibration.sets import LabelSet, Wanted
 from xmc.errors import InputError
 from xmc.search.label_columns import values_at
 from xmc.search.labels import LabelVersion
+from xmc.search.reasons import Reasons
 from xmc.search.stages import SearchState
 
 __all__ = ["LISTED_SETS", "Answer", "AnswerParts"]
@@ -107,7 +108,7 @@ class Answer:
     """The best labels of n queries, best first, by labels as they were at one moment.
 
     ids: int64 [n, k], -1 for none. scores: float32 [n, k], -inf for none.
-    explanation: object [n, k], what a stage says of each label; None where no stage says anything.
+    explanation: object [n, k], a tuple of Reasons for each label, or None; None where nothing was asked for, or said.
     Of a calibrated run, where asked for, else None:
     probabilities: float32 [n, k], 0 for none. decisions: object [n, k], "automatic", "person" or "none".
     sets: a label set of each query. regions: all label sets of each query that are not refused.
@@ -116,7 +117,7 @@ class Answer:
     labels: LabelVersion
     ids: Ids
     scores: Embeddings
-    explanation: npt.NDArray[np.object_] | None = None
+    explanation: Reasons | None = None
     probabilities: Embeddings | None = None
     decisions: npt.NDArray[np.object_] | None = None
     sets: Sequence[LabelSet] | None = None
@@ -156,12 +157,11 @@ class Answer:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON: the version, and under "answers" a dictionary for each query, by the names of columns."""
-        columns = self.columns()
+        answers = pa.table(self.columns()).to_pylist()
         if self.explanation is not None:
-            kept = self.ids >= 0
-            rows = [row[is_label].tolist() for row, is_label in zip(self.explanation, kept, strict=True)]
-            columns["explanation"] = pa.array(rows, _STRINGS)
-        return {"version": self.version, "answers": pa.table(columns).to_pylist()}
+            for answer, reasons, ids in zip(answers, self.explanation, self.ids, strict=True):
+                answer["explanation"] = [[one.to_dict() for one in said or ()] for said in reasons[ids >= 0]]
+        return {"version": self.version, "answers": answers}
 
     def columns(self, label_texts: bool = False, good: Mask | None = None) -> dict[str, pa.Array]:
         """Arrow arrays by name, in the order and of the types of `AnswerParts.schema`.

@@ -151,24 +151,26 @@ class Retriever(SharedModel):
         probabilities: bool = False,
         sets: Wanted | None = None,
         decide: Policy | None = None,
+        explain: bool = False,
         images: Images | None = None,
         **options: Unpack[SearchOptions],
     ) -> Answer:
         """The k best labels of each query with all that is asked for beside them, as one object.
 
         probabilities, sets, decide: as of `predict_proba`, `predict_sets` and `decide`, of a calibrated run; then without
-            options other than their defaults. options: as of `predict`.
+            options other than their defaults. explain: with what speaks for each label, see xmc.search.reasons. options: as of
+            `predict`.
         Raises InputError as `predict` and `predict_sets`.
         """
         parts = AnswerParts(probabilities, sets, decide)
         if not parts:
-            return self._answer(self._store.version, SearchRequest(k, **options), queries, images)
+            return self._answer(self._store.version, SearchRequest(k, explain=explain, **options), queries, images)
         asked = asked_for(options)
         if asked:
             raise InputError(
                 f"A run is calibrated for all of its labels; leave out {', '.join(asked)}, or {', '.join(parts.describe())}."
             )
-        return self._calibrated().answer(queries, k, parts, images)
+        return self._calibrated(explain).answer(queries, k, parts, images)
 
     def predict_table(
         self,
@@ -272,7 +274,8 @@ class Retriever(SharedModel):
         """
         labels = self._store.version
         rows = labels.known_index_rows(uids)
-        answer = self._answer(labels, SearchRequest(k, **options, without=rows), labels.index.blocks.take(rows))
+        request, corridor = SearchRequest(k, **options, without=rows), self.corridor.of_labels()
+        answer = Answer.from_state(corridor(corridor.begin(request, labels, labels.index.blocks.take(rows))))
         return answer.uids, answer.scores
 
     def embed_queries(self, queries: Queries, images: Images | None = None) -> Embeddings:
@@ -321,12 +324,12 @@ class Retriever(SharedModel):
         corridor = self.corridor
         return Answer.from_state(corridor(corridor.begin(request, labels, queries, images)))
 
-    def _calibrated(self) -> CalibratedAnswers:
+    def _calibrated(self, explain: bool = False) -> CalibratedAnswers:
         calibration, labels = self.require_calibration(), self._store.version
 
         def search(queries: Any, images: Images | None, count: int) -> Answer:
             self._fit.check(calibration, labels)
-            return self._answer(labels, SearchRequest(count), queries, images)
+            return self._answer(labels, SearchRequest(count, explain=explain), queries, images)
 
         return CalibratedAnswers(calibration, search)
 

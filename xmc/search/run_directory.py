@@ -39,6 +39,8 @@ __all__ = ["Run", "RunDirectory"]
 KIND = "run"
 CONFIG, METRICS, LABELS = "config.yaml", "metrics.json", "labels.parquet"
 STAGES_FILE, TUNING_QUERIES, INDEX, CALIBRATION = "stages.json", "tuning-queries.arrow", "index", "calibration"
+STAGES_FOLDER = "stages"
+"""Holds a folder of each stage that has more than its options."""
 ENCODERS, MODEL = ("encoder", "query_encoder", "label_encoder"), "model.safetensors"
 """Folders and a file that label embeddings are made from."""
 _CONTENT = {
@@ -193,6 +195,7 @@ class RunDirectory:
             if run.stages:
                 stages = [{"name": stage.name, "options": stage.options} for stage in run.stages]
                 (temporary / STAGES_FILE).write_text(json.dumps(stages, indent=2) + "\n", encoding="utf-8")
+                _save_stages(run.stages, temporary / STAGES_FOLDER)
 
     @cached_property
     def _manifest(self) -> dict[str, Any]:
@@ -264,7 +267,7 @@ class RunDirectory:
                         f"The run {self.path} needs the stage {name!r}, which is not there; import what registers it in "
                         f"xmc.search.stages.STAGES first."
                     )
-                stages.append(STAGES[name].for_model(model, **options))
+                stages.append(STAGES[name].for_model(model, self.path / STAGES_FOLDER / name, **options))
             except (KeyError, TypeError, ValueError) as error:
                 raise StoreError(f"The run {self.path} cannot be read: {STAGES_FILE}: {error!r}") from error
         return tuple(stages)
@@ -273,6 +276,18 @@ class RunDirectory:
         """None too where the manifest lists no calibration: nobody vouches for such files."""
         listed = any(name.startswith(f"{CALIBRATION}/") for name in manifest["files"])
         return Calibration.load(self.path / CALIBRATION) if listed else None
+
+
+def _save_stages(stages: Sequence[Stage], directory: Path) -> None:
+    """Each stage in a folder of its own; nothing is left of those that write nothing."""
+    for stage in stages:
+        folder = directory / stage.name
+        folder.mkdir(parents=True)
+        stage.save(folder)
+        if not any(folder.iterdir()):
+            folder.rmdir()
+    if not any(directory.iterdir()):
+        directory.rmdir()
 
 
 def _fingerprint(manifest: Mapping[str, Any]) -> str:

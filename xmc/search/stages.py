@@ -9,8 +9,9 @@ it under its name in `STAGES`, and give an instance to `Retriever.use_stages`; t
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,11 +24,14 @@ from xmc.data.tokens import RaggedTokens
 from xmc.encoders.dual import DualEncoder
 from xmc.errors import ConfigError, InputError
 from xmc.indexes.checks import require_matrix
+from xmc.indexes.scan import score_rows
 from xmc.indexes.selection import Selection
 from xmc.registry import Registry
 from xmc.search.filters import Condition, Uids, narrow
+from xmc.search.fitted import FittedOn
 from xmc.search.labels import LabelVersion
 from xmc.search.queries import embed, images_of_texts, query_list
+from xmc.search.reasons import Reasons, joined_reasons
 from xmc.storage.fingerprints import fingerprint_of_json
 
 __all__ = [
@@ -48,6 +52,7 @@ class SearchRequest:
     """What is asked of a search beside its queries; see `Retriever.predict`.
 
     allow_empty: texts of queries may be empty. without: int64 [n], for each query the index row of a label that is not for it.
+    explain: whether stages say why they give a label, see SearchState.explanation.
     """
 
     k: int
@@ -58,6 +63,7 @@ class SearchRequest:
     diversity: float = 0.0
     allow_empty: bool = False
     without: Rows | None = None
+    explain: bool = False
 
     def filters(self, labels: LabelVersion, queries: int) -> Selection:
         """The index rows that this number of queries may be answered with.
@@ -81,8 +87,10 @@ class SearchState:
     images: those of each text. features: what the query encoder makes of the texts, where that was done before.
     wanted: number of labels that the stages after `candidates` need.
     embeddings: float32 [n, D], once encoded. ids int64 [n, m], -1 for none, and scores float32 [n, m], -inf for none, best
-    first, once there are candidates. explanation: object [n, m], what a stage says of each label, a string or None.
+    first, once there are candidates. explanation: what stages say of each label, where the request asks for it, else None.
     allowed_ids: the ids of a stage that already returned allowed labels alone; other ids are filtered before the cut.
+    scorer: embeddings [n, D] and ids [n, m] to exact scores, float32 [n, m], -inf for -1 and ids that are not there; set by the
+    stage `candidates`.
     """
 
     request: SearchRequest
@@ -94,8 +102,9 @@ class SearchState:
     embeddings: Embeddings | None = None
     ids: Ids | None = None
     scores: Embeddings | None = None
-    explanation: npt.NDArray[np.object_] | None = None
+    explanation: Reasons | None = None
     allowed_ids: Ids | None = None
+    scorer: Callable[[Embeddings, Ids], Embeddings] | None = None
 
     def encoded(self) -> Embeddings:
         """The embeddings. InputError before `encode`."""
@@ -108,6 +117,16 @@ class SearchState:
         if self.ids is None or self.scores is None:
             raise InputError("There are no candidates yet; let the stage come after 'candidates'.")
         return self.ids, self.scores
+
+    def scores_of(self, ids: Ids) -> Embeddings:
+        """The exact score of each query with labels of its own, ids int64 [n, m]: float32 [n, m]; InputError as `ranked`."""
+        if self.scorer is None:
+            raise InputError("There are no candidates yet; let the stage come after 'candidates'.")
+        return self.scorer(self.encoded(), ids)
+
+    def explained(self, reasons: Reasons) -> SearchState:
+        """The state with more reasons beside those that are there."""
+        return replace(self, explanation=joined_reasons(self.explanation, reasons))
 
     def ordered(self, order: npt.NDArray[np.integer]) -> SearchState:
         """The state with the candidates in other columns, or in fewer: `order` [n, m'] holds column numbers."""
@@ -122,10 +141,22 @@ class Stage(ABC):
 
     name: ClassVar[str]
 
+    for_queries_alone: ClassVar[bool] = False
+    """Whether the stage knows what queries are like: a search for the labels most like a label goes without it."""
+
+    fitted_on: FittedOn | None = None
+    """The queries that the stage was fitted on; None where it was not fitted. Calibration leaves them out."""
+
     @classmethod
-    def for_model(cls, model: DualEncoder, **options: Any) -> Stage:
-        """The stage for a run's model, from its `options` as they are stored with a run."""
+    def for_model(cls, model: DualEncoder, directory: Path, **options: Any) -> Stage:
+        """The stage for a run's model, from its `options` as they are stored with a run.
+
+        directory: what `save` wrote, verified; it is there only where `save` wrote something.
+        """
         return cls(**options)
+
+    def save(self, directory: Path) -> None:  # noqa: B027 (most stages have nothing to write)
+        """Write what the stage needs besides its options into an existing empty directory: safetensors, Arrow, JSON."""
 
     @property
     def options(self) -> dict[str, Any]:
@@ -155,7 +186,7 @@ class EncodeQueries(Stage):
         self.model = model
 
     @classmethod
-    def for_model(cls, model: DualEncoder, **options: Any) -> EncodeQueries:
+    def for_model(cls, model: DualEncoder, directory: Path, **options: Any) -> EncodeQueries:
         """See Stage."""
         return cls(model)
 
@@ -216,7 +247,11 @@ class SearchIndex(Stage):
             diversity=request.diversity,
         )
         ids = state.labels.ids_at(rows)
-        return replace(state, ids=ids, scores=scores, allowed_ids=ids)
+
+        def scorer(embeddings: Embeddings, ids: Ids) -> Embeddings:
+            return score_rows(embeddings, held.blocks, state.labels.index_rows_of_ids(ids))
+
+        return replace(state, ids=ids, scores=scores, allowed_ids=ids, scorer=scorer)
 
 
 class FilterAndCut(Stage):
@@ -293,6 +328,14 @@ class Corridor:
     def fingerprints(self) -> dict[str, str]:
         """The fingerprint of each stage by its name, in their order."""
         return {stage.name: stage.fingerprint for stage in self.stages}
+
+    def without(self, *names: str) -> Corridor:
+        """The corridor without some stages; names that it lacks are ignored."""
+        return Corridor(tuple(stage for stage in self.stages if stage.name not in names))
+
+    def of_labels(self) -> Corridor:
+        """The corridor of a search for labels like others: without stages that are for queries alone."""
+        return self.without(*(stage.name for stage in self.stages if stage.for_queries_alone))
 
     def replaced(self, stage: Stage) -> Corridor:
         """The corridor with another stage in place of the one with the same name."""
