@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import subprocess
 import sys
@@ -62,6 +63,9 @@ def test_evaluate_search_and_index(run: Path, tmp_path: Path) -> None:
     values = xmc("evaluate", run, "wordnet-8k", "--json").stdout
     assert '"P@1"' in values
     assert xmc("search", run, "a boat with two hulls", "-k", "3").stdout.count("\n") >= 4
+    explained = xmc("search", run, "a boat", "-k", "1", "--explain").stdout
+    assert "because of" in explained
+    assert re.search(r"boat [+-]\d\.\d\d", explained)
     assert '"P@1"' in xmc("evaluate", run, "wordnet-8k", "--exact", "--json").stdout
     prompt = xmc("search", run, input="a kind of cheese\n\n")
     assert "7,488 labels" in prompt.stdout

@@ -297,6 +297,7 @@ def test_the_page_says_all_and_is_the_same_again(data: Dataset, runs: list[Path]
     value = evaluate(Retriever.load(runs[0]), data).values["nDCG@3"]
     assert f"{value:.2f}" in page
     assert page.count("<tr data-causes") == 40
+    assert re.search(r'class="reasons" dir="auto">[^<]* \+0\.\d\d', page)
     figures = json.loads(re.search(r'id="figures">(.*?)</script>', page, re.DOTALL)[1])  # type: ignore[index]
     assert len(figures["recall"]["data"]) == 3  # and exact search, of the run that is not exact
     assert not re.search(r"(src|href)=\"(?!#)", page)

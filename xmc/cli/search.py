@@ -34,13 +34,14 @@ def search(
     like: Annotated[list[str] | None, typer.Option(help="Uid of a label to be like; repeat.")] = None,
     unlike: Annotated[list[str] | None, typer.Option(help="Text to be unlike, a negative example; repeat.")] = None,
     diversity: Annotated[float, typer.Option(help="From 0, the best labels, to 1, the least alike.")] = 0.0,
+    explain: Annotated[bool, typer.Option("--explain", help="Say what speaks for each label.")] = False,
 ) -> None:
     """Show the best labels of a text with their scores."""
     from xmc.search.retriever import Retriever
 
     retriever = Retriever.load(run)
     retriever.texts([*(include or ()), *(exclude or ())])  # a mistyped uid is an error here, not an empty answer
-    options = {"include": include, "exclude": exclude, "where": where, "diversity": diversity}
+    options = {"include": include, "exclude": exclude, "where": where, "diversity": diversity, "explain": explain}
     if text or like:
         query = combined(" ".join(text or ()), like or [], unlike or [])
         console.print(answer(retriever, query, k, **options))
@@ -67,11 +68,15 @@ def combined(text: str, like: list[str], unlike: list[str]) -> Query:
 
 
 def answer(retriever: Retriever, query: Query, k: int, **options: Any) -> Table:
-    """A table of the k best labels of one query; options as of Retriever.predict."""
-    labels, scores = retriever.predict([query], k, **options)
-    pairs = [(uid, score) for uid, score in zip(labels[0], scores[0], strict=True) if uid is not None]
-    texts = retriever.texts([uid for uid, _ in pairs])
-    table = Table("score", "label", "uid", box=None)
-    for (uid, score), label in zip(pairs, texts, strict=True):
-        table.add_row(f"{score:.3f}", escape(label), escape(uid) if uid != label else "")
+    """A table of the k best labels of one query; options as of Retriever.answer."""
+    from xmc.search.reasons import in_words
+
+    found = retriever.answer([query], k, **options)
+    texts = found.labels.texts_of(found.labels.rows_of_ids(found.ids[0][found.ids[0] >= 0]))
+    said = found.explanation
+    table = Table("score", "label", "uid", *(["because of"] if said is not None else []), box=None)
+    for place, label in enumerate(texts):
+        uid = found.uids[0, place]
+        why = [escape(in_words(said[0, place] or ()))] if said is not None else []
+        table.add_row(f"{found.scores[0, place]:.3f}", escape(label), escape(uid) if uid != label else "", *why)
     return table

@@ -97,6 +97,13 @@ class Encoder(nn.Module, ABC):
         count = sum(parameter.numel() for parameter in self.parameters())
         return f"<{type(self).__name__}: dimension {self.dimension}, {count:,} parameters, on {device_of(self)}>"
 
+    def word_vectors(self, text: str) -> tuple[list[str], Tensor] | None:
+        """The words of a text and vectors [words, D] whose sum is its embedding, as `forward` makes it without `drop`.
+
+        None for an encoder whose embeddings are no sums over words.
+        """
+        return None
+
     def fixed_tokens(self, features: RaggedTokens, side: Side) -> npt.NDArray[np.bool_]:
         """Which tokens `drop` never drops, bool [total]: those that do not come from the text itself."""
         return np.zeros(len(features.values), bool)

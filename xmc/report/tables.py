@@ -10,6 +10,7 @@ from rich.filesize import decimal
 
 from xmc.metrics import UNKNOWN_LABEL
 from xmc.report.mistakes import CAUSES, Missed, Mistakes, Wrong
+from xmc.report.reasons import reasons_of_predictions
 from xmc.report.run import PLACES, ReportedRun
 from xmc.report.storage import IndexFacts
 from xmc.report.task import Task
@@ -55,6 +56,8 @@ class LabelRow:
     """Key, short text, and what was found."""
     places: tuple[tuple[str, bool, tuple[str, ...]], ...] = ()
     """For each run: place, whether it is among the first m, and causes, by key."""
+    reasons: str = ""
+    """What speaks for a prediction."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +171,7 @@ def query_rows(
 ) -> list[QueryRow]:
     """The queries in the order of `chosen`, see `choose_queries`. mistakes, qualities: of each run, by query."""
     rows = []
+    reasons = [reasons_of_predictions(run, task, list(chosen)) for run in runs]
     for number, (query, worst) in enumerate(chosen.items(), 1):
         text = task.texts[query]
         of_query = [of_run[query] for of_run in mistakes]
@@ -180,7 +184,8 @@ def query_rows(
                 worst,
                 tuple(_true_label(runs, task, query, label, of_query) for label in task.true_labels(query).tolist()),
                 tuple(
-                    tuple(_predictions(run, task, query, of_run)) for run, of_run in zip(runs, of_query, strict=True)
+                    tuple(_predictions(run, task, query, of_run, said.get(query, {})))
+                    for run, of_run, said in zip(runs, of_query, reasons, strict=True)
                 ),
                 tuple(float(of_run[query]) for of_run in qualities),
                 tuple(cause for cause in CAUSES if any(cause in of_run.causes for of_run in of_query)),
@@ -218,7 +223,7 @@ def _place(run: ReportedRun, place: int | None, missed: Missed | None) -> str:
     return shown if exact in (None, place) else f"{shown}, exact {exact:,}"
 
 
-def _predictions(run: ReportedRun, task: Task, query: int, mistakes: Mistakes) -> list[LabelRow]:
+def _predictions(run: ReportedRun, task: Task, query: int, mistakes: Mistakes, said: dict[int, str]) -> list[LabelRow]:
     true = set(task.true_labels(query).tolist())
     wrong_at: dict[int, Wrong] = {wrong.place: wrong for wrong in mistakes.wrong}
     ids = run.by_index.ids[query, :PLACES]
@@ -231,5 +236,6 @@ def _predictions(run: ReportedRun, task: Task, query: int, mistakes: Mistakes) -
         note = f"{score:.3f}" + (", not in the data set" if label == UNKNOWN_LABEL else "")
         reasons = wrong_at[place].causes if place in wrong_at else {}
         causes = tuple((cause, CAUSES[cause], why) for cause, why in reasons.items())
-        rows.append(LabelRow(text, str(uid), note, label in true, place, causes))
+        why = said.get(int(ids[place - 1]), "")
+        rows.append(LabelRow(text, str(uid), note, label in true, place, causes, reasons=why))
     return rows

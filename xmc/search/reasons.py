@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Reason", "Reasons", "joined_reasons"]
+__all__ = ["Reason", "Reasons", "in_words", "joined_reasons"]
 
 
 @dataclass(frozen=True)
@@ -42,3 +43,13 @@ def joined_reasons(first: Reasons | None, second: Reasons) -> Reasons:
         said = (*(first[place] or ()), *(second[place] or ()))
         joined[place] = said or None
     return joined
+
+
+def in_words(reasons: Sequence[Reason]) -> str:
+    """Reasons in one line; what is no word has its kind before it.
+
+    >>> in_words([Reason("word", 0.45, "boat"), Reason("label", -0.2, "dog", "n1")])
+    "boat +0.45, label 'dog' -0.20"
+    """
+    named = [reason.text if reason.kind.startswith("word") else f"{reason.kind} {reason.text!r}" for reason in reasons]
+    return ", ".join(f"{name} {reason.value:+.2f}" for name, reason in zip(named, reasons, strict=True))

@@ -26,6 +26,7 @@ from xmc.indexes.designs import design_of
 from xmc.indexes.factory import index_version
 from xmc.search.answers import Answer, AnswerParts
 from xmc.search.calibrated import CalibratedAnswers
+from xmc.search.explanations import with_parts_of_queries
 from xmc.search.label_columns import LabelColumns, refuse_repeated
 from xmc.search.labels import LabelVersion
 from xmc.search.options import SearchOptions, asked_for
@@ -322,7 +323,8 @@ class Retriever(SharedModel):
         self, labels: LabelVersion, request: SearchRequest, queries: Any, images: Images | None = None
     ) -> Answer:
         corridor = self.corridor
-        return Answer.from_state(corridor(corridor.begin(request, labels, queries, images)))
+        state = corridor(corridor.begin(request, labels, queries, images))
+        return Answer.from_state(with_parts_of_queries(state, self.model) if request.explain else state)
 
     def _calibrated(self, explain: bool = False) -> CalibratedAnswers:
         calibration, labels = self.require_calibration(), self._store.version

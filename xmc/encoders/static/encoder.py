@@ -18,6 +18,7 @@ from xmc.data.tokens import RaggedTokens
 from xmc.encoders.base import Encoder, Side, TokenCost
 from xmc.encoders.static.feature_table import Bags, bag_sums, locate, weigh
 from xmc.encoders.static.hashing import KIND_BITS, KINDS, hash_features
+from xmc.encoders.static.words import pairs_of_words, words_of_text
 from xmc.errors import ConfigError, StoreError
 from xmc.kernels.parallel import several_callers_may_run
 
@@ -101,6 +102,21 @@ class StaticEncoder(Encoder):
         """Embeddings [n, D] float32 on the CPU; a text without features gives a zero row."""
         total: Tensor = self.table(self.bags(features))
         return total
+
+    @torch.no_grad()
+    def word_vectors(self, text: str) -> tuple[list[str], Tensor]:
+        """See Encoder. A bigram's vector is shared equally by its two words."""
+        words = words_of_text(text)
+        pairs = pairs_of_words(words)
+        sums = self(self.featurize([*words, *pairs]))
+        alone, joined = sums[: len(words)], sums[len(words) :]
+        vectors = alone.clone()
+        halves = (
+            joined - alone[:-1] - alone[1:]
+        ) / 2  # what is in a pair of words and in neither of them: their bigram
+        vectors[:-1] += halves
+        vectors[1:] += halves
+        return words, vectors
 
     def bags(self, features: RaggedTokens) -> Bags:
         """Where the features lie in the table, and with what coefficient they enter the sum."""
