@@ -33,6 +33,7 @@ TABLES = (
     "vixml",
     "batch",
     "calibration",
+    "labels",
 )
 """Each is a module beside this one, with run(seed, methods) -> iterator over lists of measurements."""
 

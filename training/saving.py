@@ -36,8 +36,13 @@ def retriever_of(run: TrainingRun, index: str = "") -> Retriever | None:
         return None
     table = run.data.dataset.labels
     uids, texts = table.uids.to_pylist(), table.texts.to_pylist()
-    queries = None if index else _tuning_queries(run, model)
-    return Retriever.from_model(model, uids, texts, run.config, index, embeddings.numpy(), table.columns, queries)
+    trained = None
+    if all(kind.only_positives for kind in run.config.negatives):  # labels without queries were never seen
+        trained = run.data.known.pulled
+    queries = None if index and (trained is None or trained.all()) else _tuning_queries(run, model)
+    return Retriever.from_model(
+        model, uids, texts, run.config, index, embeddings.numpy(), table.columns, queries, trained
+    )
 
 
 def save_run(

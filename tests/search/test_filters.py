@@ -121,7 +121,7 @@ def test_columns(run: Path, tmp_path: Path) -> None:
     retriever.save(tmp_path / "run")
     loaded = xmc.Retriever.load(tmp_path / "run")
     assert loaded.labels.table.equals(retriever.labels.table)
-    rows = {row["uid"]: row for row in loaded.labels.table.to_pylist()}
+    rows = {row["uid"]: row for row in loaded.labels.table.drop_columns(["xmc_scale", "xmc_examples"]).to_pylist()}
     assert rows["DR"] == {"id": 12, "uid": "DR", "text": "deep dark red", "dark": True, "tags": ["a"], "price": None}
     assert rows["RED"] == {"id": 0, "uid": "RED", "text": "red", "dark": False, "tags": None, "price": 2.5}
     before = loaded.labels
@@ -162,6 +162,7 @@ def test_columns_of_a_data_set_come_along(tmp_path: Path) -> None:
     xmc.train(data, tiny_config(epochs=1), tmp_path / "run")
     loaded = xmc.Retriever.load(tmp_path / "run")
     assert set(loaded.predict(["red"], k=4, where="warm")[0][0]) == {"RED", "PINK", "ORANGE", None}
-    pq.write_table(table.append_column("id", pa.array(range(12))), file)
-    with pytest.raises(DataError, match="a column called id"):
-        _ = Dataset.load(tmp_path / "data").labels
+    for name in ("id", "xmc_scale", "xmc_examples"):
+        pq.write_table(table.append_column(name, pa.array(range(12))), file)
+        with pytest.raises(DataError, match=f"a column called {name}, which a run has of its own"):
+            _ = Dataset.load(tmp_path / "data").labels

@@ -248,7 +248,8 @@ def test_changes_agree_with_a_dictionary(run: Path, tmp_path: Path, seed: int) -
         assert [(row["uid"], row["id"], row["text"], row.get("price")) for row in table] == [
             (uid, *values) for uid, values in truth.items()
         ]
-        np.testing.assert_allclose(retriever.embeddings, [vectors[uid] for uid in truth], atol=1e-6)
+        scaled = retriever.labels.scales[:, None] * [vectors[uid] for uid in truth]
+        np.testing.assert_allclose(retriever.embeddings, scaled, atol=1e-6)
         assert retriever.labels.next_id == following
         asked = some(3)
         assert retriever.texts(asked) == [truth[uid][1] for uid in asked]

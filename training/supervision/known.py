@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 from scipy.sparse import csr_matrix
 
-from xmc.arrays import Rows
+from xmc.arrays import Mask, Rows
 from xmc.config import TrainConfig
 from xmc.data.targets import Targets
 from xmc.metrics.propensity import propensities
@@ -51,6 +51,15 @@ class KnownPairs:
         every = self._targets(known, positive) if self.in_batch else targets
         taught = None if self.taught is None else _taught(known, self.taught[rows])
         return Batch(step, rows, targets, every, taught)
+
+    @property
+    def pulled(self) -> Mask:
+        """The labels that a query pulls, as its positive or because the teacher names them: bool [L]."""
+        pulled = np.zeros(self.values.shape[1], bool)
+        pulled[self.values.indices[self.values.data > 0]] = True
+        if self.taught is not None:
+            pulled[self.taught.indices] = True
+        return pulled
 
     def brought(self) -> csr_matrix:
         """CSR float64 [N, L]: the chance that a step with the query must score the label.

@@ -27,6 +27,8 @@ class NegativesConfig(KindSection):
 
     scores_all: ClassVar[bool] = False
     """Whether a step scores every label, so that nothing can be joined with this kind."""
+    only_positives: ClassVar[bool] = False
+    """Whether a step scores the batch's positives alone, so that a label without queries is never a negative."""
 
 
 class AllConfig(NegativesConfig):
@@ -60,6 +62,8 @@ class BankConfig(NegativesConfig):
 
 class InBatchConfig(NegativesConfig):
     """A step scores the positives of its batch and no others."""
+
+    only_positives: ClassVar[bool] = True
 
     kind: Literal["in-batch"] = "in-batch"
     """The batch's positives."""
@@ -102,6 +106,8 @@ class ShortlistConfig(NegativesConfig):
 
 class ClustersConfig(NegativesConfig):
     """Batches made of balanced clusters of similar queries, so that in-batch negatives are hard."""
+
+    only_positives: ClassVar[bool] = True
 
     kind: Literal["clusters"] = "clusters"
     """The batch's positives, in batches of similar queries."""

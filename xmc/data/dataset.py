@@ -26,6 +26,7 @@ from xmc.data.tables import (
     GROUP,
     LABEL_SCHEMA,
     QUERY_SCHEMA,
+    RUN_COLUMNS,
     TableContent,
     format_of,
     judged_pairs,
@@ -134,13 +135,13 @@ class Dataset(DatasetConstructors):
 
     @cached_property
     def labels(self) -> DataLabels:
-        """The label table. DataError for a further column that is called id."""
+        """The label table. DataError for a further column that is called as one of RUN_COLUMNS."""
         table = self._table("labels", LABEL_SCHEMA)
         columns = table.drop_columns(LABEL_SCHEMA.names)
-        if "id" in columns.column_names:
+        if taken := [name for name in RUN_COLUMNS if name in columns.column_names]:
             raise DataError(
-                f"The label table of {self.directory or self.name} has a column called id, which a run has of its own; "
-                f"give it another name."
+                f"The label table of {self.directory or self.name} has a column called {taken[0]}, which a run has of its "
+                f"own; give it another name."
             )
         return DataLabels(table["uid"], table["text"], columns, self.images("labels"))
 

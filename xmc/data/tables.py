@@ -26,6 +26,7 @@ __all__ = [
     "GROUPED_SCHEMA",
     "LABEL_SCHEMA",
     "QUERY_SCHEMA",
+    "RUN_COLUMNS",
     "TableContent",
     "filter_table",
     "format_of",
@@ -40,6 +41,8 @@ __all__ = [
 FORMATS = (1, 2)
 """Versions of dataset.json that are read. Format 2 is format 1 with at least one label in a column `rejected`."""
 LABEL_SCHEMA = pa.schema([("uid", pa.string()), ("text", pa.string())])
+RUN_COLUMNS = ("id", "xmc_scale", "xmc_examples")
+"""Columns that the labels of a run have of their own, so that further columns of a data set's labels have other names."""
 QUERY_SCHEMA = pa.schema(
     [
         ("uid", pa.string()),

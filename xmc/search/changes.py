@@ -16,7 +16,15 @@ import pyarrow as pa
 from xmc.arrays import Embeddings, Ids, Rows
 from xmc.errors import InputError
 from xmc.indexes.checks import require_matrix
-from xmc.search.label_columns import LabelColumns, joined, label_rows, refuse_repeated, strings, with_values
+from xmc.search.label_columns import (
+    LabelColumns,
+    joined,
+    label_rows,
+    refuse_repeated,
+    replaced,
+    strings,
+    with_values,
+)
 from xmc.search.labels import LabelVersion
 
 __all__ = ["Added", "Change", "ColumnsSet", "Compacted", "Removed", "Updated", "new_rows", "updated_rows"]
@@ -33,18 +41,20 @@ class Change(Protocol):
 class Added:
     """New labels, under new ids; values that `columns` or the labels before lack are null.
 
-    embeddings: float32 [n, D]. Raises InputError for a uid that is there already or given twice, columns that do not fit, and
-    embeddings that are NaN or infinite.
+    embeddings: float32 [n, D]. origin: values of the columns of label_columns.ORIGIN; None for labels as those of training.
+    Raises InputError for a uid that is there already or given twice, columns that do not fit, and embeddings that are NaN or
+    infinite.
     """
 
     uids: Sequence[str]
     texts: Sequence[str]
     embeddings: Embeddings
     columns: LabelColumns | None = None
+    origin: pa.Table | None = None
 
     def __call__(self, before: LabelVersion) -> LabelVersion:
         """See Change."""
-        rows = new_rows(before, self.uids, self.texts, self.columns)
+        rows = new_rows(before, self.uids, self.texts, self.columns, self.origin)
         ids = np.arange(before.next_id, before.next_id + len(rows))
         after = _extended(before, rows, ids, self.embeddings)
         return replace(after, next_id=before.next_id + len(rows))
@@ -65,18 +75,20 @@ class Removed:
 class Updated:
     """Other texts and embeddings, float32 [n, D], of labels, which come last; ids and columns stay.
 
-    InputError for a uid that is not there or given twice.
+    origin: as of `Added`. InputError for a uid that is not there or given twice.
     """
 
     uids: Sequence[str]
     texts: Sequence[str]
     embeddings: Embeddings
+    origin: pa.Table | None = None
 
     def __call__(self, before: LabelVersion) -> LabelVersion:
         """See Change."""
         rows = updated_rows(before, self.uids, self.texts)
-        number = before.everything.column_names.index("text")
-        changed = before.everything.take(pa.array(rows)).set_column(number, "text", strings(self.texts, "text"))
+        changed = before.everything.take(pa.array(rows))
+        changed = replaced(changed, pa.table({"text": strings(self.texts, "text")}))
+        changed = changed if self.origin is None else replaced(changed, self.origin)
         without = before.with_index(before.index.remove(rows))
         return _extended(without, changed, before.all_ids.values[rows], self.embeddings)
 
@@ -115,10 +127,16 @@ class Compacted:
         return before if before.alive is None else before.compacted(before.index.compact())
 
 
-def new_rows(before: LabelVersion, uids: Sequence[str], texts: Sequence[str], columns: LabelColumns | None) -> pa.Table:
+def new_rows(
+    before: LabelVersion,
+    uids: Sequence[str],
+    texts: Sequence[str],
+    columns: LabelColumns | None,
+    origin: pa.Table | None = None,
+) -> pa.Table:
     """The rows that labels would add, without their embeddings; InputError where uids or columns do not fit."""
     uids = list(uids)
-    rows = label_rows(uids, texts, columns)
+    rows = label_rows(uids, texts, columns, origin)
     taken = np.flatnonzero(before.index_rows(uids) >= 0)
     if len(taken):
         raise InputError(f"The label {uids[taken[0]]!r} is already there; remove it first, or give another uid.")

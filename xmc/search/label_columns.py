@@ -10,25 +10,53 @@ import numpy as np
 import pyarrow as pa
 
 from xmc.arrays import Rows
+from xmc.data.tables import RUN_COLUMNS
 from xmc.errors import InputError
 
-__all__ = ["RESERVED", "LabelColumns", "joined", "label_rows", "refuse_repeated", "strings", "values_at", "with_values"]
+__all__ = [
+    "ORIGIN",
+    "RESERVED",
+    "LabelColumns",
+    "joined",
+    "label_rows",
+    "refuse_repeated",
+    "replaced",
+    "strings",
+    "values_at",
+    "with_values",
+]
 
 LabelColumns: TypeAlias = Mapping[str, Sequence[Any]] | pa.Table
 """Values by column name, one for each label."""
 
 RESERVED = ("id", "uid", "text")
 """Columns that every label has, and that a user's own cannot be called."""
+ORIGIN = pa.schema([(RUN_COLUMNS[1], pa.float32()), (RUN_COLUMNS[2], pa.int32())])
+"""Further columns that a user's own cannot be called: the factor by which the vector of a label from outside of training was
+scaled, and the number of examples that it was made from; null for labels of training. They are there where such a label is."""
 CHUNKS = 64
 """More pieces of a column than this, left by as many small additions, are joined."""
 
 
-def label_rows(uids: Sequence[str], texts: Sequence[str], columns: LabelColumns | None) -> pa.Table:
-    """A table of uid, text and the user's columns. InputError for values that do not fit."""
+def label_rows(
+    uids: Sequence[str], texts: Sequence[str], columns: LabelColumns | None, origin: pa.Table | None = None
+) -> pa.Table:
+    """A table of uid, text, the user's columns, and those of `origin`, if any. InputError for values that do not fit."""
     if len(uids) != len(texts):
         raise InputError(f"{len(uids)} uids were given for {len(texts)} label texts.")
     given = _arrays({} if columns is None else columns, len(uids))
-    return pa.table({"uid": strings(uids, "uid"), "text": strings(texts, "text"), **given})
+    known = {} if origin is None else {name: origin[name] for name in origin.column_names}
+    return pa.table({"uid": strings(uids, "uid"), "text": strings(texts, "text"), **given, **known})
+
+
+def replaced(table: pa.Table, values: pa.Table) -> pa.Table:
+    """A table with the columns of another one of the same length, in place of those of the same names, or behind all."""
+    for name in values.column_names:
+        if name in table.column_names:
+            table = table.set_column(table.column_names.index(name), name, values[name])
+        else:
+            table = table.append_column(name, values[name])
+    return table
 
 
 def joined(above: pa.Table, below: pa.Table) -> pa.Table:
@@ -103,8 +131,10 @@ def _arrays(columns: LabelColumns, count: int) -> dict[str, Any]:
     """Arrow arrays by name. InputError for a name that is reserved, another length, or values that are of no one type."""
     arrays = {}
     for name in columns.column_names if isinstance(columns, pa.Table) else columns:
-        if name in RESERVED:
-            raise InputError(f"A column cannot be called {name!r}, as every label has one; give it another name.")
+        if name in RESERVED or name in ORIGIN.names:
+            raise InputError(
+                f"A column cannot be called {name!r}, as labels have one of their own; give it another name."
+            )
         given: Any = columns[name]
         if isinstance(given, str):
             raise InputError(f"The column {name!r} must be a list of values, one for each label, but is a string.")

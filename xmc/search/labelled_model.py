@@ -12,8 +12,12 @@ from xmc.errors import InputError
 from xmc.indexes.factory import index_version
 from xmc.indexes.label_index import LabelIndex
 from xmc.search.changes import Added, ColumnsSet, Removed, Updated, new_rows, updated_rows
+from xmc.search.entry_rate import Scaling
 from xmc.search.label_columns import LabelColumns
+from xmc.search.label_examples import Examples, LabelExamples, LabelSources
+from xmc.search.label_vectors import ExampleSums
 from xmc.search.labels import LabelVersion, require_same_labels
+from xmc.search.new_labels import NewVectors, Score, Scoring, StoredQueries
 from xmc.search.queries import images_of_texts, strings_of_list
 from xmc.search.store import LabelStore
 
@@ -38,6 +42,7 @@ class LabelledModel:
                 f"dimension {model.dimension}."
             )
         self._store = LabelStore(labels)
+        self._stored: StoredQueries | None = None
 
     def __len__(self) -> int:
         """Number of labels."""
@@ -66,39 +71,70 @@ class LabelledModel:
 
     def add_labels(
         self,
-        texts: Sequence[str],
+        texts: Sequence[str | None] | None = None,
         uids: Sequence[str] | None = None,
         columns: LabelColumns | None = None,
         images: Images | None = None,
-    ) -> None:
-        """Add labels by their text; their uid is the text itself unless given.
+        *,
+        examples: Examples | None = None,
+        negatives: Examples | None = None,
+        score: Score = "rate",
+        expected_rate: float | None = None,
+    ) -> tuple[Scaling, ...]:
+        """Add labels by their texts, by examples of their queries, or by both; their uids are the texts unless given.
 
         columns: values by column name, one for each label; a column that is new is null for the labels before.
         images: as in `predict`, of each label.
-        Raises InputError for a uid already there or given twice, and for columns that do not fit.
+        examples: for each label queries that it belongs to: a list of texts or Query objects, or embeddings [n, D]. Labels
+            without texts need uids; a text may be None where there are examples. negatives: likewise, queries that a label
+            does not belong to though they are like its own. See xmc.search.label_vectors.
+        score: "rate" scales the labels together so that they enter the best ten of queries as often as trained labels do,
+            which the run's stored queries tell (labels with examples twice as often); "raw" does not, and labels by text
+            alone then displace others. expected_rate: the share of queries whose best ten a label enters, where it is known.
+
+        Returns what the labels by text alone, and those with examples, were scaled by.
+        Raises InputError for a uid already there or given twice, columns that do not fit, a label with neither text nor
+        examples, and examples that are no queries of this model, or of a run that keeps no queries.
         """
-        texts = strings_of_list(texts)
-        uids = texts if uids is None else strings_of_list(uids, "uids", "uid")
+        scoring = Scoring(score, expected_rate)
+        given = LabelSources.read(texts, uids, examples, negatives, self.model.dimension, images is not None)
         with self._store.changing:
-            new_rows(self._store.version, uids, texts, columns)  # refused before texts are encoded
-            given = images_of_texts(images, len(texts), self.model.label_encoder)
-            self._store.apply(Added(uids, texts, self.model.embed_labels(texts, given), columns))
+            new_rows(self._store.version, given.uids, given.texts, columns)  # refused before texts are encoded
+            vectors = self._vectors(given, images, scoring)
+            self._store.apply(Added(given.uids, given.texts, vectors.embeddings, columns, vectors.origin))
+        return vectors.scalings
 
     def remove_labels(self, uids: Sequence[str]) -> None:
         """Remove labels; InputError names a uid that is not there."""
         self._store.apply(Removed(uids))
 
-    def update_labels(self, texts: Sequence[str], uids: Sequence[str], images: Images | None = None) -> None:
-        """Give labels other texts, and encode them anew from these (and their images, as in `predict`) alone.
+    def update_labels(
+        self,
+        texts: Sequence[str | None] | None = None,
+        uids: Sequence[str] | None = None,
+        images: Images | None = None,
+        *,
+        examples: Examples | None = None,
+        negatives: Examples | None = None,
+        score: Score = "rate",
+        expected_rate: float | None = None,
+    ) -> tuple[Scaling, ...]:
+        """Make labels anew from these texts, images and examples alone; without `texts`, from the texts that they have.
 
-        The labels come last in the order of `labels`; ids and columns stay. InputError names a uid that is not there, or given
-        twice.
+        The labels come last in the order of `labels`; ids and columns stay. Other arguments, and the result, as of
+        `add_labels`. InputError as there, and for a uid that is not there, or given twice.
         """
-        texts = strings_of_list(texts)
+        scoring = Scoring(score, expected_rate)
+        if uids is None:
+            raise InputError("update_labels needs the uids of the labels; give uids=[...].")
         with self._store.changing:
-            updated_rows(self._store.version, uids, texts)  # refused before texts are encoded
-            given = images_of_texts(images, len(texts), self.model.label_encoder)
-            self._store.apply(Updated(uids, texts, self.model.embed_labels(texts, given)))
+            uids = strings_of_list(uids, "uids", "uid")
+            kept = self.texts(uids) if texts is None else texts
+            given = LabelSources.read(kept, uids, examples, negatives, self.model.dimension, images is not None)
+            updated_rows(self._store.version, given.uids, given.texts)  # refused before texts are encoded
+            vectors = self._vectors(given, images, scoring)
+            self._store.apply(Updated(given.uids, given.texts, vectors.embeddings, vectors.origin))
+        return vectors.scalings
 
     def set_columns(self, columns: LabelColumns) -> None:
         """Set columns of the label table, joined by its own column `uid`; other labels keep their values, or have null.
@@ -128,3 +164,17 @@ class LabelledModel:
             held = index_version(design, labels.embeddings, self.tuning_queries, rescore, labels.index.devices)
             self._store.use(labels.compacted(held))
             self.config = self.config.changed(index=design)
+
+    def _vectors(self, given: LabelSources, images: Images | None, scoring: Scoring) -> NewVectors:
+        """What labels from outside of training are searched by, beside the labels as they are now."""
+        labels, model = self._store.version, self.model
+        if self._stored is None or self._stored.queries is not self.tuning_queries:
+            self._stored = StoredQueries(self.tuning_queries)
+        known = images_of_texts(images, len(given.texts), model.label_encoder)
+        texts = model.embed_labels(given.texts, known)
+
+        def sums(examples: LabelExamples) -> ExampleSums:
+            return examples.sums(model, labels.vectors_of)
+
+        against = None if given.negatives is None else sums(given.negatives)
+        return self._stored.vectors(labels, given.uids, texts, given.with_text, sums(given.examples), against, scoring)

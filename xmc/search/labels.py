@@ -21,7 +21,7 @@ from xmc.indexes.blocks import GrowingColumn
 from xmc.indexes.identifiers import RowLookup
 from xmc.indexes.storage import StoredIndex
 from xmc.indexes.versions import IndexVersion
-from xmc.search.label_columns import RESERVED, LabelColumns, label_rows, values_at
+from xmc.search.label_columns import ORIGIN, RESERVED, LabelColumns, label_rows, values_at
 
 __all__ = ["LabelVersion", "require_same_labels"]
 
@@ -35,7 +35,8 @@ class LabelVersion:
     labels keep theirs, and `held.alive` says which those are. What users see are the *rows* of `table`: the labels that are
     not removed, in the same order.
 
-    everything: uid, text and the user's columns by index row; null for removed rows of a run that was loaded.
+    everything: uid, text and the user's columns by index row, and those of label_columns.ORIGIN where there are labels from
+    outside of training; null for removed rows of a run that was loaded.
     all_ids: int64, by index row. next_id: above all ids that were ever given, so that no id comes to mean another label.
     held: the index; None for labels that are only read, such as those of a run whose index is elsewhere.
     number: higher after each change; 0 for labels that are only read.
@@ -55,9 +56,13 @@ class LabelVersion:
         texts: Sequence[str],
         columns: LabelColumns | None = None,
         held: IndexVersion | None = None,
+        origin: pa.Table | None = None,
     ) -> LabelVersion:
-        """Labels with ids from 0 on. InputError for columns of another length, or called id, uid or text."""
-        everything = label_rows(uids, texts, columns)
+        """Labels with ids from 0 on. InputError for columns of another length, or called id, uid or text.
+
+        origin: values of the columns of label_columns.ORIGIN; None where all labels are of training.
+        """
+        everything = label_rows(uids, texts, columns, origin)
         return cls(everything, GrowingColumn(np.arange(len(uids))), len(uids), _lookup(everything), held)
 
     @classmethod
@@ -81,7 +86,7 @@ class LabelVersion:
 
     def __repr__(self) -> str:
         """Number of labels, columns of the user's, and the index."""
-        columns = [name for name in self.columns.names if name not in RESERVED]
+        columns = [name for name in self.columns.names if name not in (*RESERVED, *ORIGIN.names)]
         said = [f"{len(self):,} labels"] if self.held is None else [self.held.describe()]
         said += [f"columns {', '.join(columns)}"] if columns else []
         return f"<{type(self).__name__} {self.number}: {', '.join(said)}>"
@@ -115,8 +120,24 @@ class LabelVersion:
         return self.index.embeddings
 
     @cached_property
+    def trained(self) -> Mask | None:
+        """Which labels are of training, bool by index row, removed ones among them; None where all are."""
+        if ORIGIN.names[0] not in self.everything.column_names:
+            return None
+        trained: Mask = pc.is_null(self.everything[ORIGIN.names[0]]).to_numpy()
+        return trained
+
+    @property
+    def scales(self) -> Embeddings:
+        """What the vector of each label was scaled by, float32 [L]; 1 for labels of training."""
+        if ORIGIN.names[0] not in self.everything.column_names:
+            return np.ones(len(self), np.float32)
+        scales: Embeddings = pc.fill_null(self.table[ORIGIN.names[0]], 1.0).to_numpy()
+        return scales
+
+    @cached_property
     def table(self) -> pa.Table:
-        """id, uid, text and the user's columns, a row for each label."""
+        """id, uid, text and the other columns of `everything`, a row for each label."""
         living = self.everything if self.alive is None else self.everything.filter(pa.array(self.alive))
         return living.add_column(0, "id", pa.array(self.ids))
 
@@ -180,6 +201,13 @@ class LabelVersion:
     def texts_of(self, rows: Rows) -> list[str]:
         """The texts of some rows of `table`."""
         return [text or "" for text in values_at(self.everything["text"], self.living[rows]).to_pylist()]
+
+    def vectors_of(self, uids: Sequence[str]) -> Embeddings:
+        """What labels are searched by, float32 [n, D]; InputError for a uid that is not there, or without the index."""
+        rows = self.known_index_rows(uids)
+        if self.held is None:
+            raise InputError("A Query of labels needs a search that holds their embeddings.")
+        return self.held.blocks.take(rows)
 
     def uids_at(self, index_rows: Rows) -> npt.NDArray[np.object_]:
         """The uid of each index row, of any shape; None for -1."""

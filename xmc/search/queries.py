@@ -18,7 +18,7 @@ from xmc.data.lists import in_order, is_utf8
 from xmc.encoders.base import Encoder
 from xmc.errors import InputError
 
-__all__ = ["Queries", "Query", "embed", "images_of_texts", "query_list", "strings_of_list"]
+__all__ = ["Encode", "Queries", "Query", "embed", "images_of_texts", "query_list", "strings_of_list"]
 
 Encode = Callable[[list[str]], Embeddings]
 

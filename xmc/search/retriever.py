@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from typing_extensions import Unpack
 
-from xmc.arrays import Embeddings, Ids
+from xmc.arrays import Embeddings, Ids, Mask
 from xmc.calibration.decisions import Decision, Policy
 from xmc.calibration.powerset import Region
 from xmc.calibration.sets import LabelSet, Wanted
@@ -29,6 +29,7 @@ from xmc.search.calibrated import CalibratedAnswers
 from xmc.search.explanations import with_parts_of_queries
 from xmc.search.label_columns import LabelColumns, refuse_repeated
 from xmc.search.labels import LabelVersion
+from xmc.search.new_labels import scaled_beside_trained
 from xmc.search.options import SearchOptions, asked_for
 from xmc.search.predicted_tables import predicted_table
 from xmc.search.queries import Queries, strings_of_list
@@ -63,20 +64,28 @@ class Retriever(SharedModel):
         embeddings: Embeddings | None = None,
         columns: LabelColumns | None = None,
         tuning_queries: Embeddings | None = None,
+        trained: Mask | None = None,
     ) -> Retriever:
         """Index the labels of training, in their order; `index` overrides the configuration's.
 
         embeddings: of the labels, float32 [L, D], with residual vectors, where they are known; else they are embedded here.
-        tuning_queries: embeddings [n, D] of queries as those to come, with which an index may be tuned; kept with the run.
+        tuning_queries: embeddings [n, D] of queries as those to come, with which an index may be tuned, and labels from
+            outside of training are scaled; kept with the run.
+        trained: bool [L], which labels had queries in training; others are scaled down where they enter the best ten of queries
+            more often than these. None for all.
         columns: further values of each label by name, for conditions; see `predict`.
+        Raises InputError for embeddings and columns that do not fit.
         """
         model.eval()
         if embeddings is None:
             embeddings = model.embed_labels(texts, with_vectors=True)
         if tuning_queries is None:
             tuning_queries = np.zeros((0, embeddings.shape[1]), np.float32)
+        origin = None
+        if trained is not None:
+            embeddings, origin = scaled_beside_trained(embeddings, trained, tuning_queries)
         held = index_version(index or config.index, embeddings, tuning_queries)
-        labels = LabelVersion.from_lists(uids, texts, columns, held)
+        labels = LabelVersion.from_lists(uids, texts, columns, held, origin)
         return cls(model, labels, config, RunMetrics(), tuning_queries)
 
     @classmethod
@@ -303,6 +312,7 @@ class Retriever(SharedModel):
         labels = self._store.version
         model = self.model.cut(require_count(dimension, "dimension"))
         embeddings = _cut(labels.embeddings, dimension, model.normalize)
+        embeddings *= labels.scales[:, None] if model.normalize else 1
         queries = _cut(self.tuning_queries, dimension, model.normalize)
         held = index_version(index or self.config.index, embeddings, queries, 0, labels.index.devices)
         return Retriever(model, labels.compacted(held), self.config, self.metrics, queries, self.stages)

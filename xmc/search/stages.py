@@ -215,13 +215,7 @@ class EncodeQueries(Stage):
         if embedded:
             given: Embeddings = queries
             return given
-
-        def vectors(uids: Sequence[str]) -> Embeddings:
-            rows = state.labels.known_index_rows(uids)
-            if state.labels.held is None:
-                raise InputError("A Query of labels needs a search that holds their embeddings.")
-            return state.labels.held.blocks.take(rows)
-
+        vectors = state.labels.vectors_of
         return embed(queries, model.embed_queries, vectors, model.dimension, state.request.allow_empty)
 
 
