@@ -12,7 +12,7 @@ import numpy.typing as npt
 from xmc.arrays import Mask, Rows
 from xmc.errors import InputError
 
-__all__ = ["Chosen", "ChosenPerQuery", "KeyedRows", "Selection", "select"]
+__all__ = ["Chosen", "ChosenPerQuery", "KeyedRows", "Selection", "per_query", "select"]
 
 Chosen: TypeAlias = Sequence[int | str] | Set[int | str] | npt.NDArray[Any]
 """Some labels: ids or uids (a list, set or array), or a mask over all labels, bool [L], in their order."""
@@ -62,7 +62,7 @@ def select(
     for name, given in (("include", include), ("exclude", exclude)):
         if given is None:
             continue
-        entries = _per_query(given, queries, name, labels.key)
+        entries = per_query(given, queries, name, labels.key)
         if entries is not None:
             each[name] = [_rows(labels, entry, name) for entry in entries]
             continue
@@ -88,7 +88,7 @@ def _rows(labels: KeyedRows, given: Any, name: str) -> Rows:
     return rows[rows >= 0]
 
 
-def _per_query(given: Any, queries: int, name: str, key: str) -> list[Any] | None:
+def per_query(given: Any, queries: int, name: str, key: str) -> list[Any] | None:
     """The entries of a list that has one for each query; None where it is for all of them."""
     if isinstance(given, (str, bytes)):
         raise InputError(f"{name} must be a list of {key}s; put a single {key} into a list.")

@@ -16,11 +16,22 @@ if TYPE_CHECKING:
     from xmc.evaluation.calibrate import calibrate
     from xmc.evaluation.evaluate import evaluate
     from xmc.interop.scikit_learn import XMCClassifier as XMCClassifier  # not in __all__: it needs scikit-learn
+    from xmc.search.passages import PassageOptions
     from xmc.search.queries import Query
     from xmc.search.retriever import Retriever
     from xmc.training.trainer import train
 
-__all__ = ["Dataset", "Query", "Retriever", "TrainConfig", "XMCError", "calibrate", "evaluate", "train"]
+__all__ = [
+    "Dataset",
+    "PassageOptions",
+    "Query",
+    "Retriever",
+    "TrainConfig",
+    "XMCError",
+    "calibrate",
+    "evaluate",
+    "train",
+]
 
 # An editable install serves xmc.kernels, a namespace package inside a regular one, through setuptools' own path entry;
 # Python looks for it on the parent's path only. In a wheel there is no such entry and nothing is added.
@@ -31,6 +42,7 @@ require_no_namesake()
 
 _HOME = {
     "Dataset": "xmc.data.dataset",
+    "PassageOptions": "xmc.search.passages",
     "Query": "xmc.search.queries",
     "Retriever": "xmc.search.retriever",
     "TrainConfig": "xmc.config",

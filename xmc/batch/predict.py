@@ -22,6 +22,7 @@ from xmc.calibration.sets import Wanted
 from xmc.errors import InputError
 from xmc.search.answers import Answer, AnswerParts
 from xmc.search.calibrated import with_parts
+from xmc.search.passages import PassageOptions
 from xmc.search.run_directory import RunDirectory
 from xmc.search.stages import Stage
 
@@ -39,6 +40,7 @@ def predict_files(
     probabilities: bool = False,
     sets: Wanted | str | None = None,
     decide: Policy | str | None = None,
+    passages: PassageOptions | None = None,
     keep_columns: bool | Sequence[str] = False,
     format: str = "parquet",
     separator: str | None = None,
@@ -54,6 +56,7 @@ def predict_files(
     probabilities, sets, decide: of a calibrated run, over all labels by its own index: the probability of each of `labels`;
         label sets with a guarantee, "recall=0.9", "false-positive-share=0.1" or "significance=0.1"; what to do with each of
         `labels`, "automatic=0.9,person=0.1". See xmc.search.answers.AnswerParts for the columns.
+    passages: how each text is cut into passages, as of Retriever.predict; not for tokens, embeddings and calibrated answers.
     keep_columns: True writes all columns of the input between uid and labels, a list those of these names. Those of text files
         are strings; a value of JSON lines that is no string is written as JSON. A bad row that is written keeps them too.
     format: "parquet", "csv" or "jsonl". In CSV a list is one cell, its items cut by `separator`, by default ",": labels that
@@ -72,13 +75,24 @@ def predict_files(
         raise InputError(f"k must be at least 1, but is {k}.")
     options = options or JobOptions()
     parts = parse_parts(probabilities, sets, decide)
+    _require_texts(passages, parts, options)
     if parts:
         require_calibrated(parts, str(run), k, where, options)
     form = OutputForm.from_options(format, separator, keep_columns)
     _require_form(form, str(run), parts, label_texts)
     options = replace(options, columns=columns_of_input(options.columns, run, str(source)))
-    prediction = Prediction(str(Path(run).absolute()), options.columns, k, where, label_texts, parts)
+    prediction = Prediction(str(Path(run).absolute()), options.columns, k, where, label_texts, parts, passages)
     return run_job(prediction, str(source), str(destination), options, form)
+
+
+def _require_texts(passages: PassageOptions | None, parts: AnswerParts, options: JobOptions) -> None:
+    """Raise InputError for passages of what is not text, and for answers that a calibration judges, which saw whole texts."""
+    if passages is None:
+        return
+    if options.columns.tokens is not None or options.columns.embedding is not None:
+        raise InputError("passages are cut of texts; name a column of texts, or leave passages out.")
+    if parts:
+        raise InputError(f"A run is calibrated for whole texts; leave out passages, or {', '.join(parts.describe())}.")
 
 
 def _require_form(form: OutputForm, run: str, parts: AnswerParts, label_texts: bool) -> None:
@@ -99,10 +113,13 @@ class Prediction(WorkSpecification):
     where: str | None
     label_texts: bool
     parts: AnswerParts
+    passages: PassageOptions | None = None
 
     def describe(self) -> dict[str, Any]:
         """See WorkSpecification."""
         asked = {"k": self.k, "where": self.where, "label_texts": self.label_texts, **self.parts.describe()}
+        if self.passages is not None:
+            asked["passages"] = self.passages.describe()
         return {"work": "predict", "run": RunDirectory(self.run).fingerprint, **asked}
 
     @property
@@ -117,7 +134,8 @@ class Prediction(WorkSpecification):
 
     def load(self, shards: tuple[Any, ...] = ()) -> Work:
         """See WorkSpecification."""
-        return _Predicting(load_search(self.run, self.k, self.where, shards, bool(self.parts)), self)
+        search = load_search(self.run, self.k, self.where, shards, bool(self.parts))
+        return _Predicting(search.with_passages(self.passages), self)
 
 
 class _Predicting(Work):
@@ -134,6 +152,8 @@ class _Predicting(Work):
         if columns.embedding is not None:
             return replace(chunk, value=self._search.begin(embeddings_of(rows, self.dimension), None))
         encoder = self._search.model.query_encoder
+        if self._asked.passages is not None:
+            return replace(chunk, value=self._search.begin(rows.payload.to_pylist(), None))
         features = features_of(rows, columns, encoder, "query")
         queries = features if columns.tokens is not None else rows.payload.to_pylist()
         return replace(chunk, value=self._search.begin(queries, features), tokens=tokens_in(features, encoder))

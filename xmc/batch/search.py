@@ -16,10 +16,11 @@ from xmc.indexes.scan import score_rows
 from xmc.indexes.sharding import merge_shards
 from xmc.search.filters import matching
 from xmc.search.labels import LabelVersion
+from xmc.search.passages import PassageOptions
 from xmc.search.placement import place_model
 from xmc.search.retriever import Retriever
 from xmc.search.run_directory import RunDirectory
-from xmc.search.stages import Corridor, SearchRequest, SearchState, Stage
+from xmc.search.stages import Candidates, Corridor, SearchRequest, SearchState
 
 __all__ = ["JobSearch", "SearchActor", "load_model", "load_search"]
 
@@ -42,6 +43,10 @@ class JobSearch:
     corridor: Corridor
     request: SearchRequest
     calibration: Calibration | None
+
+    def with_passages(self, passages: PassageOptions | None) -> JobSearch:
+        """The same search, of texts that are cut into passages; None for whole texts."""
+        return replace(self, request=replace(self.request, passages=passages))
 
     def begin(self, queries: Any, features: RaggedTokens | None) -> SearchState:
         """The state of some rows before the first stage. features: what the encoder makes of texts; None for embeddings."""
@@ -72,7 +77,9 @@ def load_search(run: str, k: int, where: str | None, shards: tuple[Any, ...], ca
         retriever.fits_calibration()
         k = calibration.candidates
     request = SearchRequest(k, include=None if where is None else matching(labels, where))
-    corridor = retriever.corridor.replaced(_SteadySearch(retriever.corridor["candidates"]))
+    candidates = retriever.corridor["candidates"]
+    assert isinstance(candidates, Candidates)
+    corridor = retriever.corridor.replaced(_SteadySearch(candidates))
     return JobSearch(model, labels, corridor, request, calibration)
 
 
@@ -111,15 +118,13 @@ class SearchActor:
         return score_rows(queries, snapshot.held.blocks, snapshot.rows(ids.ravel()).reshape(ids.shape))
 
 
-class _SearchActors(Stage):
+class _SearchActors(Candidates):
     """Embeddings to the best labels of all actors. allowed: ids that alone may be returned; None for all."""
-
-    name = "candidates"
 
     def __init__(self, actors: tuple[Any, ...], allowed: Ids | None) -> None:
         self._actors, self._allowed = actors, allowed
 
-    def __call__(self, state: SearchState) -> SearchState:
+    def search(self, state: SearchState) -> SearchState:
         import ray  # where there are actors, Ray is running
 
         queries, allowed = ray.put(state.encoded()), ray.put(self._allowed)
@@ -137,24 +142,22 @@ class _SearchActors(Stage):
         return scores
 
 
-class _SteadySearch(Stage):
+class _SteadySearch(Candidates):
     """A search whose result for a row does not depend on how few rows are searched with it."""
 
-    name = "candidates"
-
-    def __init__(self, search: Stage) -> None:
+    def __init__(self, search: Candidates) -> None:
         self._search = search
 
     @property
     def fingerprint(self) -> str:
         return self._search.fingerprint
 
-    def __call__(self, state: SearchState) -> SearchState:
+    def search(self, state: SearchState) -> SearchState:
         queries = state.encoded()
         if not 0 < len(queries) < FEW_QUERIES:
-            return self._search(state)
+            return self._search.search(state)
         repeated = np.resize(queries, (FEW_QUERIES, queries.shape[1]))
-        found = self._search(replace(state, embeddings=repeated))
+        found = self._search.search(replace(state, embeddings=repeated))
         ids, scores = found.ranked()
         ids, scores = ids[: len(queries)], scores[: len(queries)]
         return replace(state, ids=ids, scores=scores, allowed_ids=ids, scorer=found.scorer)

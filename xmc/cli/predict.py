@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from xmc.cli import complete
 from xmc.cli.groups import with_groups
 from xmc.cli.job_options import Input, JobArguments, tell
+
+if TYPE_CHECKING:
+    from xmc.search.passages import Combine, PassageOptions
 
 
 @with_groups
@@ -38,6 +41,18 @@ def predict(
         typer.Option(
             help="Calibrated run: write what to do with each label too, by thresholds of probability: automatic=0.9,person=0.1."
         ),
+    ] = None,
+    passages: Annotated[
+        int | None,
+        typer.Option(min=1, help="Cut each text into passages of this number of tokens, and combine their scores."),
+    ] = None,
+    stride: Annotated[
+        int | None,
+        typer.Option(min=1, help="Tokens from one passage to the next.", show_default="three quarters of --passages"),
+    ] = None,
+    combine: Annotated[
+        Literal["logmeanexp", "max", "sum"] | None,
+        typer.Option(help="How scores of passages are combined.", show_default="logmeanexp"),
     ] = None,
     *,
     job: JobArguments,
@@ -76,9 +91,24 @@ def predict(
         probabilities=probabilities,
         sets=sets,
         decide=decide,
+        passages=_passages(passages, stride, combine),
         keep_columns=keep_column or keep_columns,
         format=format,
         separator=separator,
         options=job.options(embedding_column, index_shards),
     )
     tell(summary, f"predicted {summary.predicted:,} of {summary.rows:,} rows into {output}")
+
+
+def _passages(tokens: int | None, stride: int | None, combine: Combine | None) -> PassageOptions | None:
+    """How texts are cut into passages; None for whole texts. ConfigError for what belongs to passages without them."""
+    from xmc.errors import ConfigError
+    from xmc.search.passages import PassageOptions
+
+    if tokens is not None:
+        return PassageOptions(tokens, stride, combine or "logmeanexp")
+    if stride is not None or combine is not None:
+        raise ConfigError(
+            "--stride and --combine are for passages; name their length with --passages, or leave them out."
+        )
+    return None

@@ -17,6 +17,7 @@ from xmc.config import LearningRates
 from xmc.data.images.ragged import RaggedImages
 from xmc.data.tokens import RaggedTokens
 from xmc.encoders.precision import Computed, Precision
+from xmc.encoders.spans import word_spans
 from xmc.errors import InputError
 
 __all__ = ["Encoder", "Side", "TokenCost", "device_of"]
@@ -103,6 +104,18 @@ class Encoder(nn.Module, ABC):
         None for an encoder whose embeddings are no sums over words.
         """
         return None
+
+    @property
+    def longest_text(self) -> int | None:
+        """Number of a query text's tokens that `featurize` reads, where it cuts the text behind them; None for no limit."""
+        return None
+
+    def spans(self, text: str) -> npt.NDArray[np.int64]:
+        """Where the tokens of a text are, int64 [n, 2]: the first character of each, and the one behind its last.
+
+        Texts are cut into passages by them. By default words.
+        """
+        return word_spans(text)
 
     def fixed_tokens(self, features: RaggedTokens, side: Side) -> npt.NDArray[np.bool_]:
         """Which tokens `drop` never drops, bool [total]: those that do not come from the text itself."""

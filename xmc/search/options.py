@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing_extensions import TypedDict
 
 from xmc.search.filters import Condition, Uids
+from xmc.search.passages import PassageOptions
 
 __all__ = ["SearchOptions", "asked_for"]
 
@@ -21,6 +22,8 @@ class SearchOptions(TypedDict, total=False):
     where: a condition over the columns of `labels`, such as `market == "de" and price < 10` (see xmc.search.predicates), or an
         expression of pyarrow.compute. Labels must satisfy it and be included and not excluded.
     rescore, diversity: see xmc.indexes.label_index.LabelIndex.search.
+    passages: cut each text into passages, search each of them, and combine their scores; see xmc.search.passages. Not for
+        embeddings, texts with images, and with diversity.
     allow_empty: answer texts that are empty or white space too, which are refused otherwise, as jobs over files do.
     """
 
@@ -29,6 +32,7 @@ class SearchOptions(TypedDict, total=False):
     where: Condition | None
     rescore: int | None
     diversity: float
+    passages: PassageOptions | None
     allow_empty: bool
 
 

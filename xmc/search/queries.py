@@ -1,10 +1,10 @@
-"""Queries of several parts: texts, labels and embeddings with weights, searched as one."""
+"""Queries of several parts: texts, labels and embeddings with weights, passages, and what another query takes away."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -17,6 +17,7 @@ from xmc.data.images.ragged import Images, RaggedImages
 from xmc.data.lists import in_order, is_utf8
 from xmc.encoders.base import Encoder
 from xmc.errors import InputError
+from xmc.search.passages import MOST_PASSAGES, Combine, PassageOptions, cut, require_combination
 
 __all__ = ["Encode", "Queries", "Query", "embed", "images_of_texts", "query_list", "strings_of_list"]
 
@@ -33,12 +34,16 @@ class Query:
     texts: weights by text; a plain list has equal weights that sum to one.
     labels: likewise by uid: "more like these".
     embeddings: pairs of a vector [D] and its weight.
+    passages: the passages of a long text, in place of the parts above. Each is searched by itself, and a label's scores with
+        all of them are combined: "logmeanexp", between their mean and the largest, at this temperature; "max", or "sum".
+    subtracted: what `minus` was given.
 
     Fields that are fused with weights chosen at each query: Bernabeu, Gallego & Pertusa, "Multi-label logo recognition and
     retrieval based on weighted fusion of neural features" (2022); negative examples: Rocchio, "Relevance feedback in
     information retrieval" (1971).
 
-    Raises InputError for a query without any part, weights that are not finite, or one bare string.
+    Raises InputError for a query without any part, weights that are not finite, or one bare string; for passages beside other
+    parts, more of them than xmc.search.passages.MOST_PASSAGES, and an unknown way to combine them.
 
     >>> Query(texts={"a boat": 1.0, "with an engine": -0.5}, labels=["n02858304+v01944710"]).labels
     {'n02858304+v01944710': 1.0}
@@ -47,13 +52,66 @@ class Query:
     texts: Mapping[str, float] | Sequence[str] = ()
     labels: Mapping[str, float] | Sequence[str] = ()
     embeddings: Sequence[tuple[npt.ArrayLike, float]] = ()
+    passages: Sequence[str] = ()
+    combine: Combine = "logmeanexp"
+    temperature: float = 0.1
+    subtracted: tuple[Query, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "texts", _weights(self.texts, "texts"))
         object.__setattr__(self, "labels", _weights(self.labels, "labels"))
         object.__setattr__(self, "embeddings", _vectors(self.embeddings))
-        if not (self.texts or self.labels or self.embeddings):
-            raise InputError("A Query needs at least one text, label or embedding.")
+        object.__setattr__(self, "passages", _passages(self.passages))
+        object.__setattr__(self, "temperature", require_combination(self.combine, self.temperature))
+        parts = bool(self.texts or self.labels or self.embeddings)
+        if not (parts or self.passages):
+            raise InputError("A Query needs at least one text, label, embedding or passage.")
+        if parts and self.passages:
+            raise InputError(
+                "A Query of passages has no texts, labels and embeddings beside them; put texts among the passages."
+            )
+
+    @classmethod
+    def of_text(cls, text: str, options: PassageOptions, encoder: Encoder) -> Query:
+        """Of the passages that a text is cut into, see xmc.search.passages.cut."""
+        return cls(passages=cut(text, options, encoder), combine=options.combine, temperature=options.temperature)
+
+    @property
+    def is_composed(self) -> bool:
+        """Whether several searches answer it, and not that of one vector."""
+        return bool(self.passages or self.subtracted)
+
+    def minus(self, other: Query | str) -> Query:
+        """What is like this query and unlike another: each label's score falls by how likely it is a label of the other.
+
+        The score of a label l is p_a(l) (1 - p_b(l)), between 0 and 1, where p(l) is the logistic function of the label's score
+        at the model's temperature, and 1/2 for the label at the rank xmc.search.composed.LIKELY.
+
+        other: a query, or a text. Raises InputError for anything else, and for one that something is subtracted from.
+
+        >>> Query(["a boat"]).minus("a boat with an engine").subtracted[0].texts
+        {'a boat with an engine': 1.0}
+        """
+        other = Query([other]) if isinstance(other, str) else other
+        if not isinstance(other, Query):
+            raise InputError(
+                f"A Query or a text can be subtracted, but {other!r:.100} is of type {type(other).__name__}."
+            )
+        if other.subtracted:
+            raise InputError(
+                "A query that something is subtracted from cannot be subtracted itself; subtract its parts."
+            )
+        return replace(self, subtracted=(*self.subtracted, other))
+
+    def alone(self) -> Query:
+        """The query without what is subtracted from it."""
+        return replace(self, subtracted=()) if self.subtracted else self
+
+    def every_text(self) -> Iterator[str]:
+        """All texts in it, those of passages and of subtracted queries too."""
+        yield from (*self.texts, *self.passages)
+        for query in self.subtracted:
+            yield from query.every_text()
 
 
 Queries: TypeAlias = Sequence[str | Query] | npt.NDArray[Any] | ArrowArray | ArrowStream
@@ -96,7 +154,7 @@ def query_list(queries: Any, allow_empty: bool = False) -> list[str | Query]:
         if not isinstance(query, (str, Query)):
             kind = type(query).__name__
             raise InputError(f"A query must be a text or a Query, but query {place} is {query!r:.100}, of type {kind}.")
-        for text in (query,) if isinstance(query, str) else query.texts:
+        for text in (query,) if isinstance(query, str) else query.every_text():
             if not is_utf8(text):
                 raise InputError(f"The text of query {place} cannot be written as UTF-8: {text!r:.100}. Correct it.")
             if not allow_empty and (not text or text.isspace()):
@@ -112,8 +170,8 @@ def embed(
 ) -> Embeddings:
     """One embedding a query [n, D]; all texts are encoded in one call.
 
-    encode: embeddings of texts; vectors: of labels, by uid. Raises InputError as `query_list`, and for embeddings of another
-    dimension.
+    queries: none of them composed. encode: embeddings of texts; vectors: of labels, by uid. Raises InputError as `query_list`,
+    and for embeddings of another dimension.
     """
     queries = query_list(queries, allow_empty)
     if all(isinstance(query, str) for query in queries):
@@ -171,6 +229,20 @@ def _weights(given: Any, kind: str) -> dict[str, float]:
         if not isinstance(key, str):
             raise InputError(f"The {kind} of a Query must be strings, but {key!r} is of type {type(key).__name__}.")
     return weights
+
+
+def _passages(given: Any) -> tuple[str, ...]:
+    if isinstance(given, str):
+        raise InputError("The passages of a Query must be a list of texts; PassageOptions cut a text into passages.")
+    passages = tuple(given)
+    other = next((text for text in passages if not isinstance(text, str)), None)
+    if other is not None:
+        raise InputError(
+            f"The passages of a Query must be strings, but {other!r:.100} is of type {type(other).__name__}."
+        )
+    if len(passages) > MOST_PASSAGES:
+        raise InputError(f"A Query may have {MOST_PASSAGES:,} passages, but has {len(passages):,}; let each be longer.")
+    return passages
 
 
 def _vectors(given: Any) -> tuple[tuple[Embeddings, float], ...]:

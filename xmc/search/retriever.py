@@ -29,6 +29,7 @@ from xmc.search.calibrated import CalibratedAnswers
 from xmc.search.explanations import with_parts_of_queries
 from xmc.search.label_columns import LabelColumns, refuse_repeated
 from xmc.search.labels import LabelVersion
+from xmc.search.long_texts import answer_some_at_a_time
 from xmc.search.new_labels import scaled_beside_trained
 from xmc.search.options import SearchOptions, asked_for
 from xmc.search.predicted_tables import predicted_table
@@ -131,7 +132,8 @@ class Retriever(SharedModel):
         queries: texts, as a list, an array or an Arrow column (a Series of pandas or Polars); or Query objects of several
             parts; or query embeddings [n, D] as from `embed_queries`.
         images: of each text the embeddings of its images, [m, I] or None, for a model that was trained with such.
-        options: `include`, `exclude`, `where`, `rescore`, `diversity` and `allow_empty`, see xmc.search.options.SearchOptions.
+        options: `include`, `exclude`, `where`, `rescore`, `diversity`, `passages` and `allow_empty`, see
+            xmc.search.options.SearchOptions.
 
         Returns label uids [n, k'] (str) and scores [n, k'] (float32, cosine similarity), best first, k' = min(k, labels).
         Where fewer labels are allowed, a row ends with uid None and score -inf.
@@ -332,6 +334,13 @@ class Retriever(SharedModel):
     def _answer(
         self, labels: LabelVersion, request: SearchRequest, queries: Any, images: Images | None = None
     ) -> Answer:
+        if request.passages is not None and images is None and not _is_matrix(queries):
+            return answer_some_at_a_time(lambda *asked: self._answer_together(labels, *asked), request, queries)
+        return self._answer_together(labels, request, queries, images)
+
+    def _answer_together(
+        self, labels: LabelVersion, request: SearchRequest, queries: Any, images: Images | None = None
+    ) -> Answer:
         corridor = self.corridor
         state = corridor(corridor.begin(request, labels, queries, images))
         return Answer.from_state(with_parts_of_queries(state, self.model) if request.explain else state)
@@ -344,6 +353,10 @@ class Retriever(SharedModel):
             return self._answer(labels, SearchRequest(count, explain=explain), queries, images)
 
         return CalibratedAnswers(calibration, search)
+
+
+def _is_matrix(queries: Any) -> bool:
+    return isinstance(queries, np.ndarray) and queries.dtype.kind not in "OUST"
 
 
 def loaded(retriever: Retriever | str | Path) -> Retriever:

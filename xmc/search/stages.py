@@ -9,34 +9,31 @@ it under its name in `STAGES`, and give an instance to `Retriever.use_stages`; t
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
-import torch
 
-from xmc.arrays import Embeddings, Ids, Mask, Rows
+from xmc.arrays import Embeddings, Ids, Mask
 from xmc.data.images.ragged import Images
-from xmc.data.tokens import RaggedTokens
 from xmc.encoders.dual import DualEncoder
 from xmc.errors import ConfigError, InputError
 from xmc.indexes.checks import require_matrix
 from xmc.indexes.scan import score_rows
-from xmc.indexes.selection import Selection
 from xmc.registry import Registry
-from xmc.search.filters import Condition, Uids, narrow
+from xmc.search.composed_search import search_composed
+from xmc.search.encoding import encoded
 from xmc.search.fitted import FittedOn
 from xmc.search.labels import LabelVersion
-from xmc.search.queries import embed, images_of_texts, query_list
-from xmc.search.reasons import Reasons, joined_reasons
+from xmc.search.state import SearchRequest, SearchState
 from xmc.storage.fingerprints import fingerprint_of_json
 
 __all__ = [
     "PLAIN_STAGES",
     "STAGES",
+    "Candidates",
     "Corridor",
     "EncodeQueries",
     "FilterAndCut",
@@ -45,95 +42,6 @@ __all__ = [
     "SearchState",
     "Stage",
 ]
-
-
-@dataclass(frozen=True)
-class SearchRequest:
-    """What is asked of a search beside its queries; see `Retriever.predict`.
-
-    allow_empty: texts of queries may be empty. without: int64 [n], for each query the index row of a label that is not for it.
-    explain: whether stages say why they give a label, see SearchState.explanation.
-    """
-
-    k: int
-    include: Uids | None = None
-    exclude: Uids | None = None
-    where: Condition | None = None
-    rescore: int | None = None
-    diversity: float = 0.0
-    allow_empty: bool = False
-    without: Rows | None = None
-    explain: bool = False
-
-    def filters(self, labels: LabelVersion, queries: int) -> Selection:
-        """The index rows that this number of queries may be answered with.
-
-        Raises InputError for filters that do not fit the labels or the number of queries.
-        """
-        selection = narrow(labels, queries, self.include, self.exclude, self.where)
-        if self.without is None:
-            return selection
-        lists = [self.without[:0]] * len(self.without) if selection.exclude is None else selection.exclude
-        excluded = [np.append(rows, row) for rows, row in zip(lists, self.without, strict=True)]
-        return replace(selection, exclude=excluded)
-
-
-@dataclass(frozen=True)
-class SearchState:
-    """Some queries on their way through the stages; a stage makes the next state by `dataclasses.replace`.
-
-    labels: the labels and their index at one moment; `labels.held` is None where labels are searched elsewhere.
-    queries: texts, `Query` objects, features of the query encoder, or embeddings float32 [n, D].
-    images: those of each text. features: what the query encoder makes of the texts, where that was done before.
-    wanted: number of labels that the stages after `candidates` need.
-    embeddings: float32 [n, D], once encoded. ids int64 [n, m], -1 for none, and scores float32 [n, m], -inf for none, best
-    first, once there are candidates. explanation: what stages say of each label, where the request asks for it, else None.
-    allowed_ids: the ids of a stage that already returned allowed labels alone; other ids are filtered before the cut.
-    scorer: embeddings [n, D] and ids [n, m] to exact scores, float32 [n, m], -inf for -1 and ids that are not there; set by the
-    stage `candidates`.
-    """
-
-    request: SearchRequest
-    labels: LabelVersion
-    queries: Any
-    images: Images | None = None
-    features: RaggedTokens | None = None
-    wanted: int = 0
-    embeddings: Embeddings | None = None
-    ids: Ids | None = None
-    scores: Embeddings | None = None
-    explanation: Reasons | None = None
-    allowed_ids: Ids | None = None
-    scorer: Callable[[Embeddings, Ids], Embeddings] | None = None
-
-    def encoded(self) -> Embeddings:
-        """The embeddings. InputError before `encode`."""
-        if self.embeddings is None:
-            raise InputError("The queries are not encoded yet; let the stage come after 'encode'.")
-        return self.embeddings
-
-    def ranked(self) -> tuple[Ids, Embeddings]:
-        """Ids and scores. InputError before `candidates`."""
-        if self.ids is None or self.scores is None:
-            raise InputError("There are no candidates yet; let the stage come after 'candidates'.")
-        return self.ids, self.scores
-
-    def scores_of(self, ids: Ids) -> Embeddings:
-        """The exact score of each query with labels of its own, ids int64 [n, m]: float32 [n, m]; InputError as `ranked`."""
-        if self.scorer is None:
-            raise InputError("There are no candidates yet; let the stage come after 'candidates'.")
-        return self.scorer(self.encoded(), ids)
-
-    def explained(self, reasons: Reasons) -> SearchState:
-        """The state with more reasons beside those that are there."""
-        return replace(self, explanation=joined_reasons(self.explanation, reasons))
-
-    def ordered(self, order: npt.NDArray[np.integer]) -> SearchState:
-        """The state with the candidates in other columns, or in fewer: `order` [n, m'] holds column numbers."""
-        ids, scores = self.ranked()
-        explanation = None if self.explanation is None else np.take_along_axis(self.explanation, order, 1)
-        ids, scores = np.take_along_axis(ids, order, 1), np.take_along_axis(scores, order, 1)
-        return replace(self, ids=ids, scores=scores, explanation=explanation)
 
 
 class Stage(ABC):
@@ -196,36 +104,29 @@ class EncodeQueries(Stage):
         return fingerprint_of_json([self.name, self.model.dimension, self.model.normalize])
 
     def __call__(self, state: SearchState) -> SearchState:
-        """Set the embeddings. InputError for queries of another kind, and images that do not fit."""
-        return replace(state, embeddings=self._embeddings(state))
-
-    @torch.no_grad()
-    def _embeddings(self, state: SearchState) -> Embeddings:
-        queries, model = state.queries, self.model
-        if state.features is not None:
-            encoded: Embeddings = model.queries(state.features).float().cpu().numpy()
-            return encoded
-        embedded = isinstance(queries, np.ndarray) and queries.dtype.kind not in "OUST"
-        if state.images is not None:
-            listed = [] if embedded else query_list(queries, allow_empty=True)  # an image says something
-            texts = [query for query in listed if isinstance(query, str)]
-            if embedded or len(texts) < len(listed):
-                raise InputError("images go with a list of texts; Query objects and embeddings have none.")
-            return model.embed_queries(texts, images_of_texts(state.images, len(texts), model.query_encoder))
-        if embedded:
-            given: Embeddings = queries
-            return given
-        vectors = state.labels.vectors_of
-        return embed(queries, model.embed_queries, vectors, model.dimension, state.request.allow_empty)
+        """Set the embeddings, and the composed queries; errors as of xmc.search.encoding.encoded."""
+        return encoded(self.model, state)
 
 
-class SearchIndex(Stage):
-    """Embeddings to the best labels by the run's index, under the filters of the request."""
+class Candidates(Stage):
+    """Embeddings to the best labels: what a search is, however the labels are held."""
 
     name = "candidates"
 
+    @abstractmethod
+    def search(self, state: SearchState) -> SearchState:
+        """With ids, scores, allowed ids and the scorer of queries that one vector each stands for."""
+
     def __call__(self, state: SearchState) -> SearchState:
         """Set ids and scores. InputError for embeddings, filters and numbers that do not fit."""
+        return self.search(state) if state.composed is None else search_composed(state, state.composed, self.search)
+
+
+class SearchIndex(Candidates):
+    """Embeddings to the best labels by the run's index, under the filters of the request."""
+
+    def search(self, state: SearchState) -> SearchState:
+        """See Candidates."""
         held, request = state.labels.held, state.request
         if held is None:
             raise InputError("The labels are searched elsewhere; replace the stage 'candidates'.")

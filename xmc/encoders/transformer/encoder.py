@@ -116,6 +116,15 @@ class TransformerEncoder(Encoder):
         return self.texts.tokens(texts, side)
 
     @property
+    def longest_text(self) -> int:
+        """What the prompt of queries and special tokens leave of `max_length`."""
+        return self.texts.room("query")
+
+    def spans(self, text: str) -> npt.NDArray[np.int64]:
+        """By the tokenizer's offsets, without prompts and special tokens; words, where it knows no offsets."""
+        return self.texts.spans(text)
+
+    @property
     def features_key(self) -> str:
         """Depends on the tokenizer's content, what is done to a text before it, prompts, and the maximal length."""
         return f"transformer-{self.texts.fingerprint}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -13,6 +14,7 @@ import numpy.typing as npt
 
 from xmc.data.tokens import RaggedTokens
 from xmc.encoders.base import Side
+from xmc.encoders.spans import word_blocks, word_spans
 from xmc.encoders.transformer.prompts import Prompt
 from xmc.encoders.transformer.settings import TransformerSettings
 from xmc.errors import ConfigError
@@ -67,7 +69,7 @@ class TextTokenizer:
     def tokens(self, texts: Sequence[str], side: Side) -> RaggedTokens:
         """Token ids of n texts, uint32, at most max_length each, the slot apart."""
         before, prefix, after = self._prompts[side]
-        room = self.settings.max_length - len(before) - len(after) + int(self.has_images)
+        room = self.room(side)
         keep = slice(-room, None) if self.tokenizer.truncation_side == "left" else slice(room)
         offsets, blocks = np.zeros(len(texts) + 1, np.int64), [np.zeros(0, np.uint32)]
         for start in range(0, len(texts), TEXTS_AT_ONCE):
@@ -82,6 +84,33 @@ class TextTokenizer:
             offsets[start + 1 : start + 1 + len(prepared)] += offsets[start]
             blocks.append(np.array(block, np.uint32))
         return RaggedTokens(np.concatenate(blocks), offsets)
+
+    def room(self, side: Side) -> int:
+        """Number of a text's tokens that prompts and special tokens leave room for."""
+        before, _, after = self._prompts[side]
+        return self.settings.max_length - len(before) - len(after) + int(self.has_images)
+
+    def spans(self, text: str) -> npt.NDArray[np.int64]:
+        """The first character of each token of a text, and the one behind its last, int64 [n, 2].
+
+        Words where the tokenizer knows no offsets. A long text is given to it in blocks of words.
+        """
+        if self._untruncated is None:
+            return word_spans(text)
+        spans = [np.zeros((0, 2), np.int64)]
+        for start, end in word_blocks(text).tolist():
+            encoding = self._untruncated.encode(text[start:end], add_special_tokens=False)
+            spans.append(np.array(encoding.offsets, np.int64).reshape(-1, 2) + start)
+        return np.concatenate(spans)
+
+    @cached_property
+    def _untruncated(self) -> Any:
+        """A copy of the tokenizer that truncates no text; None where it knows no offsets."""
+        if self._backend is None:
+            return None
+        copied = copy.deepcopy(self._backend)
+        copied.no_truncation()
+        return copied
 
     @property
     def fingerprint(self) -> str:
