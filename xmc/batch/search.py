@@ -20,7 +20,7 @@ from xmc.search.passages import PassageOptions
 from xmc.search.placement import place_model
 from xmc.search.retriever import Retriever
 from xmc.search.run_directory import RunDirectory
-from xmc.search.stages import Candidates, Corridor, SearchRequest, SearchState
+from xmc.search.stages import CandidateSearch, Corridor, SearchRequest, SearchState
 
 __all__ = ["JobSearch", "SearchActor", "load_model", "load_search"]
 
@@ -78,7 +78,7 @@ def load_search(run: str, k: int, where: str | None, shards: tuple[Any, ...], ca
         k = calibration.candidates
     request = SearchRequest(k, include=None if where is None else matching(labels, where))
     candidates = retriever.corridor["candidates"]
-    assert isinstance(candidates, Candidates)
+    assert isinstance(candidates, CandidateSearch)
     corridor = retriever.corridor.replaced(_SteadySearch(candidates))
     return JobSearch(model, labels, corridor, request, calibration)
 
@@ -118,7 +118,7 @@ class SearchActor:
         return score_rows(queries, snapshot.held.blocks, snapshot.rows(ids.ravel()).reshape(ids.shape))
 
 
-class _SearchActors(Candidates):
+class _SearchActors(CandidateSearch):
     """Embeddings to the best labels of all actors. allowed: ids that alone may be returned; None for all."""
 
     def __init__(self, actors: tuple[Any, ...], allowed: Ids | None) -> None:
@@ -142,10 +142,10 @@ class _SearchActors(Candidates):
         return scores
 
 
-class _SteadySearch(Candidates):
+class _SteadySearch(CandidateSearch):
     """A search whose result for a row does not depend on how few rows are searched with it."""
 
-    def __init__(self, search: Candidates) -> None:
+    def __init__(self, search: CandidateSearch) -> None:
         self._search = search
 
     @property

@@ -14,7 +14,7 @@ from xmc.search.passages import combined, strongest
 from xmc.search.queries import Query
 from xmc.search.reasons import Reason
 
-__all__ = ["Best", "ComposedQueries", "ComposedQuery", "Layout", "Part"]
+__all__ = ["Best", "ComposedQueries", "ComposedQuery", "Layout", "QueryPart"]
 
 SEARCHED = 4
 """Number of labels that each vector is searched for, and of those that each part is scored with, for each that is wanted."""
@@ -35,7 +35,7 @@ Search = Callable[[Rows, Embeddings, int], tuple[Ids, Embeddings]]
 
 
 @dataclass(frozen=True)
-class Part:
+class QueryPart:
     """A query whose scores are those of one vector, or of its passages combined: the vectors from `start` up to `stop`."""
 
     query: Query
@@ -68,7 +68,7 @@ class ComposedQuery:
     """The query in a row of a batch: its first part, and those that are subtracted from it; their vectors follow each other."""
 
     row: int
-    parts: tuple[Part, ...]
+    parts: tuple[QueryPart, ...]
 
     @property
     def start(self) -> int:
@@ -114,10 +114,10 @@ class Layout:
         plain: list[tuple[int, int]] = []
         composed: list[ComposedQuery] = []
 
-        def part(query: Query) -> Part:
+        def part(query: Query) -> QueryPart:
             start = len(listed)
             listed.extend(query.passages or [query.alone()])
-            return Part(query, start, len(listed))
+            return QueryPart(query, start, len(listed))
 
         for row, query in enumerate(queries):
             if isinstance(query, str) or not query.is_composed:
@@ -210,7 +210,7 @@ class ComposedQueries:
         ends = np.cumsum([len(vectors) for _, vectors in searched])[:-1]
         return zip(np.split(ids, ends), np.split(scores, ends), strict=True)
 
-    def _part_scores(self, pairs: Sequence[tuple[Part, Ids]], scorer: Scorer) -> Iterator[Embeddings]:
+    def _part_scores(self, pairs: Sequence[tuple[QueryPart, Ids]], scorer: Scorer) -> Iterator[Embeddings]:
         """For each part the scores of its vectors, float32 [V, C], with ids [C] of its own."""
         ids = np.full((len(pairs), max((len(ids) for _, ids in pairs), default=0)), -1, np.int64)
         for row, (_, listed) in enumerate(pairs):

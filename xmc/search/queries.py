@@ -65,7 +65,7 @@ class Query:
         object.__setattr__(self, "temperature", require_combination(self.combine, self.temperature))
         parts = bool(self.texts or self.labels or self.embeddings)
         if not (parts or self.passages):
-            raise InputError("A Query needs at least one text, label, embedding or passage.")
+            raise InputError("A Query needs at least one text, label or embedding, or passages.")
         if parts and self.passages:
             raise InputError(
                 "A Query of passages has no texts, labels and embeddings beside them; put texts among the passages."

@@ -33,7 +33,7 @@ from xmc.storage.fingerprints import fingerprint_of_json
 __all__ = [
     "PLAIN_STAGES",
     "STAGES",
-    "Candidates",
+    "CandidateSearch",
     "Corridor",
     "EncodeQueries",
     "FilterAndCut",
@@ -108,7 +108,7 @@ class EncodeQueries(Stage):
         return encoded(self.model, state)
 
 
-class Candidates(Stage):
+class CandidateSearch(Stage):
     """Embeddings to the best labels: what a search is, however the labels are held."""
 
     name = "candidates"
@@ -122,11 +122,11 @@ class Candidates(Stage):
         return self.search(state) if state.composed is None else search_composed(state, state.composed, self.search)
 
 
-class SearchIndex(Candidates):
+class SearchIndex(CandidateSearch):
     """Embeddings to the best labels by the run's index, under the filters of the request."""
 
     def search(self, state: SearchState) -> SearchState:
-        """See Candidates."""
+        """See CandidateSearch."""
         held, request = state.labels.held, state.request
         if held is None:
             raise InputError("The labels are searched elsewhere; replace the stage 'candidates'.")
@@ -150,7 +150,7 @@ class SearchIndex(Candidates):
 
 
 class FilterAndCut(Stage):
-    """Candidates to the k best: labels that further stages brought, and that the request does not allow, are left out."""
+    """CandidateSearch to the k best: labels that further stages brought, and that the request does not allow, are left out."""
 
     name = "cut"
 
