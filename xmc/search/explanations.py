@@ -25,9 +25,10 @@ def with_parts_of_queries(state: SearchState, model: DualEncoder) -> SearchState
     Reasons of the kinds "word", of texts, where the encoder's embeddings are sums over words; "text" where they are not, of
     queries of several parts; "label" and "vector" of such queries. The values of a label's reasons sum to the inner product of
     its embedding and the query's, to float32; a query that is one text for another encoder, an embedding, or one with images
-    has none.
+    has none, nor has one of several vectors, of passages or with something subtracted.
     """
     labels, queries = state.labels, state.queries
+    composed = set() if state.composed is None else set(state.composed.rows.tolist())
     embedded = isinstance(queries, np.ndarray) and queries.dtype.kind not in "OUST"
     if labels.held is None or embedded or state.images is not None:
         return state
@@ -36,7 +37,7 @@ def with_parts_of_queries(state: SearchState, model: DualEncoder) -> SearchState
     reasons = np.full(ids.shape, None, object)
     for row, query in enumerate(query_list(queries, allow_empty=True)):
         kept = np.flatnonzero(index_rows[row] >= 0)
-        parts = list(_parts(query, model, labels))
+        parts = [] if row in composed else list(_parts(query, model, labels))
         if not parts or not len(kept):
             continue
         vectors = np.stack([vector for _, vector in parts])
