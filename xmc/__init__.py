@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from xmc.errors import XMCError
     from xmc.evaluation.calibrate import calibrate
     from xmc.evaluation.evaluate import evaluate
+    from xmc.evaluation.fit_reranker import fit_reranker
     from xmc.interop.scikit_learn import XMCClassifier as XMCClassifier  # not in __all__: it needs scikit-learn
     from xmc.search.passages import PassageOptions
     from xmc.search.queries import Query
@@ -30,6 +31,7 @@ __all__ = [
     "XMCError",
     "calibrate",
     "evaluate",
+    "fit_reranker",
     "train",
 ]
 
@@ -50,6 +52,7 @@ _HOME = {
     "XMCError": "xmc.errors",
     "calibrate": "xmc.evaluation.calibrate",
     "evaluate": "xmc.evaluation.evaluate",
+    "fit_reranker": "xmc.evaluation.fit_reranker",
     "train": "xmc.training.trainer",
 }
 

@@ -34,11 +34,15 @@ def parse_parts(probabilities: bool, sets: Wanted | str | None, decide: Policy |
     return AnswerParts(probabilities, sets, decide)
 
 
-def require_calibrated(parts: AnswerParts, run: str, k: int, where: str | None, options: JobOptions) -> None:
+def require_calibrated(
+    parts: AnswerParts, run: str, k: int, where: str | None, rerank: bool | None, options: JobOptions
+) -> None:
     """Raise InputError where a job cannot have these parts, StoreError where there is no run. Logs what a policy may expect."""
     names = ", ".join(parts.describe())
     if where is not None:
         raise InputError(f"A run is calibrated for all of its labels; leave out the condition where, or {names}.")
+    if rerank is False:
+        raise InputError(f"A run is calibrated with the stages that it has; leave out rerank=False, or {names}.")
     if options.index_shards:
         raise InputError(f"A run is calibrated with its own index; leave out index_shards, or {names}.")
     calibration = require_calibration(RunDirectory(run).read_calibration(), f"The run {run}")

@@ -36,6 +36,7 @@ def predict_files(
     k: int = 10,
     *,
     where: str | None = None,
+    rerank: bool | None = None,
     label_texts: bool = False,
     probabilities: bool = False,
     sets: Wanted | str | None = None,
@@ -53,6 +54,7 @@ def predict_files(
     destination: a folder, new or empty, or with options.resume that of the same job. See xmc.batch.output for what is in it.
         Columns: uid string, labels list<string>, scores list<float32>, best first, and with `label_texts` texts list<string>.
     where: a condition over the label columns, as of Retriever.predict; where it leaves fewer than k labels, lists are shorter.
+    rerank: False leaves the run's re-ranker out, True refuses a run that has none; None uses what the run has.
     probabilities, sets, decide: of a calibrated run, over all labels by its own index: the probability of each of `labels`;
         label sets with a guarantee, "recall=0.9", "false-positive-share=0.1" or "significance=0.1"; what to do with each of
         `labels`, "automatic=0.9,person=0.1". See xmc.search.answers.AnswerParts for the columns.
@@ -77,11 +79,11 @@ def predict_files(
     parts = parse_parts(probabilities, sets, decide)
     _require_texts(passages, parts, options)
     if parts:
-        require_calibrated(parts, str(run), k, where, options)
+        require_calibrated(parts, str(run), k, where, rerank, options)
     form = OutputForm.from_options(format, separator, keep_columns)
     _require_form(form, str(run), parts, label_texts)
     options = replace(options, columns=columns_of_input(options.columns, run, str(source)))
-    prediction = Prediction(str(Path(run).absolute()), options.columns, k, where, label_texts, parts, passages)
+    prediction = Prediction(str(Path(run).absolute()), options.columns, k, where, rerank, label_texts, parts, passages)
     return run_job(prediction, str(source), str(destination), options, form)
 
 
@@ -111,6 +113,7 @@ class Prediction(WorkSpecification):
 
     k: int
     where: str | None
+    rerank: bool | None
     label_texts: bool
     parts: AnswerParts
     passages: PassageOptions | None = None
@@ -120,6 +123,7 @@ class Prediction(WorkSpecification):
         asked = {"k": self.k, "where": self.where, "label_texts": self.label_texts, **self.parts.describe()}
         if self.passages is not None:
             asked["passages"] = self.passages.describe()
+        asked |= {} if self.rerank is None else {"rerank": self.rerank}
         return {"work": "predict", "run": RunDirectory(self.run).fingerprint, **asked}
 
     @property
@@ -134,7 +138,7 @@ class Prediction(WorkSpecification):
 
     def load(self, shards: tuple[Any, ...] = ()) -> Work:
         """See WorkSpecification."""
-        search = load_search(self.run, self.k, self.where, shards, bool(self.parts))
+        search = load_search(self.run, self.k, self.where, shards, bool(self.parts), self.rerank)
         return _Predicting(search.with_passages(self.passages), self)
 
 

@@ -53,22 +53,31 @@ class JobSearch:
         return replace(self.corridor.begin(self.request, self.labels, queries), features=features)
 
 
-def load_search(run: str, k: int, where: str | None, shards: tuple[Any, ...], calibrated: bool = False) -> JobSearch:
+def load_search(
+    run: str,
+    k: int,
+    where: str | None,
+    shards: tuple[Any, ...],
+    calibrated: bool = False,
+    rerank: bool | None = None,
+) -> JobSearch:
     """A run's model, on the GPU where there is one, with its own index, or with the Ray actors that hold its labels.
 
     k: number of labels of each row; with `calibrated` all candidates of the calibration are searched for in their place.
     calibrated: with the run's calibration, which is about its own index over all labels. Logs a warning where labels or
         index were changed after it.
-    Raises StoreError for a run that cannot be read, InputError for a condition that does not fit the labels, and for a
-    calibration that is missing, or was made for other stages.
+    rerank: as of Retriever.predict.
+    Raises StoreError for a run that cannot be read, InputError for a condition that does not fit the labels, for a re-ranker
+    that is demanded and missing, and for a calibration that is missing, or was made for other stages.
     """
     if shards:
         model, labels, stages = RunDirectory(run).read_model_and_labels()
         allowed = None if where is None else matching(labels, where)
         ids = None if allowed is None else labels.ids[allowed]
-        corridor = Corridor.for_model(model, stages).replaced(_SteadySearch(_SearchActors(shards, ids)))
+        request = SearchRequest(k, include=allowed, rerank=rerank)
+        corridor = Corridor.for_model(model, stages).asked(request).replaced(_SteadySearch(_SearchActors(shards, ids)))
         place_model(model, precision=RunDirectory(run).precision)
-        return JobSearch(model, labels, corridor, SearchRequest(k, include=allowed), None)
+        return JobSearch(model, labels, corridor, request, None)
     retriever = Retriever.load(run)
     model, labels = retriever.model, retriever.labels
     calibration = None
@@ -76,10 +85,10 @@ def load_search(run: str, k: int, where: str | None, shards: tuple[Any, ...], ca
         calibration = require_calibration(retriever.calibration, f"The run {run}")
         retriever.fits_calibration()
         k = calibration.candidates
-    request = SearchRequest(k, include=None if where is None else matching(labels, where))
+    request = SearchRequest(k, include=None if where is None else matching(labels, where), rerank=rerank)
     candidates = retriever.corridor["candidates"]
     assert isinstance(candidates, CandidateSearch)
-    corridor = retriever.corridor.replaced(_SteadySearch(candidates))
+    corridor = retriever.corridor.asked(request).replaced(_SteadySearch(candidates))
     return JobSearch(model, labels, corridor, request, calibration)
 
 

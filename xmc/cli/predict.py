@@ -26,6 +26,10 @@ def predict(
     where: Annotated[
         str | None, typer.Option(help="Condition over the label columns, such as 'market == \"de\" and price < 10'.")
     ] = None,
+    rerank: Annotated[
+        bool | None,
+        typer.Option("--rerank/--no-rerank", help="Demand the run's re-ranker, or leave it out.", show_default=False),
+    ] = None,
     label_texts: Annotated[bool, typer.Option("--label-texts", help="Write the labels' texts too.")] = False,
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Calibrated run: write the probability of each label too.")
@@ -87,6 +91,7 @@ def predict(
         output,
         k,
         where=where,
+        rerank=rerank,
         label_texts=label_texts,
         probabilities=probabilities,
         sets=sets,

@@ -35,13 +35,18 @@ def search(
     unlike: Annotated[list[str] | None, typer.Option(help="Text to be unlike, a negative example; repeat.")] = None,
     diversity: Annotated[float, typer.Option(help="From 0, the best labels, to 1, the least alike.")] = 0.0,
     explain: Annotated[bool, typer.Option("--explain", help="Say what speaks for each label.")] = False,
+    rerank: Annotated[
+        bool | None,
+        typer.Option("--rerank/--no-rerank", help="Demand the run's re-ranker, or leave it out.", show_default=False),
+    ] = None,
 ) -> None:
     """Show the best labels of a text with their scores."""
     from xmc.search.retriever import Retriever
 
     retriever = Retriever.load(run)
     retriever.texts([*(include or ()), *(exclude or ())])  # a mistyped uid is an error here, not an empty answer
-    options = {"include": include, "exclude": exclude, "where": where, "diversity": diversity, "explain": explain}
+    options = {"include": include, "exclude": exclude, "where": where, "diversity": diversity}
+    options |= {"explain": explain, "rerank": rerank}
     if text or like:
         query = combined(" ".join(text or ()), like or [], unlike or [])
         console.print(answer(retriever, query, k, **options))

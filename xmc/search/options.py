@@ -24,6 +24,7 @@ class SearchOptions(TypedDict, total=False):
     rescore, diversity: see xmc.indexes.label_index.LabelIndex.search.
     passages: cut each text into passages, search each of them, and combine their scores; see xmc.search.passages. Not for
         embeddings, texts with images, and with diversity.
+    rerank: False leaves the run's re-ranker out, True refuses a run that has none; None, the default, uses what the run has.
     allow_empty: answer texts that are empty or white space too, which are refused otherwise, as jobs over files do.
     """
 
@@ -33,6 +34,7 @@ class SearchOptions(TypedDict, total=False):
     rescore: int | None
     diversity: float
     passages: PassageOptions | None
+    rerank: bool | None
     allow_empty: bool
 
 

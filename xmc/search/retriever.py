@@ -132,7 +132,7 @@ class Retriever(SharedModel):
         queries: texts, as a list, an array or an Arrow column (a Series of pandas or Polars); or Query objects of several
             parts; or query embeddings [n, D] as from `embed_queries`.
         images: of each text the embeddings of its images, [m, I] or None, for a model that was trained with such.
-        options: `include`, `exclude`, `where`, `rescore`, `diversity`, `passages` and `allow_empty`, see
+        options: `include`, `exclude`, `where`, `rescore`, `diversity`, `passages`, `rerank` and `allow_empty`, see
             xmc.search.options.SearchOptions.
 
         Returns label uids [n, k'] (str) and scores [n, k'] (float32, cosine similarity), best first, k' = min(k, labels).
@@ -286,7 +286,8 @@ class Retriever(SharedModel):
         """
         labels = self._store.version
         rows = labels.known_index_rows(uids)
-        request, corridor = SearchRequest(k, **options, without=rows), self.corridor.of_labels()
+        request = SearchRequest(k, **options, without=rows)
+        corridor = self.corridor.of_labels().asked(request)
         answer = Answer.from_state(corridor(corridor.begin(request, labels, labels.index.blocks.take(rows))))
         return answer.uids, answer.scores
 
@@ -341,7 +342,7 @@ class Retriever(SharedModel):
     def _answer_together(
         self, labels: LabelVersion, request: SearchRequest, queries: Any, images: Images | None = None
     ) -> Answer:
-        corridor = self.corridor
+        corridor = self.corridor.asked(request)
         state = corridor(corridor.begin(request, labels, queries, images))
         return Answer.from_state(with_parts_of_queries(state, self.model) if request.explain else state)
 

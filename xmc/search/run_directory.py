@@ -28,6 +28,7 @@ from xmc.indexes.identifiers import LabelIds
 from xmc.indexes.storage import StoredIndex, read_index, read_rows, write_index
 from xmc.search.labels import LabelVersion
 from xmc.search.placement import place_model
+from xmc.search.rerank import stage as _  # noqa: F401 (registers its stage)
 from xmc.search.run_metrics import RunMetrics
 from xmc.search.stages import STAGES, Stage
 from xmc.storage.arrow import read_embeddings, write_embeddings

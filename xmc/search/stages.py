@@ -43,6 +43,9 @@ __all__ = [
     "Stage",
 ]
 
+RERANK = "rerank"
+"""Name of the stage that requests may leave out, or demand."""
+
 
 class Stage(ABC):
     """One step of a search. name: that of its class in `STAGES`, by which a run names it."""
@@ -231,6 +234,16 @@ class Corridor:
     def of_labels(self) -> Corridor:
         """The corridor of a search for labels like others: without stages that are for queries alone."""
         return self.without(*(stage.name for stage in self.stages if stage.for_queries_alone))
+
+    def asked(self, request: SearchRequest) -> Corridor:
+        """The corridor that a request goes through. InputError where it demands a re-ranker and there is none."""
+        if request.rerank is None:
+            return self
+        if request.rerank and not any(stage.name == RERANK for stage in self.stages):
+            raise InputError(
+                "rerank=True demands a re-ranker, and this search has none; fit one with xmc.fit_reranker, or leave it out."
+            )
+        return self if request.rerank else self.without(RERANK)
 
     def replaced(self, stage: Stage) -> Corridor:
         """The corridor with another stage in place of the one with the same name."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ class SearchRequest:
 
     allow_empty: texts of queries may be empty. without: int64 [n], for each query the index row of a label that is not for it.
     explain: whether stages say why they give a label, see SearchState.explanation. passages: how texts are cut into passages;
-    None for whole texts.
+    None for whole texts. rerank: whether the stage `rerank` takes part; None for what the run has.
     """
 
     k: int
@@ -42,6 +42,7 @@ class SearchRequest:
     without: Rows | None = None
     explain: bool = False
     passages: PassageOptions | None = None
+    rerank: bool | None = None
 
     def filters(self, labels: LabelVersion, queries: int) -> Selection:
         """The index rows that this number of queries may be answered with.
@@ -83,6 +84,7 @@ class SearchState:
     stage `candidates`.
     composed: the queries of several vectors among them, once encoded; None where there are none. Stages behind `candidates` see
     each of them as any other query: its embedding is that of its first part, of passages the unit mean.
+    encoded_by: the queries and their embeddings by another encoder, under its fingerprint, see xmc.search.other_encoder.
     """
 
     request: SearchRequest
@@ -98,6 +100,7 @@ class SearchState:
     allowed_ids: Ids | None = None
     scorer: Callable[[Embeddings, Ids], Embeddings] | None = None
     composed: ComposedQueries | None = None
+    encoded_by: dict[str, tuple[Any, Embeddings]] = field(default_factory=dict)
 
     def encoded(self) -> Embeddings:
         """The embeddings. InputError before `encode`."""

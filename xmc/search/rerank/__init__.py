@@ -1,0 +1,1 @@
+"""Re-ranking: the first candidates of a search scored anew by a model over several features."""

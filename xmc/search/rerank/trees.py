@@ -1,0 +1,124 @@
+"""Boosted trees over features, as flat arrays: fitted by scikit-learn, evaluated here without it."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import load_file, save_file
+
+from xmc.kernels.trees import sum_of_trees
+from xmc.search.rerank.models import RerankModel
+
+__all__ = ["TreesModel"]
+
+FILE = "trees.safetensors"
+_SETTINGS = {"max_iter": 120, "l2_regularization": 1.0, "early_stopping": False, "random_state": 0}
+"""Settings of scikit-learn's that are the same for all of the grid."""
+
+
+class TreesModel(RerankModel):
+    """Log-odds of boosted trees: a constant and a leaf's value of each tree.
+
+    roots: int32 [trees], the node at which each tree begins. Nodes of all trees: feature int32, -1 at a leaf; threshold
+    float32: a value at most as large goes left; left, right int32: the next node; missing_left bool: where a missing value
+    goes; value float64: of a leaf. width: number F of features.
+
+    Source: Friedman, Greedy Function Approximation: A Gradient Boosting Machine, 2001; histograms as in LightGBM, by
+    scikit-learn's HistGradientBoostingClassifier, whose raw predictions these are.
+    """
+
+    name = "trees"
+    grid = (
+        {"learning_rate": 0.06, "max_leaf_nodes": 8, "min_samples_leaf": 40},
+        {"learning_rate": 0.03, "max_leaf_nodes": 15, "min_samples_leaf": 80},
+    )
+
+    def __init__(self, arrays: dict[str, npt.NDArray[Any]], constant: float, width: int) -> None:
+        self.arrays, self.constant, self._width = arrays, constant, width
+
+    @classmethod
+    def fit(
+        cls,
+        values: npt.NDArray[np.float32],
+        true: npt.NDArray[np.bool_],
+        weights: npt.NDArray[np.float64],
+        **settings: Any,
+    ) -> TreesModel:
+        """See RerankModel. settings: of scikit-learn's HistGradientBoostingClassifier."""
+        from sklearn.ensemble import HistGradientBoostingClassifier
+
+        classifier = HistGradientBoostingClassifier(**{**_SETTINGS, **settings})
+        return cls.from_scikit_learn(classifier.fit(values, true, sample_weight=weights))
+
+    @classmethod
+    def from_scikit_learn(cls, classifier: Any) -> TreesModel:
+        """The trees of a fitted HistGradientBoostingClassifier with two classes and no categories.
+
+        A threshold in 64 bits becomes the greatest of 32 bits that is not above it, which parts float32 values alike.
+        """
+        nodes = [trees[0].nodes for trees in classifier._predictors]
+        starts = np.cumsum([0, *map(len, nodes)])[:-1].astype(np.int32)
+        joined = np.concatenate(nodes)
+        shift = np.repeat(starts, [len(one) for one in nodes])
+        leaf = joined["is_leaf"].astype(bool)
+        arrays = {
+            "roots": starts,
+            "feature": np.where(leaf, -1, joined["feature_idx"]).astype(np.int32),
+            "threshold": _rounded_down(joined["num_threshold"]),
+            "left": (joined["left"] + shift).astype(np.int32),
+            "right": (joined["right"] + shift).astype(np.int32),
+            "missing_left": joined["missing_go_to_left"].astype(bool),
+            "value": np.where(leaf, joined["value"], 0.0).astype(np.float64),
+        }
+        return cls(arrays, float(np.ravel(classifier._baseline_prediction)[0]), int(classifier.n_features_in_))
+
+    @classmethod
+    def load(cls, directory: Path) -> TreesModel:
+        """See RerankModel."""
+        arrays = load_file(directory / FILE)
+        constant, width = arrays.pop("constant"), arrays.pop("width")
+        return cls(arrays, float(constant[0]), int(width[0]))
+
+    def save(self, directory: Path) -> None:
+        """See RerankModel."""
+        numbers = {"constant": np.array([self.constant]), "width": np.array([self._width])}
+        save_file({**self.arrays, **numbers}, directory / FILE)
+
+    def log_odds(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """See RerankModel."""
+        total = np.full(len(values), self.constant)
+        nodes = self.arrays
+        sum_of_trees(
+            np.ascontiguousarray(values, np.float32),
+            nodes["roots"],
+            nodes["feature"],
+            nodes["threshold"],
+            nodes["left"],
+            nodes["right"],
+            nodes["missing_left"],
+            nodes["value"],
+            total,
+        )
+        return total
+
+    @property
+    def digest(self) -> str:
+        """See RerankModel."""
+        arrays = [*(self.arrays[name] for name in sorted(self.arrays)), np.array([self.constant])]
+        return sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
+
+    @property
+    def width(self) -> int:
+        """See RerankModel."""
+        return self._width
+
+
+def _rounded_down(thresholds: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    with np.errstate(over="ignore"):
+        rounded = thresholds.astype(np.float32)
+    above = rounded.astype(np.float64) > thresholds
+    return np.where(above, np.nextafter(rounded, np.float32(-np.inf)), rounded).astype(np.float32)
