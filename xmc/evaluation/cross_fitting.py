@@ -13,7 +13,7 @@ from xmc.arrays import Embeddings, Rows
 from xmc.evaluation.shortlists import Shortlists
 from xmc.search.rerank.models import RerankModel
 
-__all__ = ["EXPONENTS", "CrossFitting", "Trial"]
+__all__ = ["EXPONENTS", "CrossFitted", "CrossFitting"]
 
 FOLDS = 5
 EXPONENTS = (0.5, 0.0)
@@ -23,7 +23,7 @@ Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Trial:
+class CrossFitted:
     """Settings of a model, and the metrics in percent that it has on queries that it was not fitted on.
 
     exponent: see EXPONENTS.
@@ -66,20 +66,20 @@ class CrossFitting:
         fold = np.random.default_rng(seed).permutation(len(shortlists)) % FOLDS
         return cls(kind, shortlists, inverse_propensities, fold, metrics)
 
-    def best(self) -> Trial:
+    def best(self) -> CrossFitted:
         """The best settings: first the exponent, by the first settings of the model's grid, then the others of the grid."""
         first, *others = self.kind.grid
         best = max((self.tried(first, exponent) for exponent in self._exponents()), key=lambda trial: trial.mean)
         return max([best, *(self.tried(settings, best.exponent) for settings in others)], key=lambda trial: trial.mean)
 
-    def tried(self, settings: Mapping[str, Any], exponent: float) -> Trial:
+    def tried(self, settings: Mapping[str, Any], exponent: float) -> CrossFitted:
         """Each fold is scored by a model that was fitted on the others."""
         scores = np.full(self.shortlists.ids.shape, -np.inf, np.float32)
         for number in range(FOLDS):
             model = self.fitted(np.flatnonzero(self.fold != number), settings, exponent)
             rows = np.flatnonzero(self.fold == number)
             scores[rows] = new_scores(model, self.shortlists.take(rows))
-        return Trial(settings, exponent, self.metrics(scores))
+        return CrossFitted(settings, exponent, self.metrics(scores))
 
     def fitted(self, rows: Rows, settings: Mapping[str, Any], exponent: float) -> RerankModel:
         """A model fitted on the candidates of some queries."""

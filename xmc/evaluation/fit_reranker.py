@@ -13,7 +13,7 @@ import numpy.typing as npt
 from xmc.arrays import Embeddings
 from xmc.data.dataset import Dataset, opened
 from xmc.errors import ConfigError, DataError, InputError, require_package
-from xmc.evaluation.cross_fitting import CrossFitting, Trial
+from xmc.evaluation.cross_fitting import CrossFitted, CrossFitting
 from xmc.evaluation.evaluate import compare
 from xmc.evaluation.held_aside import AsideQueries, queries_to_fit_on
 from xmc.evaluation.predicted import dataset_rows
@@ -45,7 +45,7 @@ class FittedReranker:
     stage: Rerank
     queries: int
     before: Mapping[str, float]
-    trial: Trial
+    trial: CrossFitted
 
     @property
     def after(self) -> Mapping[str, float]:
