@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from small_backbones import write_backbone
 from typer.testing import CliRunner
 from worlds import colours, tiny_config
 
@@ -107,8 +108,8 @@ def test_a_reason_tells_the_score_before(turned: xmc.Retriever) -> None:
     assert answer.explanation is not None
     for query in range(len(TEXTS)):
         scores = dict(zip(before.ids[query], before.scores[query].tolist(), strict=True))
-        said = [(Reason("re-ranked", scores[label]),) for label in answer.ids[query]]
-        assert answer.explanation[query].tolist() == said
+        said = [reasons[0] for reasons in answer.explanation[query]]
+        assert said == [Reason("re-ranked", scores[label]) for label in answer.ids[query]]
 
 
 def test_labels_like_a_label_are_not_re_ranked(turned: xmc.Retriever) -> None:
@@ -225,3 +226,58 @@ def test_the_command_line_asks_for_it_or_leaves_it_out(turned: xmc.Retriever, ru
     command = ["predict", str(run), "--input", str(source), "--output", str(tmp_path / "out"), "--rerank"]
     with pytest.raises(InputError, match="rerank=True demands a re-ranker"):
         CliRunner().invoke(app, command, catch_exceptions=False)
+
+
+def cross_encoder(directory: Path, classes: int = 1) -> Path:
+    """A sequence classifier with random weights, small."""
+    import transformers
+
+    write_backbone(directory, "bert")
+    config = transformers.BertConfig.from_pretrained(directory, num_labels=classes)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        model = transformers.BertForSequenceClassification(config)
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
+    model.save_pretrained(directory)
+    return directory
+
+
+@pytest.mark.parametrize("classes", [1, 2])
+def test_a_cross_encoder_reads_each_pair(plain: xmc.Retriever, tmp_path: Path, classes: int) -> None:
+    import transformers
+
+    directory = cross_encoder(tmp_path / "cross", classes)
+    context = FeatureContext(plain.labels, np.zeros(12, np.int32), cross_encoder=directory)
+    plain.use_stages([weighing({"cross_encoder.logit": 1.0}, [FEATURES["cross_encoder"].from_context(context)])])
+    ids, scores = plain.search(TEXTS, SHORTLIST)
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(directory).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
+    texts = plain.labels.texts.to_pylist()
+    for query in range(3):
+        for column in range(SHORTLIST):
+            tokens = tokenizer(TEXTS[query], texts[ids[query, column]], return_tensors="pt")
+            with torch.no_grad():
+                logits = model(**tokens).logits[0]
+            expected = float(logits[-1] - (logits[0] if classes == 2 else 0)) + 0.25
+            assert scores[query, column] == pytest.approx(expected, abs=1e-4)
+    plain.save(tmp_path / "run")
+    stored = xmc.Retriever.load(tmp_path / "run")
+    assert stored.corridor.fingerprints == plain.corridor.fingerprints
+    assert stored.search(TEXTS, 5)[1].tolist() == plain.search(TEXTS, 5)[1].tolist()
+    with pytest.raises(InputError, match="has a cross-encoder, which reads the texts of queries"):
+        plain.predict([xmc.Query(texts={"red": 1.0, "blue": 1.0})], 3)
+
+
+def test_what_is_no_cross_encoder_is_refused(plain: xmc.Retriever, tmp_path: Path) -> None:
+    empty = FeatureContext(plain.labels, np.zeros(12, np.int32))
+    with pytest.raises(InputError, match="name the directory of one with cross_encoder="):
+        FEATURES["cross_encoder"].from_context(empty)
+    three = FeatureContext(plain.labels, empty.counts, cross_encoder=cross_encoder(tmp_path / "three", 3))
+    with pytest.raises(ConfigError, match="but this one has 3"):
+        FEATURES["cross_encoder"].from_context(three)
+    headless = FeatureContext(plain.labels, empty.counts, cross_encoder=write_backbone(tmp_path / "headless", "bert"))
+    with pytest.raises(
+        ConfigError, match=r"headless' cannot be read as a cross-encoder: its weights lack classifier\.bias"
+    ):
+        FEATURES["cross_encoder"].from_context(headless)

@@ -74,6 +74,7 @@ def fit_reranker(
     split: str | None = None,
     share: float | None = None,
     encoder: str | Path | None = None,
+    cross_encoder: str | Path | None = None,
     seed: int = 0,
 ) -> FittedReranker:
     """Fit a re-ranker on queries that the retriever was not trained on, and give it to the retriever; `save` writes it.
@@ -86,6 +87,7 @@ def fit_reranker(
     split, share: the queries; by default those held out for validation or half of those kept for calibration, see
         xmc.evaluation.held_aside.queries_to_fit_on.
     encoder: directory of a sentence-transformers model, for the family "cosine"; it becomes a part of the run.
+    cross_encoder: directory of a sequence classifier of the package transformers, for the family "cross_encoder"; likewise.
     seed: of the folds.
 
     Settings are chosen by cross-fitting in five folds of the queries: by the mean of P@1, P@5, nDCG@5 and PSP@5.
@@ -102,13 +104,13 @@ def fit_reranker(
         )
     if require_count(shortlist, "shortlist") < 1:
         raise InputError(f"shortlist must be at least 1, but is {shortlist}.")
-    kind, families = MODELS[model], _families(features, encoder)
+    kind, families = MODELS[model], _families(features, encoder, cross_encoder)
     dataset = opened(dataset)
     require_package("sklearn", "Re-rankers are fitted", "scikit-learn")
     aside, on = queries_to_fit_on(retriever, dataset, split, share)
     counts = _counts(retriever, dataset, aside)
     other = None if encoder is None else OtherEncoder.from_directory(encoder)
-    context = FeatureContext(retriever.labels, counts, other)
+    context = FeatureContext(retriever.labels, counts, other, None if cross_encoder is None else Path(cross_encoder))
     made = [FEATURES[name].from_context(context) for name in families]
     shortlists = Shortlists.from_search(
         retriever, retriever.labels, dataset, aside.queries, aside.targets, made, shortlist
@@ -131,9 +133,12 @@ def fit_reranker(
     return result
 
 
-def _families(features: Sequence[str] | None, encoder: str | Path | None) -> list[str]:
+def _families(
+    features: Sequence[str] | None, encoder: str | Path | None, cross_encoder: str | Path | None
+) -> list[str]:
     if features is None:
-        return ["scores", *(["cosine"] if encoder is not None else [])]
+        given = {"cosine": encoder, "cross_encoder": cross_encoder}
+        return ["scores", *(name for name, directory in given.items() if directory is not None)]
     if isinstance(features, str):
         raise InputError(f"features must be a list of names; put {features!r} into a list.")
     for name in features:

@@ -27,12 +27,13 @@ class FeatureContext:
     """What features are made from when a re-ranker is fitted.
 
     labels: of the run. counts: int32 [ids], the number of training queries of each label id that was ever given.
-    encoder: another encoder than the run's; None for none.
+    encoder: another encoder than the run's; None for none. cross_encoder: a directory; None for none.
     """
 
     labels: LabelVersion
     counts: npt.NDArray[np.int32]
     encoder: OtherEncoder | None = None
+    cross_encoder: Path | None = None
 
 
 class Feature(ABC):

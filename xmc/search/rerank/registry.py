@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from xmc.registry import Registry
 from xmc.search.rerank.cosine import CosineFeature
+from xmc.search.rerank.cross_encoder import CrossEncoderFeature
 from xmc.search.rerank.features import Feature
 from xmc.search.rerank.logistic import LogisticModel
 from xmc.search.rerank.models import RerankModel
@@ -13,7 +14,7 @@ from xmc.search.rerank.trees import TreesModel
 __all__ = ["FEATURES", "MODELS"]
 
 FEATURES: Registry[type[Feature]] = Registry(
-    "feature of re-rankers", {feature.name: feature for feature in (ScoreFeature, CosineFeature)}
+    "feature of re-rankers", {feature.name: feature for feature in (ScoreFeature, CosineFeature, CrossEncoderFeature)}
 )
 """Classes of features by name."""
 MODELS: Registry[type[RerankModel]] = Registry(
