@@ -37,6 +37,7 @@ from xmc.training.prefetch import Prefetcher
 from xmc.training.progress import TrainingProgress
 from xmc.training.prototypes import add_prototypes
 from xmc.training.report import explained_errors, require_finite, step_values
+from xmc.training.reranking import add_reranker
 from xmc.training.result import TrainResult, best_of
 from xmc.training.resuming import bytes_on_disk, resume_run, write_checkpoint
 from xmc.training.saving import retriever_of, save_run
@@ -266,6 +267,7 @@ class Trainer:
             best.reindex(run.config.index)
             best.save(self.out, overwrite=True)
         if run.world.is_root and not interrupted:
+            add_reranker(self.out, run.data.dataset, run.config.rerank)
             self.checkpoints.remove()
         result = self._result()
         self.callbacks.tell("on_end", result)

@@ -25,7 +25,7 @@ def taught_labels(config: DistillationConfig, queries: Split, labels: DataLabels
     """CSR float32 [N, L]: for each training query the teacher's best labels, with the softmax of its scores as values.
 
     Labels are matched by uid; those that the data set does not have are left out before the softmax. The teacher's scores
-    of all labels are never held: it searches them exactly, some queries at a time.
+    of all labels are never held: it searches them exactly, some queries at a time, with all stages that it has.
     Raises ConfigError where the teacher cannot be read, or shares no label with the data set.
     Source: soft labels as in Hinton et al., Distilling the Knowledge in a Neural Network, 2015, on the best labels.
     """
@@ -43,10 +43,8 @@ def taught_labels(config: DistillationConfig, queries: Split, labels: DataLabels
         for start in range(0, len(queries), QUERIES_AT_ONCE)
     )
     for some in tracked(batches, "asking the teacher", len(queries), unit="queries", size=len):
-        embeddings = teacher.embed_queries(
-            pc.fill_null(some.texts, "").to_pylist(), images=teacher.model.query_encoder.images_of(some.images)
-        )
-        ids, scores = teacher.search(embeddings, count)
+        texts, images = pc.fill_null(some.texts, "").to_pylist(), teacher.model.query_encoder.images_of(some.images)
+        ids, scores = teacher.search(texts, count, images=images, allow_empty=True)
         rows = rows_of[teacher.labels.rows_of_ids(ids)]
         is_known = rows >= 0
         weights = softmax(np.where(is_known, scores / config.temperature, -1e30), axis=1) * is_known

@@ -71,6 +71,9 @@ class TrainConfig(Section):
     """Training queries held out and evaluated, for early stopping."""
     calibration: float = Field(default=0.0, ge=0, lt=1)
     """Share of the training queries that are kept aside, for `xmc calibrate`; drawn by `seed`. 0 for none."""
+    rerank: Literal["none", "auto", "trees", "logistic"] = "none"
+    """Re-ranker of the finished run, fitted on the queries held out for validation, or on half of those for calibration:
+    boosted "trees", "logistic" regression, "none", or "auto", trees where they gain on such queries."""
     checkpoint: CheckpointConfig = CheckpointConfig()
     """Checkpoints while training goes."""
     index: str = "auto"
@@ -117,6 +120,11 @@ class TrainConfig(Section):
         if self.encoder.only_on_cpu and self.device not in ("auto", "cpu"):
             raise ConfigError(
                 f"The {self.encoder.kind} encoder runs on the CPU; device must be auto or cpu, not {self.device!r}."
+            )
+        if self.rerank in ("trees", "logistic") and not self.validation.share and not self.calibration:
+            raise ConfigError(
+                f"rerank {self.rerank} is fitted on queries that training keeps aside; set validation.share or calibration to "
+                f"0.1, say."
             )
         if self.encoder.is_split and self.gradient_cache is False:
             raise ConfigError("encoder.shard needs gradient_cache; set it to auto or true.")
