@@ -101,11 +101,11 @@ class Rerank(Stage):
         return max(k, self.shortlist)
 
     def __call__(self, state: SearchState) -> SearchState:
-        """Score anew, and order. InputError for a search that asks for diversity, which is an order of its own."""
+        """Score anew, and order. InputError where rerank=True meets diversity, and as `Feature.values`."""
         if state.request.diversity:
-            raise InputError(
-                "diversity and a re-ranker both order the labels; search with rerank=False, or diversity=0."
-            )
+            if state.request.rerank:
+                raise InputError("diversity and rerank=True both order the labels; leave one of them out.")
+            return state
         ids, scores = state.ranked()
         first = ids[:, : self.shortlist]
         values = values_of(self.features, state, first)
