@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 from worlds import colours, tiny_config
@@ -83,3 +85,22 @@ def test_where_nothing_can_be_said(retriever: xmc.Retriever) -> None:
 def test_the_same_with_probabilities_is_refused_as_without(retriever: xmc.Retriever) -> None:
     with pytest.raises(xmc.errors.InputError, match="not calibrated"):
         retriever.answer(TEXTS, 3, probabilities=True, explain=True)
+
+
+def test_a_label_that_was_added_names_the_trained_label_that_it_is_like(retriever: xmc.Retriever) -> None:
+    added = copy.deepcopy(retriever)
+    added.add_labels(["red", "nothing of the kind"], uids=["NEW", "OTHER"])
+    answer = added.answer(["red"], len(added), explain=True)
+    assert answer.explanation is not None
+    for uid, reasons in zip(answer.uids[0], answer.explanation[0], strict=True):
+        trained = [reason for reason in reasons if reason.kind == "trained label"]
+        assert len(trained) == (uid in ("NEW", "OTHER"))
+        if uid == "NEW":
+            vectors = added.embeddings[[*added.labels.rows(["NEW", "RED"])]]
+            assert (trained[0].uid, trained[0].text) == ("RED", added.texts(["RED"])[0])
+            cosine = vectors[0] @ vectors[1] / np.linalg.norm(vectors[0])
+            assert trained[0].value == pytest.approx(cosine, abs=1e-5)
+    added.remove_labels([uid for uid in added.labels.uids.to_pylist() if uid not in ("NEW", "OTHER")])
+    left = added.answer(["red"], 2, explain=True).explanation
+    assert left is not None
+    assert {reason.kind for reasons in left[0] for reason in reasons} == {"word"}

@@ -1,4 +1,4 @@
-"""Why labels were given, as far as the model itself can say it: the parts of a query that carried the score."""
+"""Why labels were given, as far as the model itself can say it: the parts of a query, and what a new label is like."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from collections.abc import Iterator
 import numpy as np
 
 from xmc.arrays import Embeddings
-from xmc.encoders.dual import DualEncoder
+from xmc.encoders.dual import DualEncoder, unit_rows
+from xmc.search.label_columns import values_at
 from xmc.search.labels import LabelVersion
 from xmc.search.queries import Query, query_list
 from xmc.search.reasons import Reason
 from xmc.search.stages import SearchState
 
-__all__ = ["with_parts_of_queries"]
+__all__ = ["with_nearest_trained_labels", "with_parts_of_queries"]
 
 WORDS = 8
 """Number of words, those with the greatest shares, that are listed one by one; the others are counted together."""
@@ -46,6 +47,34 @@ def with_parts_of_queries(state: SearchState, model: DualEncoder) -> SearchState
             reasons[row, place] = _shortened(
                 [(part, share) for (part, _), share in zip(parts, shares[:, column], strict=True)]
             )
+    return state.explained(reasons)
+
+
+def with_nearest_trained_labels(state: SearchState) -> SearchState:
+    """A state after the last stage, with the trained label that is most like each label that was not trained on.
+
+    The reason is of the kind "trained label"; its value is the inner product of the trained label's embedding and the new
+    label's, divided by the length of the latter: a label's scale says nothing of what it is like.
+    """
+    labels = state.labels
+    ids, _ = state.ranked()
+    index_rows = labels.index_rows_of_ids(ids)
+    trained = labels.trained
+    if trained is None or labels.held is None:
+        return state
+    new = np.setdiff1d(index_rows, np.append(np.flatnonzero(trained), -1))
+    scores, nearest = labels.held.search(unit_rows(labels.held.blocks.take(new)), 1, allowed=trained)
+    if not (nearest >= 0).any():
+        return state
+    texts = values_at(labels.everything["text"], nearest[:, 0]).to_pylist()
+    said = zip(texts, labels.uids_at(nearest[:, 0]), scores[:, 0].tolist(), strict=True)
+    named = {
+        int(row): (Reason("trained label", score, text, uid),)
+        for row, (text, uid, score) in zip(new, said, strict=True)
+    }
+    reasons = np.full(ids.shape, None, object)
+    for place in zip(*np.nonzero(np.isin(index_rows, new)), strict=True):
+        reasons[place] = named[int(index_rows[place])]
     return state.explained(reasons)
 
 

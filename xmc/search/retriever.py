@@ -26,7 +26,7 @@ from xmc.indexes.designs import design_of
 from xmc.indexes.factory import index_version
 from xmc.search.answers import Answer, AnswerParts
 from xmc.search.calibrated import CalibratedAnswers
-from xmc.search.explanations import with_parts_of_queries
+from xmc.search.explanations import with_nearest_trained_labels, with_parts_of_queries
 from xmc.search.label_columns import LabelColumns, refuse_repeated
 from xmc.search.labels import LabelVersion
 from xmc.search.long_texts import answer_some_at_a_time
@@ -344,7 +344,9 @@ class Retriever(SharedModel):
     ) -> Answer:
         corridor = self.corridor.asked(request)
         state = corridor(corridor.begin(request, labels, queries, images))
-        return Answer.from_state(with_parts_of_queries(state, self.model) if request.explain else state)
+        if request.explain:
+            state = with_nearest_trained_labels(with_parts_of_queries(state, self.model))
+        return Answer.from_state(state)
 
     def _calibrated(self, explain: bool = False) -> CalibratedAnswers:
         calibration, labels = self.require_calibration(), self._store.version
