@@ -18,6 +18,7 @@ from xmc.cli import (
     export,
     hub,
     index,
+    labels,
     predict,
     quickstart,
     report,
@@ -41,6 +42,7 @@ app = typer.Typer(
 app.add_typer(config.app, name="config")
 app.add_typer(data.app, name="data")
 app.add_typer(hub.app, name="hub")
+app.add_typer(labels.app, name="labels")
 app.command("quickstart")(quickstart.quickstart)
 app.command("train")(train.train)
 app.command("index")(index.index)
