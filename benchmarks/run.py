@@ -34,6 +34,7 @@ TABLES = (
     "batch",
     "calibration",
     "labels",
+    "passages",
 )
 """Each is a module beside this one, with run(seed, methods) -> iterator over lists of measurements."""
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from xmc.arrays import Rows
 from xmc.config import TrainConfig
 from xmc.data.dataset import Dataset
 from xmc.data.held_out import uses_of_queries
@@ -23,6 +24,7 @@ from xmc.encoders.base import Encoder, Side
 from xmc.encoders.dual import DualEncoder
 from xmc.errors import DataError
 from xmc.training.clock import Clock
+from xmc.training.passages import passages_of_split
 from xmc.training.supervision.known import KnownPairs
 from xmc.training.supervision.teacher import taught_labels
 
@@ -39,11 +41,16 @@ cores, and to find tokens in a cache takes as long as to tokenise some thousand 
 class TrainingData:
     """Training and validation queries, features of the former and of all labels, and what is known of the pairs.
 
+    documents: the training queries as the data set has them. training: those that steps are made of, the same, or the passages
+    of the documents; bags: then for each of them the row of its document, int64, else None.
+
     validation_filter: pairs (row of `validation`, label), int64 [m, 2], that count nowhere.
     """
 
     dataset: Dataset
+    documents: Split
     training: Split
+    bags: Rows | None
     validation: Split | None
     validation_filter: npt.NDArray[np.int64]
     query_features: RaggedTokens
@@ -74,6 +81,11 @@ def prepare(dataset: Dataset, config: TrainConfig, model: DualEncoder, clock: Cl
     if not targets.truth.nnz and not distillation.teacher:
         raise DataError(_nothing_to_learn(dataset, targets, len(uses.training) < len(every)))
 
+    documents, bags = training, None
+    if config.data.bags.is_on:
+        with clock.of("passages"):
+            training, bags = passages_of_split(documents, config.data.bags, model.query_encoder)
+        targets = targets.take(bags)
     labels = dataset.labels
     _check_images(model.query_encoder.image_dimension, training, dataset)
     cache = _token_cache(config.token_cache, model.query_encoder, max(len(training), len(labels)))
@@ -92,7 +104,7 @@ def prepare(dataset: Dataset, config: TrainConfig, model: DualEncoder, clock: Cl
         taught = taught_labels(distillation, training, labels) if distillation.teacher else None
         known = KnownPairs(targets, config, taught)
     excluded = pairs_of_rows(dataset.filter("train"), uses.validation)
-    return TrainingData(dataset, training, validation, excluded, query_features, label_features, known)
+    return TrainingData(dataset, documents, training, bags, validation, excluded, query_features, label_features, known)
 
 
 def _token_cache(setting: str | None, encoder: Encoder, texts: int) -> TokenCache | None:

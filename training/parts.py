@@ -165,6 +165,9 @@ class TrainingPart:
     def begin(self, run: TrainingRun) -> None:
         """Before the first step of a run that does not go on from a checkpoint."""
 
+    def before_epoch(self, run: TrainingRun, epoch: int) -> None:
+        """Before the first step of each epoch, counted from 0; not where a run goes on within it."""
+
     def before_step(self, run: TrainingRun, batch: Batch) -> None:
         """Before each step."""
 

@@ -186,6 +186,8 @@ class Trainer:
         """The rest of the epoch that the run is in."""
         run = self.run
         epoch, done = divmod(run.progress.steps, run.steps_per_epoch)
+        for part in run.parts if not done else ():
+            part.before_epoch(run, epoch)
         order = batches_of_epoch(run, self.sources, epoch)
         with Prefetcher(order[done:], run.progress.steps, self._batch) as prefetched:
             for batch, features in prefetched:

@@ -48,7 +48,7 @@ def _epoch(run: TrainingRun) -> int:
 def _evaluate(run: TrainingRun, retriever: Retriever, log: TrainingLog) -> dict[str, float]:
     data = run.data
     assert data.validation is not None
-    evaluation = evaluate_split(retriever, data.dataset, data.validation, data.training, data.validation_filter)
+    evaluation = evaluate_split(retriever, data.dataset, data.validation, data.documents, data.validation_filter)
     values = evaluation.values
     steps = run.progress.steps
     log.write(steps, epoch=_epoch(run), validation=values)

@@ -33,6 +33,7 @@ class KnownPairs:
         self.targets, self.taught = targets, taught
         self.values = _coded(targets)
         """CSR float32 [N, L]: the weight of a positive, or REJECTED, or EXCLUDED."""
+        self._every = self.values
         objective = config.objective
         self.seed, self.limit, self.in_batch = config.seed, objective.positives_per_query, objective.in_batch_positives
         self.weighted = objective.relevance_weights
@@ -40,6 +41,19 @@ class KnownPairs:
         """float64 [L], to which the chance of a positive to be drawn is proportional; None for equal chances."""
         if objective.positives_drawn == "inverse_propensity" and len(targets):
             self.chances = 1 / propensities(targets.positive_counts, len(targets), *objective.positives_propensity)
+
+    @property
+    def positive_pairs(self) -> tuple[Rows, Rows]:
+        """The query and the label of each positive, whether it is trained on or not, int64 [n] each."""
+        positive = self._every.data > 0
+        queries = np.repeat(np.arange(self._every.shape[0]), np.diff(self._every.indptr))
+        return queries[positive], self._every.indices[positive].astype(np.int64)
+
+    def train_on(self, chosen: npt.NDArray[np.bool_]) -> None:
+        """From now on, only these of `positive_pairs`, bool [n], are positives; the others count nowhere."""
+        values = self._every.data.copy()
+        values[values > 0] = np.where(chosen, values[values > 0], EXCLUDED)
+        self.values = csr_matrix((values, self._every.indices, self._every.indptr), shape=self._every.shape)
 
     def batch(self, step: int, rows: Rows) -> Batch:
         """The queries `rows`, with the positives that this step trains on."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from xmc.config.checkpoint import CheckpointConfig
-from xmc.config.data import DataConfig
+from xmc.config.data import BagsConfig, DataConfig
 from xmc.config.encoders import (
     ENCODER_SECTIONS,
     EncoderConfig,
@@ -52,6 +52,7 @@ __all__ = [
     "LOSS_SECTIONS",
     "NEGATIVES_SECTIONS",
     "AllConfig",
+    "BagsConfig",
     "BankConfig",
     "BinaryCrossEntropyConfig",
     "CheckpointConfig",
