@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from xmc.config import PrototypesConfig, TrainConfig
-from xmc.training.bags import Bags
+from xmc.training.bags import BagLabels
 from xmc.training.negatives import negative_kinds
 from xmc.training.optimizers.updates import Updates
 from xmc.training.parts import TrainingPart
@@ -20,5 +20,5 @@ def part_kinds(config: TrainConfig) -> list[type[TrainingPart]]:
     kinds += negative_kinds(config)
     if any(kind.needs_queries for kind in kinds):
         kinds.insert(0, QueryBank)
-    bags: list[type[TrainingPart]] = [Bags] if config.data.bags.is_on else []
+    bags: list[type[TrainingPart]] = [BagLabels] if config.data.bags.is_on else []
     return [Weights, *bags, *kinds, Updates]

@@ -19,7 +19,7 @@ from xmc.training.checkpoints import Checkpoint
 from xmc.training.embedding import embed_labels, embed_queries
 from xmc.training.parts import PartState, Sizes, TrainingPart, TrainingRun
 
-__all__ = ["Bags", "nearest_passages"]
+__all__ = ["BagLabels", "nearest_passages"]
 
 PAIRS_AT_ONCE = 65_536
 """Number of pairs whose embeddings are multiplied together."""
@@ -39,7 +39,7 @@ def nearest_passages(scores: Embeddings, passages: Rows, labels: Rows, bags: Row
     return nearest
 
 
-class Bags(TrainingPart):
+class BagLabels(TrainingPart):
     """Which of the passages of each training text have its labels."""
 
     name = "bags"

@@ -11,7 +11,7 @@ __all__ = ["BagsConfig", "DataConfig"]
 
 
 class BagsConfig(Section):
-    """Training texts that are bags of passages: it is known of a text that its labels are of some of them, and not of which."""
+    """Training texts that are bags of passages: each label of a text is true of some passage, and nobody has said where."""
 
     separator: str = ""
     """What stands between the passages of a training text, such as "\\n"; "" where a text is one."""
@@ -43,4 +43,4 @@ class DataConfig(Section):
     label_token_dropout: float = Field(default=0.3, ge=0, lt=1)
     """Share of a label's tokens dropped in training."""
     bags: BagsConfig = BagsConfig()
-    """How training texts are cut into passages, each of which then learns the labels that are nearest to it."""
+    """How training texts are cut into passages. Each label of a text is then learned by the passage that is nearest to it."""
