@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from xmc.evaluation.calibrate import calibrate
     from xmc.evaluation.evaluate import evaluate
     from xmc.evaluation.fit_reranker import fit_reranker
+    from xmc.evaluation.memory import fit_memory
     from xmc.interop.scikit_learn import XMCClassifier as XMCClassifier  # not in __all__: it needs scikit-learn
     from xmc.search.passages import PassageOptions
     from xmc.search.queries import Query
@@ -31,6 +32,7 @@ __all__ = [
     "XMCError",
     "calibrate",
     "evaluate",
+    "fit_memory",
     "fit_reranker",
     "train",
 ]
@@ -53,6 +55,7 @@ _HOME = {
     "calibrate": "xmc.evaluation.calibrate",
     "evaluate": "xmc.evaluation.evaluate",
     "fit_reranker": "xmc.evaluation.fit_reranker",
+    "fit_memory": "xmc.evaluation.memory",
     "train": "xmc.training.trainer",
 }
 

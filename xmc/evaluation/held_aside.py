@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from pyarrow import compute as pc
 
-from xmc.arrays import Rows
+from xmc.arrays import Mask, Rows
 from xmc.data.dataset import Dataset
 from xmc.data.held_out import Uses, uses_of_queries
 from xmc.data.splits import Split
@@ -17,7 +17,7 @@ from xmc.errors import DataError
 from xmc.search.fitted import FittedOn
 from xmc.search.retriever import Retriever
 
-__all__ = ["LEAST_QUERIES", "AsideQueries", "queries_to_calibrate_on", "queries_to_fit_on"]
+__all__ = ["LEAST_QUERIES", "AsideQueries", "queries_to_calibrate_on", "queries_to_fit_on", "queries_to_remember"]
 
 logger = logging.getLogger("xmc.calibration")
 
@@ -84,6 +84,28 @@ def queries_to_fit_on(
     chosen = aside.take(np.flatnonzero(on.among(aside.queries.uids.to_pylist())))
     _require_enough(chosen, split, dataset, f", in a share of {on.share:g}" if on.share < 1 else "")
     return chosen, on
+
+
+def queries_to_remember(
+    retriever: Retriever, dataset: Dataset, on: FittedOn | None = None
+) -> tuple[AsideQueries, Mask]:
+    """The training queries that searches may recall, and which of these are among those that a memory is fitted on.
+
+    They are those that the run learned from, and with `on`, what a memory is fitted on, those held out for validation where it
+    is these: they are not judged on any more. Of a run that was trained on another data set, all training queries but those of
+    `on`. Raises DataError for a data set without training queries.
+    """
+    queries, targets = dataset.split("train"), dataset.targets("train")
+    uses = _uses(retriever, dataset)
+    rows = np.arange(len(queries)) if uses is None else uses.training
+    fitted = np.zeros(len(rows), bool)
+    if uses is not None and on is not None and on.split == VALIDATION and VALIDATION not in dataset.splits:
+        rows = np.concatenate([rows, uses.validation])
+        fitted = np.arange(len(rows)) >= len(fitted)
+    if uses is None and on is not None and on.split == "train":
+        rows = rows[~on.among(queries.uids.to_pylist())]
+        fitted = np.zeros(len(rows), bool)
+    return AsideQueries(queries.take(rows), targets.take(rows), None), fitted
 
 
 def _aside(retriever: Retriever, dataset: Dataset, split: str) -> AsideQueries:

@@ -147,10 +147,11 @@ def fits(calibration: Calibration, labels: LabelVersion) -> bool:
 
 
 def labels_and_index(labels: LabelVersion) -> str:
-    """A fingerprint of the labels, with their texts and order, and of the index's design."""
+    """A fingerprint of the labels, with their texts and order, of the index's design, and of remembered queries, if any."""
     content = ContentHash()
     content.update(labels.table.select(["id", "text"]))
-    return fingerprint_of_json([_design(labels.index), content.hexdigest()])
+    memory = [] if labels.memory is None else [labels.memory.fingerprint]
+    return fingerprint_of_json([_design(labels.index), content.hexdigest(), *memory])
 
 
 def stage_difference(calibration: Calibration, fingerprints: Mapping[str, str]) -> str:

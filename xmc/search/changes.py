@@ -27,7 +27,18 @@ from xmc.search.label_columns import (
 )
 from xmc.search.labels import LabelVersion
 
-__all__ = ["Added", "Change", "ColumnsSet", "Compacted", "Removed", "Updated", "new_rows", "updated_rows"]
+__all__ = [
+    "Added",
+    "Change",
+    "ColumnsSet",
+    "Compacted",
+    "Remembered",
+    "Removed",
+    "Updated",
+    "new_rows",
+    "remembered_ids",
+    "updated_rows",
+]
 
 
 class Change(Protocol):
@@ -119,6 +130,24 @@ class ColumnsSet:
 
 
 @dataclass(frozen=True)
+class Remembered:
+    """Judged queries that join the memory: vectors in its space, float32 [n, D], texts, and the uids of true labels of each.
+
+    InputError for labels without a memory, a uid that is not there, and numbers that differ.
+    """
+
+    embeddings: Embeddings
+    texts: Sequence[str]
+    uids: Sequence[Sequence[str]]
+
+    def __call__(self, before: LabelVersion) -> LabelVersion:
+        """See Change."""
+        ids = remembered_ids(before, self.texts, self.uids)
+        assert before.memory is not None  # remembered_ids refused
+        return before.remembering(before.memory.append(self.embeddings, ids, self.texts))
+
+
+@dataclass(frozen=True)
 class Compacted:
     """Removed labels are forgotten, and the index rows of the others numbered anew, in the same order."""
 
@@ -155,6 +184,29 @@ def updated_rows(before: LabelVersion, uids: Sequence[str], texts: Sequence[str]
     if len(rows) != len(texts):
         raise InputError(f"{len(rows)} uids were given for {len(texts)} label texts.")
     return rows
+
+
+def remembered_ids(before: LabelVersion, texts: Sequence[str], uids: Sequence[Sequence[str]]) -> list[Ids]:
+    """The label ids of each of some judged queries.
+
+    Raises InputError for labels without a memory, a uid that is not there, a bare string in place of a list, and another number
+    of lists than of texts.
+    """
+    if before.memory is None:
+        raise InputError(
+            "The run has no memory of queries that could remember more; fit one with xmc.fit_memory, or `xmc memory`."
+        )
+    if isinstance(uids, str) or len(uids) != len(texts):
+        raise InputError(
+            f"{len(uids)} lists of labels were given for {len(texts)} texts; give a list of uids for each."
+        )
+    for listed in uids:
+        if isinstance(listed, str):
+            raise InputError(f"labels must be a list of uids for each text, but one is {listed!r}; put it into a list.")
+    rows = before.known_index_rows([uid for listed in uids for uid in dict.fromkeys(listed)])
+    lengths = [len(dict.fromkeys(listed)) for listed in uids]
+    ids = before.ids_at(rows)
+    return np.split(ids, np.cumsum(lengths)[:-1]) if lengths else []
 
 
 def _extended(before: LabelVersion, rows: pa.Table, ids: Ids, embeddings: Embeddings) -> LabelVersion:

@@ -22,6 +22,7 @@ from xmc.indexes.identifiers import RowLookup
 from xmc.indexes.storage import StoredIndex
 from xmc.indexes.versions import IndexVersion
 from xmc.search.label_columns import ORIGIN, RESERVED, LabelColumns, label_rows, values_at
+from xmc.search.memory.queries import QueryMemory
 
 __all__ = ["LabelVersion", "require_same_labels"]
 
@@ -40,6 +41,7 @@ class LabelVersion:
     all_ids: int64, by index row. next_id: above all ids that were ever given, so that no id comes to mean another label.
     held: the index; None for labels that are only read, such as those of a run whose index is elsewhere.
     number: higher after each change; 0 for labels that are only read.
+    memory: judged queries, with the ids of their labels; None where none are remembered.
     """
 
     everything: pa.Table
@@ -48,6 +50,7 @@ class LabelVersion:
     lookup: RowLookup = field(repr=False)
     held: IndexVersion | None = None
     number: int = 1
+    memory: QueryMemory | None = None
 
     @classmethod
     def from_lists(
@@ -89,6 +92,7 @@ class LabelVersion:
         columns = [name for name in self.columns.names if name not in (*RESERVED, *ORIGIN.names)]
         said = [f"{len(self):,} labels"] if self.held is None else [self.held.describe()]
         said += [f"columns {', '.join(columns)}"] if columns else []
+        said += [f"memory of {self.memory.describe()}"] if self.memory is not None else []
         return f"<{type(self).__name__} {self.number}: {', '.join(said)}>"
 
     @property
@@ -248,6 +252,10 @@ class LabelVersion:
         """The same labels in the same index rows, searched by another index."""
         return replace(self, held=held)
 
+    def remembering(self, memory: QueryMemory | None) -> LabelVersion:
+        """The same labels with another memory of queries, or none."""
+        return replace(self, memory=memory)
+
     def compacted(self, held: IndexVersion) -> LabelVersion:
         """The labels alone, without removed ones, in index rows numbered anew; held: an index over `embeddings`."""
         if self.alive is None:
@@ -266,7 +274,7 @@ class LabelVersion:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled without the lookup, which is made again."""
-        return _restored, (self.everything, self.all_ids, self.next_id, self.held, self.number)
+        return _restored, (self.everything, self.all_ids, self.next_id, self.held, self.number, self.memory)
 
     def with_stored(self, stored: StoredIndex) -> LabelVersion:
         """These labels, all of them alive, with a saved index, whose rows may hold removed ones.
@@ -308,9 +316,14 @@ def require_same_labels(labels: LabelVersion, ids: Any, index: IndexVersion) -> 
 
 
 def _restored(
-    everything: pa.Table, all_ids: GrowingColumn, next_id: int, held: IndexVersion | None, number: int
+    everything: pa.Table,
+    all_ids: GrowingColumn,
+    next_id: int,
+    held: IndexVersion | None,
+    number: int,
+    memory: QueryMemory | None,
 ) -> LabelVersion:
-    return LabelVersion(everything, all_ids, next_id, _lookup(everything), held, number)
+    return LabelVersion(everything, all_ids, next_id, _lookup(everything), held, number, memory)
 
 
 def _lookup(everything: pa.Table) -> RowLookup:

@@ -303,6 +303,7 @@ class Retriever(SharedModel):
         """A retriever over the same model and labels that searches all of them exactly; changes of one do not show in it."""
         labels = self._store.version
         exact = labels.with_index(labels.index.with_design(design_of("exact", self.model.dimension)))
+        exact = exact.remembering(None if labels.memory is None else labels.memory.exact())
         config = self.config.changed(index="exact")
         return Retriever(self.model, exact, config, self.metrics, self.tuning_queries, self.stages)
 
@@ -318,7 +319,9 @@ class Retriever(SharedModel):
         embeddings *= labels.scales[:, None] if model.normalize else 1
         queries = _cut(self.tuning_queries, dimension, model.normalize)
         held = index_version(index or self.config.index, embeddings, queries, 0, labels.index.devices)
-        return Retriever(model, labels.compacted(held), self.config, self.metrics, queries, self.stages)
+        memory = None if labels.memory is None else labels.memory.cut(dimension, model.normalize)
+        cut = labels.compacted(held).remembering(memory)
+        return Retriever(model, cut, self.config, self.metrics, queries, self.stages)
 
     def export_sentence_transformers(
         self, directory: str | Path, tower: Side | None = None, overwrite: bool = False

@@ -27,6 +27,8 @@ from xmc.indexes.engines.exact import ExactDesign
 from xmc.indexes.identifiers import LabelIds
 from xmc.indexes.storage import StoredIndex, read_index, read_rows, write_index
 from xmc.search.labels import LabelVersion
+from xmc.search.memory.queries import QueryMemory
+from xmc.search.memory.stage import RecallQueries
 from xmc.search.placement import place_model
 from xmc.search.rerank import stage as _  # noqa: F401 (registers its stage)
 from xmc.search.run_metrics import RunMetrics
@@ -40,6 +42,8 @@ __all__ = ["Run", "RunDirectory"]
 KIND = "run"
 CONFIG, METRICS, LABELS = "config.yaml", "metrics.json", "labels.parquet"
 STAGES_FILE, TUNING_QUERIES, INDEX, CALIBRATION = "stages.json", "tuning-queries.arrow", "index", "calibration"
+MEMORY = "memory"
+"""Holds remembered queries: an index over their vectors, their texts and labels."""
 STAGES_FOLDER = "stages"
 """Holds a folder of each stage that has more than its options."""
 ENCODERS, MODEL = ("encoder", "query_encoder", "label_encoder"), "model.safetensors"
@@ -51,8 +55,12 @@ _CONTENT = {
     f"{INDEX}/index.faiss": "index",
     f"{INDEX}/ids.arrow": "labels",
     LABELS: "labels",
+    MEMORY: "remembered queries",
+    f"{STAGES_FOLDER}/{RecallQueries.name}": "encoder of remembered queries",
 }
 """What a file or folder holds, in words."""
+_ALWAYS = ("encoder", "label vectors, temperature", "label embeddings", "index", "labels", "everything else")
+"""What is told of every run, where there is nothing of it too."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +91,8 @@ class Run:
         labels, index = self.labels, self.labels.index
         if index.design.kind != ExactDesign.kind:
             labels = labels.with_index(index.with_design(design_of("exact", model.dimension)))
+        if labels.memory is not None:
+            labels = labels.remembering(labels.memory.exact())
         return replace(self, model=model, labels=labels)
 
 
@@ -164,11 +174,15 @@ class RunDirectory:
     def bytes_by_content(self) -> dict[str, int]:
         """Bytes of the files by what they hold, in words, from the sizes in the manifests."""
         contents = dict.fromkeys([*_CONTENT.values(), "everything else"], 0)
-        index = read_manifest(self.path / INDEX, "index", verify=False)["files"]
-        for name, entry in {**self._manifest["files"], **{f"{INDEX}/{name}": index[name] for name in index}}.items():
-            content = _CONTENT.get(name, _CONTENT.get(name.split("/")[0], "everything else"))
-            contents[content] += int(entry["size"])
-        return contents
+        files = dict(self._manifest["files"])
+        for folder in (INDEX, *([f"{MEMORY}/{INDEX}"] if _has_memory(self._manifest) else [])):
+            inner = read_manifest(self.path / folder, "index", verify=False)["files"]
+            files |= {f"{folder}/{name}": entry for name, entry in inner.items()}
+        for name, entry in files.items():
+            parts = name.split("/")
+            known = (content for content in map(_CONTENT.get, (name, "/".join(parts[:2]), parts[0])) if content)
+            contents[next(known, "everything else")] += int(entry["size"])
+        return {content: size for content, size in contents.items() if size or content in _ALWAYS}
 
     def write(self, run: Run, overwrite: bool = False) -> None:
         """Write a run, whole or not at all.
@@ -191,6 +205,8 @@ class RunDirectory:
             stored = StoredIndex(run.labels.index, run.labels.all_ids.values)
             known |= _digests(temporary)
             write_index(temporary / INDEX, stored, source=_model_name(known))
+            if run.labels.memory is not None:
+                run.labels.memory.save(temporary / MEMORY, source=_model_name(known))
             if run.calibration is not None:
                 run.calibration.save(temporary / CALIBRATION)
             if run.stages:
@@ -205,7 +221,7 @@ class RunDirectory:
 
     def _read(self, device: str | Sequence[str], precision: Precision | None) -> Run:
         manifest = read_manifest(self.path, KIND)
-        source = _model_name({name: entry["sha256"] for name, entry in manifest["files"].items()})
+        source = _source(manifest)
         model = DualEncoder.load(self.path)
         config = self._config
         place_model(model, device, self.precision if precision is None else precision)
@@ -216,7 +232,7 @@ class RunDirectory:
             raise StoreError(f"The run {self.path} holds parts of several runs: {error}") from error
         return Run(
             model=model,
-            labels=labels,
+            labels=labels.remembering(self._memory(manifest, device)),
             config=config,
             metrics=self._metrics(),
             tuning_queries=np.concatenate(read_embeddings(self.path / TUNING_QUERIES)),
@@ -228,7 +244,8 @@ class RunDirectory:
     def _read_model_and_labels(self) -> tuple[DualEncoder, LabelVersion, tuple[Stage, ...]]:
         manifest = read_manifest(self.path, KIND)
         model = DualEncoder.load(self.path).eval()
-        return model, self._labels(manifest), self._stages(manifest, model)
+        labels = self._labels(manifest).remembering(self._memory(manifest))
+        return model, labels, self._stages(manifest, model)
 
     def _read_label_embeddings(self) -> tuple[EmbeddingBlocks, LabelIds, Mask]:
         directory = self.path / INDEX
@@ -255,6 +272,11 @@ class RunDirectory:
             return LabelVersion.read(self.path / LABELS, int(manifest["properties"]["next_label_id"]))
         except (OSError, ValueError, KeyError, IndexError, pa.ArrowException) as error:
             raise StoreError(f"The run {self.path} cannot be read: {LABELS}: {error}") from error
+
+    def _memory(self, manifest: Mapping[str, Any], device: str | Sequence[str] = "auto") -> QueryMemory | None:
+        if not _has_memory(manifest):
+            return None
+        return QueryMemory.read(self.path / MEMORY, _source(manifest), device)
 
     def _stages(self, manifest: Mapping[str, Any], model: DualEncoder) -> tuple[Stage, ...]:
         if STAGES_FILE not in manifest["files"]:
@@ -301,6 +323,15 @@ def _digests(run: Path) -> dict[str, str]:
     with ThreadPoolExecutor() as pool:
         digests = list(pool.map(sha256_file, paths))
     return {path.relative_to(run).as_posix(): digest for path, digest in zip(paths, digests, strict=True)}
+
+
+def _source(manifest: Mapping[str, Any]) -> str:
+    """What names the model of a run, given the manifest of the run."""
+    return _model_name({name: entry["sha256"] for name, entry in manifest["files"].items()})
+
+
+def _has_memory(manifest: Mapping[str, Any]) -> bool:
+    return any(name.startswith(f"{MEMORY}/") for name in manifest["files"])
 
 
 def _model_name(digests: Mapping[str, str]) -> str:

@@ -112,6 +112,7 @@ class SavedModel(LabelledModel):
             changed = ", changed since" if self._saved.changed(self._parts()) else ""
             place = f"{self._saved.reference.directory}{changed}"
         said = [labels.index.describe(), f"{encoder.kind} encoder on {device_of(encoder)}"]
+        said += [f"memory of {len(labels.memory):,} queries"] if labels.memory is not None else []
         said += ["calibrated"] if self.calibration is not None else []
         said += [f"stages {', '.join(stage.name for stage in self.stages)}"] if self.stages else []
         return f"<{type(self).__name__}: {', '.join(said)}; {place}>"

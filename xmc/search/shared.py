@@ -9,13 +9,13 @@ from typing_extensions import Self, Unpack
 from xmc.encoders.precision import Precision
 from xmc.search.hub import PushOptions, pull, push
 from xmc.search.model_card import CardResults
-from xmc.search.saved_model import SavedModel
+from xmc.search.remembering import RememberingModel
 
 __all__ = ["SharedModel"]
 
 
-class SharedModel(SavedModel):
-    """A saved model that is shared by the Hub; the base of `Retriever`, which searches."""
+class SharedModel(RememberingModel):
+    """A saved model that remembers, and is shared by the Hub; the base of `Retriever`, which searches."""
 
     def push_to_hub(self, repo: str, results: CardResults | None = None, **options: Unpack[PushOptions]) -> str:
         """Upload the run to the Hugging Face Hub, with a model card; returns the address of the commit.

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from xmc.arrays import Embeddings, Ids, Mask
+from xmc.arrays import Embeddings, Ids
 from xmc.data.images.ragged import Images
 from xmc.encoders.dual import DualEncoder
 from xmc.errors import ConfigError, InputError
@@ -162,7 +162,7 @@ class FilterAndCut(Stage):
         ids, scores = state.ranked()
         k = state.request.k
         if ids is not state.allowed_ids:
-            allowed = self._allowed(state, ids)
+            allowed = state.allows(ids)
             state = replace(
                 state, ids=np.where(allowed, ids, -1), scores=np.where(allowed, scores, np.float32(-np.inf))
             )
@@ -171,18 +171,6 @@ class FilterAndCut(Stage):
             return state
         explanation = None if state.explanation is None else state.explanation[:, :k]
         return replace(state, ids=ids[:, :k], scores=scores[:, :k], explanation=explanation)
-
-    def _allowed(self, state: SearchState, ids: Ids) -> Mask:
-        """Which candidates the request allows, bool [n, m]."""
-        rows = state.labels.index_rows_of_ids(ids)
-        selection = state.request.filters(state.labels, len(ids))
-        kept = rows >= 0
-        if selection.allowed is not None:
-            kept[kept] = selection.allowed[rows[kept]]
-        for lists, included in ((selection.include, True), (selection.exclude, False)):
-            for query, listed in enumerate(lists or ()):
-                kept[query] &= np.isin(rows[query], listed) == included
-        return kept
 
 
 STAGES: Registry[type[Stage]] = Registry(

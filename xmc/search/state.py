@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from xmc.arrays import Embeddings, Ids, Rows
+from xmc.arrays import Embeddings, Ids, Mask, Rows
 from xmc.data.images.ragged import Images
 from xmc.data.tokens import RaggedTokens
 from xmc.errors import InputError
@@ -119,6 +119,18 @@ class SearchState:
         if self.scorer is None:
             raise InputError("There are no candidates yet; let the stage come after 'candidates'.")
         return self.scorer(self.encoded(), ids)
+
+    def allows(self, ids: Ids) -> Mask:
+        """Which labels, ids int64 [n, m], are there and allowed by the request: bool [n, m], not for -1."""
+        rows = self.labels.index_rows_of_ids(ids)
+        selection = self.request.filters(self.labels, len(ids))
+        kept = rows >= 0
+        if selection.allowed is not None:
+            kept[kept] = selection.allowed[rows[kept]]
+        for lists, included in ((selection.include, True), (selection.exclude, False)):
+            for query, listed in enumerate(lists or ()):
+                kept[query] &= np.isin(rows[query], listed) == included
+        return kept
 
     def explained(self, reasons: Reasons) -> SearchState:
         """The state with more reasons beside those that are there."""
