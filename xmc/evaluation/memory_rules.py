@@ -119,9 +119,11 @@ class _PairTable:
 
     def places(self, votes: Votes) -> Rows:
         """Where in the flat `ids` each entry is, int64."""
-        found = np.searchsorted(self.keys, votes.queries * self.size + votes.ids)
         queries = votes.queries
-        return queries * self.ids.shape[1] + found - np.searchsorted(self.keys, queries * self.size)
+        found: Rows = np.searchsorted(self.keys, queries * self.size + votes.ids)
+        first: Rows = np.searchsorted(self.keys, queries * self.size)
+        places: Rows = queries * self.ids.shape[1] + found - first
+        return places
 
     def holds(self, lists: list[Ids]) -> Mask:
         """Which ids are on the list of their query, bool as `ids`."""

@@ -61,7 +61,8 @@ class VotingRule:
         highest = np.where(np.isfinite(highest), highest, 0.0)
         powers = np.exp((similarities - highest) / self.temperature)
         total = powers.sum(axis=1, keepdims=True) + np.exp((nothing - highest) / self.temperature)
-        return np.divide(powers, total, out=np.zeros_like(powers), where=total > 0)
+        shares: Floats = np.divide(powers, total, out=np.zeros_like(powers), where=total > 0)
+        return shares
 
 
 @dataclass(frozen=True)
