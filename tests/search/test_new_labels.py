@@ -15,6 +15,7 @@ import xmc
 from xmc.arrays import Embeddings
 from xmc.data.dataset import Dataset
 from xmc.errors import InputError
+from xmc.search.calibrated import labels_and_index
 from xmc.search.label_vectors import second_moment
 
 TEXTS = [f"item {number} turquoise and {name}" for number, name in enumerate(COLOURS)]
@@ -112,6 +113,15 @@ def test_what_is_kept_of_labels(run: Path, tmp_path: Path) -> None:
     assert loaded.predict(["red"], k=5, where="xmc_examples > 0 and price == 2")[0].tolist()[0][0] == "B"
     loaded.update_labels(["turquoise"], ["B"])
     assert loaded.labels.table.to_pylist()[-1]["xmc_examples"] == 0
+
+
+def test_calibrations_see_other_examples(retriever: xmc.Retriever) -> None:
+    """The last label keeps its place and text; its vector is another one."""
+    seen = []
+    for examples in (TEXTS[:3], TEXTS[:3], TEXTS[3:6]):
+        retriever.update_labels(uids=["CYAN"], examples=[examples], score="raw")
+        seen.append(labels_and_index(retriever.labels))
+    assert seen[0] == seen[1] != seen[2]
 
 
 def test_negative_examples_push_a_label_away(retriever: xmc.Retriever) -> None:

@@ -147,11 +147,20 @@ def fits(calibration: Calibration, labels: LabelVersion) -> bool:
 
 
 def labels_and_index(labels: LabelVersion) -> str:
-    """A fingerprint of the labels, with their texts and order, of the index's design, and of remembered queries, if any."""
+    """A fingerprint of the labels, with their texts and order, of the index's design, and of remembered queries, if any.
+
+    Labels from outside of training count with their vectors, which their texts alone do not say.
+    """
     content = ContentHash()
     content.update(labels.table.select(["id", "text"]))
-    memory = [] if labels.memory is None else [labels.memory.fingerprint]
-    return fingerprint_of_json([_design(labels.index), content.hexdigest(), *memory])
+    parts: list[Any] = [_design(labels.index), content.hexdigest()]
+    trained = None if labels.trained is None else labels.trained[labels.living]
+    if trained is not None and not trained.all():
+        vectors = labels.index.blocks.take(labels.living[~trained])
+        parts.append(hashlib.sha256(vectors.tobytes()).hexdigest())
+    if labels.memory is not None:
+        parts.append(labels.memory.fingerprint)
+    return fingerprint_of_json(parts)
 
 
 def stage_difference(calibration: Calibration, fingerprints: Mapping[str, str]) -> str:

@@ -96,6 +96,7 @@ class StoredQueries:
         self.queries = queries
         self._moment: npt.NDArray[np.float64] | None = None
         self._rate: EntryRate | None = None
+        self._warned = False
 
     def vectors(
         self,
@@ -136,7 +137,7 @@ class StoredQueries:
             self._require("expected_rate is about them")
         if scoring.score == "raw" or not len(self.queries):
             if scoring.score == "rate":
-                logger.warning(RAW)
+                self._warn()
             return Scaling(len(vectors), 1.0, math.nan)
         rate = self._entry_rate(labels)
         expected = min(1.0, multiple * rate.usual) if scoring.expected_rate is None else scoring.expected_rate
@@ -157,6 +158,12 @@ class StoredQueries:
         if self._moment is None:
             self._moment = second_moment(self.queries)
         return self._moment
+
+    def _warn(self) -> None:
+        """Log once that new labels are not scaled."""
+        if not self._warned:
+            logger.warning(RAW)
+        self._warned = True
 
     def _require(self, why: str) -> None:
         if not len(self.queries):
