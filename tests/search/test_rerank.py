@@ -127,7 +127,7 @@ def test_what_cannot_be_asked_is_refused(run: Path, turned: xmc.Retriever) -> No
     with pytest.raises(InputError, match=r"this search has none; fit one with xmc\.fit_reranker"):
         xmc.Retriever.load(run).predict(TEXTS, rerank=True)
     scores = turned.stages[0].features[0]  # type: ignore[attr-defined]
-    with pytest.raises(ConfigError, match=r"model is of 1 features, but the families scores have 7: scores\.score, "):
+    with pytest.raises(ConfigError, match=r"model is of 1 features, but the families scores have 6: scores\.score, "):
         Rerank([scores], LogisticModel(np.zeros(1), np.ones(1), np.ones(1), 0.0))
     with pytest.raises(ConfigError, match="shortlist must be at least 1, but is 0"):
         weighing({}, [scores], 0)

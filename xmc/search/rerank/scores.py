@@ -22,13 +22,13 @@ TENTH = 9
 
 
 class ScoreFeature(Feature):
-    """The candidates' scores as the stages before have left them, beside the run's own similarity.
+    """The candidates' scores as the stages before have left them.
 
     counts: int32 [ids], the number of training queries of each label id; labels with greater ids have none.
     """
 
     name = "scores"
-    columns = ("score", "similarity", "to_first", "to_tenth", "best", "log_rank", "log_count")
+    columns = ("score", "to_first", "to_tenth", "best", "log_rank", "log_count")
 
     def __init__(self, counts: npt.NDArray[np.int32]) -> None:
         self.counts = counts
@@ -66,7 +66,6 @@ class ScoreFeature(Feature):
         with np.errstate(invalid="ignore"):  # -inf - -inf, for no label
             columns = (
                 scores,
-                state.scores_of(ids),
                 scores - best,
                 scores - tenth,
                 np.broadcast_to(best, ids.shape),
