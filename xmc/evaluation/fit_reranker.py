@@ -22,6 +22,7 @@ from xmc.indexes.checks import require_count
 from xmc.metrics import UNKNOWN_LABEL, Measure
 from xmc.metrics.propensity import propensities
 from xmc.progress import progress
+from xmc.search.memory.stage import RecallQueries
 from xmc.search.other_encoder import OtherEncoder
 from xmc.search.rerank.features import FeatureContext
 from xmc.search.rerank.registry import FEATURES, MODELS
@@ -82,11 +83,12 @@ def fit_reranker(
     A re-ranker that it had is replaced.
 
     dataset: may be a name or a directory, as of `Dataset.load`.
-    features: families of features, see docs/rerank.md; by default all that there is something for.
+    features: families of features, see xmc.search.rerank.registry.FEATURES; by default all that there is something for.
     model: "trees", boosted trees, or "logistic", logistic regression. shortlist: labels of a query that are scored anew.
     split, share: the queries; by default those held out for validation or half of those kept for calibration, see
         xmc.evaluation.held_aside.queries_to_fit_on.
-    encoder: directory of a sentence-transformers model, for the family "cosine"; it becomes a part of the run.
+    encoder: directory of a sentence-transformers model, for the family "cosine"; it becomes a part of the run. By default that
+        of the memory, where it has another than the run's.
     cross_encoder: directory of a sequence classifier of the package transformers, for the family "cross_encoder"; likewise.
     seed: of the folds.
 
@@ -104,14 +106,13 @@ def fit_reranker(
         )
     if require_count(shortlist, "shortlist") < 1:
         raise InputError(f"shortlist must be at least 1, but is {shortlist}.")
-    kind, families = MODELS[model], _families(features, encoder, cross_encoder)
+    kind = MODELS[model]
     dataset = opened(dataset)
     require_package("sklearn", "Re-rankers are fitted", "scikit-learn")
     aside, on = queries_to_fit_on(retriever, dataset, split, share)
-    counts = _counts(retriever, dataset, aside)
-    other = None if encoder is None else OtherEncoder.from_directory(encoder)
-    context = FeatureContext(retriever.labels, counts, other, None if cross_encoder is None else Path(cross_encoder))
-    made = [FEATURES[name].from_context(context) for name in families]
+    cross = None if cross_encoder is None else Path(cross_encoder)
+    context = FeatureContext(retriever.labels, _counts(retriever, dataset, aside), _encoder(retriever, encoder), cross)
+    made = [FEATURES[name].from_context(context) for name in _families(features, context)]
     shortlists = Shortlists.from_search(
         retriever, retriever.labels, dataset, aside.queries, aside.targets, made, shortlist
     )
@@ -133,12 +134,15 @@ def fit_reranker(
     return result
 
 
-def _families(
-    features: Sequence[str] | None, encoder: str | Path | None, cross_encoder: str | Path | None
-) -> list[str]:
+def _families(features: Sequence[str] | None, context: FeatureContext) -> list[str]:
+    """Those that are named; by default all that there is something for."""
     if features is None:
-        given = {"cosine": encoder, "cross_encoder": cross_encoder}
-        return ["scores", *(name for name, directory in given.items() if directory is not None)]
+        there = {
+            "neighbours": context.labels.memory,
+            "cosine": context.encoder,
+            "cross_encoder": context.cross_encoder,
+        }
+        return ["scores", *(name for name, given in there.items() if given is not None)]
     if isinstance(features, str):
         raise InputError(f"features must be a list of names; put {features!r} into a list.")
     for name in features:
@@ -146,6 +150,16 @@ def _families(
     if not features or len(set(features)) < len(features):
         raise ConfigError(f"features must name one family or several, each once, but are {list(features)}.")
     return list(features)
+
+
+def _encoder(retriever: Retriever, directory: str | Path | None) -> OtherEncoder | None:
+    """That of a directory, or of the memory, where it has another than the run's."""
+    if directory is not None:
+        return OtherEncoder.from_directory(directory, retriever.model)
+    recalling = next((stage for stage in retriever.stages if isinstance(stage, RecallQueries)), None)
+    if recalling is None or recalling.encoder is None:
+        return None
+    return OtherEncoder(recalling.encoder, recalling.encoder_name)
 
 
 def _counts(retriever: Retriever, dataset: Dataset, aside: AsideQueries) -> npt.NDArray[np.int32]:

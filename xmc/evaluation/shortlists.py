@@ -56,7 +56,10 @@ class Shortlists:
         features: Sequence[Feature],
         shortlist: int,
     ) -> Shortlists:
-        """Search for every query with all stages but a re-ranker. labels: those of the retriever; targets: of the queries."""
+        """Search for every query with all stages but a re-ranker. labels: those of the retriever; targets: of the queries.
+
+        Where a query is remembered itself, it does not vote.
+        """
         rows_of_labels = dataset_rows(labels, dataset)
         corridor = retriever.corridor.without(RERANK, "cut")
         texts = pc.fill_null(queries.texts, "").to_pylist()
@@ -65,7 +68,7 @@ class Shortlists:
         for first in tracked(range(0, len(texts), AT_ONCE), "searching", unit="batches of queries"):
             rows = np.arange(first, min(first + AT_ONCE, len(texts)))
             some_images = None if images is None else images.take(rows)
-            request = SearchRequest(shortlist, allow_empty=True)
+            request = SearchRequest(shortlist, allow_empty=True, leave_one_out=True)
             state = corridor(corridor.begin(request, labels, texts[first : first + AT_ONCE], some_images))
             ids, scores = state.ranked()
             ids, scores = ids[:, :shortlist], scores[:, :shortlist]

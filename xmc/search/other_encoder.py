@@ -11,53 +11,56 @@ from safetensors import SafetensorError
 
 from xmc.arrays import Embeddings
 from xmc.data.tokens import RaggedTokens
-from xmc.encoders.base import device_of
 from xmc.encoders.dual import DualEncoder
 from xmc.errors import InputError, StoreError
-from xmc.search.placement import place_model
-from xmc.search.queries import embed
+from xmc.search.memory.encoder import encoder_alone, name_of_encoder, placed_beside
+from xmc.search.queries import Query, embed, query_list
 from xmc.search.sentence_transformers import read_encoder
-from xmc.search.stages import SearchState
-from xmc.storage.fingerprints import fingerprint_of, sha256_file
+from xmc.search.state import SearchState
 
 __all__ = ["OtherEncoder"]
 
+FINGERPRINT = "fingerprint.txt"
+
 
 class OtherEncoder:
-    """An encoder that a stage has for itself. fingerprint: of its files, by which stages that have the same one share its work.
+    """An encoder that a stage has for itself.
 
-    `embed_queries` raises InputError for queries without texts: embeddings, columns of tokens, and a Query of labels.
+    fingerprint: of its weights, by which stages that have the same one share its work on the queries of a search.
     """
 
     def __init__(self, model: DualEncoder, fingerprint: str) -> None:
         self.model, self.fingerprint = model, fingerprint
 
     @classmethod
-    def from_directory(cls, directory: str | Path) -> OtherEncoder:
-        """The encoder of a sentence-transformers directory. ConfigError for one that cannot be used."""
+    def from_directory(cls, directory: str | Path, beside: DualEncoder) -> OtherEncoder:
+        """The encoder of a sentence-transformers directory, placed where another model runs. ConfigError where it is none."""
         model, _ = read_encoder(directory, (), "exact", "auto")
-        return cls(model, _fingerprint(Path(directory)))
+        alone = placed_beside(beside, encoder_alone(model))
+        return cls(alone, name_of_encoder(alone))
 
     @classmethod
     def load(cls, directory: Path, beside: DualEncoder) -> OtherEncoder:
         """What `save` wrote, placed where another model runs. StoreError for files that do not fit together."""
         try:
-            model = DualEncoder.load(directory).eval()
+            model = placed_beside(beside, DualEncoder.load(directory))
+            return cls(model, (directory / FINGERPRINT).read_text(encoding="utf-8").strip())
         except (OSError, SafetensorError) as error:
             raise StoreError(f"The encoder in {directory} cannot be read: {error}") from error
-        place_model(model, str(device_of(beside.query_encoder)))
-        return cls(model, (directory / "fingerprint.txt").read_text(encoding="utf-8").strip())
 
     def save(self, directory: Path) -> None:
         """Write the encoder into an existing directory."""
         self.model.save(directory)
-        (directory / "fingerprint.txt").write_text(self.fingerprint + "\n", encoding="utf-8")
+        (directory / FINGERPRINT).write_text(self.fingerprint + "\n", encoding="utf-8")
 
-    def embed_queries(self, state: SearchState) -> Embeddings:
-        """Unit embeddings [n, D'] of the state's queries; what an earlier stage has encoded is taken."""
+    def embed_queries(self, state: SearchState, remedy: str) -> Embeddings:
+        """Unit embeddings [n, D'] of the texts of the state's queries; zeros for those without any.
+
+        What an earlier stage has encoded is taken. Raises InputError for embeddings and tokens, with the remedy: a sentence.
+        """
         queries, embeddings = state.encoded_by.get(self.fingerprint, (None, None))
         if embeddings is None or queries is not state.queries:
-            embeddings = self._embedded(state.queries)
+            embeddings = self._embedded(state.queries, remedy)
             state.encoded_by[self.fingerprint] = (state.queries, embeddings)
         return embeddings
 
@@ -65,23 +68,15 @@ class OtherEncoder:
         """Unit embeddings [n, D'] of the texts of labels."""
         return self.model.embed_labels(texts)
 
-    def _embedded(self, queries: Any) -> Embeddings:
-        is_array = isinstance(queries, np.ndarray) and queries.dtype.kind not in "OUST"
-        if is_array or isinstance(queries, RaggedTokens):
-            raise InputError(
-                "A stage of the run has an encoder of its own, which needs the texts of queries, but these are embeddings or "
-                "tokens. Give texts, or leave the stage out, as with rerank=False."
-            )
-        return embed(queries, self.model.embed_queries, _no_labels, self.model.dimension, allow_empty=True)
-
-
-def _no_labels(uids: list[str]) -> Embeddings:
-    raise InputError(
-        f"A Query of labels, such as {uids[0]!r}, cannot be encoded by another encoder than the run's. Give texts alone, or "
-        f"leave the stage out, as with rerank=False."
-    )
-
-
-def _fingerprint(directory: Path) -> str:
-    files = sorted(path for path in directory.rglob("*") if path.is_file())
-    return fingerprint_of({path.relative_to(directory).as_posix(): sha256_file(path) for path in files})
+    def _embedded(self, queries: Any, remedy: str) -> Embeddings:
+        is_matrix = isinstance(queries, np.ndarray) and queries.dtype.kind not in "OUST"
+        if is_matrix or isinstance(queries, RaggedTokens):
+            raise InputError(f"{remedy} The queries are embeddings or tokens.")
+        encode = self.model.embed_queries
+        texts: list[str | Query] = [
+            query if isinstance(query, str) else Query(query.texts) if query.texts else ""
+            for query in query_list(queries, allow_empty=True)
+        ]
+        vectors = embed(texts, encode, encode, self.model.dimension, allow_empty=True)
+        vectors[[not text for text in texts]] = 0
+        return vectors

@@ -29,7 +29,8 @@ class SearchRequest:
 
     allow_empty: texts of queries may be empty. without: int64 [n], for each query the index row of a label that is not for it.
     explain: whether stages say why they give a label, see SearchState.explanation. passages: how texts are cut into passages;
-    None for whole texts. rerank: whether the stage `rerank` takes part; None for what the run has.
+    None for whole texts. rerank: whether the stage `rerank` takes part; None for what the run has. leave_one_out: remembered
+    queries with a query's own text do not vote for it, as where queries that are remembered are searched for.
     """
 
     k: int
@@ -43,6 +44,7 @@ class SearchRequest:
     explain: bool = False
     passages: PassageOptions | None = None
     rerank: bool | None = None
+    leave_one_out: bool = False
 
     def filters(self, labels: LabelVersion, queries: int) -> Selection:
         """The index rows that this number of queries may be answered with.
@@ -84,7 +86,9 @@ class SearchState:
     stage `candidates`.
     composed: the queries of several vectors among them, once encoded; None where there are none. Stages behind `candidates` see
     each of them as any other query: its embedding is that of its first part, of passages the unit mean.
-    encoded_by: the queries and their embeddings by another encoder, under its fingerprint, see xmc.search.other_encoder.
+    recalled: similarities float64 [n, k] and rows int64 [n, k] of the nearest remembered queries, -inf and -1 for none, where
+    there is a memory. encoded_by: the queries and their embeddings by another encoder, under its fingerprint, see
+    xmc.search.other_encoder.
     """
 
     request: SearchRequest
@@ -100,6 +104,7 @@ class SearchState:
     allowed_ids: Ids | None = None
     scorer: Callable[[Embeddings, Ids], Embeddings] | None = None
     composed: ComposedQueries | None = None
+    recalled: tuple[npt.NDArray[np.float64], Rows] | None = None
     encoded_by: dict[str, tuple[Any, Embeddings]] = field(default_factory=dict)
 
     def encoded(self) -> Embeddings:

@@ -4,28 +4,35 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from xmc.arrays import Embeddings
-from xmc.data.tokens import RaggedTokens
+from xmc.arrays import Embeddings, Rows
 from xmc.encoders.dual import DualEncoder
 from xmc.errors import InputError
 from xmc.search.fitted import FittedOn
 from xmc.search.memory.encoder import encoder_alone, name_of_encoder, placed_beside
 from xmc.search.memory.queries import QueryMemory
 from xmc.search.memory.union import with_votes
-from xmc.search.memory.votes import Votes, VotingRule
-from xmc.search.queries import Query, embed, query_list
+from xmc.search.memory.votes import Floats, Votes, VotingRule
+from xmc.search.other_encoder import OtherEncoder
+from xmc.search.queries import query_list
 from xmc.search.reasons import Reason, Reasons
 from xmc.search.stages import STAGES, SearchState, Stage
 
 __all__ = ["RecallQueries"]
 
 ENCODER = "encoder"
+NEEDS_TEXTS = (
+    "The run's memory of queries has an encoder of its own, which needs texts. Give texts, or fit a memory of the run's own "
+    "vectors: fit_memory(..., memory='own')."
+)
+SAME_TEXT = 6
+"""Further neighbours that are looked at where those with the query's own text are left out."""
 
 
 class RecallQueries(Stage):
@@ -73,12 +80,21 @@ class RecallQueries(Stage):
     def votes(self, state: SearchState) -> Votes:
         """The votes for the queries of a state that is encoded; InputError as a call."""
         memory = self.require_memory(state.labels.memory)
-        vectors = self._vectors(state)
-        similarities, rows = memory.nearest(vectors, self.rule.neighbours)
-        rows[~vectors.any(axis=1)] = -1  # of texts that say nothing
+        return Votes.from_neighbours(memory, *self.neighbours(state), self.rule)
+
+    def neighbours(self, state: SearchState) -> tuple[Floats, Rows]:
+        """The nearest remembered queries of those of a state, as `QueryMemory.nearest`; InputError as a call."""
+        memory = self.require_memory(state.labels.memory)
+        vectors, count = self._vectors(state), self.rule.neighbours
+        if state.request.leave_one_out:
+            similarities, rows = _others(state.queries, memory, *memory.nearest(vectors, count + SAME_TEXT), count)
+        else:
+            similarities, rows = memory.nearest(vectors, count)
+        silent = np.flatnonzero(~vectors.any(axis=1))  # texts that say nothing
         if state.composed is not None:
-            rows[state.composed.rows] = -1
-        return Votes.from_neighbours(memory, similarities, rows, self.rule)
+            silent = np.union1d(silent, state.composed.rows)
+        similarities[silent], rows[silent] = -np.inf, -1
+        return similarities, rows
 
     def require_memory(self, memory: QueryMemory | None) -> QueryMemory:
         """The memory. InputError where there is none, or its vectors are of another encoder."""
@@ -99,27 +115,26 @@ class RecallQueries(Stage):
         memory = self.require_memory(state.labels.memory)
         if not ids.size or not len(memory) or state.request.diversity:
             return state
-        votes = self.votes(state)
-        after = with_votes(state, votes)
+        recalled = self.neighbours(state)
+        votes = Votes.from_neighbours(memory, *recalled, self.rule)
+        after = replace(with_votes(state, votes), recalled=recalled)
         return after.explained(_reasons(after, votes, memory)) if state.request.explain else after
 
     def _vectors(self, state: SearchState) -> Embeddings:
         """The queries in the space of the memory, float32 [n, D]."""
         if self.encoder is None:
             return state.encoded()
-        queries, encoder = state.queries, self.encoder
-        if isinstance(queries, RaggedTokens) or (isinstance(queries, np.ndarray) and queries.dtype.kind not in "OUST"):
-            raise InputError(
-                "The run's memory of queries has an encoder of its own, which needs texts, but the queries are embeddings or "
-                "tokens. Give texts, or fit a memory of the run's own vectors: fit_memory(..., memory='own')."
-            )
-        texts = [
-            query if isinstance(query, str) else Query(query.texts) if query.texts else ""
-            for query in query_list(queries, allow_empty=True)
-        ]
-        vectors = embed(texts, encoder.embed_queries, encoder.embed_queries, encoder.dimension, allow_empty=True)
-        vectors[[not text for text in texts]] = 0
-        return vectors
+        return OtherEncoder(self.encoder, self.encoder_name).embed_queries(state, NEEDS_TEXTS)
+
+
+def _others(queries: Any, memory: QueryMemory, similarities: Floats, rows: Rows, count: int) -> tuple[Floats, Rows]:
+    """The nearest `count` neighbours [n, count] that have another text than the query. InputError for what is no text."""
+    listed = query_list(queries, allow_empty=True)
+    own = np.repeat(np.array([query if isinstance(query, str) else "" for query in listed], object), rows.shape[1])
+    same = (np.array(memory.texts_at(np.maximum(rows, 0).ravel()), object) == own).reshape(rows.shape)
+    order = np.argsort(same, axis=1, kind="stable")[:, :count]
+    similarities, rows = np.where(same, -np.inf, similarities), np.where(same, -1, rows)
+    return np.take_along_axis(similarities, order, 1), np.take_along_axis(rows, order, 1)
 
 
 def _named(encoder: str) -> str:

@@ -17,6 +17,7 @@ from xmc.search.stages import SearchState
 __all__ = ["CosineFeature"]
 
 FILE, ENCODER = "labels.arrow", "encoder"
+NEEDS_TEXTS = "The run's re-ranker has an encoder of its own, which needs texts. Give texts, or leave the re-ranker out: rerank=False."
 GATHERED = 1 << 20
 """Numbers of label vectors that are gathered at a time."""
 
@@ -59,7 +60,7 @@ class CosineFeature(Feature):
 
     def values(self, state: SearchState, ids: Ids) -> FeatureValues:
         """See Feature."""
-        queries = self._labels.encoder.embed_queries(state)
+        queries = self._labels.encoder.embed_queries(state, NEEDS_TEXTS)
         unique, places = np.unique(ids, return_inverse=True)
         there = unique >= 0
         vectors = np.zeros((len(unique), queries.shape[1]), np.float32)
