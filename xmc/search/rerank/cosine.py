@@ -17,7 +17,7 @@ from xmc.search.stages import SearchState
 __all__ = ["CosineFeature"]
 
 FILE, ENCODER = "labels.arrow", "encoder"
-NEEDS_TEXTS = "The run's re-ranker has an encoder of its own, which needs texts. Give texts, or leave the re-ranker out: rerank=False."
+NEEDS_TEXTS = "The run's re-ranker has an encoder of its own, which needs texts; give texts, or rerank=False."
 GATHERED = 1 << 20
 """Numbers of label vectors that are gathered at a time."""
 
