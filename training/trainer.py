@@ -36,6 +36,7 @@ from xmc.training.parts import Progress, TrainingRun
 from xmc.training.prefetch import Prefetcher
 from xmc.training.progress import TrainingProgress
 from xmc.training.prototypes import add_prototypes
+from xmc.training.remembering import add_memory
 from xmc.training.report import explained_errors, require_finite, step_values
 from xmc.training.reranking import add_reranker
 from xmc.training.result import TrainResult, best_of
@@ -269,6 +270,7 @@ class Trainer:
             best.reindex(run.config.index)
             best.save(self.out, overwrite=True)
         if run.world.is_root and not interrupted:
+            add_memory(self.out, run.data.dataset, run.config.memory)
             add_reranker(self.out, run.data.dataset, run.config.rerank)
             self.checkpoints.remove()
         result = self._result()

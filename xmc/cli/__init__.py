@@ -19,6 +19,7 @@ from xmc.cli import (
     hub,
     index,
     labels,
+    memory,
     predict,
     quickstart,
     report,
@@ -51,6 +52,7 @@ app.command("predict")(predict.predict)
 app.command("embed")(embed.embed)
 app.command("evaluate", cls=NumberLists)(evaluate.evaluate)
 app.command("export")(export.export)
+app.command("memory")(memory.memory)
 app.command("calibrate")(calibrate.calibrate)
 app.command("report")(report.report)
 

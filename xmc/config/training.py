@@ -71,6 +71,10 @@ class TrainConfig(Section):
     """Training queries held out and evaluated, for early stopping."""
     calibration: float = Field(default=0.0, ge=0, lt=1)
     """Share of the training queries that are kept aside, for `xmc calibrate`; drawn by `seed`. 0 for none."""
+    memory: str = "none"
+    """Training queries that searches of the finished run recall, whose labels get votes: "own", by vectors of the run's own
+    encoder; a directory of another encoder, of sentence-transformers or a run; "none"; or "auto", own where it gains on queries
+    held out for validation, or on half of those for calibration. How they vote is fitted on such queries."""
     rerank: Literal["none", "auto", "trees", "logistic"] = "none"
     """Re-ranker of the finished run, fitted on the queries held out for validation, or on half of those for calibration:
     boosted "trees", "logistic" regression, "none", or "auto", trees where they gain on such queries."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pyarrow import compute as pc
@@ -52,6 +53,12 @@ class FittedMemory:
     with_votes: dict[str, float]
     memory: QueryMemory | None
     queries: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        size = {} if self.memory is None else {"remembered": len(self.memory), "bytes": self.memory.bytes_by_part}
+        measured = {"without": self.without, "with_votes": self.with_votes, "queries": self.queries}
+        return {"rule": self.rule.to_dict(), "gains": self.gains, **measured, **size}
 
 
 @progress("fitting the memory of queries")
