@@ -17,6 +17,7 @@ from worlds import tiny_config, wordnet_part
 
 import xmc
 from xmc.batch import JobOptions, predict_files
+from xmc.search.passages import PassageOptions
 
 pytest.importorskip("ray", reason="Ray is not installed; pip install 'ray[data]'")
 # Each starts a cluster on this machine, which takes ten seconds; one after another.
@@ -96,6 +97,14 @@ def test_labels_split_between_actors_give_the_same_files(
     options = JobOptions(rows_per_part=31, on_bad_row="drop", engine="ray", workers=1, index_shards=2)
     predict_files(run, source, tmp_path / "out", k=10, options=options)
     assert contents(tmp_path / "out") == whole
+
+
+def test_passages_of_long_texts_give_the_same_files(run: Path, source: Path, tmp_path: Path) -> None:
+    cut = PassageOptions(tokens=3, stride=2)
+    for name, more in (("one", {}), ("shards", {"engine": "ray", "workers": 1, "index_shards": 2})):
+        options = JobOptions(rows_per_part=400, on_bad_row="drop", **more)  # type: ignore[arg-type]
+        predict_files(run, source, tmp_path / name, k=10, passages=cut, options=options)
+    assert contents(tmp_path / "shards") == contents(tmp_path / "one")
 
 
 def test_a_bad_row_is_a_sentence_from_a_worker_too(run: Path, tmp_path: Path) -> None:
