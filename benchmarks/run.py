@@ -33,6 +33,7 @@ TABLES = (
     "vixml",
     "batch",
     "calibration",
+    "rerank",
     "labels",
     "passages",
 )

@@ -15,6 +15,8 @@ import xmc
 from xmc.config import DistillationConfig
 from xmc.data.dataset import Dataset
 from xmc.errors import ConfigError, InputError
+from xmc.evaluation.memory import memory_by_default
+from xmc.search.stages import SearchRequest
 from xmc.training.supervision.teacher import taught_labels
 
 
@@ -127,3 +129,19 @@ def test_the_command_line_cuts_too(teacher: Path, tmp_path: Path) -> None:
     done = command("index", teacher, "--dimension", 8)
     assert done.returncode == 2
     assert "--dimension changes the model; name another directory with --out" in done.stderr
+
+
+def test_a_teacher_answers_with_its_stages(teacher: Path, tmp_path: Path) -> None:
+    """A memory votes, but not a remembered query for itself; what is taught is what a search gives."""
+    data = colours()
+    split = data.split("train")
+    retriever = xmc.Retriever.load(teacher)
+    memory_by_default(retriever, data, "own")
+    retriever.save(tmp_path / "run")
+    config = DistillationConfig(teacher=str(tmp_path / "run"), labels=3, temperature=0.2)
+    found = taught_labels(config, split, data.labels).toarray()
+    request = SearchRequest(3, leave_one_out=True)
+    texts = split.texts.to_pylist()
+    ids, scores = retriever.corridor(retriever.corridor.begin(request, retriever.labels, texts)).ranked()
+    np.testing.assert_allclose(np.take_along_axis(found, ids, 1), softmax(scores / 0.2, axis=1), rtol=1e-4)
+    assert (retriever.search(texts, 3)[1] != scores).any()

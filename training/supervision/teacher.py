@@ -14,6 +14,7 @@ from xmc.data.splits import DataLabels, Split
 from xmc.errors import ConfigError, StoreError
 from xmc.progress import tracked
 from xmc.search.retriever import Retriever
+from xmc.search.stages import SearchRequest
 
 __all__ = ["taught_labels"]
 
@@ -25,7 +26,8 @@ def taught_labels(config: DistillationConfig, queries: Split, labels: DataLabels
     """CSR float32 [N, L]: for each training query the teacher's best labels, with the softmax of its scores as values.
 
     Labels are matched by uid; those that the data set does not have are left out before the softmax. The teacher's scores
-    of all labels are never held: it searches them exactly, some queries at a time, with all stages that it has.
+    of all labels are never held: it searches them exactly, some queries at a time, with all stages that it has; where it
+    remembers a query, that one does not vote for itself.
     Raises ConfigError where the teacher cannot be read, or shares no label with the data set.
     Source: soft labels as in Hinton et al., Distilling the Knowledge in a Neural Network, 2015, on the best labels.
     """
@@ -44,7 +46,8 @@ def taught_labels(config: DistillationConfig, queries: Split, labels: DataLabels
     )
     for some in tracked(batches, "asking the teacher", len(queries), unit="queries", size=len):
         texts, images = pc.fill_null(some.texts, "").to_pylist(), teacher.model.query_encoder.images_of(some.images)
-        ids, scores = teacher.search(texts, count, images=images, allow_empty=True)
+        request = SearchRequest(count, allow_empty=True, leave_one_out=True)
+        ids, scores = teacher.corridor(teacher.corridor.begin(request, teacher.labels, texts, images)).ranked()
         rows = rows_of[teacher.labels.rows_of_ids(ids)]
         is_known = rows >= 0
         weights = softmax(np.where(is_known, scores / config.temperature, -1e30), axis=1) * is_known
