@@ -89,7 +89,7 @@ def _measured(
         given = frozen if "cosine" in features and not remembers else None
         console.print(repr(xmc.fit_reranker(retriever, data, features, model, encoder=given)), highlight=False)
     seconds = time.perf_counter() - start
-    found = xmc.evaluate(retriever, data, k=5, metrics="p@1,p,ndcg,psp@1,psp,r@10,r@100")
+    found = xmc.evaluate(retriever, data, k=[1, 5], metrics="p,ndcg,psp,recall@10,recall@100")
     title = f"{encoder} {name}"
     ratios = _ratios(retriever, plain, data)
     return [
