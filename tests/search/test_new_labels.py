@@ -115,6 +115,19 @@ def test_what_is_kept_of_labels(run: Path, tmp_path: Path) -> None:
     assert loaded.labels.table.to_pylist()[-1]["xmc_examples"] == 0
 
 
+def test_scales_have_a_limit(retriever: xmc.Retriever) -> None:
+    """A label of a subject that stored queries lack scores no higher than they do; one that is expected may."""
+    _, scores = retriever.predict(retriever.tuning_queries, 1)
+    best = scores[scores > 0].mean()
+    (by_text,) = retriever.add_labels(["an unheard-of thing"])
+    assert by_text.scale <= 1
+    (by_example,) = retriever.add_labels(uids=["THING"], examples=[TEXTS[:2]])
+    own = (retriever.embed_queries(TEXTS[:2]) @ retriever.embeddings[-1]).mean()
+    assert own <= best * (1 + 1e-5)
+    (expected,) = retriever.add_labels(uids=["OTHER"], examples=[TEXTS[:2]], expected_rate=0.9)
+    assert expected.scale > by_example.scale
+
+
 def test_calibrations_see_other_examples(retriever: xmc.Retriever) -> None:
     """The last label keeps its place and text; its vector is another one."""
     seen = []

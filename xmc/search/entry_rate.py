@@ -45,13 +45,14 @@ class EntryRate:
 
     queries: float32 [n, D], those whose threshold is above 0, so that a larger scale always means more entries. thresholds:
     float32 [n], the score of the last label that is among the best. trained: number of the labels that were searched. top: how
-    many labels are among the best.
+    many labels are among the best. best: the mean score of the first of them.
     """
 
     queries: Embeddings
     thresholds: npt.NDArray[np.float32]
     trained: int
     top: int
+    best: float
 
     @classmethod
     def from_index(cls, index: IndexVersion, queries: Embeddings, trained: Mask | None = None) -> EntryRate:
@@ -66,15 +67,18 @@ class EntryRate:
         scores, _ = index.search(queries, top, allowed=trained)
         thresholds = scores[:, -1] if count else np.zeros(len(queries), np.float32)
         usable = thresholds > 0
-        return cls(queries[usable], thresholds[usable], count, top)
+        best = float(scores[usable, 0].mean()) if usable.any() else 0.0
+        return cls(queries[usable], thresholds[usable], count, top, best)
 
     @property
     def usual(self) -> float:
         """The share of queries whose best ten the mean trained label enters; 0 without trained labels."""
         return self.top / self.trained if self.trained else 0.0
 
-    def scaling(self, vectors: Embeddings, expected: float) -> Scaling:
+    def scaling(self, vectors: Embeddings, expected: float, most: float = np.inf) -> Scaling:
         """The least scale with which labels, vectors [m, D], enter the best ten of a share `expected` of the queries each.
+
+        most: the scale is no greater.
 
         It is a mean over the labels, rounded up to whole entries, so that at least one label enters the best ten of one query.
         Exact: a label enters from the ratio of threshold and score on, so that the scale is a quantile of these ratios.
@@ -89,7 +93,7 @@ class EntryRate:
         for ratios in self._ratios(measured):
             least = np.partition(np.concatenate([least, ratios]), wanted - 1)[:wanted]
         finite = least[np.isfinite(least)]
-        scale = float(finite.max()) if len(finite) else 1.0
+        scale = min(float(finite.max()) if len(finite) else 1.0, most)
         return Scaling(count, scale, self.rate(measured * np.float32(scale)))
 
     def rate(self, vectors: Embeddings) -> float:

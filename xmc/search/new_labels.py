@@ -1,7 +1,9 @@
 """Labels from outside of training: their vectors, by text or by example, scaled so that they stand beside trained ones.
 
 score="rate" scales all labels that are given together by one factor (and those with examples by another one, for their
-vectors are of another kind), by xmc.search.entry_rate; score="raw" leaves vectors as they are.
+vectors are of another kind), by xmc.search.entry_rate; score="raw" leaves vectors as they are. Where nobody says how often
+labels are expected, there is a limit, for labels of a subject that the stored queries do not have: texts are never scaled up,
+and examples are not to score higher, in the mean, than the best labels of the stored queries do.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from xmc.arrays import Embeddings, Mask
+from xmc.arrays import Embeddings, Mask, Rows
 from xmc.errors import InputError
 from xmc.indexes.blocks import EmbeddingBlocks
 from xmc.indexes.checks import require_matrix
@@ -126,13 +128,17 @@ class StoredQueries:
                     f"The examples and the text of the label {uids[lost[0]]!r} add up to nothing; give others."
                 )
         scales, scalings = np.ones(len(texts), np.float32), []
-        for rows, multiple in ((np.flatnonzero(~judged), 1.0), (np.flatnonzero(judged), WITH_EXAMPLES)):
+        for rows, by_example in ((np.flatnonzero(~judged), False), (np.flatnonzero(judged), True)):
             if len(rows):
-                scalings.append(self._scaling(labels, embeddings[rows], scoring, multiple))
+                own = _taken(examples, rows) if by_example else None
+                scalings.append(self._scaling(labels, embeddings[rows], own, scoring))
                 scales[rows] = scalings[-1].scale
         return NewVectors(embeddings * scales[:, None], _origin_of(scales, examples.counts), tuple(scalings))
 
-    def _scaling(self, labels: LabelVersion, vectors: Embeddings, scoring: Scoring, multiple: float) -> Scaling:
+    def _scaling(
+        self, labels: LabelVersion, vectors: Embeddings, examples: ExampleSums | None, scoring: Scoring
+    ) -> Scaling:
+        """The scale of labels with examples, or of labels by their texts alone, whose examples are None."""
         if scoring.expected_rate is not None:
             self._require("expected_rate is about them")
         if scoring.score == "raw" or not len(self.queries):
@@ -140,8 +146,15 @@ class StoredQueries:
                 self._warn()
             return Scaling(len(vectors), 1.0, math.nan)
         rate = self._entry_rate(labels)
-        expected = min(1.0, multiple * rate.usual) if scoring.expected_rate is None else scoring.expected_rate
-        return rate.scaling(vectors, expected)
+        if scoring.expected_rate is not None:
+            return rate.scaling(vectors, scoring.expected_rate)
+        if examples is None:
+            return rate.scaling(vectors, rate.usual, most=1.0)
+        own = (
+            float((vectors * examples.means).sum(axis=1)[examples.counts > 0].mean()) if examples.counts.any() else 0.0
+        )
+        most = rate.best / own if own > 0 else 1.0
+        return rate.scaling(vectors, min(1.0, WITH_EXAMPLES * rate.usual), most)
 
     def _entry_rate(self, labels: LabelVersion) -> EntryRate:
         """Thresholds among the trained labels; where all were replaced, among all labels."""
@@ -209,5 +222,5 @@ def scaled_beside_trained(
     return embeddings * scales[:, None], _origin_of(scales, np.zeros(len(scales), np.int32), trained)
 
 
-def _taken(examples: ExampleSums, chosen: Mask) -> ExampleSums:
+def _taken(examples: ExampleSums, chosen: Mask | Rows) -> ExampleSums:
     return ExampleSums(examples.sums[chosen], examples.counts[chosen])
