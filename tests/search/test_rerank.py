@@ -281,3 +281,22 @@ def test_what_is_no_cross_encoder_is_refused(plain: xmc.Retriever, tmp_path: Pat
         ConfigError, match=r"headless' cannot be read as a cross-encoder: its weights lack classifier\.bias"
     ):
         FEATURES["cross_encoder"].from_context(headless)
+
+
+def test_passages_are_reranked_however_they_are_given(plain: xmc.Retriever) -> None:
+    context = FeatureContext(plain.labels, np.zeros(12, np.int32), other_encoder())
+    features = [FEATURES[name].from_context(context) for name in ("scores", "cosine")]
+    plain.use_stages([weighing({"cosine.similarity": 1.0}, features)])
+    text, options = "red and blue things on a grey table", xmc.PassageOptions(tokens=4, stride=4)
+    given = xmc.Query(passages=["red and blue things", "on a grey table"])
+    batch = plain.search(["pink", given, "cyan"], 12)
+    alone, cut = plain.search([given], 12), plain.search([text], 12, passages=options)
+    for ids, scores in (alone, cut):
+        np.testing.assert_array_equal(ids[0], batch[0][1])
+        np.testing.assert_array_equal(scores[0], batch[1][1])
+    encoder = other_encoder().model
+    passages = encoder.embed_queries(list(given.passages)).mean(axis=0)
+    likeness = (
+        encoder.embed_labels(plain.texts([plain.labels.uids[int(row)].as_py() for row in batch[0][1, :5]])) @ passages
+    )
+    assert (np.diff(likeness) <= 1e-6).all()

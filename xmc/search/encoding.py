@@ -41,6 +41,7 @@ def encoded(model: DualEncoder, state: SearchState) -> SearchState:
     if state.request.passages is not None:
         options, encoder = state.request.passages, model.query_encoder
         listed = [Query.of_text(query, options, encoder) if isinstance(query, str) else query for query in listed]
+        state = replace(state, queries=listed)
     return _composed(model, state, Layout.from_queries(listed))
 
 

@@ -11,8 +11,9 @@ from safetensors import SafetensorError
 
 from xmc.arrays import Embeddings
 from xmc.data.tokens import RaggedTokens
-from xmc.encoders.dual import DualEncoder
+from xmc.encoders.dual import DualEncoder, unit_rows
 from xmc.errors import InputError, StoreError
+from xmc.search.composed import Layout
 from xmc.search.memory.encoder import encoder_alone, name_of_encoder, placed_beside
 from xmc.search.queries import Query, embed, query_list
 from xmc.search.sentence_transformers import read_encoder
@@ -54,7 +55,7 @@ class OtherEncoder:
         (directory / FINGERPRINT).write_text(self.fingerprint + "\n", encoding="utf-8")
 
     def embed_queries(self, state: SearchState, remedy: str) -> Embeddings:
-        """Unit embeddings [n, D'] of the texts of the state's queries; zeros for those without any.
+        """Unit embeddings [n, D'] of the texts of the state's queries, of passages their mean; zeros for those without any.
 
         What an earlier stage has encoded is taken. Raises InputError for embeddings and tokens, with the remedy: a sentence.
         """
@@ -73,10 +74,17 @@ class OtherEncoder:
         if is_matrix or isinstance(queries, RaggedTokens):
             raise InputError(f"{remedy} The queries are embeddings or tokens.")
         encode = self.model.embed_queries
-        texts: list[str | Query] = [
-            query if isinstance(query, str) else Query(query.texts) if query.texts else ""
-            for query in query_list(queries, allow_empty=True)
-        ]
-        vectors = embed(texts, encode, encode, self.model.dimension, allow_empty=True)
+        texts = [_of_texts(query) for query in query_list(queries, allow_empty=True)]
+        layout = Layout.from_queries(texts)
+        vectors = layout.embeddings(
+            embed(layout.listed, encode, encode, self.model.dimension, allow_empty=True), unit_rows
+        )
         vectors[[not text for text in texts]] = 0
         return vectors
+
+
+def _of_texts(query: str | Query) -> str | Query:
+    """The texts and passages of a query, without what is subtracted; "" where it has none."""
+    if isinstance(query, str) or query.passages:
+        return query if isinstance(query, str) else query.alone()
+    return Query(query.texts) if query.texts else ""
