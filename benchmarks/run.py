@@ -36,6 +36,7 @@ TABLES = (
     "rerank",
     "labels",
     "passages",
+    "memory",
 )
 """Each is a module beside this one, with run(seed, methods) -> iterator over lists of measurements."""
 

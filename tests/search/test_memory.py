@@ -8,14 +8,17 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from worlds import colours, texts_of_split
 
 import xmc
 from xmc.batch import predict_files
 from xmc.data.dataset import Dataset
 from xmc.encoders.dual import DualEncoder
+from xmc.encoders.precision import multiplies_bfloat16
 from xmc.errors import InputError, StoreError
 from xmc.search.memory.queries import QueryMemory
+from xmc.search.memory.screening import lowered, screened_rows
 from xmc.search.memory.stage import RecallQueries
 from xmc.search.memory.votes import VotingRule
 
@@ -211,6 +214,30 @@ def test_what_a_memory_refuses(retriever: xmc.Retriever, run: Path, data: Datase
     retriever.save(tmp_path / "run")
     with pytest.raises(StoreError, match="indexes other embeddings"):
         QueryMemory.read(tmp_path / "run" / "memory", "another model")
+
+
+@pytest.mark.parametrize("count", [4_096, 5_003])
+def test_screening_in_bfloat16_finds_the_nearest(count: int) -> None:
+    """A processor without instructions for it searches exactly; the screening itself is tried on every one."""
+    random = np.random.default_rng(0)
+    vectors, queries = (random.normal(size=(rows, 24)).astype(np.float32) for rows in (count, 90))
+    vectors[7] = vectors[1]  # equal ones come in the order of their rows
+    queries[0] = vectors[1]
+    memory = QueryMemory.from_lists(vectors, [np.zeros(1, np.int64)] * count, [""] * count)
+    assert memory.screened or not multiplies_bfloat16(torch.device("cpu"))
+    similarities, rows = memory.nearest(queries, 10)
+    expected = queries.astype(np.float64) @ vectors.T
+    order = np.argsort(-expected, axis=1, kind="stable")[:, :10]
+    np.testing.assert_array_equal(rows, order)
+    np.testing.assert_allclose(similarities, np.take_along_axis(expected, order, 1), rtol=1e-5)
+    assert rows[0, :2].tolist() == [1, 7]
+    for row in (0, 50):
+        np.testing.assert_array_equal(memory.nearest(queries[row : row + 1], 10)[1], rows[row : row + 1])
+    screened = np.sort(screened_rows(queries, lowered(vectors), 20, count), axis=1)
+    assert all(set(nearest) <= set(found) for nearest, found in zip(order.tolist(), screened.tolist(), strict=True))
+    grown = memory.append(9 * queries[3:4], [np.ones(1, np.int64)], ["new"])
+    assert grown.nearest(queries[3:4], 1)[1].tolist() == [[count]]
+    np.testing.assert_array_equal(memory.exact().nearest(queries, 10)[1], rows)
 
 
 def test_exact_and_cut_retrievers_remember(retriever: xmc.Retriever, data: Dataset) -> None:
