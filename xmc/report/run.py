@@ -117,7 +117,12 @@ class ReportedRun:
 
 
 def _search(retriever: Retriever, embeddings: Float32s, rows: Int64s, task: Task, k: int) -> Ranking:
-    ids, scores = retriever.search(embeddings, k + most_excluded(task.targets))
+    wanted = k + most_excluded(task.targets)
+    if retriever.stages:  # they may have encoders of their own, which need texts
+        images = retriever.model.query_encoder.images_of(task.queries.images)
+        ids, scores = retriever.search(task.texts, wanted, images=images, allow_empty=True)
+    else:
+        ids, scores = retriever.search(embeddings, wanted)
     return Ranking.from_search(ids, rows[retriever.labels.rows_of_ids(ids)], scores, task.targets, k)
 
 
