@@ -16,7 +16,7 @@ from xmc.search.rerank.models import RerankModel
 __all__ = ["EXPONENTS", "CrossFitted", "CrossFitting"]
 
 FOLDS = 5
-EXPONENTS = (0.5, 0.0)
+EXPONENTS = (0.25, 0.0)
 """Powers of the inverse propensity that a true label is weighted by: with 0 all count alike, and rare labels lose."""
 
 Floats = npt.NDArray[np.float64]
