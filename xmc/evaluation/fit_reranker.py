@@ -92,7 +92,8 @@ def fit_reranker(
     cross_encoder: directory of a sequence classifier of the package transformers, for the family "cross_encoder"; likewise.
     seed: of the folds.
 
-    Settings are chosen by cross-fitting in five folds of the queries: by the mean of P@1, P@5, nDCG@5 and PSP@5.
+    Settings are chosen by cross-fitting in five folds of the queries: by the mean of P@1, P@5, nDCG@5 and PSP@5, among those that
+    keep PSP@5 where there are such.
 
     Raises
     ------
@@ -126,9 +127,10 @@ def fit_reranker(
 
     inverse = _inverse_propensities(shortlists, dataset, aside)
     crossed = CrossFitting.from_shortlists(kind, shortlists, inverse, seed, metrics)
-    trial = crossed.best()
+    before = metrics(shortlists.scores)
+    trial = crossed.best(before)
     fitted = crossed.fitted(np.arange(len(shortlists)), trial.settings, trial.exponent)
-    result = FittedReranker(Rerank(made, fitted, shortlist, on), len(shortlists), metrics(shortlists.scores), trial)
+    result = FittedReranker(Rerank(made, fitted, shortlist, on), len(shortlists), before, trial)
     logger.info("fitted a re-ranker on the split %r of %r: %r", on.split, dataset.name, result)
     retriever.use_stages([*(stage for stage in retriever.stages if stage.name != RERANK), result.stage])
     return result
