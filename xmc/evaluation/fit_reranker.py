@@ -92,8 +92,8 @@ def fit_reranker(
     cross_encoder: directory of a sequence classifier of the package transformers, for the family "cross_encoder"; likewise.
     seed: of the folds.
 
-    Settings are chosen by cross-fitting in five folds of the queries: by the mean of P@1, P@5, nDCG@5 and PSP@5, among those that
-    keep PSP@5 where there are such.
+    Settings are chosen by cross-fitting in five folds of the queries: by the mean of P@1, P@5, nDCG@5 and PSP@5, among
+    those that keep PSP@5 where there are such.
 
     Raises
     ------
