@@ -107,6 +107,20 @@ def test_passages_of_long_texts_give_the_same_files(run: Path, source: Path, tmp
     assert contents(tmp_path / "shards") == contents(tmp_path / "one")
 
 
+def test_memory_and_reranker_give_the_same_files(source: Path, tmp_path: Path) -> None:
+    data = wordnet_part(600)
+    config = tiny_config(epochs=2, calibration=0.5)
+    xmc.train(data, config, out=tmp_path / "run")
+    retriever = xmc.Retriever.load(tmp_path / "run")
+    xmc.fit_memory(retriever, data, "own")
+    xmc.fit_reranker(retriever, data)
+    retriever.save(tmp_path / "run", overwrite=True)
+    for name, more in (("one", {}), ("shards", {"engine": "ray", "workers": 1, "index_shards": 2})):
+        options = JobOptions(rows_per_part=400, on_bad_row="drop", **more)  # type: ignore[arg-type]
+        predict_files(tmp_path / "run", source, tmp_path / name, k=10, options=options)
+    assert contents(tmp_path / "shards") == contents(tmp_path / "one")
+
+
 def test_a_bad_row_is_a_sentence_from_a_worker_too(run: Path, tmp_path: Path) -> None:
     pq.write_table(pa.table({"uid": ["a", "b"], "text": ["a boat", None]}), tmp_path / "in.parquet")
     arguments = [run, "--input", tmp_path / "in.parquet", "--output", tmp_path / "out", "--engine", "ray"]

@@ -35,6 +35,7 @@ def test_fitting_measures_what_evaluation_does(run: Path, data: Dataset) -> None
     found = xmc.fit_memory(again, data, "own", split="test")
     for searched, measured in ((xmc.Retriever.load(run), found.without), (again, found.with_votes)):
         result = xmc.evaluate(searched, data, k=[1, DEPTH], metrics="p,ndcg")
+        assert result.to_dict().get("stages", []) == [stage.name for stage in searched.stages]
         for name in ("P@1", "P@5", "nDCG@5"):
             assert measured[name] == pytest.approx(result[name], abs=1e-6), name
     assert found.queries == len(data.split("test"))

@@ -112,9 +112,10 @@ def _show_judged(judged: JudgedMetrics) -> None:
 
 
 def _notes(evaluated: Evaluated | None) -> list[str]:
-    """What a reader of the numbers should know of written predictions."""
+    """What a reader of the numbers should know of the search, or of written predictions."""
+    stages = getattr(evaluated, "stages", ())
     missing, unknown = getattr(evaluated, "missing", 0), getattr(evaluated, "unknown", 0)
-    said = []
+    said = [f"The search has the stages {', '.join(stages)}."] if stages else []
     if missing:
         said.append(f"{missing:,} queries have no list; they count as not answered.")
     if unknown:

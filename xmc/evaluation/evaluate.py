@@ -90,7 +90,8 @@ def evaluate_split(
     judged = None
     if judgements is not None:
         judged = judge(predicted, judgements, targets, ks_of(measures), complete=True)
-    return Evaluation(metrics, len(split), predicted.seconds, uids=split.uids, judged=judged, predicted=kept)
+    stages = tuple(stage.name for stage in retriever.stages)
+    return Evaluation(metrics, len(split), predicted.seconds, stages, uids=split.uids, judged=judged, predicted=kept)
 
 
 def ks_of(measures: Sequence[Measure]) -> tuple[int, ...]:

@@ -47,10 +47,12 @@ class Evaluated:
 class Evaluation(Evaluated):
     """Metrics of a retriever in percent, and how long its predictions took.
 
-    queries_per_second: texts to ranked labels, with encoding and search.
+    queries_per_second: texts to ranked labels, with encoding and search. stages: the further stages of the search, such as
+    "memory" and "rerank".
     """
 
     seconds: float
+    stages: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         """How long it took, and the metrics."""
@@ -63,7 +65,13 @@ class Evaluation(Evaluated):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {**super().to_dict(), "seconds": self.seconds, "queries_per_second": self.queries_per_second}
+        stages = {"stages": list(self.stages)} if self.stages else {}
+        return {
+            **super().to_dict(),
+            "seconds": self.seconds,
+            "queries_per_second": self.queries_per_second,
+            **stages,
+        }
 
 
 @dataclass(frozen=True)

@@ -44,13 +44,14 @@ def bytes_in_memory(run: ReportedRun) -> dict[str, int]:
     model, labels = run.retriever.model, len(run.retriever)
     vectors = 0 if model.label_vectors is None else model.label_vectors.nbytes
     all_weights = sum(tensor.nbytes for tensor in [*model.parameters(), *model.buffers()])
-    index = run.retriever.index
+    index, memory = run.retriever.index, run.retriever.memory
     return {
         "encoder": all_weights - vectors,
         "label vectors, temperature": vectors,
         "label embeddings": 4 * model.dimension * labels,
         "index": 0 if is_exact(index.design.name, labels) else round(describe_index(run).bytes_per_label * labels),
         "labels": run.retriever.labels.table.nbytes,
+        **({} if memory is None else {"remembered queries": sum(memory.bytes_by_part.values())}),
     }
 
 

@@ -76,7 +76,7 @@ class QueryRow:
 
 
 def facts_table(runs: Sequence[ReportedRun], indexes: Sequence[IndexFacts]) -> list[tuple[str, list[str]]]:
-    """Facts about the runs: for each name the value of every run."""
+    """Facts about the runs: for each name the value of every run; further stages of search where a run has some."""
 
     def row(run: ReportedRun, index: IndexFacts) -> dict[str, str]:
         config, training = run.retriever.config, run.retriever.metrics.training
@@ -94,9 +94,12 @@ def facts_table(runs: Sequence[ReportedRun], indexes: Sequence[IndexFacts]) -> l
             "seed": str(config.seed),
             "labels": f"{len(run.retriever):,}",
             "index": index.design,
+            "stages": ", ".join(stage.name for stage in run.retriever.stages) or "none",
         }
 
     rows = [row(run, index) for run, index in zip(runs, indexes, strict=True)]
+    if not any(run.retriever.stages for run in runs):
+        rows = [{name: value for name, value in of_run.items() if name != "stages"} for of_run in rows]
     return [(name, [row[name] for row in rows]) for name in rows[0]]
 
 
