@@ -45,6 +45,7 @@ METHODS: Mapping[str, tuple[Method, ...]] = {
         ("alone", False, None, ""),
         ("memory", True, None, ""),
         ("memory, trees on votes", True, ("scores", "neighbours"), "trees"),
+        ("memory, trees on all", True, ("scores", "neighbours", "cosine"), "trees"),
     ),
 }
 
@@ -86,7 +87,8 @@ def _measured(
     if remembers:
         xmc.fit_memory(retriever, data, frozen if encoder == "static" else "own")
     if features is not None:
-        given = frozen if "cosine" in features and not remembers else None
+        shared = encoder == "static" and remembers  # the memory's encoder is that of the cosine
+        given = frozen if "cosine" in features and not shared else None
         console.print(repr(xmc.fit_reranker(retriever, data, features, model, encoder=given)), highlight=False)
     seconds = time.perf_counter() - start
     found = xmc.evaluate(retriever, data, k=[1, 5], metrics="p,ndcg,psp,recall@10,recall@100")
