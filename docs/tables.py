@@ -77,6 +77,7 @@ OPTIONAL = (
     "forward + backward",
     "texts to vectors, texts",
     "cosine to float32, smallest",
+    "AP",
 )
 """Metrics that some methods do not have."""
 ACCURACY = (
@@ -117,6 +118,38 @@ CALIBRATED = (
 )
 
 
+MEMORIES = (
+    Row("wordnet-8k, static encoder", "static-w8k without"),
+    Row("remembering by its own vectors", "static-w8k own"),
+    Row("remembering by a frozen MiniLM", "static-w8k frozen MiniLM"),
+    Row("LF-WordNet, static encoder", "static-lf without"),
+    Row("remembering by its own vectors", "static-lf own"),
+    Row("wordnet-8k, fine-tuned MiniLM", "minilm-w8k without"),
+    Row("remembering by its own vectors", "minilm-w8k own"),
+)
+RANKING = (*ACCURACY[:3], Column("PSP@1", "PSP@1"), ACCURACY[3])
+RERANKED = (
+    Row("static encoder", "static alone"),
+    Row("memory of a frozen MiniLM", "static memory of MiniLM"),
+    Row("… and trees on scores, votes and MiniLM's cosine", "static memory of MiniLM, trees on all"),
+    Row("fine-tuned MiniLM", "MiniLM alone"),
+    Row("its own memory", "MiniLM memory"),
+    Row("… and trees on scores and votes", "MiniLM memory, trees on votes"),
+    Row("… and trees on these and the frozen MiniLM's cosine", "MiniLM memory, trees on all"),
+)
+NEW_LABELS = (
+    Row("not added", "some: not added"),
+    Row("text, `score=\"raw\"`", "some: text, raw"),
+    Row("text", "some: text"),
+    Row("one example and text", "some: 1 example and text"),
+    Row("five examples and text", "some: 5 examples and text"),
+    Row("twenty examples and text", "some: 20 examples and text"),
+    Row("all labels that were left out: not added", "all: not added"),
+    Row("… text, `score=\"raw\"`", "all: text, raw"),
+    Row("… text", "all: text"),
+)
+
+
 def _search_rows() -> Iterator[Row]:
     for problem, meaning in SEARCHES:
         yield Row(f"xmc, {meaning}", f"xmc torch, {problem}")
@@ -125,6 +158,20 @@ def _search_rows() -> Iterator[Row]:
 
 
 TABLES = {
+    "memory": Table("test queries, percent", "memory", MEMORIES, (*RANKING, ACCURACY[4])),
+    "rerank": Table("test queries of wordnet-8k, percent", "rerank", RERANKED, RANKING),
+    "labels": Table(
+        "a fifth of the labels left out of training",
+        "labels",
+        NEW_LABELS,
+        (
+            Column("P@1", "P@1"),
+            Column("P@5", "P@5"),
+            Column("R@10 of trained labels", "trained R@10"),
+            Column("R@10 of new labels", "new R@10"),
+            Column("AP of new labels", "AP"),
+        ),
+    ),
     "encode": Table(
         "MiniLM on label texts of LF-WordNet",
         "encode",
