@@ -139,13 +139,13 @@ RERANKED = (
 )
 NEW_LABELS = (
     Row("not added", "some: not added"),
-    Row("text, `score=\"raw\"`", "some: text, raw"),
+    Row('text, `score="raw"`', "some: text, raw"),
     Row("text", "some: text"),
     Row("one example and text", "some: 1 example and text"),
     Row("five examples and text", "some: 5 examples and text"),
     Row("twenty examples and text", "some: 20 examples and text"),
     Row("all labels that were left out: not added", "all: not added"),
-    Row("… text, `score=\"raw\"`", "all: text, raw"),
+    Row('… text, `score="raw"`', "all: text, raw"),
     Row("… text", "all: text"),
 )
 

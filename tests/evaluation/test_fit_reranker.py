@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 from worlds import KEPT_ASIDE, texts_of_split
 
 import xmc
+from xmc.cli import app
 from xmc.data.dataset import Dataset
 from xmc.errors import ConfigError, DataError, InputError
 from xmc.evaluation.check import check
@@ -85,6 +89,38 @@ def test_a_calibration_with_a_re_ranker_holds(
     texts = texts_of_split(data)[:5]
     stored = xmc.Retriever.load(tmp_path / "run").predict_proba(texts)[1]
     assert stored.tolist() == retriever.predict_proba(texts)[1].tolist()
+
+
+def test_a_calibration_with_memory_and_re_ranker_holds(run: Path, data: Dataset) -> None:
+    retriever = xmc.Retriever.load(run)
+    xmc.fit_memory(retriever, data, "own")
+    result = xmc.fit_reranker(retriever, data, model="logistic")
+    assert [feature.name for feature in result.stage.features] == ["scores", "neighbours"]
+    calibration = xmc.calibrate(retriever, data, candidates=60)
+    assert list(calibration.source.stages or {})[2:-1] == ["memory", "rerank"]
+    assert check(retriever, data).holds
+
+
+def test_another_memory_leaves_the_re_ranker_out(run: Path, data: Dataset, caplog: pytest.LogCaptureFixture) -> None:
+    retriever = xmc.Retriever.load(run)
+    xmc.fit_reranker(retriever, data, model="logistic")
+    assert retriever.cut(8).stages == ()
+    assert not caplog.records
+    xmc.fit_memory(retriever, data, "own")
+    assert [stage.name for stage in retriever.stages] == ["memory"]
+    assert "fitted with other votes, and is left out; fit it again" in caplog.text
+
+
+def test_the_command(run: Path, data: Dataset, tmp_path: Path) -> None:
+    data.save(tmp_path / "data")
+    shutil.copytree(run, tmp_path / "run")
+    arguments = ["rerank", str(tmp_path / "run"), str(tmp_path / "data"), "--model", "logistic"]
+    said = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
+    assert said["before"].keys() == said["after"].keys()
+    assert [stage.name for stage in xmc.Retriever.load(tmp_path / "run").stages] == ["rerank"]
+    assert "by logistic on scores" in CliRunner().invoke(app, arguments).stdout
+    refused = CliRunner().invoke(app, [*arguments, "--split", "train"])
+    assert isinstance(refused.exception, DataError)
 
 
 def test_what_cannot_be_fitted_is_refused(run: Path, data: Dataset) -> None:

@@ -23,6 +23,7 @@ from xmc.cli import (
     predict,
     quickstart,
     report,
+    rerank,
     search,
     train,
 )
@@ -53,6 +54,7 @@ app.command("embed")(embed.embed)
 app.command("evaluate", cls=NumberLists)(evaluate.evaluate)
 app.command("export")(export.export)
 app.command("memory")(memory.memory)
+app.command("rerank")(rerank.rerank)
 app.command("calibrate")(calibrate.calibrate)
 app.command("report")(report.report)
 

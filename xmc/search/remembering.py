@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from xmc.data.images.ragged import Images
@@ -11,8 +12,11 @@ from xmc.search.memory.queries import QueryMemory
 from xmc.search.memory.stage import RecallQueries
 from xmc.search.queries import images_of_texts, query_list
 from xmc.search.saved_model import SavedModel
+from xmc.search.stages import RERANK
 
 __all__ = ["RememberingModel"]
+
+logger = logging.getLogger("xmc.search")
 
 
 class RememberingModel(SavedModel):
@@ -26,12 +30,15 @@ class RememberingModel(SavedModel):
     def use_memory(self, memory: QueryMemory | None, stage: RecallQueries | None = None) -> None:
         """Search with these remembered queries by this stage, or without memory; `xmc.fit_memory` makes both.
 
-        InputError where the two are not of one encoder, or of another dimension than the run's.
+        A re-ranker that was fitted without them is left out, with a warning. InputError where the two are not of one encoder,
+        or of another dimension than the run's.
         """
         if (memory is None) != (stage is None):
             raise InputError("A memory goes with the stage that recalls it; give both, or None for no memory.")
         with self._store.changing:
-            further = [kept for kept in self.stages if kept.name != RecallQueries.name]
+            further = [kept for kept in self.stages if kept.name not in (RecallQueries.name, RERANK)]
+            if len(further) < len([kept for kept in self.stages if kept.name != RecallQueries.name]):
+                logger.warning("the re-ranker was fitted with other votes, and is left out; fit it again")
             if memory is not None and stage is not None:
                 _require_fit(memory, stage, self.model.dimension)
                 further = [stage, *further]

@@ -37,7 +37,7 @@ from xmc.search.queries import Queries, strings_of_list
 from xmc.search.run_metrics import RunMetrics
 from xmc.search.sentence_transformers import export_encoder, read_encoder
 from xmc.search.shared import SharedModel
-from xmc.search.stages import SearchRequest
+from xmc.search.stages import RERANK, SearchRequest
 
 __all__ = ["Retriever", "loaded"]
 
@@ -310,8 +310,9 @@ class Retriever(SharedModel):
     def cut(self, dimension: int, index: str = "") -> Retriever:
         """A retriever over the same labels with embeddings cut to their first numbers, by which all are indexed anew.
 
-        For a run trained with `nested_dimensions`; scores of others suffer. index: overrides the configuration's.
-        Changes of one do not show in the other. Raises InputError for more dimensions than there are.
+        For a run trained with `nested_dimensions`; scores of others suffer. index: overrides the configuration's. A
+        re-ranker, which was fitted on other scores, is left out. Changes of one do not show in the other.
+        Raises InputError for more dimensions than there are.
         """
         labels = self._store.version
         model = self.model.cut(require_count(dimension, "dimension"))
@@ -321,7 +322,8 @@ class Retriever(SharedModel):
         held = index_version(index or self.config.index, embeddings, queries, 0, labels.index.devices)
         memory = None if labels.memory is None else labels.memory.cut(dimension, model.normalize)
         cut = labels.compacted(held).remembering(memory)
-        return Retriever(model, cut, self.config, self.metrics, queries, self.stages)
+        stages = [stage for stage in self.stages if stage.name != RERANK]
+        return Retriever(model, cut, self.config, self.metrics, queries, stages)
 
     def export_sentence_transformers(
         self, directory: str | Path, tower: Side | None = None, overwrite: bool = False
