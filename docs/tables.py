@@ -130,12 +130,11 @@ MEMORIES = (
 RANKING = (*ACCURACY[:3], Column("PSP@1", "PSP@1"), ACCURACY[3])
 RERANKED = (
     Row("static encoder", "static alone"),
-    Row("memory of a frozen MiniLM", "static memory of MiniLM"),
-    Row("… and trees on scores, votes and MiniLM's cosine", "static memory of MiniLM, trees on all"),
+    Row("memory of a frozen MiniLM, trees on scores, votes and its cosine", "static memory of MiniLM, trees on all"),
     Row("fine-tuned MiniLM", "MiniLM alone"),
     Row("its own memory", "MiniLM memory"),
-    Row("… and trees on scores and votes", "MiniLM memory, trees on votes"),
-    Row("… and trees on these and the frozen MiniLM's cosine", "MiniLM memory, trees on all"),
+    Row("its own memory, trees on scores and votes", "MiniLM memory, trees on votes"),
+    Row("its own memory, trees on these and the frozen MiniLM's cosine", "MiniLM memory, trees on all"),
 )
 NEW_LABELS = (
     Row("not added", "some: not added"),
