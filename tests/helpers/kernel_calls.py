@@ -133,6 +133,19 @@ def _adam_factored_rows() -> list[Any]:
     return [*arrays, alignments]
 
 
+def _sum_of_trees() -> list[Any]:
+    from xmc.kernels.trees import sum_of_trees
+
+    values = np.random.default_rng(0).standard_normal((600, 2)).astype(np.float32)  # three blocks of rows
+    values[::7, 0] = np.nan
+    feature, threshold = np.array([0, -1, -1], np.int32), np.array([0.1, 0, 0], np.float32)
+    left, right = np.array([1, 0, 0], np.int32), np.array([2, 0, 0], np.int32)
+    total = np.zeros(600)
+    missing_left, value = np.array([True, False, False]), np.array([0, -1.5, 2.5])
+    sum_of_trees(values, np.array([0, 0], np.int32), feature, threshold, left, right, missing_left, value, total)
+    return [total]
+
+
 CALLS: dict[str, Callable[[], list[Any]]] = {
     "xmc.encoders.static.hashing._count": _count,
     "xmc.encoders.static.hashing._fill": _fill,
@@ -142,6 +155,7 @@ CALLS: dict[str, Callable[[], list[Any]]] = {
     "xmc.kernels.clustering._margins": _margins,
     "xmc.kernels.clustering._partition": _partition,
     "xmc.kernels.clustering._weighted_sums": _weighted_sums,
+    "xmc.kernels.trees.sum_of_trees": _sum_of_trees,
     "xmc.metrics.ranking.best_ranks": _best_ranks,
     "xmc.metrics.ranking._rank_rows": _rank_rows,
     "xmc.training.optimizers.row_kernels.adam_rows": _adam_rows,
