@@ -30,7 +30,6 @@ from torch import Tensor, nn
 from xmc.data.tokens import RaggedTokens
 from xmc.encoders.transformer.encoder import TransformerEncoder
 from xmc.errors import ConfigError, InputError
-from xmc.search.passages import PassageOptions, cut
 
 TEXTS = ["a boat with two hulls", "", "dog", "the cat sleeps in its house on the sea and runs", "été 東 京 unheard"]
 
@@ -133,20 +132,6 @@ def test_long_text_is_cut(bert: Path) -> None:
     limit = TransformerEncoder.from_pretrained(bert)
     assert limit.settings.max_length == 24  # of the position table; the tokenizer would allow 32
     assert embed(limit, ["boat " * 100]).isfinite().all()
-
-
-def test_tokens_are_placed_in_a_text_of_any_length(bert: Path) -> None:
-    encoder = TransformerEncoder.from_pretrained(bert, max_length=8)
-    assert encoder.longest_text == 6
-    text = "a  BOAT \n with été"
-    assert [text[start:end] for start, end in encoder.spans(text)] == ["a", "BOAT", "with", "été"]
-    long = "a boat with two hulls " * 20_000  # several blocks of the tokenizer
-    spans = encoder.spans(long)
-    assert spans.shape == (100_000, 2)
-    assert long[slice(*spans[-1])] == "hulls"
-    assert cut("a boat with two hulls and", PassageOptions(4, 2), encoder) == ["a boat with two", "with two hulls and"]
-    with pytest.raises(InputError, match="let tokens be 6"):
-        cut("a boat", PassageOptions(7), encoder)
 
 
 def test_arrow_input_in_many_chunks_of_the_tokenizer(bert: Path) -> None:

@@ -15,6 +15,9 @@ from worlds import calibrated_run, colours
 
 import xmc
 from xmc.errors import StoreError
+from xmc.search.memory.queries import QueryMemory
+from xmc.search.memory.stage import RecallQueries
+from xmc.search.memory.votes import VotingRule
 from xmc.search.run_metrics import RunMetrics
 
 TEXTS = ["red and blue", "pink"]
@@ -35,6 +38,21 @@ def test_a_retriever_is_pickled_by_reference(run: Path) -> None:
     first.add_labels(["magenta"])
     assert (len(first), len(second), len(retriever)) == (13, 12, 12)
     assert len(copied(second)) == 12  # type: ignore[arg-type]
+
+
+def test_a_memory_is_pickled_with_its_run(run: Path, tmp_path: Path) -> None:
+    retriever = xmc.Retriever.load(run)
+    memory = QueryMemory.from_lists(retriever.embed_queries(["a red thing"]), [np.array([3])], ["a red thing"])
+    retriever.use_memory(memory, RecallQueries(VotingRule(weight=5.0)))
+    retriever.save(tmp_path / "run")
+    again = copied(retriever)
+    assert isinstance(again, xmc.Retriever)
+    assert len(again.memory or ()) == 1
+    for found, expected in zip(again.predict(TEXTS), retriever.predict(TEXTS), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    retriever.remember(["another"], [["RED"]])
+    with pytest.raises(StoreError):  # it is not what the directory holds
+        copied(retriever)
 
 
 def test_a_pickled_subclass_stays_one(run: Path) -> None:

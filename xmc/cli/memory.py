@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
 
-from xmc.cli import complete
 from xmc.cli.console import console, say
+from xmc.cli.stage_options import AsJson, Data, RunDirectory, Share, Split, before_and_after
 
 
 def memory(
-    run: Annotated[Path, typer.Argument(help="Run directory.")],
-    dataset: Annotated[
-        str,
-        typer.Argument(metavar="DATA", help="Name of a data set, or its directory.", autocompletion=complete.data_sets),
-    ],
+    run: RunDirectory,
+    dataset: Data,
     encoder: Annotated[
         str,
         typer.Option(
@@ -26,18 +20,9 @@ def memory(
             '"auto" for own, only where it gains.'
         ),
     ] = "auto",
-    split: Annotated[
-        str | None,
-        typer.Option(
-            help="Queries on which it is chosen how remembered ones vote; by default what training kept aside.",
-            show_default=False,
-            autocompletion=complete.splits,
-        ),
-    ] = None,
-    share: Annotated[
-        float | None, typer.Option(help="Share of these queries; the others stay for calibration.", show_default=False)
-    ] = None,
-    json_output: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    split: Split = None,
+    share: Share = None,
+    json_output: AsJson = False,
 ) -> None:
     """Remember the training queries: the labels of those most like a query join its answer. Kept with the run."""
     import json
@@ -52,12 +37,8 @@ def memory(
     if json_output:
         typer.echo(json.dumps(fitted.to_dict(), indent=2))
         return
-    table = Table(title=f"{fitted.queries:,} queries", box=SIMPLE_HEAD)
-    for name in ("metric", "without", "with votes"):
-        table.add_column(name, justify="left" if name == "metric" else "right")
-    for name, value in fitted.without.items():
-        table.add_row(name, f"{value:.2f}", f"{fitted.with_votes[name]:.2f}")
-    console.print(table)
+    rows = [(name, value, fitted.with_votes[name]) for name, value in fitted.without.items()]
+    console.print(before_and_after(f"{fitted.queries:,} queries", ("without", "with votes"), rows))
     if fitted.memory is None:
         say("The run stays as it is: no way to vote gains for certain with P@1 and PSP@5 at least as high.")
         return

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
 
-from xmc.cli import complete
 from xmc.cli.console import console, say
+from xmc.cli.stage_options import AsJson, Data, RunDirectory, Share, Split, before_and_after
 
 
 def rerank(
-    run: Annotated[Path, typer.Argument(help="Run directory.")],
-    dataset: Annotated[
-        str,
-        typer.Argument(metavar="DATA", help="Name of a data set, or its directory.", autocompletion=complete.data_sets),
-    ],
+    run: RunDirectory,
+    dataset: Data,
     model: Annotated[str, typer.Option(help="What scores labels anew: trees, or logistic.")] = "trees",
     encoder: Annotated[
         str | None,
@@ -29,18 +23,9 @@ def rerank(
         typer.Option(help="Directory of a model that reads query and label together.", show_default=False),
     ] = None,
     shortlist: Annotated[int, typer.Option(help="Labels of a query that are scored anew.")] = 50,
-    split: Annotated[
-        str | None,
-        typer.Option(
-            help="Queries to fit on; by default what training kept aside.",
-            show_default=False,
-            autocompletion=complete.splits,
-        ),
-    ] = None,
-    share: Annotated[
-        float | None, typer.Option(help="Share of these queries; the others stay for calibration.", show_default=False)
-    ] = None,
-    json_output: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    split: Split = None,
+    share: Share = None,
+    json_output: AsJson = False,
 ) -> None:
     """Fit a model that orders the first labels of a search anew, and keep it with the run."""
     import json
@@ -64,11 +49,7 @@ def rerank(
         found = {"queries": fitted.queries, "before": dict(fitted.before), "after": dict(fitted.after)}
         typer.echo(json.dumps(found, indent=2))
         return
-    table = Table(title=f"{fitted.queries:,} queries, by cross-fitting", box=SIMPLE_HEAD)
-    for name in ("metric", "before", "re-ranked"):
-        table.add_column(name, justify="left" if name == "metric" else "right")
-    for name, value in fitted.before.items():
-        table.add_row(name, f"{value:.2f}", f"{fitted.after[name]:.2f}")
-    console.print(table)
+    rows = [(name, value, fitted.after[name]) for name, value in fitted.before.items()]
+    console.print(before_and_after(f"{fitted.queries:,} queries, by cross-fitting", ("before", "re-ranked"), rows))
     families = ", ".join(feature.name for feature in fitted.stage.features)
     say(f"The run re-ranks its first {shortlist} labels by {model} on {families}. Without: --no-rerank.")

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from safetensors.numpy import load_file, save_file
 
 from xmc.search.rerank.models import RerankModel
 
 __all__ = ["LogisticModel"]
-
-FILE = "logistic.safetensors"
 
 
 class LogisticModel(RerankModel):
@@ -55,15 +50,15 @@ class LogisticModel(RerankModel):
         return cls(mean, deviation, fitted.coef_[0].astype(np.float64), float(fitted.intercept_[0]))
 
     @classmethod
-    def load(cls, directory: Path) -> LogisticModel:
+    def from_tensors(cls, tensors: dict[str, npt.NDArray[Any]]) -> LogisticModel:
         """See RerankModel."""
-        tensors = load_file(directory / FILE)
         return cls(tensors["mean"], tensors["deviation"], tensors["weights"], float(tensors["bias"][0]))
 
-    def save(self, directory: Path) -> None:
+    @property
+    def tensors(self) -> dict[str, npt.NDArray[Any]]:
         """See RerankModel."""
-        tensors = {"mean": self.mean, "deviation": self.deviation, "weights": self.weights}
-        save_file({**tensors, "bias": np.array([self.bias])}, directory / FILE)
+        bias = np.array([self.bias])
+        return {"mean": self.mean, "deviation": self.deviation, "weights": self.weights, "bias": bias}
 
     def log_odds(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """See RerankModel. The products are summed column by column, so that a row does not depend on the others."""
@@ -72,13 +67,6 @@ class LogisticModel(RerankModel):
             standard = (values[:, column] - self.mean[column]) / self.deviation[column]
             total += weight * np.nan_to_num(standard)
         return total
-
-    @property
-    def digest(self) -> str:
-        """See RerankModel."""
-        return sha256(
-            b"".join(array.tobytes() for array in (self.mean, self.deviation, self.weights, np.array([self.bias])))
-        ).hexdigest()
 
     @property
     def width(self) -> int:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
+from safetensors.numpy import load_file, save_file
 
 __all__ = ["RerankModel"]
 
@@ -37,21 +39,31 @@ class RerankModel(ABC):
 
     @classmethod
     @abstractmethod
+    def from_tensors(cls, tensors: dict[str, npt.NDArray[Any]]) -> RerankModel:
+        """The model of these `tensors`; KeyError where one is missing."""
+
+    @property
+    @abstractmethod
+    def tensors(self) -> dict[str, npt.NDArray[Any]]:
+        """All that was fitted, by name."""
+
+    @classmethod
     def load(cls, directory: Path) -> RerankModel:
         """What `save` wrote."""
+        return cls.from_tensors(load_file(directory / f"{cls.name}.safetensors"))
 
-    @abstractmethod
     def save(self, directory: Path) -> None:
         """Write safetensors into an existing directory."""
+        save_file(self.tensors, directory / f"{self.name}.safetensors")
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what was fitted."""
+        return sha256(b"".join(array.tobytes() for _, array in sorted(self.tensors.items()))).hexdigest()
 
     @abstractmethod
     def log_odds(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """Rows of features float32 [rows, F] to log-odds, float64 [rows], each of its own row alone."""
-
-    @property
-    @abstractmethod
-    def digest(self) -> str:
-        """SHA-256 of what was fitted."""
 
     @property
     @abstractmethod

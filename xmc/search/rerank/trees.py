@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from safetensors.numpy import load_file, save_file
 
 from xmc.kernels.trees import sum_of_trees
 from xmc.search.rerank.models import RerankModel
 
 __all__ = ["TreesModel"]
 
-FILE = "trees.safetensors"
 _SETTINGS = {"max_iter": 120, "l2_regularization": 1.0, "early_stopping": False, "random_state": 0}
 """Settings of scikit-learn's that are the same for all of the grid."""
 
@@ -77,16 +73,15 @@ class TreesModel(RerankModel):
         return cls(arrays, float(np.ravel(classifier._baseline_prediction)[0]), int(classifier.n_features_in_))
 
     @classmethod
-    def load(cls, directory: Path) -> TreesModel:
+    def from_tensors(cls, tensors: dict[str, npt.NDArray[Any]]) -> TreesModel:
         """See RerankModel."""
-        arrays = load_file(directory / FILE)
-        constant, width = arrays.pop("constant"), arrays.pop("width")
-        return cls(arrays, float(constant[0]), int(width[0]))
+        arrays = {name: array for name, array in tensors.items() if name not in ("constant", "width")}
+        return cls(arrays, float(tensors["constant"][0]), int(tensors["width"][0]))
 
-    def save(self, directory: Path) -> None:
+    @property
+    def tensors(self) -> dict[str, npt.NDArray[Any]]:
         """See RerankModel."""
-        numbers = {"constant": np.array([self.constant]), "width": np.array([self._width])}
-        save_file({**self.arrays, **numbers}, directory / FILE)
+        return {**self.arrays, "constant": np.array([self.constant]), "width": np.array([self._width])}
 
     def log_odds(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """See RerankModel."""
@@ -104,12 +99,6 @@ class TreesModel(RerankModel):
             total,
         )
         return total
-
-    @property
-    def digest(self) -> str:
-        """See RerankModel."""
-        arrays = [*(self.arrays[name] for name in sorted(self.arrays)), np.array([self.constant])]
-        return sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
 
     @property
     def width(self) -> int:
