@@ -1,0 +1,1 @@
+"""The server: a run answered over HTTP, with changes of labels that survive a crash."""
