@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 __all__ = [
     "ConfigError",
+    "ConflictError",
     "DataError",
     "DependencyError",
     "InputError",
@@ -40,6 +41,10 @@ class DataError(XMCError):
 
 class InputError(XMCError):
     """An argument of a library call is of the wrong type, shape or value."""
+
+
+class ConflictError(InputError):
+    """A change names a label that is there already, or one that is not there: it was made for other labels than there are."""
 
 
 class NotFiniteError(InputError):

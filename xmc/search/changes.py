@@ -34,6 +34,7 @@ __all__ = [
     "Compacted",
     "Remembered",
     "Removed",
+    "Several",
     "Updated",
     "new_rows",
     "remembered_ids",
@@ -145,6 +146,19 @@ class Remembered:
         ids = remembered_ids(before, self.texts, self.uids)
         assert before.memory is not None  # remembered_ids refused
         return before.remembering(before.memory.append(self.embeddings, ids, self.texts))
+
+
+@dataclass(frozen=True)
+class Several:
+    """Changes one after the other as one: nobody sees what is between them. InputError as the first that does not fit."""
+
+    changes: Sequence[Change]
+
+    def __call__(self, before: LabelVersion) -> LabelVersion:
+        """See Change."""
+        for change in self.changes:
+            before = change(before)
+        return before
 
 
 @dataclass(frozen=True)

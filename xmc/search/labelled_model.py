@@ -11,9 +11,10 @@ from xmc.encoders.dual import DualEncoder
 from xmc.errors import InputError
 from xmc.indexes.factory import index_version
 from xmc.indexes.label_index import LabelIndex
-from xmc.search.changes import Added, ColumnsSet, Removed, Updated, new_rows, updated_rows
+from xmc.search.changes import Added, Change, ColumnsSet, Removed, Updated, new_rows, updated_rows
 from xmc.search.entry_rate import Scaling
 from xmc.search.label_columns import LabelColumns
+from xmc.search.label_edits import LabelEdits, LabelRecord, PreparedEdits, VectorsOf
 from xmc.search.label_examples import Examples, LabelExamples, LabelSources
 from xmc.search.label_vectors import ExampleSums
 from xmc.search.labels import LabelVersion, require_same_labels
@@ -100,7 +101,7 @@ class LabelledModel:
         given = LabelSources.read(texts, uids, examples, negatives, self.model.dimension, images is not None)
         with self._store.changing:
             new_rows(self._store.version, given.uids, given.texts, columns)  # refused before texts are encoded
-            vectors = self._vectors(given, images, scoring)
+            vectors = self._vectors(self._store.version, given, images, scoring)
             self._store.apply(Added(given.uids, given.texts, vectors.embeddings, columns, vectors.origin))
         return vectors.scalings
 
@@ -132,9 +133,51 @@ class LabelledModel:
             kept = self.texts(uids) if texts is None else texts
             given = LabelSources.read(kept, uids, examples, negatives, self.model.dimension, images is not None)
             updated_rows(self._store.version, given.uids, given.texts)  # refused before texts are encoded
-            vectors = self._vectors(given, images, scoring)
+            vectors = self._vectors(self._store.version, given, images, scoring)
             self._store.apply(Updated(given.uids, given.texts, vectors.embeddings, vectors.origin))
         return vectors.scalings
+
+    def change_labels(
+        self,
+        add: Sequence[LabelRecord] = (),
+        update: Sequence[LabelRecord] = (),
+        remove: Sequence[str] = (),
+        *,
+        score: Score = "rate",
+        expected_rate: float | None = None,
+    ) -> tuple[Scaling, ...]:
+        """Remove, update and add labels as one change: all of it or nothing, and no search sees what is between.
+
+        add, update: a dictionary for each label with its `uid`, `text`, `examples` and `negatives` (lists of queries, or
+            embeddings [n, D]), and its columns by name. A label to add needs a text or examples; without a uid its text is
+            one. One to update keeps the text and the columns that its dictionary does not name, and its vector where that
+            names columns alone; given text, examples or negatives, its vector is made anew, as by `update_labels`.
+        remove: uids. score, expected_rate, and the result, as of `add_labels`: labels that are updated are scaled together, and
+            then those that are added.
+
+        Raises ConflictError for a label to add that is there already, or one to update or remove that is not; InputError as
+        `add_labels` and `set_columns`, and for a uid that is named twice.
+        """
+        edits = LabelEdits.read(add, update, remove, Scoring(score, expected_rate))
+        with self._store.changing:
+            prepared = self.prepare_edits(edits)
+            self._store.apply(prepared.change)
+        return prepared.scalings
+
+    def prepare_edits(self, edits: LabelEdits, vectors: VectorsOf | None = None) -> PreparedEdits:
+        """What `change_labels` applies, and `apply` takes, where labels are not changed in between.
+
+        vectors: what labels are searched by, where it is known; by default it is made from texts and examples. Errors as there.
+        """
+
+        def made(labels: LabelVersion, given: LabelSources) -> NewVectors:
+            return self._vectors(labels, given, None, edits.scoring)
+
+        return edits.prepare(self._store.version, self.model.dimension, vectors or made)
+
+    def apply(self, change: Change) -> None:
+        """Make a change of labels or remembered queries; InputError for one that does not fit."""
+        self._store.apply(change)
 
     def set_columns(self, columns: LabelColumns) -> None:
         """Set columns of the label table, joined by its own column `uid`; other labels keep their values, or have null.
@@ -165,9 +208,11 @@ class LabelledModel:
             self._store.use(labels.compacted(held))
             self.config = self.config.changed(index=design)
 
-    def _vectors(self, given: LabelSources, images: Images | None, scoring: Scoring) -> NewVectors:
-        """What labels from outside of training are searched by, beside the labels as they are now."""
-        labels, model = self._store.version, self.model
+    def _vectors(
+        self, labels: LabelVersion, given: LabelSources, images: Images | None, scoring: Scoring
+    ) -> NewVectors:
+        """What labels from outside of training are searched by, beside others."""
+        model = self.model
         if self._stored is None or self._stored.queries is not self.tuning_queries:
             self._stored = StoredQueries(self.tuning_queries)
         known = images_of_texts(images, len(given.texts), model.label_encoder)

@@ -51,16 +51,22 @@ class RememberingModel(SavedModel):
         images: as in `predict`, of each text. Raises InputError for a run without a memory, a uid that is not there, a text
         that is empty, and another number of lists than of texts.
         """
+        with self._store.changing:
+            self._store.apply(self.prepare_remembered(texts, labels, images))
+
+    def prepare_remembered(
+        self, texts: Sequence[str], labels: Sequence[Sequence[str]], images: Images | None = None
+    ) -> Remembered:
+        """What `remember` applies, and `apply` takes, where labels are not changed in between. Errors as there."""
         listed = query_list(texts)
         given = [text for text in listed if isinstance(text, str)]
         if len(given) < len(listed):
             raise InputError("remember takes texts, not Query objects: a remembered query is one text with its labels.")
-        with self._store.changing:
-            remembered_ids(self._store.version, given, labels)  # refused before texts are encoded
-            stage = next((stage for stage in self.stages if isinstance(stage, RecallQueries)), None)
-            encoder = self.model if stage is None or stage.encoder is None else stage.encoder
-            of_texts = images_of_texts(images, len(given), encoder.query_encoder)
-            self._store.apply(Remembered(encoder.embed_queries(given, of_texts), given, labels))
+        remembered_ids(self._store.version, given, labels)  # refused before texts are encoded
+        stage = next((stage for stage in self.stages if isinstance(stage, RecallQueries)), None)
+        encoder = self.model if stage is None or stage.encoder is None else stage.encoder
+        of_texts = images_of_texts(images, len(given), encoder.query_encoder)
+        return Remembered(encoder.embed_queries(given, of_texts), given, labels)
 
 
 def _require_fit(memory: QueryMemory, stage: RecallQueries, dimension: int) -> None:
