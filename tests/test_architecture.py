@@ -16,7 +16,7 @@ ORDER = (
     "config", "metrics", "data",
     "encoders", "indexes", "calibration",
     "search", "evaluation", "training",
-    "batch", "serve", "interop", "report",
+    "batch", "serve", "interop", "report", "doctor",
     "cli",
 )  # fmt: skip
 """A room imports rooms before it and none after it. `xmc/__init__.py` and `__main__.py` stand above all of them."""

@@ -177,5 +177,5 @@ def test_the_citation_is_of_this_version(wheel: Path) -> None:
 
 def test_extras_are_described(wheel: Path) -> None:
     page = (ROOT / "docs" / "installing.md").read_text(encoding="utf-8")
-    described = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
+    described = set(re.findall(r"^\| `([\w-]+)` \|", page, re.MULTILINE))
     assert described == set(metadata(wheel).get_all("Provides-Extra") or []) - {"dev", "docs"}

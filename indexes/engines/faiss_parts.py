@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from xmc.errors import ConfigError, missing_package
-from xmc.indexes.library import faiss
+from xmc.errors import ConfigError, DependencyError, missing_package
+from xmc.indexes.library import faiss, why_no_faiss
 
 __all__ = [
     "bytes_of",
@@ -32,11 +32,16 @@ POINTS_PER_CELL = 64
 
 def empty_faiss_index(factory: str, dimension: int) -> Any:
     """faiss.index_factory for inner product; ConfigError for a design it does not have, DependencyError without FAISS."""
+    if faiss is None and why_no_faiss:
+        raise DependencyError(
+            f"The index design is {factory!r}, which needs FAISS, and the FAISS that is installed cannot be loaded: "
+            f'{why_no_faiss} See xmc doctor; the design "exact" works without FAISS.'
+        )
     if faiss is None:
         raise missing_package(
             "faiss",
             f"The index design is {factory!r}",
-            'faiss-cpu (on a machine with CUDA: faiss-gpu-cu12); the design "exact" works without it.',
+            'faiss-cpu (or, for indexes on a GPU, faiss-gpu); the design "exact" works without it.',
         )
     try:
         index = faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)

@@ -299,4 +299,4 @@ def test_without_faiss_the_command_is_named() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.startswith("DependencyError The index design is 'Flat', which needs the package faiss: ")
-    assert "pip install faiss-cpu (on a machine with CUDA: faiss-gpu-cu12)" in run.stdout
+    assert "pip install faiss-cpu (or, for indexes on a GPU, faiss-gpu)" in run.stdout

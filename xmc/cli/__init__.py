@@ -13,6 +13,7 @@ from xmc.cli import (
     calibrate,
     config,
     data,
+    doctor,
     embed,
     evaluate,
     export,
@@ -57,6 +58,7 @@ app.command("memory")(memory.memory)
 app.command("rerank")(rerank.rerank)
 app.command("calibrate")(calibrate.calibrate)
 app.command("report")(report.report)
+app.command("doctor")(doctor.doctor)
 
 
 @app.callback(invoke_without_command=True)

@@ -18,12 +18,12 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
 from xmc.errors import StoreError
 from xmc.storage.fingerprints import sha256_file
+from xmc.storage.libraries import library_versions
 from xmc.version import __version__
 
 fcntl: Any  # absent on Windows
@@ -58,7 +58,6 @@ ABANDONED_AFTER = 60.0
 """Seconds after which a temporary directory that no process holds is one that a killed process left."""
 REPLACED_AT_MOST = 100
 """A directory that is replaced so often while it is read cannot be read."""
-_LIBRARIES = ("torch", "numpy", "numba", "pyarrow", "transformers", "faiss-cpu")
 
 T = TypeVar("T")
 
@@ -264,19 +263,11 @@ def _write_manifest(root: Path, kind: str, properties: dict[str, Any], known: Ma
     manifest = {
         "kind": kind,
         "format_version": FORMAT_VERSION,
-        "libraries": {"python": sys.version.split()[0], "xmc": __version__, **_library_versions()},
+        "libraries": {"python": sys.version.split()[0], "xmc": __version__, **library_versions()},
         "properties": properties,
         "files": files,
     }
     (root / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-
-
-def _library_versions() -> dict[str, str]:
-    versions = {}
-    for name in _LIBRARIES:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            versions[name] = metadata.version(name)
-    return versions
 
 
 def sync(path: Path) -> None:
