@@ -29,7 +29,7 @@ from xmc.search.label_columns import ORIGIN
 from xmc.search.label_vectors import ExampleSums, second_moment, vectors_from_examples
 from xmc.search.labels import LabelVersion
 
-__all__ = ["NewVectors", "Score", "Scoring", "StoredQueries", "scaled_beside_trained"]
+__all__ = ["NewVectors", "Score", "Scoring", "StoredQueries", "origin_of", "scaled_beside_trained"]
 
 Score = Literal["rate", "raw"]
 """How labels from outside of training are scaled; see the module."""
@@ -133,7 +133,7 @@ class StoredQueries:
                 own = _taken(examples, rows) if by_example else None
                 scalings.append(self._scaling(labels, embeddings[rows], own, scoring))
                 scales[rows] = scalings[-1].scale
-        return NewVectors(embeddings * scales[:, None], _origin_of(scales, examples.counts), tuple(scalings))
+        return NewVectors(embeddings * scales[:, None], origin_of(scales, examples.counts), tuple(scalings))
 
     def _scaling(
         self, labels: LabelVersion, vectors: Embeddings, examples: ExampleSums | None, scoring: Scoring
@@ -185,7 +185,7 @@ class StoredQueries:
             )
 
 
-def _origin_of(scales: Embeddings, examples: npt.NDArray[np.integer], trained: Mask | None = None) -> pa.Table:
+def origin_of(scales: Embeddings, examples: npt.NDArray[np.integer], trained: Mask | None = None) -> pa.Table:
     """The columns of label_columns.ORIGIN, null for labels of training."""
     columns = [pa.array(scales, ORIGIN.types[0], mask=trained), pa.array(examples, ORIGIN.types[1], mask=trained)]
     return pa.table(columns, schema=ORIGIN)
@@ -219,7 +219,7 @@ def scaled_beside_trained(
     if scale >= 1:
         return embeddings, None
     scales = np.where(trained, np.float32(1), np.float32(scale))
-    return embeddings * scales[:, None], _origin_of(scales, np.zeros(len(scales), np.int32), trained)
+    return embeddings * scales[:, None], origin_of(scales, np.zeros(len(scales), np.int32), trained)
 
 
 def _taken(examples: ExampleSums, chosen: Mask | Rows) -> ExampleSums:

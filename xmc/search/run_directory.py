@@ -26,6 +26,7 @@ from xmc.indexes.designs import design_of
 from xmc.indexes.engines.exact import ExactDesign
 from xmc.indexes.identifiers import LabelIds
 from xmc.indexes.storage import StoredIndex, read_index, read_rows, write_index
+from xmc.search.journal_mark import JournalMark
 from xmc.search.labels import LabelVersion
 from xmc.search.memory.queries import QueryMemory
 from xmc.search.memory.stage import RecallQueries
@@ -69,6 +70,7 @@ class Run:
 
     tuning_queries: embeddings float32 [n, D] of queries that an index is tuned with. calibration: None before `xmc.calibrate`.
     stages: the further stages of its searches, see xmc.search.stages. fingerprint: of the directory that it was read from.
+    source: names the model there, "" for one that was not read. mark: which journalled changes the labels hold.
     """
 
     model: DualEncoder
@@ -79,6 +81,8 @@ class Run:
     calibration: Calibration | None = None
     stages: tuple[Stage, ...] = ()
     fingerprint: str = ""
+    source: str = ""
+    mark: JournalMark | None = None
 
     def standalone(self) -> Run:
         """The run as others can open it: nothing outside of it is needed, and nothing is in it but tensors, tables and text.
@@ -184,17 +188,34 @@ class RunDirectory:
             contents[next(known, "everything else")] += int(entry["size"])
         return {content: size for content, size in contents.items() if size or content in _ALWAYS}
 
-    def write(self, run: Run, overwrite: bool = False) -> None:
+    def require_unreplaced(self, fingerprint: str) -> None:
+        """StoreError where the directory holds another run than the one of this fingerprint."""
+        if RunDirectory(self.path).fingerprint != fingerprint:
+            raise StoreError(
+                f"{self.path} was written by another process since it was read, so that changes would be lost; it is left as "
+                f"it is. Do this again, with the run as it is now."
+            )
+
+    def write(self, run: Run, overwrite: bool = False, replacing: str | None = None) -> None:
         """Write a run, whole or not at all.
 
-        Raises StoreError where the directory holds something that is not a run, or a run and `overwrite` is not set,
-        ConfigError for a stage that is not registered.
+        replacing: the fingerprint of the run that it may take the place of.
+        Raises StoreError where the directory holds something that is not a run, a run and `overwrite` is not set, or another
+        run than that one; ConfigError for a stage that is not registered.
         """
         self.require_free(overwrite)
+        if replacing is not None:
+            self.require_unreplaced(replacing)
         for stage in run.stages:
             STAGES[stage.name]
-        properties = {"labels": len(run.labels), "dimension": run.model.dimension, "seed": run.config.seed}
+        properties: dict[str, Any] = {
+            "labels": len(run.labels),
+            "dimension": run.model.dimension,
+            "seed": run.config.seed,
+        }
         properties["next_label_id"] = run.labels.next_id
+        if run.mark is not None:
+            properties["journal"] = run.mark.to_dict()
         known: dict[str, str] = {}
         with atomic_directory(self.path, KIND, known, **properties) as temporary:
             (temporary / CONFIG).write_text(run.config.to_yaml(), encoding="utf-8")
@@ -213,6 +234,8 @@ class RunDirectory:
                 stages = [{"name": stage.name, "options": stage.options} for stage in run.stages]
                 (temporary / STAGES_FILE).write_text(json.dumps(stages, indent=2) + "\n", encoding="utf-8")
                 _save_stages(run.stages, temporary / STAGES_FOLDER)
+            if replacing is not None:
+                self.require_unreplaced(replacing)  # still: it may have been long
 
     @cached_property
     def _manifest(self) -> dict[str, Any]:
@@ -239,6 +262,8 @@ class RunDirectory:
             calibration=self._calibration(manifest),
             stages=self._stages(manifest, model),
             fingerprint=_fingerprint(manifest),
+            source=source,
+            mark=JournalMark.from_properties(manifest["properties"]),
         )
 
     def _read_model_and_labels(self) -> tuple[DualEncoder, LabelVersion, tuple[Stage, ...]]:

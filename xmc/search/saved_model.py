@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from typing_extensions import Self
 
@@ -17,6 +18,7 @@ from xmc.encoders.dual import DualEncoder
 from xmc.encoders.precision import Precision
 from xmc.errors import InputError, StoreError
 from xmc.search.calibrated import CalibrationFit, require_stages
+from xmc.search.journal_mark import JournalMark
 from xmc.search.labelled_model import LabelledModel
 from xmc.search.labels import LabelVersion
 from xmc.search.references import RunReference, SavedState, changes_of_weights
@@ -34,7 +36,8 @@ class SavedModel(LabelledModel):
     to, and not what it holds: other processes open the directory, verified, on the device that `load` was given. StoreError
     where it was changed since, and where the directory is gone or holds another run.
 
-    calibration: None before `xmc.calibrate`. corridor: the stages of a search, see xmc.search.stages.
+    calibration: None before `xmc.calibrate`. corridor: the stages of a search, see xmc.search.stages. source: names the model
+    of the run that it was loaded from, "" for another one. mark: which journalled changes its labels hold.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class SavedModel(LabelledModel):
         super().__init__(model, labels, config, tuning_queries)
         self.metrics, self.corridor = metrics, Corridor.for_model(self.model, stages)
         self.calibration: Calibration | None = None
+        self.source, self.mark = "", cast("JournalMark | None", None)
         self._fit = CalibrationFit()
         self._saved: SavedState | None = None
 
@@ -70,17 +74,30 @@ class SavedModel(LabelledModel):
         run = RunDirectory(directory).read(device, precision)
         return cls._from_run(run, RunReference.from_directory(directory, run.fingerprint, device, precision))
 
-    def save(self, directory: str | Path, overwrite: bool = False) -> None:
+    def save(self, directory: str | Path, overwrite: bool = False, unchanged: bool = False) -> None:
         """Write the run directory: whole or not at all.
 
-        Raises StoreError when `directory` holds something that is not a run, or a run and `overwrite` is not set.
+        unchanged: what is there must be what this was loaded from or saved to, so that no change of another process is lost.
+        Raises StoreError when `directory` holds something that is not a run, or a run and `overwrite` is not set, or another
+        run than that one.
         """
         with self._store.changing:
-            RunDirectory(directory).write(self._run(self.model), overwrite)
+            replacing = self._saved.reference.fingerprint if unchanged and self._saved is not None else None
+            RunDirectory(directory).write(self._run(self.model), overwrite, replacing)
             fingerprint = RunDirectory(directory).fingerprint
             before = None if self._saved is None else self._saved.reference
             device, precision = ("auto", None) if before is None else (before.device, before.precision)
             self._mark_saved(RunReference.from_directory(directory, fingerprint, device, precision))
+
+    def snapshot(self) -> Run:
+        """What `save` writes, as it is now: later changes of labels do not show in it."""
+        with self._store.changing:
+            return self._run(self.model)
+
+    @property
+    def reference(self) -> RunReference | None:
+        """The run directory that it was loaded from or saved to last; None for neither."""
+        return None if self._saved is None else self._saved.reference
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -144,7 +161,8 @@ class SavedModel(LabelledModel):
     def _run(self, model: DualEncoder) -> Run:
         """What a run directory holds, with this model."""
         labels, queries = self._store.version, self.tuning_queries
-        return Run(model, labels, self.config, self.metrics, queries, self.calibration, self.stages)
+        run = Run(model, labels, self.config, self.metrics, queries, self.calibration, self.stages)
+        return replace(run, source=self.source, mark=self.mark)
 
     @classmethod
     def _from_run(cls, run: Run, reference: RunReference | None) -> Self:
@@ -154,7 +172,7 @@ class SavedModel(LabelledModel):
         except InputError as error:
             where = "" if reference is None else f" {reference.directory}"
             raise StoreError(f"The run{where} holds parts of several runs: {error}") from error
-        model.calibration = run.calibration
+        model.calibration, model.source, model.mark = run.calibration, run.source, run.mark
         if reference is not None:
             model._mark_saved(reference)
         return model
