@@ -26,6 +26,7 @@ from xmc.cli import (
     report,
     rerank,
     search,
+    serve,
     train,
 )
 from xmc.cli.lists import NumberLists
@@ -50,6 +51,7 @@ app.command("quickstart")(quickstart.quickstart)
 app.command("train")(train.train)
 app.command("index")(index.index)
 app.command("search")(search.search)
+app.command("serve")(serve.serve)
 app.command("predict")(predict.predict)
 app.command("embed")(embed.embed)
 app.command("evaluate", cls=NumberLists)(evaluate.evaluate)

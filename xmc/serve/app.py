@@ -1,0 +1,204 @@
+"""The routes of a server."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from xmc.serve.answering import key_of
+from xmc.serve.batching import Asked, Batcher
+from xmc.serve.bodies import EmbedBody, PredictBody, read_body
+from xmc.serve.failures import Refusal, refusal_of
+from xmc.serve.looking import label_by_uid, labels_by_text
+from xmc.serve.metrics import CONTENT_TYPE, ServerMetrics
+from xmc.serve.openapi import described
+from xmc.serve.served import ServedRun
+from xmc.serve.settings import Settings
+
+__all__ = ["ServerApp"]
+
+POSTED: dict[str, type[PredictBody] | type[EmbedBody]] = {"/predict": PredictBody, "/embed": EmbedBody}
+"""Routes whose requests are gathered into batches, and the models of their bodies."""
+JSON_HEADERS = (b"content-type", b"application/json")
+OK = 200
+
+
+class ServerApp:
+    """The ASGI application of one process; `start` is awaited in the event loop before its first request, `stop` at the end.
+
+    stopping: whether the server is about to end: it answers what it is asked, and tells load balancers to ask others.
+    """
+
+    def __init__(self, settings: Settings, served: ServedRun, metrics: ServerMetrics) -> None:
+        self.settings, self.served, self.metrics = settings, served, metrics
+        self.stopping = False
+        self._batcher: Batcher | None = None
+        self._counters: dict[tuple[str, int], Any] = {}
+        self._seconds = {route: metrics.seconds.labels(route) for route in POSTED}
+        table = {
+            "/labels": self._search,
+            "/labels/{uid:path}": self._label,
+            "/health": self._health,
+            "/ready": self._ready,
+            "/metrics": self._metrics,
+            "/openapi.json": self._openapi,
+        }
+        self._known = {_first_part(path) for path in table}
+        self._routes = Starlette(
+            routes=[Route(path, endpoint) for path, endpoint in table.items()],
+            exception_handlers={Refusal: _refused, HTTPException: _not_there, Exception: _refused},
+        )
+
+    @property
+    def batcher(self) -> Batcher:
+        """Gathers requests; there from `start` on."""
+        assert self._batcher is not None
+        return self._batcher
+
+    async def start(self) -> None:
+        """Begin to gather requests."""
+        self._batcher = Batcher(self.served.answer, self.settings.limits, self.metrics)
+
+    async def stop(self) -> None:
+        """Refuse what still waits, and close the run."""
+        self.stopping = True
+        await self.batcher.close()
+        await run_in_threadpool(self.served.close)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """The application as ASGI servers call it."""
+        if scope["type"] != "http":
+            return
+        begin = time.perf_counter()
+        route = scope["path"]
+        kind = POSTED.get(route)
+        if kind is None:
+            await self._routes(scope, receive, self._counted(route, send))
+            return
+        try:
+            status, headers, body = OK, [], await self._answered(kind, scope, receive)
+        except Exception as error:
+            refusal = refusal_of(error)
+            status, body = refusal.status, refusal.body
+            headers = [(name.encode(), value.encode()) for name, value in refusal.headers.items()]
+        headers += [JSON_HEADERS, (b"content-length", b"%d" % len(body))]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+        self._count(route, status)
+        self._seconds[route].observe(time.perf_counter() - begin)
+
+    async def _answered(self, kind: type[PredictBody] | type[EmbedBody], scope: Any, receive: Any) -> bytes:
+        """The body of the response to a request that is answered in a batch; Refusal where there is none."""
+        if scope["method"] != "POST":
+            raise Refusal(405, f"{scope['path']} is for POST, and not for {scope['method'][:20]}.", allow="POST")
+        content_type = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
+        pieces = []
+        while True:
+            message = await receive()
+            if message["type"] != "http.request":
+                raise Refusal(400, "The request ended before its body did.")
+            pieces.append(message.get("body", b""))
+            if not message.get("more_body"):
+                break
+        body = read_body(kind, content_type.decode("latin-1"), b"".join(pieces))
+        body.require(self.settings.limits)
+        self.served.require_open()
+        answer: asyncio.Future[bytes | Refusal] = asyncio.get_running_loop().create_future()
+        self.batcher.add(Asked(key_of(body), body, len(body), lambda outcome: _tell(answer, outcome)))
+        outcome = await answer
+        if isinstance(outcome, Refusal):
+            raise outcome
+        return outcome
+
+    def _count(self, route: str, status: int) -> None:
+        counter = self._counters.get((route, status))
+        if counter is None:
+            counter = self._counters[route, status] = self.metrics.requests.labels(route, str(status))
+        counter.inc()
+
+    def _counted(self, path: str, send: Any) -> Any:
+        """The function by which a response is sent, which counts it under the beginning of its path."""
+        route = _first_part(path) if _first_part(path) in self._known else "other"
+
+        async def counted(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                self._count(route, message["status"])
+            await send(message)
+
+        return counted
+
+    async def _search(self, request: Request) -> Response:
+        """Labels by words of their text."""
+        asked = request.query_params
+        try:
+            limit = int(asked.get("limit", "20"))
+        except ValueError as error:
+            raise Refusal(422, f"limit must be a whole number, but is {asked['limit'][:20]!r}.") from error
+        labels = self.served.now.retriever.labels
+        found = await run_in_threadpool(labels_by_text, labels, asked.get("text", ""), limit)
+        return _json({"labels": found})
+
+    async def _label(self, request: Request) -> Response:
+        """A label by its uid."""
+        labels = self.served.now.retriever.labels
+        return _json(await run_in_threadpool(label_by_uid, labels, request.path_params["uid"]))
+
+    async def _health(self, request: Request) -> Response:
+        """Whether the process lives."""
+        return _json({"status": "alive"})
+
+    async def _ready(self, request: Request) -> Response:
+        """Whether requests are answered."""
+        if self.stopping:
+            raise Refusal(503, "The server is stopping.")
+        now = self.served.now
+        return _json({"status": "ready", "labels": len(now.retriever.labels), "version": now.changes.version})
+
+    async def _metrics(self, request: Request) -> Response:
+        """Counters."""
+        self.metrics.waiting.set(self.batcher.open)
+        return Response(await run_in_threadpool(self.metrics.text), media_type=CONTENT_TYPE)
+
+    async def _openapi(self, request: Request) -> Response:
+        """What may be asked."""
+        return _json(described())
+
+
+def _first_part(path: str) -> str:
+    return f"/{path.lstrip('/').partition('/')[0]}"
+
+
+def _tell(answer: asyncio.Future[bytes | Refusal], outcome: bytes | Refusal) -> None:
+    if not answer.done():
+        answer.set_result(outcome)
+
+
+def _json(content: Any) -> Response:
+    return Response(orjson.dumps(content), media_type="application/json")
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    refusal = refusal_of(error)
+    return Response(refusal.body, refusal.status, refusal.headers, "application/json")
+
+
+async def _not_there(request: Request, error: Exception) -> Response:
+    """No such route, or another method than it has."""
+    assert isinstance(error, HTTPException)
+    path, method = request.url.path[:100], request.method[:20]
+    headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        refusal = Refusal(405, f"{path} is for {headers.get('Allow', 'other methods')}, and not for {method}.")
+    else:
+        refusal = Refusal(error.status_code, f"There is nothing at {path}; GET /openapi.json says what there is.")
+    return Response(refusal.body, refusal.status, {**headers, **refusal.headers}, "application/json")
