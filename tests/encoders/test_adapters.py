@@ -147,6 +147,7 @@ def test_adapters_learn(changes: dict[str, Any], llama: Path, tmp_path: Path) ->
     assert xmc.evaluate(xmc.Retriever.load(tmp_path / "run"), data).values["P@1"] >= 60
 
 
+@pytest.mark.slow
 def test_a_run_with_adapters_is_exported_whole(llama: Path, tmp_path: Path) -> None:
     base = shutil.copytree(llama, tmp_path / "base")
     data = colours(WORDS[3:15])

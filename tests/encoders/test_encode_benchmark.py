@@ -37,6 +37,7 @@ for rows in encode.measured(Problem("tiny", Path(sys.argv[1]), texts, "cpu", opt
 """
 
 
+@pytest.mark.slow
 def test_every_method_encodes_the_same(tmp_path: Path) -> None:
     write_bert(tmp_path)
     done = run("-c", TINY, tmp_path)

@@ -21,6 +21,7 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(words, cwd=BENCHMARKS, env=environment, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_the_script_for_a_gpu_runs_on_a_cpu(tmp_path: Path) -> None:
     done = run("gpu_kernels.py", "--small", "--out", tmp_path / "found.json")
     assert done.returncode == 0, done.stdout + done.stderr

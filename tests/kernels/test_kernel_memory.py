@@ -42,9 +42,12 @@ class Largest(TorchDispatchMode):
         return result
 
 
+SLOW = {"soft_topk": [pytest.mark.slow]}
+"""A search in rounds: by the interpreter each of them takes seconds."""
+
 CASES = [
     *(pytest.param(name, "torch", id=f"{name}-torch") for name in LOSSES),
-    *(pytest.param(name, "triton", id=f"{name}-triton", marks=needs_triton) for name in LOSSES),
+    *(pytest.param(name, "triton", id=f"{name}-triton", marks=[needs_triton, *SLOW.get(name, [])]) for name in LOSSES),
 ]
 
 
@@ -75,7 +78,7 @@ def test_losses_never_hold_the_scores(name: str, impl: str) -> None:
 
 
 @pytest.mark.parametrize("impl", CPU_ENGINES)
-@pytest.mark.parametrize("k", [5, 100])
+@pytest.mark.parametrize("k", [5, pytest.param(100, marks=pytest.mark.slow)])
 def test_topk_never_holds_the_scores(impl: str, k: int) -> None:
     generator = torch.Generator().manual_seed(0)
     queries = torch.randn(QUERIES, DIMENSION, generator=generator)

@@ -170,6 +170,7 @@ labels.matching(parse_predicate("True"))
 """
 
 
+@pytest.mark.slow
 def test_a_program_that_ends_after_a_condition_ends_well() -> None:
     """A thread of Arrow that still runs then ends the process by abort, in most runs of this program."""
     programs = [subprocess.Popen([sys.executable, "-c", AFTER_CHANGES], stderr=subprocess.PIPE) for _ in range(4)]

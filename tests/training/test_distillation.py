@@ -122,6 +122,7 @@ def test_nested_training_makes_small_dimensions_better(tmp_path: Path) -> None:
     assert found["nested"] > found["plain"] + 8
 
 
+@pytest.mark.slow
 def test_the_command_line_cuts_too(teacher: Path, tmp_path: Path) -> None:
     done = command("index", teacher, "exact", "--dimension", 8, "--out", tmp_path / "small")
     assert done.returncode == 0, done.stderr
