@@ -32,6 +32,7 @@ setup(
         "xmc": ["py.typed"],
         "xmc.configs": ["*.yaml"],
         "xmc.data": ["shipped/*/*"],
+        "xmc.serve": ["page/*"],
         "xmc.report": ["template.html", "page.css", "page.js"],
     },
 )

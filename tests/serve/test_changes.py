@@ -15,9 +15,6 @@ from worlds import colours, tiny_config
 import xmc
 from xmc.errors import ConflictError, InputError, StoreError
 from xmc.search.label_edits import LabelEdits
-from xmc.search.memory.queries import QueryMemory
-from xmc.search.memory.stage import RecallQueries
-from xmc.search.memory.votes import VotingRule
 from xmc.search.run_directory import RunDirectory
 from xmc.serve import journal as journal_module
 from xmc.serve.changes import LabelChanges, journal_of
@@ -25,25 +22,9 @@ from xmc.serve.changes import LabelChanges, journal_of
 TEXTS = ["turquoise", "red and blue", "pink", "crimson", "a mauve item"]
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with a memory of its training queries."""
-    data, directory = colours(), tmp_path_factory.mktemp("changes") / "run"
-    xmc.train(data, tiny_config(epochs=8), directory)
-    retriever = xmc.Retriever.load(directory)
-    truth = data.targets("train").truth
-    texts, ids = data.split("train").texts.to_pylist(), np.split(truth.indices.astype(np.int64), truth.indptr[1:-1])
-    retriever.use_memory(
-        QueryMemory.from_lists(retriever.embed_queries(texts), ids, texts),
-        RecallQueries(VotingRule(5, 0.1, 0.7, 0.3, 0.6)),
-    )
-    retriever.save(directory, overwrite=True)
-    return directory
-
-
 @pytest.fixture
-def run(trained: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(trained, tmp_path / "run"))
+def copied(remembering: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(remembering, tmp_path / "run"))
 
 
 def opened(run: Path) -> LabelChanges:
@@ -82,23 +63,23 @@ def several(changes: LabelChanges) -> None:
     changes.apply(edits([{"uid": "P", "text": "pink"}], remove=["T"]))
 
 
-def test_changes_survive_without_compaction(run: Path) -> None:
-    changes = opened(run)
+def test_changes_survive_without_compaction(copied: Path) -> None:
+    changes = opened(copied)
     several(changes)
     assert changes.version == 4
-    again = opened(run)  # the first one was killed
+    again = opened(copied)  # the first one was killed
     assert content(again) == content(changes)
     assert (again.replayed, changes.replayed) == (4, 0)
     assert changes.apply(edits(remove=["P"]))[0] == 5
     assert again.catch_up() == 5
     assert again.apply(edits([{"text": "ochre"}]))[0] == 6
-    assert content(opened(run)) == content(again)
+    assert content(opened(copied)) == content(again)
     assert changes.version == 5
     assert changes.catch_up() == 6
 
 
-def test_versions_of_answers(run: Path) -> None:
-    changes, other = opened(run), opened(run)
+def test_versions_of_answers(copied: Path) -> None:
+    changes, other = opened(copied), opened(copied)
     before = changes.retriever.answer(TEXTS, 3)
     several(other)
     changes.catch_up()
@@ -106,10 +87,10 @@ def test_versions_of_answers(run: Path) -> None:
     assert (changes.version_of(before.version), changes.version_of(after.version)) == (0, 4)
 
 
-def test_refused_changes_leave_nothing(run: Path) -> None:
-    changes = opened(run)
+def test_refused_changes_leave_nothing(copied: Path) -> None:
+    changes = opened(copied)
     several(changes)
-    before, size = content(changes), journal_of(run).stat().st_size
+    before, size = content(changes), journal_of(copied).stat().st_size
     with pytest.raises(ConflictError, match="'M' is already there"):
         changes.apply(edits([{"uid": "N", "text": "n"}, {"uid": "M", "text": "m"}]))
     with pytest.raises(InputError, match="no label 'NOBODY'"):
@@ -117,20 +98,20 @@ def test_refused_changes_leave_nothing(run: Path) -> None:
     with pytest.raises(InputError, match="values that JSON has"):
         changes.apply(edits([{"uid": "N", "text": "n", "price": float("nan")}]))
     assert content(changes) == before
-    assert journal_of(run).stat().st_size == size
+    assert journal_of(copied).stat().st_size == size
 
 
-def test_compaction_writes_the_run_and_keeps_numbers(run: Path) -> None:
-    changes, other = opened(run), opened(run)
+def test_compaction_writes_the_run_and_keeps_numbers(copied: Path) -> None:
+    changes, other = opened(copied), opened(copied)
     assert not changes.compact()
     several(changes)
     assert changes.compact()
     assert not changes.compact()
-    written = RunDirectory(run).fingerprint
+    written = RunDirectory(copied).fingerprint
     assert other.holds(written)
     assert other.version == 4
     assert not other.compact()
-    again = opened(run)
+    again = opened(copied)
     assert again.replayed == 0
     assert content(again) == content(changes) == content(other)
     other.apply(edits(remove=["P"]))
@@ -138,15 +119,15 @@ def test_compaction_writes_the_run_and_keeps_numbers(run: Path) -> None:
     assert changes.compact()
     assert changes.apply(edits([{"text": "ochre"}]))[0] == 6
     assert not other.holds("another run")
-    assert other.holds(RunDirectory(run).fingerprint)
-    assert opened(run).replayed == 1
-    assert content(opened(run)) == content(changes)
-    assert xmc.Retriever.load(run).labels.rows(["P"]).tolist() == [-1]
-    assert len(journal_of(run).read_bytes().splitlines()) == 3  # the header, the changes 5 and 6
+    assert other.holds(RunDirectory(copied).fingerprint)
+    assert opened(copied).replayed == 1
+    assert content(opened(copied)) == content(changes)
+    assert xmc.Retriever.load(copied).labels.rows(["P"]).tolist() == [-1]
+    assert len(journal_of(copied).read_bytes().splitlines()) == 3  # the header, the changes 5 and 6
 
 
-def test_a_kill_between_compaction_and_cut(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    changes = opened(run)
+def test_a_kill_between_compaction_and_cut(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    changes = opened(copied)
     several(changes)
 
     def killed(*_: object) -> None:
@@ -155,15 +136,15 @@ def test_a_kill_between_compaction_and_cut(run: Path, monkeypatch: pytest.Monkey
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(journal_module.Writer, "cut", killed)
         changes.compact()
-    again = opened(run)
+    again = opened(copied)
     assert again.replayed == 0
     assert content(again) == content(changes)
     assert again.apply(edits(remove=["P"]))[0] == 5
-    assert content(opened(run)) == content(again)
+    assert content(opened(copied)) == content(again)
 
 
-def test_changes_go_on_while_the_run_is_written(run: Path) -> None:
-    changes = opened(run)
+def test_changes_go_on_while_the_run_is_written(copied: Path) -> None:
+    changes = opened(copied)
     several(changes)
     stop = threading.Event()
 
@@ -180,48 +161,48 @@ def test_changes_go_on_while_the_run_is_written(run: Path) -> None:
         changes.compact()
     stop.set()
     thread.join()
-    assert content(opened(run)) == content(changes)
+    assert content(opened(copied)) == content(changes)
 
 
-def test_the_command_line_changes_a_run_with_a_journal(run: Path) -> None:
+def test_the_command_line_changes_a_run_with_a_journal(copied: Path) -> None:
     """What `xmc labels add RUN` does: the run is read without the journal, changed and written."""
-    changes = opened(run)
+    changes = opened(copied)
     several(changes)
     changes.compact()
     changes.apply(edits([{"uid": "O", "text": "ochre"}, {"uid": "V", "text": "violet"}], remove=["BLACK"]))
-    other = xmc.Retriever.load(run)
+    other = xmc.Retriever.load(copied)
     other.add_labels(["ecru", "other ochre"], ["E", "O"])
     other.remove_labels(["M"])
     changes.compact()
     with pytest.raises(StoreError, match="was written by another process since it was read"):
-        other.save(run, overwrite=True, unchanged=True)
-    other.save(run, overwrite=True)  # as a library may: the changes that it lacks are still in the journal
+        other.save(copied, overwrite=True, unchanged=True)
+    other.save(copied, overwrite=True)  # as a library may: the changes that it lacks are still in the journal
     with pytest.raises(StoreError, match="was written by another process"):
         changes.apply(edits(remove=["V"]))
         changes.compact()
-    assert not changes.holds(RunDirectory(run).fingerprint)
-    again = opened(run)
+    assert not changes.holds(RunDirectory(copied).fingerprint)
+    again = opened(copied)
     assert again.replayed == 2
     assert again.version == 6
     assert again.retriever.texts(["E", "O"]) == ["ecru", "ochre"]
     assert again.retriever.labels.rows(["V", "M", "BLACK"]).tolist() == [-1, -1, -1]
-    assert content(opened(run)) == content(again)
+    assert content(opened(copied)) == content(again)
     assert again.compact()
-    assert content(opened(run)) == content(again)
+    assert content(opened(copied)) == content(again)
 
 
-def test_a_run_in_place_of_another(run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_run_in_place_of_another(copied: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Another model with other labels, without memory: changes are made as far as they make sense, by its own vectors."""
-    changes = opened(run)
+    changes = opened(copied)
     several(changes)
     data = colours(
         ("turquoise", "red", "green", "blue", "black", "white", "brown", "grey", "rose", "mauve", "ink", "tan")
     )
     xmc.train(data, tiny_config(epochs=2, seed=1), tmp_path / "other")
-    shutil.rmtree(run)
-    (tmp_path / "other").rename(run)
+    shutil.rmtree(copied)
+    (tmp_path / "other").rename(copied)
     with caplog.at_level(logging.WARNING):
-        again = opened(run)
+        again = opened(copied)
     assert again.replayed == again.version == 4
     assert "is another run than the changes" in caplog.text
     assert "the run has no memory for 2 queries" in caplog.text
@@ -233,49 +214,51 @@ def test_a_run_in_place_of_another(run: Path, tmp_path: Path, caplog: pytest.Log
     made = retriever.labels.vectors_of(["P"])[0]
     np.testing.assert_allclose(made / np.linalg.norm(made), wanted / np.linalg.norm(wanted), atol=1e-6)
     assert again.compact()
-    assert opened(run).replayed == 0
+    assert opened(copied).replayed == 0
 
 
-def test_remembered_queries_in_a_replaced_run(run: Path, trained: Path, caplog: pytest.LogCaptureFixture) -> None:
-    changes = opened(run)
+def test_remembered_queries_in_a_replaced_run(
+    copied: Path, remembering: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    changes = opened(copied)
     changes.remember(["gone", "kept", "nothing"], [["GREEN"], ["RED", "GREEN"], []])
-    other = xmc.Retriever.load(trained)
+    other = xmc.Retriever.load(remembering)
     other.remove_labels(["GREEN"])
-    other.save(run, overwrite=True)
+    other.save(copied, overwrite=True)
     with caplog.at_level(logging.WARNING):
-        memory = opened(run).retriever.memory
+        memory = opened(copied).retriever.memory
     assert memory is not None
     assert memory.texts.to_pylist()[-2:] == ["kept", "nothing"]
     assert [len(ids) for ids in memory.lists()[-2:]] == [1, 0]
     assert "there is no label 'GREEN' any more" in caplog.text
 
 
-def test_journals_that_do_not_fit(run: Path, tmp_path: Path) -> None:
-    changes = opened(run)
+def test_journals_that_do_not_fit(copied: Path, tmp_path: Path) -> None:
+    changes = opened(copied)
     several(changes)
-    early = journal_of(run).read_bytes()
+    early = journal_of(copied).read_bytes()
     changes.apply(edits(remove=["P"]))
     changes.compact()
-    journal_of(run).write_bytes(early)  # an older copy was put back
-    again = opened(run)
+    journal_of(copied).write_bytes(early)  # an older copy was put back
+    again = opened(copied)
     assert again.version == 5
     assert again.apply(edits([{"text": "ochre"}]))[0] == 6
-    assert content(opened(run)) == content(again)
-    journal_of(run).unlink()
-    assert opened(run).version == 5  # as in the run
-    lost = opened(run)
+    assert content(opened(copied)) == content(again)
+    journal_of(copied).unlink()
+    assert opened(copied).version == 5  # as in the run
+    lost = opened(copied)
     assert lost.apply(edits([{"text": "ochre"}]))[0] == 6
-    assert content(opened(run)) == content(lost)
-    lines = journal_of(run).read_bytes()
-    journal_of(run).write_bytes(lines.replace(b'"ochre"', b'"OCHRE"'))
+    assert content(opened(copied)) == content(lost)
+    lines = journal_of(copied).read_bytes()
+    journal_of(copied).write_bytes(lines.replace(b'"ochre"', b'"OCHRE"'))
     with pytest.raises(StoreError, match=r"Line 2 of .*, the change 6, is damaged"):
-        opened(run)
+        opened(copied)
     with pytest.raises(StoreError, match="was not loaded from a run"):
-        LabelChanges(run, xmc.Retriever.load(run).exact())
+        LabelChanges(copied, xmc.Retriever.load(copied).exact())
 
 
-def test_a_worker_that_slept_through_two_compactions(run: Path) -> None:
-    changes, slept = opened(run), opened(run)
+def test_a_worker_that_slept_through_two_compactions(copied: Path) -> None:
+    changes, slept = opened(copied), opened(copied)
     several(changes)
     slept.catch_up()
     for text in ("one", "two", "three"):
@@ -285,5 +268,5 @@ def test_a_worker_that_slept_through_two_compactions(run: Path) -> None:
     for _ in range(2):
         with pytest.raises(StoreError, match=r"The changes from 6 to 6 are not in .* any more, but in the run"):
             slept.catch_up()
-    assert not slept.holds(RunDirectory(run).fingerprint)
-    assert content(opened(run)) == content(changes)
+    assert not slept.holds(RunDirectory(copied).fingerprint)
+    assert content(opened(copied)) == content(changes)

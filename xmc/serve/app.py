@@ -18,7 +18,9 @@ from starlette.routing import Route
 from xmc.serve.answering import key_of
 from xmc.serve.batching import Asked, Batcher
 from xmc.serve.bodies import EmbedBody, PredictBody, read_body
+from xmc.serve.changing import ChangingRoutes
 from xmc.serve.failures import Refusal, refusal_of
+from xmc.serve.front import page_files
 from xmc.serve.looking import label_by_uid, labels_by_text
 from xmc.serve.metrics import CONTENT_TYPE, ServerMetrics
 from xmc.serve.openapi import described
@@ -29,6 +31,8 @@ __all__ = ["ServerApp"]
 
 POSTED: dict[str, type[PredictBody] | type[EmbedBody]] = {"/predict": PredictBody, "/embed": EmbedBody}
 """Routes whose requests are gathered into batches, and the models of their bodies."""
+METHODS = {"/labels": ["GET", "POST"], "/remember": ["POST"]}
+"""Methods of routes that are not for GET alone."""
 JSON_HEADERS = (b"content-type", b"application/json")
 OK = 200
 
@@ -45,17 +49,21 @@ class ServerApp:
         self._batcher: Batcher | None = None
         self._counters: dict[tuple[str, int], Any] = {}
         self._seconds = {route: metrics.seconds.labels(route) for route in POSTED}
+        self._changing = ChangingRoutes(settings, served)
         table = {
-            "/labels": self._search,
+            **page_files(),
+            "/labels": self._labels,
             "/labels/{uid:path}": self._label,
             "/health": self._health,
             "/ready": self._ready,
+            "/remember": self._changing.remember,
+            "/version": self._changing.version,
             "/metrics": self._metrics,
             "/openapi.json": self._openapi,
         }
         self._known = {_first_part(path) for path in table}
         self._routes = Starlette(
-            routes=[Route(path, endpoint) for path, endpoint in table.items()],
+            routes=[Route(path, endpoint, methods=METHODS.get(path)) for path, endpoint in table.items()],
             exception_handlers={Refusal: _refused, HTTPException: _not_there, Exception: _refused},
         )
 
@@ -137,8 +145,10 @@ class ServerApp:
 
         return counted
 
-    async def _search(self, request: Request) -> Response:
-        """Labels by words of their text."""
+    async def _labels(self, request: Request) -> Response:
+        """Labels by words of their text; by POST, a change of labels."""
+        if request.method == "POST":
+            return await self._changing.labels(request)
         asked = request.query_params
         try:
             limit = int(asked.get("limit", "20"))

@@ -58,9 +58,10 @@ class LabelChanges:
         self._run = retriever.reference.fingerprint
         self._applying, self._writing, self._compacting = threading.RLock(), threading.Lock(), threading.Lock()
         self._version = 0 if retriever.mark is None else retriever.mark.number
-        self._in_run = self._version
+        self._in_run, self._in_run_size = self._version, 0
         self._numbers = [(retriever.labels.number, self._version)]
         self.replayed = self._begin()
+        self._fresh = True
 
     @property
     def version(self) -> int:
@@ -102,9 +103,11 @@ class LabelChanges:
             remembered = self.retriever.prepare_remembered(texts, labels)
             return append(content_of_remembered(remembered, source_of_memory(self.retriever)), remembered)
 
-    def is_large(self) -> bool:
-        """Whether the journal is to be written into the run."""
-        return self._journal.size >= COMPACTED_AT
+    @property
+    def wants_compaction(self) -> bool:
+        """Whether changes are to be written into the run: many, or such as an ended process left there."""
+        left = self._fresh and self.replayed > 0
+        return self._in_run < self._version and (left or self._journal.size - self._in_run_size >= COMPACTED_AT)
 
     def holds(self, run: str) -> bool:
         """Whether a run directory with this fingerprint is the run as it was loaded, or as it was compacted since."""
@@ -135,8 +138,8 @@ class LabelChanges:
                     return False
                 mark = JournalMark(header.journal, self._version)
                 run = replace(self.retriever.snapshot(), mark=mark)
-            directory = RunDirectory(self.directory)
-            directory.write(run, overwrite=True, replacing=loaded)
+            self._fresh, self._in_run_size = False, self._journal.size  # where it fails, it is not tried all the time
+            RunDirectory(self.directory).write(run, overwrite=True, replacing=loaded)
             written = RunDirectory(self.directory).fingerprint
             with self._writing, self._journal.writing(self._version) as writer, self._applying:
                 self._make()
@@ -195,6 +198,7 @@ class LabelChanges:
     def _is_in_run(self, run: str, mark: JournalMark) -> None:
         """The run of this fingerprint holds the changes up to the mark."""
         self._run, self.retriever.mark, self._in_run = run, mark, mark.number
+        self._fresh, self._in_run_size = False, self._journal.size
 
     def _require_next(self, number: int) -> None:
         """StoreError where changes before one of this number were cut off: the run was compacted twice meanwhile."""

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from xmc.serve.bodies import Body, EmbedBody, PredictBody
+from xmc.serve.change_bodies import LabelsBody, RememberBody
 from xmc.version import __version__
 
 __all__ = ["POSTED", "described"]
@@ -14,9 +15,15 @@ __all__ = ["POSTED", "described"]
 POSTED: dict[str, tuple[type[Body], str, str]] = {
     "/predict": (PredictBody, "The best labels of each text or vector.", "Answers"),
     "/embed": (EmbedBody, "The embedding of each text.", "Embeddings"),
+    "/labels": (LabelsBody, "Labels are added, updated and removed: all of it or nothing.", "Changed"),
+    "/remember": (RememberBody, "Judged queries join the memory, and vote for their labels.", "Changed"),
 }
 """Routes with a body: its model, what they do, and the schema of their answers."""
+CHANGING = ("/labels", "/remember")
+"""Routes that need the server's token."""
 READ = {
+    "/": "A page to try queries and change labels by hand.",
+    "/version": "The number of the last change.",
     "/labels": "Labels whose text holds some words, given as `text`; at most `limit` of them.",
     "/labels/{uid}": "A label with its text and columns.",
     "/health": "Whether the process lives.",
@@ -31,7 +38,10 @@ PARAMETERS: dict[str, list[tuple[str, str, str]]] = {
 }
 REFUSED = {
     "400": "no HTTP, or no JSON",
+    "401": "a change without the server's token",
+    "403": "the server has no token, and changes nothing",
     "408": "the request came too slowly",
+    "409": "a label to add is there already, or one to update or remove is not",
     "413": "the body is too large",
     "415": "the body is not JSON",
     "422": "a field is unknown, wrong or beyond a limit",
@@ -76,6 +86,16 @@ ANSWERS: dict[str, Any] = {
         "required": ["embeddings"],
         "properties": {"embeddings": {"type": "array", "items": NUMBERS}},
     },
+    "Changed": {
+        "type": "object",
+        "required": ["version"],
+        "properties": {
+            "version": {"type": "integer"},
+            "labels": {"type": "integer"},
+            "remembered": {"type": "integer"},
+            "scaled": {"type": "array", "items": {"type": "object"}},
+        },
+    },
     "Failure": {
         "type": "object",
         "required": ["error"],
@@ -102,6 +122,8 @@ def described() -> dict[str, Any]:
             "requestBody": {"required": True, "content": _json(model.__name__)},
             "responses": {"200": {"description": summary, "content": _json(answer)}, **_refusals()},
         }
+        if route in CHANGING:
+            paths[route]["post"]["security"] = [{"token": []}]
     for route, summary in READ.items():
         parameters = [
             {"name": name, "in": place, "required": place == "path", "schema": {"type": kind}}
@@ -116,7 +138,10 @@ def described() -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "xmc serve", "version": __version__},
         "paths": paths,
-        "components": {"schemas": {**bodies.get("$defs", {}), **ANSWERS}},
+        "components": {
+            "schemas": {**bodies.get("$defs", {}), **ANSWERS},
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
     }
 
 

@@ -4,54 +4,27 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from xmc.errors import InputError, XMCError
 from xmc.search.retriever import Retriever
+from xmc.search.run_directory import RunDirectory
 from xmc.serve.answering import answers_as_json, embeddings_as_json, predicted
 from xmc.serve.batching import Asked
 from xmc.serve.bodies import EmbedBody
+from xmc.serve.changes import LabelChanges
 from xmc.serve.failures import Refusal, refusal_of
 from xmc.serve.metrics import ServerMetrics
-from xmc.storage.directories import MANIFEST
+from xmc.storage.directories import MANIFEST, read_unreplaced
 
-__all__ = ["Changes", "NoChanges", "OpenRun", "ServedRun"]
+__all__ = ["OpenRun", "ServedRun"]
 
 LOOKED_EVERY = 1.0
 """Seconds between two looks at the run directory's manifest."""
 logger = logging.getLogger("xmc.serve")
-
-
-class Changes(Protocol):
-    """Changes of the labels of a retriever that are kept beside its run directory.
-
-    version: the number of the last change that the retriever has.
-    """
-
-    @property
-    def version(self) -> int:
-        """See above."""
-
-    def catch_up(self) -> None:
-        """Make the changes that other processes have written since; called before every batch, in its thread."""
-
-    def close(self) -> None:
-        """Called when the server stops, or answers from another run, once no batch uses them."""
-
-
-class NoChanges:
-    """Labels that stay as they are in the run."""
-
-    version = 0
-
-    def catch_up(self) -> None:
-        """Nothing to do."""
-
-    def close(self) -> None:
-        """Nothing to do."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +32,7 @@ class OpenRun:
     """A run that was opened: what answers, its changes, and by what its directory is known."""
 
     retriever: Retriever
-    changes: Changes
+    changes: LabelChanges
     identity: tuple[int, ...]
 
 
@@ -70,16 +43,10 @@ class ServedRun:
     logged and counted, and the old one goes on.
     """
 
-    def __init__(
-        self,
-        directory: Path,
-        device: str = "auto",
-        metrics: ServerMetrics | None = None,
-        open_changes: Callable[[Path, Retriever], Changes] = lambda directory, retriever: NoChanges(),
-    ) -> None:
-        """open_changes: the changes that are kept beside a directory, made to the retriever that was read from it."""
+    def __init__(self, directory: Path, device: str = "auto", metrics: ServerMetrics | None = None) -> None:
+        """Nothing is opened yet."""
         self.directory, self._device = directory, device
-        self._metrics, self._open_changes = metrics or ServerMetrics(), open_changes
+        self._metrics = metrics or ServerMetrics()
         self._now: OpenRun | None = None
         self._left: list[OpenRun] = []
         self._stop = threading.Event()
@@ -122,10 +89,12 @@ class ServedRun:
             return [refusal_of(error)] * len(batch)
 
     def close(self) -> None:
-        """Look no more at the directory, and close the changes; for when no batch is under way."""
+        """Look no more at the directory, write the changes into it, and close them; for when no batch is under way."""
         self._stop.set()
         if self._watcher.is_alive():
             self._watcher.join()
+        if self._now is not None:
+            self._compact(self._now.changes)
         for opened in [*self._left, *([] if self._now is None else [self._now])]:
             opened.changes.close()
 
@@ -138,25 +107,34 @@ class ServedRun:
         if isinstance(bodies[0], EmbedBody):
             return embeddings_as_json(opened.retriever, bodies)
         answer = predicted(opened.retriever, bodies)
-        return answers_as_json(answer, [asked.size for asked in batch], opened.changes.version)
+        return answers_as_json(answer, [asked.size for asked in batch], opened.changes.version_of(answer.version))
 
     def _opened(self) -> OpenRun:
+        """The run with all changes, even where another process writes them into it meanwhile."""
+        return read_unreplaced(self.directory, self._opened_once)
+
+    def _opened_once(self) -> OpenRun:
         identity = _identity(self.directory)
         retriever = Retriever.load(self.directory, self._device)
-        retriever.predict(
-            ["warm up"], 1
-        )  # what is compiled or allocated at the first search is there before requests come
-        return OpenRun(retriever, self._open_changes(self.directory, retriever), identity)
+        changes = LabelChanges(self.directory, retriever)
+        retriever.predict(["warm up"], 1)  # what the first search compiles or allocates is there before requests come
+        return OpenRun(retriever, changes, identity)
 
     def _watch(self) -> None:
-        """Look at the directory now and then, and take over what takes its place."""
+        """Look at the directory now and then, and take over what takes its place; write many changes into it."""
         known = self.now.identity
         while not self._stop.wait(LOOKED_EVERY):
+            changes = self.now.changes
+            if changes.wants_compaction:
+                self._compact(changes)
+            self._say_labels(self.now)
             found = _identity(self.directory)
             if found == known:
                 continue
             known = found
             try:
+                if changes.holds(RunDirectory(self.directory).fingerprint):
+                    continue  # a process of this server has written the changes into it
                 taken = self._opened()
             except (XMCError, OSError) as error:
                 logger.error("the run that took the place of %s is left aside: %s", self.directory, error)
@@ -168,6 +146,13 @@ class ServedRun:
                 continue
             known = taken.identity
             self._take_over(taken)
+
+    def _compact(self, changes: LabelChanges) -> None:
+        """Write the changes into the run. Where that cannot be they stay in the journal, where nothing of them is lost."""
+        try:
+            changes.compact()
+        except XMCError as error:
+            logger.warning("the changes stay in the journal for now: %s", error)
 
     def _take_over(self, taken: OpenRun) -> None:
         before = self.now
