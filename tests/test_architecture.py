@@ -14,7 +14,7 @@ MAPPED = {"kernels": "xmc.kernels", "indexes": "xmc.indexes", "training": "xmc.t
 ORDER = (
     "namesake", "version", "errors", "registry", "arrays", "progress", "storage", "kernels",
     "config", "metrics", "data",
-    "encoders", "indexes", "calibration",
+    "encoders", "indexes", "calibration", "light",
     "search", "evaluation", "training",
     "batch", "serve", "interop", "report", "doctor",
     "cli",

@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 from xmc.config import StaticConfig
 from xmc.encoders.static.encoder import FeatureTable, StaticEncoder
 from xmc.encoders.static.feature_table import Bags, transpose
-from xmc.encoders.static.hashing import KINDS, hash_features
+from xmc.encoders.static.formulas import KINDS
+from xmc.encoders.static.hashing import hash_features
 from xmc.errors import StoreError
 from xmc.training.optimizers import FeatureTableAdam, RowAdam
 

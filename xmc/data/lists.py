@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from numbers import Integral
 from typing import Any
 
@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from xmc.data.arrow_objects import is_arrow, list_of_column
+from xmc.data.sequences import in_order, is_utf8
 from xmc.data.tables import FILTER_SCHEMA, LABEL_SCHEMA, QUERY_SCHEMA, filter_table
 from xmc.errors import InputError
 
-__all__ = ["Lists", "filter_of_pairs", "in_order", "is_utf8", "label_table", "query_table", "require_splits"]
+__all__ = ["Lists", "filter_of_pairs", "label_table", "query_table", "require_splits"]
 
 Lists = Sequence[Sequence[int]]
 
@@ -56,27 +56,6 @@ def query_table(
         return pa.table(columns, schema=QUERY_SCHEMA)
     except (pa.ArrowException, OverflowError) as error:
         raise InputError(f"The split {split!r} has a label row that does not fit 32 bits: {error}") from error
-
-
-def in_order(values: Any, wanted: str) -> list[Any]:
-    """The values as a list, those of an Arrow array or a Series as well; InputError, which begins with `wanted`, for a bare
-    string, a table, and for what has no order (a set, a mapping) or cannot be gone over."""
-    if is_arrow(values):
-        return list_of_column(values, wanted)
-    try:
-        if not isinstance(values, (str, bytes, Set, Mapping)):
-            return list(values)
-    except TypeError:
-        pass
-    raise InputError(f"{wanted}, but given is {values!r:.100}, of type {type(values).__name__}.")
-
-
-def is_utf8(text: str) -> bool:
-    """Whether a text can be written as UTF-8, which a lone surrogate cannot."""
-    try:
-        return text.isascii() or bool(text.encode())
-    except UnicodeEncodeError:
-        return False
 
 
 def filter_of_pairs(split: str, pairs: npt.ArrayLike) -> pa.Table:

@@ -16,8 +16,8 @@ from scipy.sparse import csr_matrix
 
 from xmc.data.targets import first_contradiction, split_relevance
 from xmc.errors import DataError, InputError
+from xmc.storage.content_hash import ContentHash
 from xmc.storage.directories import atomic_file
-from xmc.storage.fingerprints import ContentHash
 
 __all__ = [
     "FILTER_SCHEMA",

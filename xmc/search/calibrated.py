@@ -23,7 +23,8 @@ from xmc.indexes.versions import IndexVersion
 from xmc.search.answers import Answer, AnswerParts
 from xmc.search.labels import LabelVersion
 from xmc.search.stages import PLAIN_STAGES
-from xmc.storage.fingerprints import ContentHash, fingerprint_of_json
+from xmc.storage.content_hash import ContentHash
+from xmc.storage.fingerprints import fingerprint_of_json
 
 __all__ = [
     "CalibratedAnswers",

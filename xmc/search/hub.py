@@ -21,8 +21,9 @@ from typing_extensions import Unpack
 
 from xmc.errors import InputError, StoreError, XMCError
 from xmc.search.model_card import CardResults, model_card
-from xmc.search.run_directory import KIND, Run, RunDirectory
+from xmc.search.run_directory import Run, RunDirectory
 from xmc.storage.directories import MANIFEST, read_manifest, require_free
+from xmc.storage.run_layout import KIND
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xmc.arrays import Embeddings, Mask
-from xmc.data.lists import in_order
+from xmc.data.sequences import in_order
 from xmc.encoders.dual import DualEncoder, unit_rows
 from xmc.errors import InputError
 from xmc.indexes.checks import require_matrix

@@ -14,7 +14,7 @@ from scipy.sparse import csr_matrix
 from xmc.arrays import Embeddings
 from xmc.data.arrow_objects import ArrowArray, ArrowStream
 from xmc.data.images.ragged import Images, RaggedImages
-from xmc.data.lists import in_order, is_utf8
+from xmc.data.sequences import in_order, is_utf8, require_query_text
 from xmc.encoders.base import Encoder
 from xmc.errors import InputError
 from xmc.search.passages import MOST_PASSAGES, Combine, PassageOptions, cut, require_combination
@@ -155,13 +155,7 @@ def query_list(queries: Any, allow_empty: bool = False) -> list[str | Query]:
             kind = type(query).__name__
             raise InputError(f"A query must be a text or a Query, but query {place} is {query!r:.100}, of type {kind}.")
         for text in (query,) if isinstance(query, str) else query.every_text():
-            if not is_utf8(text):
-                raise InputError(f"The text of query {place} cannot be written as UTF-8: {text!r:.100}. Correct it.")
-            if not allow_empty and (not text or text.isspace()):
-                raise InputError(
-                    f"The text of query {place} is empty, and an empty text has no labels; leave it out. (allow_empty=True "
-                    f"answers it all the same, with labels that mean nothing.)"
-                )
+            require_query_text(text, place, allow_empty)
     return listed
 
 

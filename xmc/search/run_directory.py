@@ -37,18 +37,24 @@ from xmc.search.stages import STAGES, Stage
 from xmc.storage.arrow import read_embeddings, write_embeddings
 from xmc.storage.directories import LOG, atomic_directory, read_manifest, read_unreplaced, require_free
 from xmc.storage.fingerprints import fingerprint_of, sha256_file
+from xmc.storage.run_layout import (
+    ENCODERS,
+    INDEX,
+    KIND,
+    LABELS,
+    MEMORY,
+    MODEL,
+    STAGES_FILE,
+    has_memory,
+    model_name,
+    source_of,
+)  # fmt: skip
 
 __all__ = ["Run", "RunDirectory"]
 
-KIND = "run"
-CONFIG, METRICS, LABELS = "config.yaml", "metrics.json", "labels.parquet"
-STAGES_FILE, TUNING_QUERIES, INDEX, CALIBRATION = "stages.json", "tuning-queries.arrow", "index", "calibration"
-MEMORY = "memory"
-"""Holds remembered queries: an index over their vectors, their texts and labels."""
+CONFIG, METRICS, TUNING_QUERIES, CALIBRATION = "config.yaml", "metrics.json", "tuning-queries.arrow", "calibration"
 STAGES_FOLDER = "stages"
 """Holds a folder of each stage that has more than its options."""
-ENCODERS, MODEL = ("encoder", "query_encoder", "label_encoder"), "model.safetensors"
-"""Folders and a file that label embeddings are made from."""
 _CONTENT = {
     **dict.fromkeys(ENCODERS, "encoder"),
     MODEL: "label vectors, temperature",
@@ -179,7 +185,7 @@ class RunDirectory:
         """Bytes of the files by what they hold, in words, from the sizes in the manifests."""
         contents = dict.fromkeys([*_CONTENT.values(), "everything else"], 0)
         files = dict(self._manifest["files"])
-        for folder in (INDEX, *([f"{MEMORY}/{INDEX}"] if _has_memory(self._manifest) else [])):
+        for folder in (INDEX, *([f"{MEMORY}/{INDEX}"] if has_memory(self._manifest) else [])):
             inner = read_manifest(self.path / folder, "index", verify=False)["files"]
             files |= {f"{folder}/{name}": entry for name, entry in inner.items()}
         for name, entry in files.items():
@@ -225,9 +231,9 @@ class RunDirectory:
             write_embeddings([run.tuning_queries], run.model.dimension, temporary / TUNING_QUERIES)
             stored = StoredIndex(run.labels.index, run.labels.all_ids.values)
             known |= _digests(temporary)
-            write_index(temporary / INDEX, stored, source=_model_name(known))
+            write_index(temporary / INDEX, stored, source=model_name(known))
             if run.labels.memory is not None:
-                run.labels.memory.save(temporary / MEMORY, source=_model_name(known))
+                run.labels.memory.save(temporary / MEMORY, source=model_name(known))
             if run.calibration is not None:
                 run.calibration.save(temporary / CALIBRATION)
             if run.stages:
@@ -244,7 +250,7 @@ class RunDirectory:
 
     def _read(self, device: str | Sequence[str], precision: Precision | None) -> Run:
         manifest = read_manifest(self.path, KIND)
-        source = _source(manifest)
+        source = source_of(manifest)
         model = DualEncoder.load(self.path)
         config = self._config
         place_model(model, device, self.precision if precision is None else precision)
@@ -299,9 +305,9 @@ class RunDirectory:
             raise StoreError(f"The run {self.path} cannot be read: {LABELS}: {error}") from error
 
     def _memory(self, manifest: Mapping[str, Any], device: str | Sequence[str] = "auto") -> QueryMemory | None:
-        if not _has_memory(manifest):
+        if not has_memory(manifest):
             return None
-        return QueryMemory.read(self.path / MEMORY, _source(manifest), device)
+        return QueryMemory.read(self.path / MEMORY, source_of(manifest), device)
 
     def _stages(self, manifest: Mapping[str, Any], model: DualEncoder) -> tuple[Stage, ...]:
         if STAGES_FILE not in manifest["files"]:
@@ -348,18 +354,3 @@ def _digests(run: Path) -> dict[str, str]:
     with ThreadPoolExecutor() as pool:
         digests = list(pool.map(sha256_file, paths))
     return {path.relative_to(run).as_posix(): digest for path, digest in zip(paths, digests, strict=True)}
-
-
-def _source(manifest: Mapping[str, Any]) -> str:
-    """What names the model of a run, given the manifest of the run."""
-    return _model_name({name: entry["sha256"] for name, entry in manifest["files"].items()})
-
-
-def _has_memory(manifest: Mapping[str, Any]) -> bool:
-    return any(name.startswith(f"{MEMORY}/") for name in manifest["files"])
-
-
-def _model_name(digests: Mapping[str, str]) -> str:
-    """What names the model of a run, given the SHA-256 of files by name; other files than those of the model do not count."""
-    of_model = {name: digest for name, digest in digests.items() if name.split("/")[0] in (*ENCODERS, MODEL)}
-    return f"model {fingerprint_of(of_model)}"

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from xmc.errors import StoreError
-from xmc.storage.fingerprints import sha256_file
+from xmc.storage.fingerprints import sha256_file, sha256_quietly
 from xmc.storage.libraries import library_versions
 from xmc.version import __version__
 
@@ -199,10 +199,10 @@ def require_free(path: Path, kind: str, overwrite: bool = False) -> None:
         raise StoreError(f"{path} already holds a {kind}; name another directory, or overwrite it explicitly.")
 
 
-def read_manifest(path: str | Path, kind: str, verify: bool = True) -> dict[str, Any]:
+def read_manifest(path: str | Path, kind: str, verify: bool = True, quietly: bool = False) -> dict[str, Any]:
     """Read the manifest of the directory `path` and verify the size and SHA-256 of every file that it lists.
 
-    verify: False leaves the files to a later call.
+    verify: False leaves the files to a later call. quietly: no progress is reported, and no thread started.
 
     Raises
     ------
@@ -229,13 +229,17 @@ def read_manifest(path: str | Path, kind: str, verify: bool = True) -> dict[str,
     if version != FORMAT_VERSION:
         raise StoreError(f"{path} has format version {version}; this xmc reads version {FORMAT_VERSION}.")
     if verify:
+        if quietly:
+            for entry in entries:
+                _verify_file(path, *entry, sha256_quietly)
+            return dict(manifest)
         with ThreadPoolExecutor() as pool:  # hashing lets other threads run
-            for verified in [pool.submit(_verify_file, path, *entry) for entry in entries]:
+            for verified in [pool.submit(_verify_file, path, *entry, sha256_file) for entry in entries]:
                 verified.result()
     return dict(manifest)
 
 
-def _verify_file(root: Path, name: str, size: int, digest: str) -> None:
+def _verify_file(root: Path, name: str, size: int, digest: str, digest_of: Callable[[Path], str]) -> None:
     file = root / name
     if root.resolve() not in file.resolve().parents:
         raise StoreError(f"{root / MANIFEST} lists {name!r}, which lies outside of {root}.")
@@ -244,7 +248,7 @@ def _verify_file(root: Path, name: str, size: int, digest: str) -> None:
     actual = file.stat().st_size
     if actual != size:
         raise StoreError(f"{file} has {actual} bytes where the manifest says {size}: it was truncated or edited.")
-    if sha256_file(file) != digest:
+    if digest_of(file) != digest:
         raise StoreError(f"{file} does not match its SHA-256 in {MANIFEST}: it was edited or is corrupt.")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from importlib import metadata
 
 from xmc.errors import DependencyError
 
@@ -39,6 +38,8 @@ def refuse_two_faiss() -> None:
 
 
 def _installed(names: tuple[str, ...]) -> dict[str, str]:
+    from importlib import metadata  # which takes longer to load than all else that opens a stored directory
+
     versions = {}
     for name in names:
         with contextlib.suppress(metadata.PackageNotFoundError):

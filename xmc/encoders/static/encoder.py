@@ -17,7 +17,8 @@ from xmc.config import StaticConfig
 from xmc.data.tokens import RaggedTokens
 from xmc.encoders.base import Encoder, Side, TokenCost
 from xmc.encoders.static.feature_table import Bags, bag_sums, locate, weigh
-from xmc.encoders.static.hashing import KIND_BITS, KINDS, hash_features
+from xmc.encoders.static.formulas import KIND_BITS, KINDS
+from xmc.encoders.static.hashing import hash_features
 from xmc.encoders.static.words import pairs_of_words, words_of_text
 from xmc.errors import ConfigError, StoreError
 from xmc.kernels.parallel import several_callers_may_run

@@ -15,6 +15,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from xmc.encoders.static.formulas import scrambled
 from xmc.kernels.parallel import parallel_kernel
 
 __all__ = ["Bags", "Transposed", "bag_sums", "locate", "transpose", "weigh", "weight_gradients"]
@@ -49,12 +50,7 @@ class Transposed:
     features: npt.NDArray[np.int32]
 
 
-@numba.njit(cache=True, inline="always")
-def _scramble(value: Any, seed: Any) -> Any:
-    value = (value + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) ^ (seed * np.uint64(0xD6E8FEB86659FD93))
-    value ^= value >> np.uint64(32)
-    value *= np.uint64(0xD6E8FEB86659FD93)
-    return value ^ (value >> np.uint64(32))
+_scrambled: Any = numba.njit(cache=True, inline="always")(scrambled)
 
 
 @parallel_kernel()
@@ -64,13 +60,13 @@ def locate(values: npt.NDArray[np.uint32], table_rows: int, rows: npt.NDArray[np
     The kind of a feature is part of its value, so each kind probes the table with its own hash.
     """
     for feature in numba.prange(len(values)):
-        rows[feature] = np.int32(_scramble(np.uint64(values[feature]), np.uint64(1)) % np.uint64(table_rows))
+        rows[feature] = np.int32(_scrambled(np.uint64(values[feature]), np.uint64(1)) % np.uint64(table_rows))
 
 
 @numba.njit(cache=True, inline="always")
 def _slot(value: Any, slots: int) -> Any:
     """The place of a feature's weight; its hash is independent of the row's."""
-    return _scramble(np.uint64(value), np.uint64(0)) % np.uint64(slots)
+    return _scrambled(np.uint64(value), np.uint64(0)) % np.uint64(slots)
 
 
 @parallel_kernel()

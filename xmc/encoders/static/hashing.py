@@ -13,16 +13,13 @@ import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from xmc.data.tokens import RaggedTokens
+from xmc.encoders.static.formulas import BASIS, LONGEST_GRAM, MARK, mixed, salted, step, tagged
+from xmc.encoders.static.normalising import normalised
 from xmc.kernels.parallel import parallel_kernel
 
-__all__ = ["KINDS", "KIND_BITS", "hash_features"]
-
-KINDS = ("word", "bigram", "char3", "char4", "char5")
-KIND_BITS = 3
-_LONGEST_CHARACTER_GRAM = 5
+__all__ = ["hash_features"]
 
 
 def hash_features(texts: Sequence[str] | pa.Array | pa.ChunkedArray) -> RaggedTokens:
@@ -34,16 +31,8 @@ def hash_features(texts: Sequence[str] | pa.Array | pa.ChunkedArray) -> RaggedTo
 
     Returns RaggedTokens with uint32 values; a null or empty text has no features.
     """
-    array = texts if isinstance(texts, (pa.Array, pa.ChunkedArray)) else pa.array(texts, pa.large_string())
-    array = pc.utf8_lower(pc.utf8_normalize(array.cast(pa.large_string()), "NFKC"))
-    if isinstance(array, pa.ChunkedArray):
-        array = array.combine_chunks()
-    if array.null_count:
-        array = pc.fill_null(array, "")
-    _, offset_buffer, data_buffer = array.buffers()
-    offsets = np.frombuffer(offset_buffer, np.int64)[array.offset : array.offset + len(array) + 1]
-    data = np.frombuffer(data_buffer, np.uint8) if data_buffer is not None else np.zeros(0, np.uint8)
-    counts = np.zeros(len(array) + 1, np.int64)
+    data, offsets = normalised(texts)
+    counts = np.zeros(len(offsets), np.int64)
     _count(data, offsets, counts)
     starts = np.cumsum(counts)
     values = np.empty(starts[-1], np.uint32)
@@ -51,20 +40,16 @@ def hash_features(texts: Sequence[str] | pa.Array | pa.ChunkedArray) -> RaggedTo
     return RaggedTokens(values, starts)
 
 
-@numba.njit(cache=True, inline="always")
-def _mix(state: Any) -> Any:
-    """Finaliser of MurmurHash3 (64 bit): every input bit changes every output bit with probability one half."""
-    state ^= state >> np.uint64(33)
-    state *= np.uint64(0xFF51AFD7ED558CCD)
-    state ^= state >> np.uint64(33)
-    state *= np.uint64(0xC4CEB9FE1A85EC53)
-    return state ^ (state >> np.uint64(33))
+_mixed: Any = numba.njit(cache=True, inline="always")(mixed)
+_salted: Any = numba.njit(cache=True, inline="always")(salted)
+_tagged: Any = numba.njit(cache=True, inline="always")(tagged)
+_step: Any = numba.njit(cache=True, inline="always")(step)
 
 
 @numba.njit(cache=True, inline="always")
 def _feature(state: Any, kind: int) -> Any:
-    mixed = _mix(state ^ (np.uint64(kind + 1) * np.uint64(0x9E3779B97F4A7C15)))
-    return np.uint32(((mixed >> np.uint64(35)) << np.uint64(3)) | np.uint64(kind))
+    place = np.uint64(kind)
+    return np.uint32(_tagged(_mixed(_salted(state, place)), place))
 
 
 @numba.njit(cache=True, inline="always")
@@ -75,20 +60,19 @@ def _is_word(byte: int) -> bool:
 @numba.njit(cache=True)
 def _emit(data: npt.NDArray[np.uint8], start: int, stop: int, out: npt.NDArray[np.uint32]) -> int:
     """Write the features of bytes [start, stop) to `out` as far as it has room; return their number."""
-    prime, basis = np.uint64(0x100000001B3), np.uint64(0xCBF29CE484222325)
     written = 0
     previous = np.uint64(0)
-    starts = np.empty(_LONGEST_CHARACTER_GRAM + 1, np.int64)  # ring of the last code points' first bytes
+    starts = np.empty(LONGEST_GRAM + 1, np.int64)  # ring of the last code points' first bytes
     place = start
     while place < stop:
         if not _is_word(data[place]):
             place += 1
             continue
         end = place
-        word = basis
+        word = BASIS
         points = 0
         while end < stop and _is_word(data[end]):
-            word = (word ^ np.uint64(data[end])) * prime
+            word = _step(word, np.uint64(data[end]))
             if data[end] & 0xC0 != 0x80:
                 points += 1
             end += 1
@@ -97,7 +81,7 @@ def _emit(data: npt.NDArray[np.uint8], start: int, stop: int, out: npt.NDArray[n
         written += 1
         if previous != 0:
             if written < len(out):
-                out[written] = _feature(_mix(previous) ^ word, 1)
+                out[written] = _feature(_mixed(previous) ^ word, 1)
             written += 1
         previous = word
         # Marks count as code points: position place - 1 is the opening mark, position end the closing one.
@@ -105,19 +89,19 @@ def _emit(data: npt.NDArray[np.uint8], start: int, stop: int, out: npt.NDArray[n
         for byte in range(place - 1, end + 1):
             if place <= byte < end and data[byte] & 0xC0 == 0x80:
                 continue
-            starts[seen % (_LONGEST_CHARACTER_GRAM + 1)] = byte
+            starts[seen % (LONGEST_GRAM + 1)] = byte
             seen += 1
             last = byte
             while last + 1 < end and last >= place and data[last + 1] & 0xC0 == 0x80:
                 last += 1
-            for length in range(3, _LONGEST_CHARACTER_GRAM + 1):
+            for length in range(3, LONGEST_GRAM + 1):
                 if seen < length or length >= points + 2:
                     continue
-                first = starts[(seen - length) % (_LONGEST_CHARACTER_GRAM + 1)]
-                gram = basis
+                first = starts[(seen - length) % (LONGEST_GRAM + 1)]
+                gram = BASIS
                 for position in range(first, last + 1):
                     inside = place <= position < end
-                    gram = (gram ^ (np.uint64(data[position]) if inside else np.uint64(32))) * prime
+                    gram = _step(gram, np.uint64(data[position]) if inside else MARK)
                 if written < len(out):
                     out[written] = _feature(gram, length - 1)
                 written += 1

@@ -5,8 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 
-import pyarrow as pa
-import pyarrow.compute as pc
+from xmc.encoders.static.normalising import normalised
 
 __all__ = ["pairs_of_words", "words_of_text"]
 
@@ -19,8 +18,8 @@ def words_of_text(text: str) -> list[str]:
     >>> words_of_text("A boat, with two hulls")
     ['a', 'boat', 'with', 'two', 'hulls']
     """
-    normalised: str = pc.utf8_lower(pc.utf8_normalize(pa.array([text], pa.large_string()), "NFKC"))[0].as_py()
-    return [word.decode() for word in _WORD.findall(normalised.encode())]
+    data, (start, end) = normalised([text])
+    return [word.decode() for word in _WORD.findall(data[start:end].tobytes())]
 
 
 def pairs_of_words(words: list[str]) -> list[str]:

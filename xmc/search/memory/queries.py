@@ -28,7 +28,8 @@ from xmc.indexes.versions import IndexVersion
 from xmc.metrics.propensity import propensities
 from xmc.search.memory.screening import GROUPED, lowered, screened_rows
 from xmc.storage.arrow import write_arrow_file
-from xmc.storage.fingerprints import ContentHash, fingerprint_of_json
+from xmc.storage.content_hash import ContentHash
+from xmc.storage.fingerprints import fingerprint_of_json
 
 __all__ = ["QueryMemory"]
 
