@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import pyarrow as pa
 
-from xmc.data.lists import in_order
+from xmc.data.sequences import in_order
 from xmc.errors import ConflictError, InputError
 from xmc.search.changes import Added, Change, ColumnsSet, Removed, Several, Updated, new_rows, updated_rows
 from xmc.search.entry_rate import Scaling
