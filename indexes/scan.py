@@ -66,6 +66,29 @@ def score_rows(queries: Embeddings, embeddings: EmbeddingBlocks, rows: Rows) -> 
 
     Each product is summed in an order that depends on D alone, so that a score does not depend on what else is scored.
     """
+    if faiss is None:
+        return _score_copies(queries, embeddings, rows)
+    scores = np.full(rows.shape, -np.inf, np.float32)
+    queries, rows = np.ascontiguousarray(queries, np.float32), np.ascontiguousarray(rows, np.int64)
+    with shared_threads():
+        for first, block in embeddings:
+            inside = (rows >= first) & (rows < first + len(block))
+            if inside.any():
+                places = np.where(inside, rows - first, -1)
+                np.copyto(scores, _score_places(queries, block, places), where=inside)
+    return scores
+
+
+def _score_places(queries: Embeddings, block: Embeddings, places: Rows) -> Embeddings:
+    """`score_rows` of one array, by FAISS, which reads its rows where they are."""
+    scores = np.empty(places.shape, np.float32)
+    pointers = [faiss.swig_ptr(array) for array in (scores, queries, block, places)]
+    faiss.fvec_inner_products_by_idx(*pointers, block.shape[1], *places.shape)
+    return scores
+
+
+def _score_copies(queries: Embeddings, embeddings: EmbeddingBlocks, rows: Rows) -> Embeddings:
+    """`score_rows` without FAISS."""
     scores = np.empty(rows.shape, np.float32)
     height = max(1, GATHERED // max(1, rows.shape[1]))
     for top in range(0, len(rows), height):
