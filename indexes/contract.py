@@ -64,9 +64,17 @@ class Design(ABC):
         """The engine over the same rows on other devices; `engine` itself where a design runs on the processor alone."""
         return engine
 
+    def where(self, engine: Engine | None, devices: Devices) -> str:
+        """Where an engine runs, in words: a design may leave devices unused."""
+        return ", ".join(devices) or "cpu"
+
     @abstractmethod
     def bytes_per_label(self, labels: int) -> float:
         """Memory of an index over this number of labels, for each; float32 embeddings on disk are not part of it."""
+
+    def device_bytes_per_label(self, labels: int) -> float:
+        """The same, of copies on devices."""
+        return self.bytes_per_label(labels)
 
     def save(self, engine: Engine, directory: Path) -> None:  # noqa: B027
         """Write what `load` needs; nothing by default."""

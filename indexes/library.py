@@ -30,7 +30,8 @@ try:
     faiss = importlib.import_module("faiss")
 except (ImportError, RuntimeError, OSError) as error:
     faiss = None
-    if faiss_distributions():
+    absent = isinstance(error, ModuleNotFoundError) and error.name == "faiss"
+    if not absent and faiss_distributions():
         why_no_faiss = str(error).strip()
         logger.warning("FAISS is installed and cannot be loaded, so it is done without: %s", why_no_faiss)
 finally:

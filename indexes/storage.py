@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,7 +88,7 @@ def read_index(directory: Path, source: str | None = None, device: str | Sequenc
     except (KeyError, TypeError, ValueError, ConfigError) as error:
         raise StoreError(f"{directory / MANIFEST} does not describe an index: {error!r}.") from error
     embeddings, ids, alive = read_rows(directory, design.dimension)
-    devices = devices_of(device, len(ids) * 4 * design.dimension)
+    devices = devices_of(device, math.ceil(len(ids) * design.device_bytes_per_label(max(1, len(ids)))))
     if settings.get("devices"):  # an older manifest, which says where the index ran
         logger.info(
             "%s was saved where it ran on %s; it runs on %s now",

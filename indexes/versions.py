@@ -73,7 +73,7 @@ class IndexVersion:
         """Number of living rows, dimension, design and devices, in words."""
         removed = len(self.blocks) - len(self)
         sizes = f"{len(self):,} labels" + (f" ({removed:,} removed ones are kept)" if removed else "")
-        where = ", ".join(self.devices) or "cpu"
+        where = self.design.where(self.engine, self.devices)
         return f"{sizes}, dimension {self.dimension}, index {self.design.name} on {where}"
 
     @property

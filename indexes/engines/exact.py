@@ -54,3 +54,7 @@ class ExactDesign(Design):
     def bytes_per_label(self, labels: int) -> float:
         """Of the embeddings in main memory."""
         return 4.0 * self.dimension
+
+    def device_bytes_per_label(self, labels: int) -> float:
+        """Of the copies, by their dtype."""
+        return float(DTYPES[self.dtype].itemsize * self.dimension)

@@ -1,9 +1,10 @@
-"""Any FAISS index on the processor, named by its factory string, over label embeddings."""
+"""Any FAISS index, named by its factory string, over label embeddings: on the processor, or on GPUs where FAISS has a class."""
 
 from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,6 +14,7 @@ from xmc.arrays import Embeddings, Mask, Rows
 from xmc.errors import InputError, StoreError
 from xmc.indexes.blocks import EmbeddingBlocks
 from xmc.indexes.contract import Design, Devices, Engine
+from xmc.indexes.engines.faiss_gpu import GpuFaissEngine
 from xmc.indexes.engines.faiss_parts import (
     bytes_of,
     can_select,
@@ -22,6 +24,7 @@ from xmc.indexes.engines.faiss_parts import (
     search_parameters,
     set_parameters,
 )
+from xmc.indexes.engines.gpu_resources import gpu_numbers
 from xmc.indexes.library import faiss
 from xmc.indexes.scan import first_found
 from xmc.indexes.threads import shared_threads
@@ -40,6 +43,8 @@ LEARN_AGAIN = 4
 LEAST_GRAPH = 1_000
 """FAISS ends the process where an NSG graph comes out unconnected, as that of a few labels may."""
 FILE = "index.faiss"
+
+Change = Callable[[Engine, EmbeddingBlocks, Devices], "Engine | None"]
 
 
 class FaissEngine:
@@ -75,7 +80,9 @@ class FaissEngine:
         """A FAISS index with the same content, in memory of its own."""
         if not self._mapped:
             with contextlib.suppress(RuntimeError):  # what FAISS can write but not clone
-                return faiss.clone_index(self.index)
+                clone = faiss.clone_index(self.index)
+                if type(clone) is type(self.index):  # a CAGRA graph is cloned as HNSW
+                    return clone
         return faiss.deserialize_index(faiss.serialize_index(self.index))
 
 
@@ -111,10 +118,16 @@ class FaissDesign(Design):
         """See Design."""
         return {"factory": self.factory, "parameters": self.parameters}
 
-    def build(self, embeddings: EmbeddingBlocks, devices: Devices) -> FaissEngine:
+    def build(self, embeddings: EmbeddingBlocks, devices: Devices) -> FaissEngine | GpuFaissEngine:
         """See Design."""
         index = empty_faiss_index(self.factory, self.dimension)
         set_parameters(index, self.factory, self.parameters)
+        numbers = gpu_numbers(devices)
+        if len(numbers) == 1 and len(embeddings):
+            training = _spread(embeddings, 0 if index.is_trained else TRAINING_ROWS)
+            built = GpuFaissEngine.from_embeddings(index, training, embeddings, numbers[0])
+            if built is not None:
+                return built
         try:
             if not index.is_trained:
                 learning = progress(f"learning the cells and codebooks of {self.factory}")
@@ -128,13 +141,16 @@ class FaissDesign(Design):
                 f"{self.dimension}: {reason}. Use a smaller design, or exact."
             ) from error
         set_parameters(index, self.factory, self.parameters)
-        return FaissEngine(index, len(embeddings))
+        return self._placed(FaissEngine(index, len(embeddings)), devices)
 
     def extend(self, engine: Engine, embeddings: EmbeddingBlocks, devices: Devices) -> Engine | None:
         """See Design; cells and codebooks are learned again where there are many more labels than before."""
-        assert isinstance(engine, FaissEngine)
+        assert isinstance(engine, (FaissEngine, GpuFaissEngine))
         if engine.learned_from < min(len(embeddings) / LEARN_AGAIN, TRAINING_ROWS) and self._learns:
             return self.build(embeddings, devices)
+        if isinstance(engine, GpuFaissEngine):
+            extended = engine.extended(embeddings)
+            return self._elsewhere(self.extend, engine, embeddings, devices) if extended is None else extended
         copy = engine.copy()
         try:
             _fill(copy, embeddings, engine.covered)
@@ -144,6 +160,8 @@ class FaissDesign(Design):
 
     def refill(self, engine: Engine, embeddings: EmbeddingBlocks, devices: Devices) -> Engine | None:
         """See Design; None for a design that cannot hold a few (NSG needs 100): the search is exact."""
+        if isinstance(engine, GpuFaissEngine):
+            return self._elsewhere(self.refill, engine, embeddings, devices)
         assert isinstance(engine, FaissEngine)
         copy = engine.copy()
         copy.reset()
@@ -153,19 +171,41 @@ class FaissDesign(Design):
             return None
         return FaissEngine(copy, engine.learned_from)
 
+    def place(self, engine: Engine | None, embeddings: EmbeddingBlocks, devices: Devices) -> Engine | None:
+        """See Design; a design without a class on GPUs stays on the processor, and the log says why."""
+        return None if engine is None else self._placed(_on_processor(engine), devices)
+
+    def where(self, engine: Engine | None, devices: Devices) -> str:
+        """See Design."""
+        return engine.where if isinstance(engine, GpuFaissEngine) else "cpu"
+
+    def _placed(self, engine: FaissEngine, devices: Devices) -> FaissEngine | GpuFaissEngine:
+        """A copy on the GPUs that devices are, the engine itself where there are none or the design stays."""
+        numbers = gpu_numbers(devices)
+        if not numbers:
+            return engine
+        return GpuFaissEngine.from_processor(engine.index, numbers, engine.learned_from) or engine
+
+    def _elsewhere(
+        self, change: Change, engine: GpuFaissEngine, embeddings: EmbeddingBlocks, devices: Devices
+    ) -> Engine | None:
+        """A change made on the processor, and its outcome on the devices; a CAGRA graph is built anew there."""
+        if engine.placement.gpu_class == "GpuIndexCagra":
+            return self.build(embeddings, devices)
+        return self.place(change(_on_processor(engine), embeddings, ()), embeddings, devices)
+
     def bytes_per_label(self, labels: int) -> float:
         """See Design. Of the graphs NSG and NNDescent it is the most: they keep only the neighbours that they find worth it."""
         return bytes_of(empty_faiss_index(self.factory, self.dimension), max(1, labels))
 
     def save(self, engine: Engine, directory: Path) -> None:
         """See Design; OSError where it cannot be written."""
-        assert isinstance(engine, FaissEngine)
         try:
-            faiss.write_index(engine.index, str(directory / FILE))
+            faiss.write_index(_on_processor(engine).index, str(directory / FILE))
         except RuntimeError as error:
             raise OSError(str(error)) from error
 
-    def load(self, directory: Path, embeddings: EmbeddingBlocks, covered: int, devices: Devices) -> FaissEngine | None:
+    def load(self, directory: Path, embeddings: EmbeddingBlocks, covered: int, devices: Devices) -> Engine | None:
         """See Design; the file stays on disk, memory-mapped. StoreError for one that does not fit."""
         if not covered:
             return None
@@ -173,14 +213,22 @@ class FaissDesign(Design):
         try:
             index = faiss.read_index(str(file), faiss.IO_FLAG_MMAP_IFC)
         except RuntimeError as error:
-            raise StoreError(f"{file} cannot be read by faiss: {error}") from error
+            raise StoreError(f"{file} cannot be read by faiss {faiss.__version__}: {error}") from error
         if index.ntotal != covered or index.d != self.dimension:
             raise StoreError(
                 f"{file} holds {index.ntotal} vectors of dimension {index.d}, "
                 f"but the index has {covered} labels of dimension {self.dimension}."
             )
         set_parameters(index, self.factory, self.parameters)
-        return FaissEngine(index, covered, mapped=True)
+        return self._placed(FaissEngine(index, covered, mapped=True), devices)
+
+
+def _on_processor(engine: Engine) -> FaissEngine:
+    """The engine, or one of the same content on the processor where it is on a GPU."""
+    if isinstance(engine, GpuFaissEngine):
+        return FaissEngine(engine.on_processor(), engine.learned_from)
+    assert isinstance(engine, FaissEngine)
+    return engine
 
 
 def factory_of(design: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,12 +21,16 @@ __all__ = [
     "parts_of",
     "search_parameters",
     "set_parameters",
+    "wrapped_parameters",
 ]
 
 CELL_ROUNDS = 10
 """Rounds of k-means; more take longer and change recall little."""
 GRAPH_EFFORT = 100
 """Candidates for the links of a label in an HNSW graph (efConstruction); FAISS's own 40 gives graphs of low recall."""
+CAGRA = re.compile(r"CAGRA(\d+)")
+"""The name of a graph that cuVS builds and searches on a GPU, by its links a label; on the processor it is searched as HNSW.
+FAISS's factory has no name for it."""
 POINTS_PER_CELL = 64
 """The cells of an inverted file are learned from this number of rows for each of them at most."""
 
@@ -43,8 +48,12 @@ def empty_faiss_index(factory: str, dimension: int) -> Any:
             f"The index design is {factory!r}",
             'faiss-cpu (or, for indexes on a GPU, faiss-gpu); the design "exact" works without it.',
         )
+    graph = CAGRA.fullmatch(factory) if isinstance(factory, str) else None
     try:
-        index = faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
+        if graph:
+            index = faiss.IndexHNSWCagra(dimension, int(graph[1]) // 2, faiss.METRIC_INNER_PRODUCT)
+        else:
+            index = faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
     except (RuntimeError, TypeError) as error:
         raise ConfigError(
             f"{factory!r} is not an index design that faiss has for inner product in dimension "
@@ -114,7 +123,7 @@ def _require_sound(index: Any, factory: str) -> None:
 
 def set_parameters(index: Any, factory: str, parameters: dict[str, float] | None) -> None:
     """Set search-time parameters by FAISS's names; ConfigError for one that the design lacks or a value below 1."""
-    space = faiss.ParameterSpace()
+    space = getattr(faiss, "GpuParameterSpace", faiss.ParameterSpace)()  # which knows the processor's classes too
     for name, value in (_defaults(index) if parameters is None else parameters).items():
         if value < 1:
             raise ConfigError(f"The search parameter {name} must be at least 1, but is {value}.")
@@ -160,6 +169,11 @@ def search_parameters(index: Any, bits: Any, effort: float) -> Any:
         parameters = faiss.RaBitQSearchParameters(sel=selector, qb=inner.qb, centered=inner.centered)
     else:
         parameters = faiss.SearchParameters(sel=selector)
+    return wrapped_parameters(outer, parameters)
+
+
+def wrapped_parameters(outer: list[Any], parameters: Any) -> Any:
+    """Search parameters of the innermost part of an index as all of it takes them; outer: its other parts, see parts_of."""
     for part in reversed(outer):
         if isinstance(part, faiss.IndexPreTransform):
             parameters = faiss.SearchParametersPreTransform(index_params=parameters)

@@ -174,6 +174,7 @@ def _build(
         return FaissEngine(base, refined.learned_from), seconds
     start = time.perf_counter()
     engine = FaissDesign(embeddings.dimension, candidate.design).build(embeddings, ())
+    assert isinstance(engine, FaissEngine)
     return engine, time.perf_counter() - start
 
 
