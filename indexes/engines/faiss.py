@@ -30,7 +30,7 @@ from xmc.indexes.scan import first_found
 from xmc.indexes.threads import shared_threads
 from xmc.progress import progress
 
-__all__ = ["STORAGES", "FaissDesign", "FaissEngine", "factory_of"]
+__all__ = ["STORAGES", "FaissDesign", "FaissEngine", "GpuFaissEngine", "factory_of"]
 
 STORAGES = {"float32": "Flat", "float16": "SQfp16", "int8": "SQ8", "binary": "RaBitQ"}
 """Designs that score every label, by how they store an embedding: 4, 2, 1 and about 1/8 bytes for each dimension."""
@@ -75,6 +75,10 @@ class FaissEngine:
             rows = np.where((rows >= 0) & allowed[np.maximum(rows, 0)], rows, -1)
             scores, rows = first_found(scores, rows, k)
         return np.where(rows >= 0, scores, -np.inf).astype(np.float32), rows.astype(np.int64)
+
+    def set_parameters(self, factory: str, parameters: dict[str, float] | None) -> None:
+        """Search-time parameters by FAISS's names; ConfigError for one that the design lacks, or a value below 1."""
+        set_parameters(self.index, factory, parameters)
 
     def copy(self) -> Any:
         """A FAISS index with the same content, in memory of its own."""

@@ -5,13 +5,20 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-__all__ = ["TriedDesign", "candidates"]
+__all__ = ["DEVICE_EXACT", "TriedDesign", "candidates", "device_candidates"]
 
 APPROXIMATE_FROM = 1_000
 """Fewer labels are scored in the time that looking them up would take."""
 LABELS_PER_CELL = 64
 """Cells of an inverted file with fewer labels cost more to find than to read."""
 LARGEST_CELLS = 65_536
+
+MOST_PROBES = 2048
+"""Cells of an inverted file that a search on a GPU looks into at most."""
+PRODUCT_CODES = (96, 64, 48, 32, 16, 8)
+"""Codes of 8 bits a label that FAISS's classes on GPUs take, the finest first."""
+DEVICE_EXACT = (("exact", 0), ("exact:bfloat16", 4))
+"""Designs that score every label on devices, with `rescore`: the second finds candidates in half the memory."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,24 @@ def candidates(labels: int, dimension: int) -> list[TriedDesign]:
         TriedDesign("float16"),
         TriedDesign("binary", depths=(10, 40)),
     ]
+    return tried
+
+
+def device_candidates(labels: int, dimension: int) -> list[TriedDesign]:
+    """Designs worth measuring on a GPU, beside the exact ones, where FAISS has a class there; none for a few hundred labels."""
+    if labels < APPROXIMATE_FROM:
+        return []
+    cells = _power_of_two(min(4 * math.sqrt(labels), labels / LABELS_PER_CELL, LARGEST_CELLS))
+    probes = _steps(min(cells, MOST_PROBES))
+    tried = [
+        TriedDesign("float16"),
+        TriedDesign("CAGRA64", "efSearch", (64, 96, 128, 192, 256, 384, 512), is_graph=True),
+        TriedDesign(f"IVF{cells},Flat", "nprobe", probes, cells=cells),
+        TriedDesign(f"IVF{cells},SQ8", "nprobe", probes, (0, 2), cells=cells),
+    ]
+    codes = next((count for count in PRODUCT_CODES if dimension % count == 0 and 4 * count <= dimension), None)
+    if codes:
+        tried.append(TriedDesign(f"IVF{cells},PQ{codes}", "nprobe", probes, (6, 10, 16, 32), cells=cells))
     return tried
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -17,14 +17,23 @@ from xmc.errors import ConfigError, InputError
 from xmc.indexes.blocks import EmbeddingBlocks
 from xmc.indexes.checks import require_matrix
 from xmc.indexes.contract import Devices
-from xmc.indexes.designs import bytes_per_label, is_exact
+from xmc.indexes.designs import bytes_per_label, design_of, is_exact
 from xmc.indexes.engines.exact import ExactDesign
-from xmc.indexes.engines.faiss import FaissDesign, FaissEngine
-from xmc.indexes.engines.faiss_parts import set_parameters
+from xmc.indexes.engines.faiss import FaissDesign, FaissEngine, GpuFaissEngine, factory_of
+from xmc.indexes.engines.faiss_parts import empty_faiss_index
+from xmc.indexes.engines.gpu_placement import GpuBuild, gpu_placement
+from xmc.indexes.engines.gpu_resources import gpu_numbers
 from xmc.indexes.identifiers import LabelIds
 from xmc.indexes.label_index import LabelIndex
 from xmc.indexes.library import faiss
-from xmc.indexes.tuning.candidates import TriedDesign, candidates
+from xmc.indexes.placement import devices_of
+from xmc.indexes.tuning.candidates import (
+    APPROXIMATE_FROM,
+    DEVICE_EXACT,
+    TriedDesign,
+    candidates,
+    device_candidates,
+)
 from xmc.indexes.tuning.goal import Goal, OperatingPoint, pareto
 from xmc.indexes.tuning.journal import TuningJournal
 from xmc.indexes.tuning.trial import Trial
@@ -61,6 +70,7 @@ def tune(
     goal: Goal | None = None,
     journal: Path | None = None,
     report: Callable[[str], None] = lambda stage: None,
+    device: str | Sequence[str] = "cpu",
 ) -> Tuned:
     """Build the best index over label embeddings [L, D] for a goal, as measured on `queries` [n, D], float32.
 
@@ -68,14 +78,16 @@ def tune(
     percent. Exact search is always among the candidates. Designs are measured in turn until the budget is used up.
 
     journal: a file in which each design measured is noted; tuning that was stopped goes on after those.
-    report: called with what is being done.
+    report: called with what is being done. device: where the index is to run, see `build_index`; on devices exact search in
+        32 and 16 bits is measured first, then what FAISS has classes for there, and the processor's designs where none of
+        these meets the goal.
 
     Raises InputError for shapes that do not fit, and ConfigError where no design meets the goal; it names the best ones.
     """
     if np.ndim(embeddings) != 2:
         raise InputError(f"The label embeddings must have the shape (L, D), but have {np.shape(embeddings)}.")
     embeddings = np.ascontiguousarray(embeddings, np.float32)
-    index = LabelIndex(ExactDesign(embeddings.shape[1]))
+    index = LabelIndex(ExactDesign(embeddings.shape[1]), devices=devices_of(device))
     index.build(embeddings, ids)
     tuned = tune_version(index.snapshot().held, queries, goal, journal, report)
     return Tuned(LabelIndex.from_version(tuned.version, index.ids), tuned.chosen, tuned.points)
@@ -97,13 +109,17 @@ def tune_version(
     report("exact search")
     trial = Trial(version, queries, goal)
     notes = TuningJournal(journal, trial.fingerprint)
-    points = [trial.exact_point()]
-    best: tuple[OperatingPoint, FaissEngine | None] | None = None
-    if points[0].meets(goal, len(version)):
-        best = points[0], None
+    points = _exact_points(trial)
+    best: tuple[OperatingPoint, FaissEngine | GpuFaissEngine | None] | None = None
+    for point in points:
+        if point.meets(goal, len(version)) and (best is None or point.worth(goal) > best[0].worth(goal)):
+            best = point, None
     built: tuple[TriedDesign, FaissEngine, float] | None = None
-    for candidate in candidates(len(version), version.dimension) if faiss is not None else []:
-        measured, engine = notes.get(candidate.design), None
+    for candidate, devices in _tried(trial):
+        if version.devices and not devices and best is not None:
+            break  # the processor is for what devices cannot hold
+        note = f"{candidate.design} on devices" if devices else candidate.design
+        measured, engine = notes.get(note), None
         if measured is None:
             reason = _reason_to_skip(candidate, trial, goal.budget - (time.monotonic() - start))
             if reason:
@@ -111,13 +127,14 @@ def tune_version(
                 continue
             report(candidate.design)
             try:
-                engine, seconds = _build(candidate, trial.held.blocks, built)
+                engine, seconds = _build(candidate, trial.held.blocks, devices, built)
             except InputError as error:
                 logger.info("%s is left out: %s", candidate.design, error)
                 continue
-            built = candidate, engine, seconds
+            if isinstance(engine, FaissEngine):
+                built = candidate, engine, seconds
             measured = trial.walk(candidate, engine, seconds)
-            notes.put(candidate.design, measured)
+            notes.put(note, measured)
         points += measured
         for point in measured:
             if point.meets(goal, len(version)) and (best is None or point.worth(goal) > best[0].worth(goal)):
@@ -125,7 +142,7 @@ def tune_version(
     if best is None:
         raise ConfigError(_refusal(points, goal, len(version), time.monotonic() - start))
     chosen, engine = best
-    logger.info("chosen: %s %s, rescore %d", chosen.design, chosen.parameters, chosen.rescore)
+    logger.info("chosen: %s %s, rescore %d, %s", chosen.design, chosen.parameters, chosen.rescore, chosen.device)
     tuned = _version_of(trial.held, chosen, engine, report)
     noted = {**asdict(chosen), "goal": asdict(goal), "pareto": [asdict(point) for point in pareto(points)]}
     return TunedVersion(replace(tuned, measured=noted), chosen, points)
@@ -142,6 +159,31 @@ def automatic_version(blocks: EmbeddingBlocks, queries: Embeddings, devices: Dev
     goal = Goal()
     with progress(f"tuning the index, {goal.budget:.0f} s at most") as line:
         return tune_version(exact, queries, goal, report=line.say).version
+
+
+def _exact_points(trial: Trial) -> list[OperatingPoint]:
+    """Exact search: on the processor, or on the devices that the rows are searched on, in each precision there."""
+    if not trial.held.devices:
+        return [trial.exact_point()]
+    exact = DEVICE_EXACT if len(trial.held) >= APPROXIMATE_FROM else DEVICE_EXACT[:1]
+    return [trial.placed_point(design, rescore) for design, rescore in exact]
+
+
+def _tried(trial: Trial) -> Iterator[tuple[TriedDesign, Devices]]:
+    """The designs to measure and where: those that FAISS has a class for on the devices first, then the processor's."""
+    held = trial.held
+    if faiss is None:
+        return
+    if gpu_numbers(held.devices):
+        build = GpuBuild.of_this_process()
+        for candidate in device_candidates(len(held), held.dimension):
+            placement = gpu_placement(empty_faiss_index(factory_of(candidate.design), held.dimension), build)
+            if placement.gpu_class:
+                yield candidate, held.devices
+            else:
+                logger.info("%s is left out: %s", candidate.design, placement.reason)
+    for candidate in candidates(len(held), held.dimension):
+        yield candidate, ()
 
 
 def _reason_to_skip(candidate: TriedDesign, trial: Trial, left: float) -> str:
@@ -165,30 +207,42 @@ def _build_work(candidate: TriedDesign, labels: int, dimension: int) -> float:
 
 
 def _build(
-    candidate: TriedDesign, embeddings: EmbeddingBlocks, before: tuple[TriedDesign, FaissEngine, float] | None
-) -> tuple[FaissEngine, float]:
-    """The engine, and the seconds it took; a design without the Refine stage is taken out of the one built with it before."""
+    candidate: TriedDesign,
+    embeddings: EmbeddingBlocks,
+    devices: Devices,
+    before: tuple[TriedDesign, FaissEngine, float] | None,
+) -> tuple[FaissEngine | GpuFaissEngine, float]:
+    """The engine, and the seconds it took; a design without the Refine stage is taken out of the one built with it before.
+
+    InputError for too few labels, and where it is built on the processor and devices are asked for.
+    """
     if before is not None and before[0].refined == candidate.design:
         _, refined, seconds = before
         base = faiss.clone_index(faiss.downcast_index(refined.index.base_index))
         return FaissEngine(base, refined.learned_from), seconds
     start = time.perf_counter()
-    engine = FaissDesign(embeddings.dimension, candidate.design).build(embeddings, ())
-    assert isinstance(engine, FaissEngine)
+    engine = FaissDesign(embeddings.dimension, candidate.design).build(embeddings, devices)
+    if devices and not isinstance(engine, GpuFaissEngine):
+        raise InputError(f"it stays on the processor, and {', '.join(devices)} is asked for")
     return engine, time.perf_counter() - start
 
 
 def _version_of(
-    exact: IndexVersion, chosen: OperatingPoint, engine: FaissEngine | None, report: Callable[[str], None]
+    exact: IndexVersion,
+    chosen: OperatingPoint,
+    engine: FaissEngine | GpuFaissEngine | None,
+    report: Callable[[str], None],
 ) -> IndexVersion:
     """The chosen design over the rows of the exact one; built again where a stopped run had measured it."""
     if chosen.design == ExactDesign.kind:
         return exact
+    if chosen.design.startswith(f"{ExactDesign.kind}:"):
+        return exact.with_design(design_of(chosen.design, exact.dimension), chosen.rescore)
     design = FaissDesign(exact.dimension, chosen.design, chosen.parameters)
     if engine is None:
         report(f"{chosen.design}, again")
     else:
-        set_parameters(engine.index, design.factory, design.parameters)
+        engine.set_parameters(design.factory, design.parameters)
     return exact.with_design(design, chosen.rescore, engine)
 
 

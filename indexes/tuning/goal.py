@@ -17,7 +17,8 @@ class Goal:
     """What an index must do.
 
     recall: share of the k best labels that a search finds, on average over queries.
-    max_memory: bytes that the index may take, without the float32 embeddings, which stay on disk; None for any.
+    max_memory: bytes that the index may take, without the float32 embeddings, which stay on disk; on devices, of their memory,
+        copies of embeddings among it; None for any.
     metric: what to optimise: "throughput", queries a second in batches, or "latency", the 99% quantile of one query.
     budget: seconds that tuning may take; a design that would take longer is left out.
     """
@@ -53,6 +54,7 @@ class OperatingPoint:
 
     recall: at the goal's k; error: its standard error over the queries. throughput: queries a second, in one batch.
     latency_p50, latency_p99: milliseconds of one query alone; NaN where not measured. build: seconds.
+    bytes_per_label: of the memory of `device`, which is the processor's where it is "cpu"; several devices share it.
     """
 
     design: str
@@ -65,6 +67,7 @@ class OperatingPoint:
     latency_p99: float
     bytes_per_label: float
     build: float
+    device: str = "cpu"
 
     def reaches(self, recall: float) -> bool:
         """Whether its recall is as high, by at least its standard error."""

@@ -12,9 +12,8 @@ from functools import partial
 import numpy as np
 
 from xmc.arrays import Embeddings, Rows
-from xmc.indexes.designs import bytes_per_label
-from xmc.indexes.engines.faiss import FaissEngine
-from xmc.indexes.engines.faiss_parts import set_parameters
+from xmc.indexes.designs import bytes_per_label, design_of
+from xmc.indexes.engines.faiss import FaissEngine, GpuFaissEngine, factory_of
 from xmc.indexes.scan import exact_search, score_rows
 from xmc.indexes.tuning.candidates import TriedDesign
 from xmc.indexes.tuning.goal import Goal, OperatingPoint
@@ -52,17 +51,29 @@ class Trial:
         """Of the labels, the queries, k and the recall that was sought: points noted for others do not count."""
         rows = np.linspace(0, len(self.held) - 1, 1000).astype(np.int64)
         digest = hashlib.sha256(self.held.blocks.take(rows).tobytes() + self.queries.tobytes())
-        digest.update(repr((len(self.held), self.k, self.goal.recall)).encode())
+        placed = (self.held.devices,) if self.held.devices else ()
+        digest.update(repr((len(self.held), self.k, self.goal.recall, *placed)).encode())
         return digest.hexdigest()
 
     def exact_point(self) -> OperatingPoint:
-        """Exact search."""
+        """Exact search on the processor."""
         throughput = len(self.queries) / self.seconds
         memory = bytes_per_label("exact", self.held.blocks.dimension, len(self.held))
         point = OperatingPoint("exact", {}, 0, 1.0, 0.0, throughput, math.nan, math.nan, memory, 0.0)
         return self._with_latency(self.held, point)
 
-    def walk(self, candidate: TriedDesign, engine: FaissEngine, build: float) -> list[OperatingPoint]:
+    def placed_point(self, design: str, rescore: int) -> OperatingPoint:
+        """Exact search on the devices, in the precision of the design."""
+        start = time.perf_counter()
+        held = (
+            self.held if design == "exact" else self.held.with_design(design_of(design, self.held.dimension), rescore)
+        )
+        build = time.perf_counter() - start
+        memory = held.design.device_bytes_per_label(len(held))
+        point = replace(self._measure(held, design, {}, memory, build), device=",".join(held.devices))
+        return self._with_latency(held, point)
+
+    def walk(self, candidate: TriedDesign, engine: FaissEngine | GpuFaissEngine, build: float) -> list[OperatingPoint]:
         """Points of a design: for each depth, those on the way to the fastest that reaches the goal."""
         memory = bytes_per_label(candidate.design, self.held.blocks.dimension, len(self.held))
         measured: dict[tuple[float, int], OperatingPoint] = {}
@@ -72,7 +83,7 @@ class Trial:
                 parameters: dict[str, float] = {candidate.walk: value} if candidate.walk else {}
                 if candidate.refined:
                     parameters["k_factor_rf"] = depth
-                set_parameters(engine.index, candidate.design, parameters)
+                engine.set_parameters(factory_of(candidate.design), parameters)
                 held = replace(self.held, engine=engine, rescore=candidate.rescore if candidate.refined else depth)
                 measured[value, depth] = self._measure(held, candidate.design, parameters, memory, build)
             return measured[value, depth]
@@ -91,9 +102,11 @@ class Trial:
             for place, point in enumerate(points)
         ]
 
-    def _confirmed(self, engine: FaissEngine, candidate: TriedDesign, point: OperatingPoint) -> OperatingPoint:
+    def _confirmed(
+        self, engine: FaissEngine | GpuFaissEngine, candidate: TriedDesign, point: OperatingPoint
+    ) -> OperatingPoint:
         """With the median of three throughputs, and latencies."""
-        set_parameters(engine.index, candidate.design, point.parameters)
+        engine.set_parameters(factory_of(candidate.design), point.parameters)
         held = replace(self.held, engine=engine, rescore=point.rescore)
         rates = [point.throughput, *(self._search(held)[1] for _ in range(2))]
         return self._with_latency(held, replace(point, throughput=float(np.median(rates))))
@@ -103,8 +116,9 @@ class Trial:
     ) -> OperatingPoint:
         rows, throughput = self._search(held)
         recall, error = self._recall(rows)
+        device = ",".join(held.devices) if isinstance(held.engine, GpuFaissEngine) else "cpu"
         return OperatingPoint(
-            design, parameters, held.rescore, recall, error, throughput, math.nan, math.nan, memory, build
+            design, parameters, held.rescore, recall, error, throughput, math.nan, math.nan, memory, build, device
         )
 
     def _search(self, held: IndexVersion) -> tuple[Rows, float]:

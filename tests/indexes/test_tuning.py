@@ -134,3 +134,27 @@ def built_bytes(design: str) -> float:
     engine = index.snapshot().held.engine
     assert isinstance(engine, FaissEngine)
     return len(faiss.serialize_index(engine.index)) / 20_000
+
+
+def test_devices_are_asked_exactly_first() -> None:
+    """Devices of the processor stand for GPUs: exact search in both precisions is measured there, and that is enough."""
+    stages: list[str] = []
+    goal = Goal(recall=0.95, budget=30)
+    result = tune(LABELS, np.arange(20_000), QUERIES, goal, report=stages.append, device=["cpu", "cpu"])
+    assert stages == ["exact search"]
+    assert [(point.design, point.rescore, point.device) for point in result.points] == [
+        ("exact", 0, "cpu,cpu"),
+        ("exact:bfloat16", 4, "cpu,cpu"),
+    ]
+    assert [point.bytes_per_label for point in result.points] == [4 * DIMENSION, 2 * DIMENSION]
+    assert result.points[0].recall == 1.0
+    assert result.index.devices == ("cpu", "cpu")
+    assert result.index.measured["device"] == "cpu,cpu"
+    half = Goal(recall=0.95, max_memory=20_000 * 3 * DIMENSION, budget=30)
+    small = tune(LABELS, np.arange(20_000), QUERIES, half, device=["cpu", "cpu"])
+    assert (small.chosen.design, small.index.rescore) == ("exact:bfloat16", 4)
+    assert small.index.design.settings() == {"dtype": "bfloat16"}
+    none = Goal(
+        recall=0.95, max_memory=20_000 * DIMENSION, budget=30
+    )  # half of what the copies take: the processor's turn
+    assert tune(LABELS, np.arange(20_000), QUERIES, none, device=["cpu", "cpu"]).chosen.device == "cpu"

@@ -144,7 +144,8 @@ def _tune(
     else:
         queries = retriever.embed_queries(texts_of(source, split, run, columns))
     with progress(f"tuning the index, {goal.budget:.0f} s at most") as line:
-        tuned = tune(retriever.embeddings, retriever.labels.ids, queries, goal, _journal(run), line.say)
+        devices = retriever.index.devices or "cpu"
+        tuned = tune(retriever.embeddings, retriever.labels.ids, queries, goal, _journal(run), line.say, devices)
     console.print(_table(tuned, goal, len(queries)))
     retriever.use_index(tuned.index)
 
@@ -178,7 +179,8 @@ def _table(tuned: Tuned, goal: Goal, queries: int) -> Table:
             f"{point.bytes_per_label:,.0f}",
             f"{point.build:,.0f}",
         )
-        name = f"{'▸' if chosen else ' '} {point.design}\n    {_settings(point)}".rstrip()
+        where = "" if point.device == "cpu" else f" on {point.device}"
+        name = f"{'▸' if chosen else ' '} {point.design}{where}\n    {_settings(point)}".rstrip()
         table.add_row(escape(name), *numbers, style="bold" if chosen else None)
     return table
 
