@@ -58,7 +58,8 @@ def embed_files(
         raise StoreError(f"{destination} exists already; name another file, or remove it first.")
     options = replace(options, columns=columns_of_input(options.columns, run, str(source)))
     parts = destination.with_suffix(".parts")
-    work = Embedding(str(Path(run).absolute()), options.columns, "label" if side == "label" else "query")
+    place = str(Path(run).absolute())
+    work = Embedding(place, options.columns, "label" if side == "label" else "query", options.device)
     summary = run_job(work, str(source), str(parts), options)
     try:
         if destination.suffix == ".arrow":
@@ -78,6 +79,7 @@ class Embedding(WorkSpecification):
     """The embedding of each row."""
 
     side: Side
+    device: str | tuple[str, ...] = "auto"
 
     def describe(self) -> dict[str, Any]:
         """See WorkSpecification."""
@@ -95,7 +97,7 @@ class Embedding(WorkSpecification):
 
 class _Embedding(Work):
     def __init__(self, asked: Embedding) -> None:
-        self._model, self._asked = load_model(asked.run), asked
+        self._model, self._asked = load_model(asked.run, asked.device), asked
         self.device, self.dimension = next(self._model.parameters()).device, self._model.dimension
         self.schema = pa.schema([("uid", pa.string()), ("embedding", pa.list_(pa.float32(), self.dimension))])
         self.steps = (("tokenise", self._features), ("encode", self._embeddings))

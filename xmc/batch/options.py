@@ -63,6 +63,7 @@ class JobOptions:
     engine: "local", or "ray", with `workers` actors (by default one a GPU, or one for each two processors), at the cluster
         `address` (by default the one that Ray finds, else this machine). index_shards: actors among which the labels are
         split; 0 for an index in each worker.
+    device: where each worker runs, as of Retriever.load; a job that was begun on one may go on on another.
 
     Raises ConfigError for values that are none of these, DependencyError for the engine ray where it is not installed.
     """
@@ -75,6 +76,7 @@ class JobOptions:
     workers: int | None = None
     address: str | None = None
     index_shards: int = 0
+    device: str | tuple[str, ...] = "auto"
 
     def __post_init__(self) -> None:
         if self.on_bad_row not in POLICIES:

@@ -83,7 +83,8 @@ def predict_files(
     form = OutputForm.from_options(format, separator, keep_columns)
     _require_form(form, str(run), parts, label_texts)
     options = replace(options, columns=columns_of_input(options.columns, run, str(source)))
-    prediction = Prediction(str(Path(run).absolute()), options.columns, k, where, rerank, label_texts, parts, passages)
+    place = str(Path(run).absolute())
+    prediction = Prediction(place, options.columns, k, where, rerank, label_texts, parts, passages, options.device)
     return run_job(prediction, str(source), str(destination), options, form)
 
 
@@ -117,6 +118,7 @@ class Prediction(WorkSpecification):
     label_texts: bool
     parts: AnswerParts
     passages: PassageOptions | None = None
+    device: str | tuple[str, ...] = "auto"
 
     def describe(self) -> dict[str, Any]:
         """See WorkSpecification."""
@@ -138,7 +140,7 @@ class Prediction(WorkSpecification):
 
     def load(self, shards: tuple[Any, ...] = ()) -> Work:
         """See WorkSpecification."""
-        search = load_search(self.run, self.k, self.where, shards, bool(self.parts), self.rerank)
+        search = load_search(self.run, self.k, self.where, shards, bool(self.parts), self.rerank, self.device)
         return _Predicting(search.with_passages(self.passages), self)
 
 

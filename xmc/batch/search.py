@@ -60,8 +60,9 @@ def load_search(
     shards: tuple[Any, ...],
     calibrated: bool = False,
     rerank: bool | None = None,
+    device: str | tuple[str, ...] = "auto",
 ) -> JobSearch:
-    """A run's model, on the GPU where there is one, with its own index, or with the Ray actors that hold its labels.
+    """A run's model, on a device as of Retriever.load, with its own index, or with the Ray actors that hold its labels.
 
     k: number of labels of each row; with `calibrated` all candidates of the calibration are searched for in their place.
     calibrated: with the run's calibration, which is about its own index over all labels. Logs a warning where labels or
@@ -76,9 +77,9 @@ def load_search(
         ids = None if allowed is None else labels.ids[allowed]
         request = SearchRequest(k, include=allowed, rerank=rerank)
         corridor = Corridor.for_model(model, stages).asked(request).replaced(_SteadySearch(_SearchActors(shards, ids)))
-        place_model(model, precision=RunDirectory(run).precision)
+        place_model(model, device, RunDirectory(run).precision)
         return JobSearch(model, labels, corridor, request, None)
-    retriever = Retriever.load(run)
+    retriever = Retriever.load(run, device)
     model, labels = retriever.model, retriever.labels
     calibration = None
     if calibrated:
@@ -92,10 +93,10 @@ def load_search(
     return JobSearch(model, labels, corridor, request, calibration)
 
 
-def load_model(run: str) -> DualEncoder:
-    """A run's model, on the GPU where there is one. StoreError where the run cannot be read."""
+def load_model(run: str, device: str | tuple[str, ...] = "auto") -> DualEncoder:
+    """A run's model, on a device as of Retriever.load. StoreError where the run cannot be read."""
     model, _, _ = RunDirectory(run).read_model_and_labels()
-    place_model(model, precision=RunDirectory(run).precision)
+    place_model(model, device, RunDirectory(run).precision)
     return model
 
 

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from xmc.cli import complete
 from xmc.cli.console import console, say
+from xmc.cli.devices import Device, opened
 from xmc.cli.job_options import Delimiter, Encoding, Text
 from xmc.cli.next_commands import after_calibration
 from xmc.cli.texts import is_file_of_texts, require_no_columns, texts_of
@@ -57,6 +58,7 @@ def calibrate(
     text_column: Text = None,
     encoding: Encoding = None,
     delimiter: Delimiter = None,
+    device: Device = "auto",
     json_output: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Calibrate a run: probabilities, label sets with a guarantee, and decisions, kept with the run."""
@@ -65,12 +67,11 @@ def calibrate(
     from xmc.batch import Columns
     from xmc.data.dataset import Dataset
     from xmc.evaluation.calibrate import calibrate as fit
-    from xmc.search.retriever import Retriever
 
     columns = Columns(text=text_column, encoding=encoding, delimiter=delimiter)
     if not (check and is_file_of_texts(dataset)):
         require_no_columns(columns, dataset)
-    retriever = Retriever.load(run)
+    retriever = opened(run, device)
     if check:
         checked = _checked(retriever, run, dataset, split or "test", columns)
         if json_output:

@@ -9,6 +9,7 @@ import typer
 
 from xmc.cli import complete
 from xmc.cli.console import say
+from xmc.cli.devices import Device, devices_named
 from xmc.cli.lists import parse_integers
 
 
@@ -72,6 +73,7 @@ def evaluate(
             help="CSV predictions: what is between labels, and scores, in a cell.", show_default="what their job used"
         ),
     ] = None,
+    device: Device = "auto",
     json_output: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Print P, nDCG, PSP, PSnDCG and R at k, or the metrics that are asked for, in percent."""
@@ -85,6 +87,7 @@ def evaluate(
         dataset=Dataset.load(dataset),
         split=split,
         exact=exact,
+        device=devices_named(device),
         k=parse_integers(k, "--k"),
         metrics=metrics,
         separator=separator,

@@ -29,6 +29,7 @@ class EvaluationJob:
     dataset: Dataset
     split: str
     exact: bool
+    device: str | tuple[str, ...]
     k: list[int] | None
     metrics: str | None
     separator: str | None
@@ -105,7 +106,7 @@ class EvaluationJob:
                 separator=self.separator,
             )
         return evaluate(
-            Retriever.load(source),
+            Retriever.load(source, self.device),
             self.dataset,
             self.split,
             self.exact,

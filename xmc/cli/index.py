@@ -12,6 +12,7 @@ from rich.table import Table
 
 from xmc.cli import complete
 from xmc.cli.console import console, say
+from xmc.cli.devices import Device, opened
 from xmc.cli.job_options import Delimiter, Encoding, Text
 from xmc.cli.next_commands import after_new_index
 from xmc.cli.texts import require_no_columns, texts_of
@@ -38,7 +39,8 @@ def index(
     ] = None,
     k: Annotated[int | None, typer.Option("-k", "--k", min=1, help="Labels that the recall is about.")] = None,
     max_memory: Annotated[
-        str | None, typer.Option(help="Memory of the index without embeddings on disk, such as 2GB.")
+        str | None,
+        typer.Option(help="Memory of the index without embeddings on disk, such as 2GB; on a GPU, of the GPU."),
     ] = None,
     metric: Annotated[
         Literal["throughput", "latency"] | None,
@@ -64,6 +66,7 @@ def index(
         int | None, typer.Option(min=1, help="Cut embeddings to this many numbers, of a run with nested dimensions.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Run directory to write; the same one by default.")] = None,
+    device: Device = "auto",
 ) -> None:
     """Build another index over the same label embeddings and save the run with it.
 
@@ -72,7 +75,6 @@ def index(
     from xmc.batch import Columns
     from xmc.errors import ConfigError
     from xmc.indexes.designs import is_exact
-    from xmc.search.retriever import Retriever
     from xmc.search.run_directory import RunDirectory
 
     goals = {
@@ -95,7 +97,7 @@ def index(
     if dimension is not None and in_place:
         raise ConfigError("--dimension changes the model; name another directory with --out.")
     RunDirectory(out or run).require_free(overwrite=in_place)
-    retriever = Retriever.load(run)
+    retriever = opened(run, device)
     if dimension is not None:
         retriever = retriever.cut(dimension, "exact")
     if design == "auto" and (wanted or queries or not is_exact(design, len(retriever))):

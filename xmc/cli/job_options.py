@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from xmc.cli.data.options import Delimiter, Encoding, Uid
+from xmc.cli.devices import Device, devices_named
 
 if TYPE_CHECKING:
     from xmc.batch import JobOptions, Summary
@@ -56,6 +57,7 @@ class JobArguments:
     engine: Engine = "local"
     workers: Workers = None
     address: Address = None
+    device: Device = "auto"
 
     def options(self, embedding_column: str | None = None, index_shards: int = 0) -> JobOptions:
         """What a job is told, with what not every job takes. Raises ConfigError for values that do not fit together."""
@@ -77,6 +79,7 @@ class JobArguments:
             workers=self.workers,
             address=self.address,
             index_shards=index_shards,
+            device=devices_named(self.device),
         )
 
 

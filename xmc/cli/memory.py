@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from xmc.cli.console import console, say
+from xmc.cli.devices import Device, opened
 from xmc.cli.stage_options import AsJson, Data, RunDirectory, Share, Split, before_and_after
 
 
@@ -22,15 +23,15 @@ def memory(
     ] = "auto",
     split: Split = None,
     share: Share = None,
+    device: Device = "auto",
     json_output: AsJson = False,
 ) -> None:
     """Remember the training queries: the labels of those most like a query join its answer. Kept with the run."""
     import json
 
     from xmc.evaluation.memory import fit_memory
-    from xmc.search.retriever import Retriever
 
-    retriever = Retriever.load(run)
+    retriever = opened(run, device)
     fitted = fit_memory(retriever, dataset, encoder, split=split, share=share)
     if fitted.memory is not None:
         retriever.save(run, overwrite=True)

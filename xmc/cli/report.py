@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from xmc.cli import complete
+from xmc.cli.devices import Device, devices_named
 
 
 def report(
@@ -35,6 +36,7 @@ def report(
             help="Write the first predictions of the first run that are plainly wrong, for `xmc evaluate --mistakes`.",
         ),
     ] = None,
+    device: Device = "auto",
 ) -> None:
     """Write a page with metrics, curves, costs, and queries with their mistakes; it needs no network."""
     from rich.filesize import decimal
@@ -42,7 +44,8 @@ def report(
     from xmc.data.dataset import Dataset
     from xmc.report import write_report
 
-    page = write_report(runs, Dataset.load(dataset), output, split, k=k, queries=queries, major_mistakes=major_mistakes)
+    data, where = Dataset.load(dataset), devices_named(device)
+    page = write_report(runs, data, output, split, k=k, queries=queries, major_mistakes=major_mistakes, device=where)
     typer.echo(f"report in {page} ({decimal(page.stat().st_size)}); open it in a browser")
     if major_mistakes is not None:
         typer.echo(f"written: {major_mistakes}")

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from xmc.cli.console import console, say
+from xmc.cli.devices import Device, opened
 from xmc.cli.stage_options import AsJson, Data, RunDirectory, Share, Split, before_and_after
 
 
@@ -25,15 +26,15 @@ def rerank(
     shortlist: Annotated[int, typer.Option(help="Labels of a query that are scored anew.")] = 50,
     split: Split = None,
     share: Share = None,
+    device: Device = "auto",
     json_output: AsJson = False,
 ) -> None:
     """Fit a model that orders the first labels of a search anew, and keep it with the run."""
     import json
 
     from xmc.evaluation.fit_reranker import fit_reranker
-    from xmc.search.retriever import Retriever
 
-    retriever = Retriever.load(run)
+    retriever = opened(run, device)
     fitted = fit_reranker(
         retriever,
         dataset,

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from xmc.cli.console import console
+from xmc.cli.devices import Device, opened
 
 if TYPE_CHECKING:
     from xmc.search.queries import Query
@@ -39,11 +40,10 @@ def search(
         bool | None,
         typer.Option("--rerank/--no-rerank", help="Demand the run's re-ranker, or leave it out.", show_default=False),
     ] = None,
+    device: Device = "auto",
 ) -> None:
     """Show the best labels of a text with their scores."""
-    from xmc.search.retriever import Retriever
-
-    retriever = Retriever.load(run)
+    retriever = opened(run, device)
     retriever.texts([*(include or ()), *(exclude or ())])  # a mistyped uid is an error here, not an empty answer
     options = {"include": include, "exclude": exclude, "where": where, "diversity": diversity}
     options |= {"explain": explain, "rerank": rerank}

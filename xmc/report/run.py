@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -48,12 +49,14 @@ class ReportedRun:
     exact_metrics: Metrics
 
     @classmethod
-    def measure(cls, name: str, directory: Path, task: Task, k: int) -> ReportedRun:
-        """Load a run and search k labels for every query.
+    def measure(
+        cls, name: str, directory: Path, task: Task, k: int, device: str | Sequence[str] = "auto"
+    ) -> ReportedRun:
+        """Load a run, on devices as of Retriever.load, and search k labels for every query.
 
         Raises StoreError where there is no run, DataError where it shares no label with the data set.
         """
-        retriever = Retriever.load(directory)
+        retriever = Retriever.load(directory, device)
         if not len(retriever):
             raise DataError(f"The run {directory} has no labels.")
         rows = dataset_rows(retriever.labels, task.dataset)

@@ -29,6 +29,7 @@ def write_report(
     k: int = 100,
     queries: int = 500,
     major_mistakes: str | Path | None = None,
+    device: str | Sequence[str] = "auto",
 ) -> Path:
     """Write one HTML page about runs, which are compared with the first one; returns its path.
 
@@ -38,6 +39,7 @@ def write_report(
         rest a random sample.
     major_mistakes: Parquet file to write too, with the first predictions of the first run that are sorted as plainly wrong, on
         which `xmc evaluate --mistakes` measures later runs.
+    device: where runs are opened, as of Retriever.load.
 
     The page needs nothing else: no network, no other file. The same runs and data give the same page.
 
@@ -61,7 +63,7 @@ def write_report(
     for directory in directories:  # before the work
         RunDirectory(directory).require()
     task = Task.from_split(opened(dataset), split)
-    measured = [ReportedRun.measure(*named, task, k) for named in zip(names, directories, strict=True)]
+    measured = [ReportedRun.measure(*named, task, k, device) for named in zip(names, directories, strict=True)]
     page = render(measured, task, k, queries)
     if major_mistakes is not None:
         plain_mistakes(measured[0], task).save(major_mistakes)
