@@ -50,12 +50,12 @@ def main() -> int:
     parser.add_argument("table", choices=TABLES)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--methods", nargs="+", default=[], help="beginnings of the names of methods; default: all")
-    parser.add_argument("--gpu", action="store_true", help="training, vixml, encode, losses, topk: what is for a GPU")
+    parser.add_argument("--gpu", action="store_true", help="training, vixml, encode, losses, topk, search: for a GPU")
     parser.add_argument(
         "--sizes", nargs="+", default=[], metavar="SIZE", help="losses, topk: these, as text; see README"
     )
     parser.add_argument("--epochs", type=int, help="training, vixml: in place of the configurations' own number")
-    parser.add_argument("--small", action="store_true", help="encode, training, vixml, with --gpu: try it out on a CPU")
+    parser.add_argument("--small", action="store_true", help="encode, training, vixml, search, with --gpu: on a CPU")
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results.csv")
     parser.add_argument("--titles", type=int, help="search, live, filters, batch: only so many of the million titles")
     arguments = parser.parse_args()

@@ -23,6 +23,7 @@ import numpy.typing as npt
 from kernel_problems import resident
 from measurements import Measurement
 from rich.console import Console
+from search_gpu import run_gpu
 from search_methods import METHODS, Method
 from titles import CACHE, Vectors, minilm_vectors, static_vectors, titles_at_most
 
@@ -66,8 +67,14 @@ class _Truth:
         return total / found.size
 
 
-def run(seed: int, methods: Sequence[str]) -> Iterator[list[Measurement]]:
-    """Measure every method that is installed, on all titles by the static encoder and on some by MiniLM."""
+def run(seed: int, methods: Sequence[str], gpu: bool = False, small: bool = False) -> Iterator[list[Measurement]]:
+    """Measure every method that is installed, on all titles by the static encoder and on some by MiniLM.
+
+    gpu: what search_gpu.py measures instead. small: that on a CPU, with a few random vectors.
+    """
+    if gpu:
+        yield from run_gpu(seed, methods, small)
+        return
     for world, vectors in WORLDS.items():
         if titles_at_most() is not None and world != "titles":
             continue
