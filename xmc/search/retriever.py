@@ -31,6 +31,7 @@ from xmc.search.label_columns import LabelColumns, refuse_repeated
 from xmc.search.labels import LabelVersion
 from xmc.search.long_texts import answer_some_at_a_time
 from xmc.search.new_labels import scaled_beside_trained
+from xmc.search.onnx import Judged, export_onnx
 from xmc.search.options import SearchOptions, asked_for
 from xmc.search.predicted_tables import predicted_table
 from xmc.search.queries import Queries, strings_of_list
@@ -336,6 +337,12 @@ class Retriever(SharedModel):
         `save`.
         """
         export_encoder(self.model, self.labels, directory, tower, overwrite)
+
+    def export_onnx(
+        self, directory: str | Path, *, int8: bool = False, judged: Judged | None = None, overwrite: bool = False
+    ) -> dict[str, Any]:
+        """Write the encoder for onnxruntime, and return what onnx.json says of it; see xmc.search.onnx.export_onnx."""
+        return export_onnx(self.model, self.labels, directory, int8, judged, overwrite)
 
     def _answer(
         self, labels: LabelVersion, request: SearchRequest, queries: Any, images: Images | None = None

@@ -10,7 +10,7 @@ from torch import Tensor
 from xmc.encoders.transfer import on_device
 from xmc.encoders.transformer.arrangement import Arranged
 
-__all__ = ["pad"]
+__all__ = ["attention_mask_of", "pad"]
 
 
 def pad(
@@ -28,12 +28,12 @@ def pad(
     mask = np.arange(max(1, int(lengths.max(initial=0))))[None, :] < lengths[:, None]
     ids = np.full(mask.shape, padding, np.int64)
     ids[mask] = values
-    seen = _attention_mask(on_device(mask, device), bidirectional, dtype)
+    seen = attention_mask_of(on_device(mask, device), bidirectional, dtype)
     places = on_device(np.flatnonzero(mask), device)
     return Arranged(on_device(ids, device), len(values), places, {"attention_mask": seen})
 
 
-def _attention_mask(mask: Tensor, bidirectional: bool, dtype: torch.dtype) -> Tensor:
+def attention_mask_of(mask: Tensor, bidirectional: bool, dtype: torch.dtype) -> Tensor:
     """The attention mask that a backbone is given, for sequences of bool [n, T] that are not padding.
 
     An int64 mask [n, T], with which a decoder's token sees those before it; or, if `bidirectional`, a mask [n, 1, T, T] of

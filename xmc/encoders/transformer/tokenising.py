@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,31 @@ class TextTokenizer:
             offsets[start + 1 : start + 1 + len(prepared)] += offsets[start]
             blocks.append(np.array(block, np.uint32))
         return RaggedTokens(np.concatenate(blocks), offsets)
+
+    def to_dict(self, side: Side) -> dict[str, Any]:
+        """What turns a text of a side into tokens beside the tokenizer's own file, as JSON values.
+
+        A text's tokens are `before`, then `room` at most of those of `prefix` + text without special ones, then `after`.
+        """
+        before, prefix, after = self._prompts[side]
+        return {
+            "before": before,
+            "prefix": prefix,
+            "after": after,
+            "room": self.room(side),
+            "max_length": self.settings.max_length,
+            "truncation": self.tokenizer.truncation_side,
+            "lower_case": self.settings.lower_case,
+            "padding": self.padding,
+        }
+
+    def write(self, file: Path) -> None:
+        """Write the tokenizer as the package tokenizers reads it; ConfigError for one that is not of that package."""
+        if self._untruncated is None:
+            raise ConfigError(
+                f"A {type(self.tokenizer).__name__} is not of the package tokenizers, and cannot be written as one file."
+            )
+        self._untruncated.save(str(file))
 
     def room(self, side: Side) -> int:
         """Number of a text's tokens that prompts and special tokens leave room for."""
