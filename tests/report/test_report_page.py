@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
-import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from browsers import fetched, headless_browser
 from commands import xmc
 from plotly.offline import get_plotlyjs
 from worlds import COLOURS, colours, tiny_config
@@ -22,7 +22,6 @@ from xmc.search.retriever import Retriever
 from xmc.training.trainer import train
 
 SCRIPT = "<script>document.title = 'ran'</script>"
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 
 
 @pytest.fixture(scope="module")
@@ -59,28 +58,9 @@ def test_embedded_json() -> None:
 
 
 @pytest.fixture
-def browser(tmp_path: Path) -> Any:
-    for there, what in (
-        (CHROMIUM, "chromium"),
-        (DRIVER, "chromedriver"),
-        (importlib.util.find_spec("selenium"), "selenium"),
-    ):
-        if not there:
-            pytest.skip(f"{what} is not installed")
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    for flag in (
-        "headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking",
-        "disable-component-update", "disable-sync", "window-size=1300,900", f"user-data-dir={tmp_path / 'profile'}",
-    ):  # fmt: skip
-        options.add_argument(f"--{flag}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
-    yield driver
-    driver.quit()
+def browser(tmp_path: Path) -> Iterator[Any]:
+    with headless_browser(tmp_path / "profile") as driver:
+        yield driver
 
 
 @pytest.mark.slow
@@ -115,9 +95,7 @@ def test_the_page_in_a_browser(browser: Any, hostile: tuple[Dataset, list[Path]]
     # Scripts are shown, and did not run; nothing was fetched; every plot is there.
     assert browser.title.startswith("<img src=x onerror=alert(1)>, plain on ")
     assert SCRIPT in browser.find_element(By.ID, "query-table").text
-    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    sent = [event["params"] for event in events if event["method"] == "Network.requestWillBeSent"]
-    urls = {one["request"]["url"] for one in sent if one["documentURL"] == page.as_uri()}  # and not the browser's own
+    urls = fetched(browser, page.as_uri())
     assert {url for url in urls if not url.startswith(("data:", "blob:"))} == {page.as_uri()}
     places = browser.find_elements(By.CSS_SELECTOR, "[data-figure]")
     assert len(places) >= 17

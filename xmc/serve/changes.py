@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from xmc.search.retriever import Retriever
 from xmc.search.run_directory import RunDirectory
 from xmc.serve.journal import Entry, Journal
 from xmc.serve.journalled import change_of, content_of_edits, content_of_remembered, source_of_memory
+from xmc.storage.directories import hold
 
 __all__ = ["COMPACTED_AT", "LabelChanges", "journal_of"]
 
@@ -125,28 +127,51 @@ class LabelChanges:
     def compact(self) -> bool:
         """Write the run with all changes so far, and leave those out of the journal that nobody needs; False for nothing to do.
 
-        Searches and changes go on meanwhile. StoreError where the run cannot be written, or was replaced by another process,
-        which is left as it is; no change is lost then.
+        Searches and changes go on meanwhile. False too where another process writes the run, or has written it, or it is gone:
+        all is left as it is, and changes that the run lacks stay in the journal. StoreError where the run cannot be written.
         """
-        with self._compacting:
-            with self._applying:
-                self.catch_up()
-                with suppress(StoreError):
-                    self.holds(RunDirectory(self.directory).fingerprint)
-                header, loaded = self._journal.header, self._run
-                if header is None or self._version == self._in_run:
-                    return False
-                mark = JournalMark(header.journal, self._version)
-                run = replace(self.retriever.snapshot(), mark=mark)
+        with self._compacting, self._holding() as held:
+            return held and self._compact()
+
+    def _compact(self) -> bool:
+        with self._applying:
+            self.catch_up()
+            with suppress(StoreError):
+                self.holds(RunDirectory(self.directory).fingerprint)
+            header, loaded = self._journal.header, self._run
+            if header is None or self._version == self._in_run:
+                return False
+            mark = JournalMark(header.journal, self._version)
+            run = replace(self.retriever.snapshot(), mark=mark)
             self._fresh, self._in_run_size = False, self._journal.size  # where it fails, it is not tried all the time
-            RunDirectory(self.directory).write(run, overwrite=True, replacing=loaded)
-            written = RunDirectory(self.directory).fingerprint
-            with self._writing, self._journal.writing(self._version) as writer, self._applying:
-                self._make()
-                writer.cut(mark.number, written)
-                self._is_in_run(written, mark)
-            logger.info("%s holds the changes up to %d", self.directory, mark.number)
-            return True
+        directory = RunDirectory(self.directory)
+        try:
+            directory.write(run, overwrite=True, replacing=loaded)
+        except StoreError:
+            if RunDirectory(self.directory).fingerprint == loaded:
+                raise
+            return False
+        written = RunDirectory(self.directory).fingerprint
+        with self._writing, self._journal.writing(self._version, self._in_run, self._run) as writer, self._applying:
+            self._make()
+            writer.cut(mark.number, written)
+            self._is_in_run(written, mark)
+        logger.info("%s holds the changes up to %d", self.directory, mark.number)
+        return True
+
+    @contextmanager
+    def _holding(self) -> Iterator[bool]:
+        """Whether there is a run, and no other process writes it while the block runs."""
+        try:
+            lock = hold(self.directory, wait=False)
+        except OSError:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            if lock is not None:
+                os.close(lock)
 
     def close(self) -> None:
         """Close the journal."""
@@ -159,8 +184,9 @@ class LabelChanges:
         if header is None:
             return 0
         if mark is None or mark.journal != header.journal:
-            self._version = header.after
-            if self._journal.pending:
+            same = header.run == self._run
+            self._version = max(header.after, header.compacted if same else 0)
+            if self._journal.pending and not same:
                 logger.warning(
                     "%s is another run than the changes in %s were made for; they are made as far as they make sense",
                     self.directory,
@@ -227,7 +253,7 @@ class LabelChanges:
     @contextmanager
     def _alone(self) -> Iterator[Callable[[Mapping[str, Any], Change], int]]:
         """While no other thread or process changes labels: what appends a change, and then makes it."""
-        with self._writing, self._journal.writing(self._version) as writer:
+        with self._writing, self._journal.writing(self._version, self._in_run, self._run) as writer:
             with self._applying:
                 self._make()
                 if self._journal.last < self._version:  # an older copy of it was put back

@@ -64,7 +64,7 @@ class Header:
     """What a journal says of itself.
 
     journal: its name, made at random. after: number of the change before the first one of the file. compacted: number of the
-    last change that is in the run whose fingerprint is `run`; 0 and "" before there is one.
+    last change that is in the run whose fingerprint is `run`.
     """
 
     journal: str
@@ -134,13 +134,13 @@ class Journal:
             self._open()
 
     @contextlib.contextmanager
-    def writing(self, after: int = 0) -> Iterator[Writer]:
+    def writing(self, after: int = 0, compacted: int = 0, run: str = "") -> Iterator[Writer]:
         """While the block runs, no other process writes; begin with `follow`.
 
-        after: number of the last change where there is no journal yet. StoreError where the file cannot be written.
+        after, compacted, run: see Header; for where there is no journal yet. StoreError where the file cannot be written.
         """
         try:
-            lock = self._locked(after)
+            lock = self._locked(Header(uuid.uuid4().hex, after, compacted, run))
         except OSError as error:
             raise StoreError(f"{self.file} cannot be written, so that no change can be kept: {error}.") from error
         try:
@@ -215,8 +215,8 @@ class Journal:
         self._next += 1
         return entry
 
-    def _locked(self, after: int) -> int | None:
-        """A lock on the file at the path, which is made where there is none; closing it ends the lock. None without locks."""
+    def _locked(self, header: Header) -> int | None:
+        """A lock on the file at the path, made with this header where there is none. Closing it ends it; None without locks."""
         while True:
             with contextlib.suppress(FileNotFoundError):
                 lock = hold(self.file)
@@ -224,7 +224,7 @@ class Journal:
                     return lock
                 os.close(lock)  # the file was written anew while this process waited
                 continue
-            self._create(Header(uuid.uuid4().hex, after))
+            self._create(header)
 
     def _create(self, header: Header) -> None:
         """Make the file, unless another process has made it."""
