@@ -12,7 +12,15 @@ from xmc.indexes.engines.gpu_placement import GpuPlacement
 from xmc.indexes.engines.gpu_resources import resources_of
 from xmc.indexes.library import faiss
 
-__all__ = ["copy_to_gpus", "copy_to_processor", "flat_in_16_bits", "graph_on_gpu", "has_whole_graph"]
+__all__ = [
+    "copy_to_gpus",
+    "copy_to_processor",
+    "flat_in_16_bits",
+    "graph_on_gpu",
+    "has_whole_graph",
+    "joined_shards",
+    "shard_of",
+]
 
 BLOCK = 65_536
 """Rows that are decoded or coded at a time."""
@@ -40,10 +48,14 @@ def copy_to_gpus(index: Any, placement: GpuPlacement, numbers: Sequence[int]) ->
         return graph_on_gpu(rows.reshape(-1, index.d), index.hnsw.nb_neighbors(0), numbers[0])
     if placement.gpu_class == "GpuIndexFlat" and placement.float16:
         return _flat_on_gpus(index, placement, numbers)
-    if len(numbers) > 1:
-        resources = [resources_of(number) for number in numbers]
-        return faiss.index_cpu_to_gpu_multiple_py(resources, index, _options(placement), list(numbers))
-    return faiss.index_cpu_to_gpu(resources_of(numbers[0]), numbers[0], index, _options(placement))
+    if len(numbers) == 1:
+        return faiss.index_cpu_to_gpu(resources_of(numbers[0]), numbers[0], index, _options(placement))
+    # FAISS's own index_cpu_to_gpu_multiple copies in threads, and an error in one, such as too little memory, ends the process
+    shards = []
+    for place, number in enumerate(numbers):
+        shard = shard_of(index, place, len(numbers))
+        shards.append(faiss.index_cpu_to_gpu(resources_of(number), number, shard, _options(placement)))
+    return joined_shards(shards)
 
 
 def copy_to_processor(index: Any, placement: GpuPlacement) -> Any:
@@ -56,6 +68,42 @@ def copy_to_processor(index: Any, placement: GpuPlacement) -> Any:
         return outer
     copy = faiss.downcast_index(faiss.index_gpu_to_cpu(index))
     return flat_in_16_bits(copy) if placement.gpu_class == "GpuIndexFlat" and placement.float16 else copy
+
+
+def shard_of(index: Any, place: int, count: int) -> Any:
+    """One of `count` parts of a flat index, whose rows are next to each other, or of an inverted file, whose ids are kept.
+
+    A part of an inverted file uses the cells of the whole, which must live as long.
+    """
+    index = faiss.downcast_index(index)
+    if not isinstance(index, faiss.IndexIVF):
+        first, last = (index.ntotal * edge // count for edge in (place, place + 1))
+        part = faiss.IndexFlat(index.d, index.metric_type)
+        for start in range(first, last, BLOCK):
+            part.add(index.reconstruct_n(start, min(BLOCK, last - start)))
+        return part
+    sizes = index.quantizer, index.d, index.nlist
+    if isinstance(index, faiss.IndexIVFPQ):
+        part = faiss.IndexIVFPQ(*sizes, index.pq.M, index.pq.nbits, index.metric_type)
+        part.pq, part.use_precomputed_table = index.pq, 0
+    elif isinstance(index, faiss.IndexIVFScalarQuantizer):
+        part = faiss.IndexIVFScalarQuantizer(*sizes, index.sq.qtype, index.metric_type, index.by_residual)
+        part.sq = index.sq
+    else:
+        part = faiss.IndexIVFFlat(*sizes, index.metric_type)
+    part.own_fields = False
+    part.is_trained, part.nprobe = index.is_trained, index.nprobe
+    index.copy_subset_to(part, faiss.InvertedLists.SUBSET_TYPE_ID_MOD, count, place)
+    return part
+
+
+def joined_shards(shards: Sequence[Any]) -> Any:
+    """An index over shards, which are searched at the same time; rows of flat ones are numbered through."""
+    first = faiss.downcast_index(shards[0])
+    joined = faiss.IndexShards(first.d, True, not hasattr(first, "nlist"))
+    for shard in shards:
+        joined.add_shard(shard)
+    return joined
 
 
 def flat_in_16_bits(flat: Any) -> Any:
@@ -89,9 +137,8 @@ def graph_on_gpu(embeddings: Embeddings, links: int, number: int) -> Any:
 
 
 def _options(placement: GpuPlacement) -> Any:
-    options = faiss.GpuMultipleClonerOptions()
+    options = faiss.GpuClonerOptions()
     options.use_cuvs, options.useFloat16 = placement.cuvs, placement.float16
-    options.shard = True
     return options
 
 
@@ -106,9 +153,4 @@ def _flat_on_gpus(index: Any, placement: GpuPlacement, numbers: Sequence[int]) -
         for start in range(first, last, BLOCK):
             shard.add(index.reconstruct_n(start, min(BLOCK, last - start)))
         shards.append(shard)
-    if len(shards) == 1:
-        return shards[0]
-    joined = faiss.IndexShards(index.d, True, True)
-    for shard in shards:
-        joined.add_shard(shard)
-    return joined
+    return shards[0] if len(shards) == 1 else joined_shards(shards)

@@ -80,7 +80,8 @@ def _of_class(index: Any, build: GpuBuild) -> GpuPlacement:
     if name == "IndexScalarQuantizer" and index.sq.qtype == faiss.ScalarQuantizer.QT_fp16:
         return GpuPlacement("GpuIndexFlat", cuvs=build.cuvs, float16=True, largest_k=largest, selects=build.cuvs)
     if name == "IndexPreTransform":
-        return _outside(_of_class(faiss.downcast_index(index.index), build), "its rotation stays on the processor")
+        inner = _of_class(faiss.downcast_index(index.index), build)
+        return replace(_outside(inner, "its rotation stays on the processor"), splits=False)
     if name in ("IndexRefine", "IndexRefineFlat"):
         return _outside(
             _of_class(faiss.downcast_index(index.base_index), build), "its refinement stays on the processor"

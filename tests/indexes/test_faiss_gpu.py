@@ -17,7 +17,7 @@ from xmc.indexes.blocks import EmbeddingBlocks
 from xmc.indexes.engines.faiss import FaissDesign, FaissEngine
 from xmc.indexes.engines.faiss_gpu import GpuFaissEngine
 from xmc.indexes.engines.faiss_parts import empty_faiss_index
-from xmc.indexes.engines.gpu_copies import flat_in_16_bits, has_whole_graph
+from xmc.indexes.engines.gpu_copies import flat_in_16_bits, has_whole_graph, joined_shards, shard_of
 from xmc.indexes.engines.gpu_placement import GpuBuild, GpuPlacement
 from xmc.indexes.factory import build_index, load_index
 from xmc.indexes.label_index import LabelIndex
@@ -121,6 +121,26 @@ def test_16_bits_there_and_back() -> None:
     flat.add(coded.reconstruct_n(0, COUNT))
     again = flat_in_16_bits(flat)
     np.testing.assert_array_equal(faiss.vector_to_array(again.codes), faiss.vector_to_array(coded.codes))
+
+
+@pytest.mark.parametrize("factory", ["Flat", "IVF16,Flat", "IVF16,PQ8", "IVF16,SQ8", "IVF16,SQfp16"])
+def test_shards_find_what_the_whole_finds(factory: str) -> None:
+    """As several GPUs share an index; here its parts are on the processor."""
+    index = index_of(factory)
+    if factory.startswith("IVF"):
+        index.nprobe = 16
+    shards = [shard_of(index, place, 3) for place in range(3)]
+    assert sum(shard.ntotal for shard in shards) == COUNT
+    joined = joined_shards(shards)
+    scores, rows = index.search(QUERIES, 10)
+    found_scores, found = joined.search(QUERIES, 10)
+    np.testing.assert_array_equal(found, rows)
+    np.testing.assert_allclose(found_scores, scores, rtol=1e-5)
+    engine = GpuFaissEngine(joined, GpuPlacement("GpuIndexFlat" if factory == "Flat" else "GpuIndexIVF"), (), COUNT)
+    np.testing.assert_array_equal(engine.search(QUERIES, 10, None, 1.0)[1], rows)
+    if factory.startswith("IVF"):
+        engine.set_parameters(factory, {"nprobe": 99})  # more cells than there are
+        assert [faiss.downcast_index(joined.at(place)).nprobe for place in range(3)] == [16] * 3
 
 
 def test_a_cagra_graph_on_the_processor(tmp_path: Path) -> None:

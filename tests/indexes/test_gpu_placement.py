@@ -104,6 +104,7 @@ def test_what_a_placement_says() -> None:
     assert placed("CAGRA64", CUVS).largest_k == 512
     assert placed("IVF256,SQ8", CUVS).selects
     assert not placed("IVF256,SQ4", CUVS).selects
+    assert not placed("OPQ16,IVF256,PQ16", OWN).splits
     assert placed("OPQ16,IVF256,PQ16", OWN).remark == "its rotation stays on the processor"
     assert placed("IVF256,PQ16,Refine(SQ8)", OWN).remark == "its refinement stays on the processor"
     assert "CAGRA64" in placed("HNSW32", CUVS).reason
