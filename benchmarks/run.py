@@ -37,6 +37,7 @@ TABLES = (
     "labels",
     "passages",
     "memory",
+    "light",
 )
 """Each is a module beside this one, with run(seed, methods) -> iterator over lists of measurements."""
 

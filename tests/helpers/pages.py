@@ -29,7 +29,7 @@ PACKAGE = re.compile(r"^<!-- needs package: (\w+) -->$", re.MULTILINE)
 INLINE = re.compile(r"`((?:xmc|python benchmarks/run\.py|make) [^`]+)`")
 TRAINS = re.compile(r"\bxmc\.train\(|\.fit\(")
 PROGRAMS = ("xmc", "make", "python", "torchrun", "pip", "ray")
-NAMED_OPTION = re.compile(r"^\W*?(?P<first>--[a-z][a-z-]*)(?P<more>(?: +--?[a-z][a-z-]*)*)")
+NAMED_OPTION = re.compile(r"^\W*?(?P<first>--[a-z][a-z\d-]*)(?P<more>(?: +--?[a-z][a-z\d-]*)*)")
 
 
 @dataclass(frozen=True)
