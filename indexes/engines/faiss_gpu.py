@@ -23,6 +23,8 @@ __all__ = ["GpuFaissEngine"]
 
 logger = logging.getLogger(__name__)
 
+ADDED = 262_144
+"""Rows that are handed to a GPU at a time."""
 STEP = 32
 """The candidates that a walk over a CAGRA graph keeps are a multiple of this number."""
 
@@ -110,15 +112,23 @@ class GpuFaissEngine:
         )
 
     def search(self, queries: Embeddings, k: int, allowed: Mask | None, share: float) -> tuple[Embeddings, Rows]:
-        """Scores and rows [n, k]; behind the largest k of the class, and where a filter leaves too few, there are none (-1)."""
+        """Scores and rows [n, k]; behind the largest k of the class, and where a filter leaves too few, there are none (-1).
+
+        None at all are given where FAISS fails, for want of memory, say: an exact search then takes the place of this one.
+        """
         most = min(self._largest_k(), self.covered)
         if allowed is None or (self.placement.selects and len(self.numbers) <= 1):
             fetch, selected = min(k, most), allowed
         else:
             fetch, selected = min(most, math.ceil(1.5 * k / max(share, 1e-9)) + 8), None
-        with held_gpus(self.numbers):
-            parameters = self._parameters(fetch, selected, share)
-            scores, rows = self.index.search(queries, fetch, params=parameters)
+        try:
+            with held_gpus(self.numbers):
+                scores, rows = self.index.search(queries, fetch, params=self._parameters(fetch, selected, share))
+        except RuntimeError as error:
+            logger.warning(
+                "every label is scored on the processor: FAISS cannot on %s: %s", _named(self.numbers), _short(error)
+            )
+            return np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), -1)
         right = (rows >= 0) & (rows < self.covered)
         if allowed is not None:  # cuVS may fill up with rows that were not selected
             right &= allowed[np.where(right, rows, 0)]
@@ -166,7 +176,8 @@ class GpuFaissEngine:
 
     def _add(self, embeddings: EmbeddingBlocks, first: int) -> None:
         for _, block in embeddings.since(first):
-            self.index.add(np.ascontiguousarray(block))
+            for start in range(0, len(block), ADDED):
+                self.index.add(np.ascontiguousarray(block[start : start + ADDED]))
         self.covered = int(self.index.ntotal)
 
     def _largest_k(self) -> int:

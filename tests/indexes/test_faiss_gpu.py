@@ -22,6 +22,7 @@ from xmc.indexes.engines.gpu_placement import GpuBuild, GpuPlacement
 from xmc.indexes.factory import build_index, load_index
 from xmc.indexes.label_index import LabelIndex
 from xmc.indexes.library import faiss
+from xmc.indexes.versions import IndexVersion
 
 if faiss is None:
     pytest.skip("FAISS is not installed; pip install faiss-cpu", allow_module_level=True)
@@ -91,14 +92,22 @@ def test_more_results_than_the_class_gives_are_left_to_the_exact_scan() -> None:
     np.testing.assert_array_equal(rows[:, :20], best(20))
     assert (rows[:, 20:] == -1).all()
     assert np.isneginf(scores[:, 20:]).all()
-    index = LabelIndex(FaissDesign(DIMENSION, "Flat"))
-    index.build(LABELS, np.arange(COUNT))
-    version = index.snapshot().held
+    version = IndexVersion.from_embeddings(FaissDesign(DIMENSION, "Flat"), EmbeddingBlocks([LABELS]))
     np.testing.assert_array_equal(replace(version, engine=engine).search(QUERIES, 30)[1], best(30))
     refined = index_of("IVF4,Flat,Refine(Flat)")
     refined.k_factor = 4
     engine = GpuFaissEngine(refined, GpuPlacement("GpuIndexIVFFlat", largest_k=20), (), COUNT)
     assert (engine.search(QUERIES, 8, None, 1.0)[1][:, 5:] == -1).all()  # it asks for 4 candidates a result
+
+
+def test_a_search_that_fails_on_the_gpu_is_answered_exactly(caplog: pytest.LogCaptureFixture) -> None:
+    """An index that refuses its parameters stands for one that runs out of memory."""
+    engine = GpuFaissEngine(index_of("IVF4,Flat"), GpuPlacement("GpuIndexFlat", selects=True), (), COUNT)
+    held = IndexVersion.from_embeddings(FaissDesign(DIMENSION, "Flat"), EmbeddingBlocks([LABELS]))
+    with caplog.at_level(logging.WARNING):
+        found = replace(held, engine=engine).search(QUERIES, 5, allowed=~SOME)[1]
+    np.testing.assert_array_equal(found, best(5, ~SOME))
+    assert "every label is scored on the processor: FAISS cannot" in caplog.text
 
 
 def test_the_design_stays_and_the_log_says_why(caplog: pytest.LogCaptureFixture) -> None:
