@@ -7,12 +7,15 @@ from xmc.indexes.engines.exact import ExactDesign
 from xmc.indexes.engines.faiss import FaissDesign
 from xmc.registry import Registry
 
-__all__ = ["DESIGNS", "EXACT_BELOW", "bytes_per_label", "design_of", "is_exact"]
+__all__ = ["DESIGNS", "EXACT_BELOW", "TUNED_FROM", "bytes_per_label", "design_of", "is_exact"]
 
 DESIGNS: Registry[type[Design]] = Registry("index design", {"exact": ExactDesign, "faiss": FaissDesign})
 """Designs by prefix: the part of a name before a colon. A name of no prefix here is a FAISS factory string or storage."""
-EXACT_BELOW = 50_000
-"""Fewer labels are searched exactly by default: that takes about as long as an approximate search of a million."""
+EXACT_BELOW = 20_000
+"""Fewer labels are searched exactly by default: that takes a millisecond for one query, less than to encode its text."""
+TUNED_FROM = 100_000
+"""This number of labels or more are searched by default as tuning finds best; fewer by a scan of short codes, which learns
+in about a second, and finds what tuning would."""
 
 
 def design_of(name: str, dimension: int) -> Design:
@@ -26,7 +29,7 @@ def design_of(name: str, dimension: int) -> Design:
 
 
 def is_exact(design: str, labels: int) -> bool:
-    """Whether a design, which may be "auto", scores all of this number of labels with their full embeddings."""
+    """Whether a design, which may be "auto", is known to score all of this number of labels with their full embeddings."""
     return design == "exact" or (design == "auto" and labels < EXACT_BELOW)
 
 

@@ -127,6 +127,10 @@ class IndexVersion:
         rescore = require_count(rescore, "rescore")
         return replace(self, design=design, engine=engine, rescore=rescore, measured={})
 
+    def noting(self, measured: dict[str, Any]) -> IndexVersion:
+        """The same rows and design, with what was measured of them."""
+        return replace(self, measured=measured)
+
     def placed(self, devices: Devices) -> IndexVersion:
         """The same rows, searched on other devices."""
         if devices == self.devices:

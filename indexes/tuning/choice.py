@@ -17,7 +17,7 @@ from xmc.errors import ConfigError, InputError
 from xmc.indexes.blocks import EmbeddingBlocks
 from xmc.indexes.checks import require_matrix
 from xmc.indexes.contract import Devices
-from xmc.indexes.designs import bytes_per_label, design_of, is_exact
+from xmc.indexes.designs import bytes_per_label, design_of
 from xmc.indexes.engines.exact import ExactDesign
 from xmc.indexes.engines.faiss import FaissDesign, FaissEngine, GpuFaissEngine, factory_of
 from xmc.indexes.engines.faiss_parts import empty_faiss_index
@@ -38,9 +38,8 @@ from xmc.indexes.tuning.goal import Goal, OperatingPoint, pareto
 from xmc.indexes.tuning.journal import TuningJournal
 from xmc.indexes.tuning.trial import Trial
 from xmc.indexes.versions import IndexVersion
-from xmc.progress import progress
 
-__all__ = ["Tuned", "TunedVersion", "automatic_version", "tune", "tune_version"]
+__all__ = ["Tuned", "TunedVersion", "tune", "tune_version"]
 
 logger = logging.getLogger("xmc.indexes.tuning")
 
@@ -146,19 +145,6 @@ def tune_version(
     tuned = _version_of(trial.held, chosen, engine, report)
     noted = {**asdict(chosen), "goal": asdict(goal), "pareto": [asdict(point) for point in pareto(points)]}
     return TunedVersion(replace(tuned, measured=noted), chosen, points)
-
-
-def automatic_version(blocks: EmbeddingBlocks, queries: Embeddings, devices: Devices = ()) -> IndexVersion:
-    """The default: exact search below 50,000 labels, and without FAISS or queries to tune with; tuned for `Goal()` above.
-
-    blocks: embeddings that are finite. queries, and errors: those of `tune_version`.
-    """
-    exact = IndexVersion.from_embeddings(ExactDesign(blocks.dimension), blocks, 0, devices)
-    if is_exact("auto", len(exact)) or faiss is None or not len(queries):
-        return exact
-    goal = Goal()
-    with progress(f"tuning the index, {goal.budget:.0f} s at most") as line:
-        return tune_version(exact, queries, goal, report=line.say).version
 
 
 def _exact_points(trial: Trial) -> list[OperatingPoint]:

@@ -73,6 +73,11 @@ class Trial:
         point = replace(self._measure(held, design, {}, memory, build), device=",".join(held.devices))
         return self._with_latency(held, point)
 
+    def point(self, held: IndexVersion, design: str, build: float) -> OperatingPoint:
+        """A design as it stands, with its own parameters, built in some seconds."""
+        memory = bytes_per_label(design, held.dimension, len(held))
+        return self._with_latency(held, self._measure(held, design, {}, memory, build))
+
     def walk(self, candidate: TriedDesign, engine: FaissEngine | GpuFaissEngine, build: float) -> list[OperatingPoint]:
         """Points of a design: for each depth, those on the way to the fastest that reaches the goal."""
         memory = bytes_per_label(candidate.design, self.held.blocks.dimension, len(self.held))

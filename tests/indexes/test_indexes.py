@@ -26,6 +26,7 @@ LEAST_RECALL = {
     "IVF16,Flat": 0.5,
     "IVF16,PQ8x4": 0.15,
     "SQ8": 0.9,
+    "PQ16x4fs": 0.7,
     "OPQ8,IVF8,PQ8x4": 0.15,
     "toy-matrix": 1.0,
 }

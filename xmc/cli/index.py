@@ -29,8 +29,8 @@ def index(
     design: Annotated[
         str,
         typer.Argument(
-            help='"auto" (exact below 50,000 labels, tuned above), "exact", a storage (float16, int8, binary), or a FAISS '
-            "factory string such as HNSW32 or IVF256,Flat.",
+            help='"auto" (exact below 20,000 labels, a scan of short codes below 100,000, tuned above), "exact", a storage '
+            "(float16, int8, binary), or a FAISS factory string such as HNSW32 or IVF256,Flat.",
             autocompletion=complete.designs,
         ),
     ] = "auto",

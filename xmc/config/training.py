@@ -81,8 +81,9 @@ class TrainConfig(Section):
     checkpoint: CheckpointConfig = CheckpointConfig()
     """Checkpoints while training goes."""
     index: str = "auto"
-    """Index of the finished run: "auto", exact search below 50,000 labels, and above, the design that is fastest as measured
-    at a recall@10 of 0.99 (tuning takes ten minutes at most); "exact"; a storage of xmc.indexes.designs, such as "int8"; or a
+    """Index of the finished run: "auto", exact search below 20,000 labels; a scan of 4-bit codes, or exact search where that
+    would find less than 99% of the ten best, below 100,000; and above, the design that is fastest as measured at that
+    recall (tuning takes ten minutes at most); "exact"; a storage of xmc.indexes.designs, such as "int8"; or a
     FAISS factory string such as "HNSW32" or "IVF256,Flat"."""
     seed: int = 0
     """Seed of initialisation, batch order, dropout and sampling."""
