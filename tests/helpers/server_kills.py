@@ -5,6 +5,7 @@ python server_kills.py RUN KILLS WORKERS [SEED]    on a copy of a run with a mem
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -72,9 +73,10 @@ class Server:
         raise AssertionError(f"the server does not start: {self.log.read_text()}")
 
     def kill(self) -> None:
-        """End all of its processes by SIGKILL."""
+        """End all of its processes by SIGKILL, if there are any."""
         assert self.process is not None
-        os.killpg(self.process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         while True:  # its children, which have another parent now
             try:
@@ -147,7 +149,7 @@ class Writer:
             body["update"] = [{"uid": uid, "text": text_of(uid, self.count), "n": self.count}]
         if body:
             self.doubt = after
-            self._said(client.post("/labels", json=body))
+            self._said(client.post("/labels", json={**body, "score": "raw"}))  # whatever stands beside a label
             self.labels, self.doubt = after, None
 
     def _said(self, response: httpx.Response) -> None:
@@ -213,7 +215,7 @@ def remade(base: Path, writers: list[Writer]) -> xmc.Retriever:
         for text in writer.remembered:
             retriever.remember([text], [[f"base {writer.name}"]])
         for uid, count in writer.labels.items():
-            retriever.change_labels([{"uid": uid, "text": text_of(uid, count), "n": count}])
+            retriever.change_labels([{"uid": uid, "text": text_of(uid, count), "n": count}], score="raw")
     return retriever
 
 
@@ -236,6 +238,28 @@ def kill_and_check(base: Path, folder: Path, kills: int, workers: int, seed: int
     moments = random.Random(seed)
     clients = [Writer(name, random.Random(f"{seed} {name}")) for name in range(writers)]
     server = Server(run, workers)
+    try:
+        counts = _killed(server, clients, kills, moments)
+        server.start()
+        server.wait()
+        opened, there, remembered = state(run)
+        for client in clients:
+            client.settle(there, remembered)
+        require_answers(server.address, opened)
+        require_answers(server.address, remade(base, clients))
+        server.stop()
+    finally:
+        server.kill()
+    assert xmc.Retriever.load(run).labels.table.num_rows == len(opened.labels)
+    versions = [version for client in clients for version in client.versions]
+    assert len(set(versions)) == len(versions)
+    assert all(client.versions == sorted(client.versions) for client in clients)
+    assert version_of(run) >= max(versions, default=0)
+    return {**counts, "changes confirmed": len(versions), "last version": version_of(run)}
+
+
+def _killed(server: Server, clients: list[Writer], kills: int, moments: random.Random) -> Counter[str]:
+    """Kill the server, so many times; how many kills came when."""
     counts = Counter[str]()
     for number in range(kills):
         server.start()
@@ -245,7 +269,7 @@ def kill_and_check(base: Path, folder: Path, kills: int, workers: int, seed: int
             counts["while it started"] += 1
             continue
         server.wait()
-        opened, there, remembered = state(run)
+        opened, there, remembered = state(server.run)
         for client in clients:
             client.settle(there, remembered)
         require_answers(server.address, opened)
@@ -254,9 +278,9 @@ def kill_and_check(base: Path, folder: Path, kills: int, workers: int, seed: int
             thread.start()
         if number % 4 == 1:
             until = time.monotonic() + 4
-            while time.monotonic() < until and not list(folder.glob(".run.*.tmp")):
+            while time.monotonic() < until and not list(server.run.parent.glob(".run.*.tmp")):
                 time.sleep(0.001)
-            counts["while it wrote the run"] += bool(list(folder.glob(".run.*.tmp")))
+            counts["while it wrote the run"] += bool(list(server.run.parent.glob(".run.*.tmp")))
             time.sleep(moments.uniform(0, 0.15))
         else:
             time.sleep(moments.uniform(0.05, 1.5))
@@ -267,23 +291,7 @@ def kill_and_check(base: Path, folder: Path, kills: int, workers: int, seed: int
         for client in clients:
             if client.failure is not None:
                 raise client.failure
-    server.start()
-    server.wait()
-    opened, there, remembered = state(run)
-    for client in clients:
-        client.settle(there, remembered)
-    require_answers(server.address, opened)
-    require_answers(server.address, remade(base, clients))
-    server.stop()
-    assert xmc.Retriever.load(run).labels.table.num_rows == len(opened.labels)
-    versions = [version for client in clients for version in client.versions]
-    assert len(set(versions)) == len(versions)
-    assert all(client.versions == sorted(client.versions) for client in clients)
-    last = version_of(run)
-    assert last >= max(versions, default=0)
-    counts["changes confirmed"] = len(versions)
-    counts["last version"] = last
-    return dict(counts)
+    return counts
 
 
 def version_of(run: Path) -> int:

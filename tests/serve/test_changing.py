@@ -180,3 +180,37 @@ def test_the_page_and_its_policy(run: Path) -> None:
         assert "default-src 'none'; script-src 'self'" in response.headers["content-security-policy"]
         assert "http" not in response.text.replace("openapi", "")
         assert "innerHTML" not in response.text
+
+
+def test_a_replaced_run_is_taken_over_with_the_changes(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `xmc labels add RUN` does under a server that has confirmed changes."""
+    monkeypatch.setattr("xmc.serve.served.LOOKED_EVERY", 0.02)
+    monkeypatch.setattr("xmc.serve.served.SETTLED_AFTER", 0.02)
+
+    async def use(client: httpx.AsyncClient, app: ServerApp) -> None:
+        changed = await client.post("/labels", json={**ADD, "remove": ["RED"]}, headers=BEARER)
+        assert changed.status_code == 200
+        first = app.served.now
+        assert first.changes.compact()
+        await asyncio.sleep(0.2)
+        assert app.served.now is first  # its own doing
+        await client.post("/labels", json={"add": [{"text": "ochre"}]}, headers=BEARER)
+        other = xmc.Retriever.load(copy)
+        other.add_labels(["ecru"])
+        other.save(copy, overwrite=True, unchanged=True)
+        for _ in range(500):
+            if app.served.now is not first:
+                break
+            await asyncio.sleep(0.02)
+        found = (await client.get("/labels?limit=100")).json()["labels"]
+        assert {"ecru", "ochre", "T", "M"} <= {label["uid"] for label in found}
+        assert len(found) == 15
+        answered = (await client.post("/predict", json={"texts": ["ecru"], "k": 1})).json()
+        assert answered["answers"][0]["labels"][0]["uid"] == "ecru"
+        assert answered["version"] == 2
+        assert (await client.post("/labels", json={"remove": ["ecru"]}, headers=BEARER)).json()["version"] == 3
+
+    with_app(copy, use, token=TOKEN)
+    written = xmc.Retriever.load(copy)
+    assert written.labels.rows(["ecru", "RED"]).tolist() == [-1, -1]
+    assert written.texts(["ochre", "T"]) == ["ochre", "turquoise"]

@@ -24,6 +24,8 @@ __all__ = ["OpenRun", "ServedRun"]
 
 LOOKED_EVERY = 1.0
 """Seconds between two looks at the run directory's manifest."""
+SETTLED_AFTER = 0.5
+"""Seconds after which the journal tells of a run directory that a process of the same server has written."""
 logger = logging.getLogger("xmc.serve")
 
 
@@ -133,8 +135,8 @@ class ServedRun:
                 continue
             known = found
             try:
-                if changes.holds(RunDirectory(self.directory).fingerprint):
-                    continue  # a process of this server has written the changes into it
+                if self._is_own(changes):
+                    continue
                 taken = self._opened()
             except (XMCError, OSError) as error:
                 logger.error("the run that took the place of %s is left aside: %s", self.directory, error)
@@ -146,6 +148,13 @@ class ServedRun:
                 continue
             known = taken.identity
             self._take_over(taken)
+
+    def _is_own(self, changes: LabelChanges) -> bool:
+        """Whether a process of this server has written the directory, with changes that are known; StoreError for no run."""
+        if changes.holds(RunDirectory(self.directory).fingerprint):
+            return True
+        self._stop.wait(SETTLED_AFTER)
+        return changes.holds(RunDirectory(self.directory).fingerprint)
 
     def _compact(self, changes: LabelChanges) -> None:
         """Write the changes into the run. Where that cannot be they stay in the journal, where nothing of them is lost."""
