@@ -314,12 +314,14 @@ def test_command(tmp_path: Path) -> None:
         export(tmp_path / "run", tmp_path / "out", "sentence-transformers")
     mistakes: list[tuple[dict[str, Any], str]] = [
         ({"tower": "query"}, "--tower chooses an encoder for"),
+        ({"int8": True}, "--int8, --dataset and --split are for --to onnx"),
+        ({"to": "onnx", "split": "test"}, "--split is of a data set; name it with --dataset"),
         ({"to": "sentence-transformers", "tower": "both"}, "tower must be query or label, but is 'both'"),
     ]
     for options, message in mistakes:
         with pytest.raises(InputError, match=message):
             export(tmp_path / "run", tmp_path / "x", **options)
-    fail(xmc("export", tmp_path / "run", tmp_path / "x", "--to", "onnx"), "'onnx' is not one of 'run'")
+    fail(xmc("export", tmp_path / "run", tmp_path / "x", "--to", "tensorrt"), "'tensorrt' is not one of 'run'")
     assert not (tmp_path / "x").exists()
 
 
