@@ -66,7 +66,7 @@ def copy_to_processor(index: Any, placement: GpuPlacement) -> Any:
         outer = faiss.IndexRefine(base, faiss.clone_index(faiss.downcast_index(index.refine_index)))
         outer.k_factor, outer.is_trained = index.k_factor, index.is_trained
         return outer
-    copy = faiss.downcast_index(faiss.index_gpu_to_cpu(index))
+    copy = faiss.index_gpu_to_cpu(index)  # of its own class: downcast_index would not keep it alive
     return flat_in_16_bits(copy) if placement.gpu_class == "GpuIndexFlat" and placement.float16 else copy
 
 

@@ -16,8 +16,8 @@ from xmc.errors import ConfigError
 from xmc.indexes.blocks import EmbeddingBlocks
 from xmc.indexes.engines.faiss import FaissDesign, FaissEngine
 from xmc.indexes.engines.faiss_gpu import GpuFaissEngine
-from xmc.indexes.engines.faiss_parts import empty_faiss_index
-from xmc.indexes.engines.gpu_copies import flat_in_16_bits, has_whole_graph, joined_shards, shard_of
+from xmc.indexes.engines.faiss_parts import empty_faiss_index, set_parameters
+from xmc.indexes.engines.gpu_copies import copy_to_processor, flat_in_16_bits, has_whole_graph, joined_shards, shard_of
 from xmc.indexes.engines.gpu_placement import GpuBuild, GpuPlacement
 from xmc.indexes.factory import build_index, load_index
 from xmc.indexes.label_index import LabelIndex
@@ -150,6 +150,29 @@ def test_shards_find_what_the_whole_finds(factory: str) -> None:
     if factory.startswith("IVF"):
         engine.set_parameters(factory, {"nprobe": 99})  # more cells than there are
         assert [faiss.downcast_index(joined.at(place)).nprobe for place in range(3)] == [16] * 3
+
+
+@pytest.mark.parametrize(
+    "factory", ["Flat", "SQfp16", "IVF16,Flat", "IVF16,PQ8", "IVF16,SQ8", "IVF16,Flat,Refine(SQ8)"]
+)
+def test_shards_come_back_whole(factory: str) -> None:
+    """The way back from several GPUs, which a build for GPUs goes without one too: here the parts are on the processor."""
+    if not hasattr(faiss, "index_gpu_to_cpu"):
+        pytest.skip("the FAISS that is installed is built for the processor; pip install faiss-gpu in its place")
+    index = index_of(factory)
+    base = faiss.downcast_index(index.base_index) if "Refine" in factory else index
+    split = joined_shards([shard_of(base, place, 3) for place in range(3)])
+    if "Refine" in factory:
+        split = faiss.IndexRefine(split, faiss.clone_index(faiss.downcast_index(index.refine_index)))
+        split.k_factor = index.k_factor
+    float16 = factory == "SQfp16"
+    back = copy_to_processor(
+        split, GpuPlacement("GpuIndexFlat" if base is index else "GpuIndexIVFFlat", float16=float16)
+    )
+    assert type(back) is type(index) or factory == "Flat"
+    for one in (index, back):
+        set_parameters(one, factory, {"nprobe": 16} if "IVF" in factory else {})
+    np.testing.assert_array_equal(back.search(QUERIES, 10)[1], index.search(QUERIES, 10)[1])
 
 
 def test_a_cagra_graph_on_the_processor(tmp_path: Path) -> None:
