@@ -33,7 +33,7 @@ def serve(
     timeout: Annotated[str, typer.Option(help="Time for a request to come, and as long for its answer.")] = "10s",
     window: Annotated[
         float, typer.Option(min=0, help="Milliseconds that a batch may wait for requests on their way, under load.")
-    ] = 2.0,
+    ] = 5.0,
 ) -> None:
     """Answer requests over HTTP: labels of texts, embeddings, and changes of labels. SIGTERM and Ctrl-C end it gracefully."""
     from xmc.serve.settings import Limits, Settings, read_token

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -27,13 +28,13 @@ from xmc.serve.openapi import described
 from xmc.serve.served import ServedRun
 from xmc.serve.settings import Settings
 
-__all__ = ["ServerApp"]
+__all__ = ["POSTED", "ServerApp", "response_of"]
 
 POSTED: dict[str, type[PredictBody] | type[EmbedBody]] = {"/predict": PredictBody, "/embed": EmbedBody}
 """Routes whose requests are gathered into batches, and the models of their bodies."""
-METHODS = {"/labels": ["GET", "POST"], "/remember": ["POST"]}
+METHODS = {**dict.fromkeys(POSTED, ["POST"]), "/labels": ["GET", "POST"], "/remember": ["POST"]}
 """Methods of routes that are not for GET alone."""
-JSON_HEADERS = (b"content-type", b"application/json")
+JSON_HEADER = (b"content-type", b"application/json")
 OK = 200
 
 
@@ -52,6 +53,7 @@ class ServerApp:
         self._changing = ChangingRoutes(settings, served)
         table = {
             **page_files(),
+            **dict.fromkeys(POSTED, self._elsewhere),
             "/labels": self._labels,
             "/labels/{uid:path}": self._label,
             "/health": self._health,
@@ -83,50 +85,53 @@ class ServerApp:
         await self.batcher.close()
         await run_in_threadpool(self.served.close)
 
+    def ask(self, route: str, content_type: str, body: bytes, done: Callable[[bytes | Refusal], None]) -> None:
+        """Take a request of one of the routes `POSTED`.
+
+        done: called with the response's body, or with why there is none: before this returns, or later, from the event loop.
+        """
+        begin = time.perf_counter()
+
+        def finish(outcome: bytes | Refusal) -> None:
+            self._count(route, outcome.status if isinstance(outcome, Refusal) else OK)
+            self._seconds[route].observe(time.perf_counter() - begin)
+            done(outcome)
+
+        try:
+            asked = read_body(POSTED[route], content_type, body)
+            asked.require(self.settings.limits)
+            self.served.require_open()
+            self.batcher.add(Asked(key_of(asked), asked, len(asked), finish))
+        except Exception as error:
+            finish(refusal_of(error))
+
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """The application as ASGI servers call it."""
         if scope["type"] != "http":
             return
-        begin = time.perf_counter()
-        route = scope["path"]
-        kind = POSTED.get(route)
-        if kind is None:
-            await self._routes(scope, receive, self._counted(route, send))
-            return
-        try:
-            status, headers, body = OK, [], await self._answered(kind, scope, receive)
-        except Exception as error:
-            refusal = refusal_of(error)
-            status, body = refusal.status, refusal.body
-            headers = [(name.encode(), value.encode()) for name, value in refusal.headers.items()]
-        headers += [JSON_HEADERS, (b"content-length", b"%d" % len(body))]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
-        self._count(route, status)
-        self._seconds[route].observe(time.perf_counter() - begin)
+        if scope["path"] in POSTED and scope["method"] == "POST":
+            await self._posted(scope, receive, send)
+        else:
+            await self._routes(scope, receive, self._counted(scope["path"], send))
 
-    async def _answered(self, kind: type[PredictBody] | type[EmbedBody], scope: Any, receive: Any) -> bytes:
-        """The body of the response to a request that is answered in a batch; Refusal where there is none."""
-        if scope["method"] != "POST":
-            raise Refusal(405, f"{scope['path']} is for POST, and not for {scope['method'][:20]}.", allow="POST")
+    async def _posted(self, scope: Any, receive: Any, send: Any) -> None:
+        """`ask`, by ASGI."""
         content_type = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
-        pieces = []
-        while True:
+        pieces, more = [], True
+        while more:
             message = await receive()
             if message["type"] != "http.request":
-                raise Refusal(400, "The request ended before its body did.")
+                return  # the client is gone
             pieces.append(message.get("body", b""))
-            if not message.get("more_body"):
-                break
-        body = read_body(kind, content_type.decode("latin-1"), b"".join(pieces))
-        body.require(self.settings.limits)
-        self.served.require_open()
+            more = message.get("more_body", False)
         answer: asyncio.Future[bytes | Refusal] = asyncio.get_running_loop().create_future()
-        self.batcher.add(Asked(key_of(body), body, len(body), lambda outcome: _tell(answer, outcome)))
+        self.ask(
+            scope["path"], content_type.decode("latin-1"), b"".join(pieces), lambda outcome: _tell(answer, outcome)
+        )
         outcome = await answer
-        if isinstance(outcome, Refusal):
-            raise outcome
-        return outcome
+        status, headers, body = response_of(outcome)
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
 
     def _count(self, route: str, status: int) -> None:
         counter = self._counters.get((route, status))
@@ -144,6 +149,10 @@ class ServerApp:
             await send(message)
 
         return counted
+
+    async def _elsewhere(self, request: Request) -> Response:
+        """Never called: `_posted` answers these routes, which stand in the table for what it says of other methods."""
+        raise AssertionError(request.url.path)
 
     async def _labels(self, request: Request) -> Response:
         """Labels by words of their text; by POST, a change of labels."""
@@ -182,6 +191,15 @@ class ServerApp:
     async def _openapi(self, request: Request) -> Response:
         """What may be asked."""
         return _json(described())
+
+
+def response_of(outcome: bytes | Refusal) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    """Status, headers and body of what `ask` told."""
+    if not isinstance(outcome, Refusal):
+        return OK, [JSON_HEADER, (b"content-length", b"%d" % len(outcome))], outcome
+    headers = [(name.encode(), value.encode()) for name, value in outcome.headers.items()]
+    body = outcome.body
+    return outcome.status, [*headers, JSON_HEADER, (b"content-length", b"%d" % len(body))], body
 
 
 def _first_part(path: str) -> str:

@@ -18,7 +18,7 @@ from xmc.serve.settings import Limits
 
 __all__ = ["Asked", "Batcher"]
 
-SHARE_WAITED = 0.25
+SHARE_WAITED = 0.5
 """A batch waits for at most this share of the time that the last one took: more would cost more than joining saves."""
 SWEPT_EVERY = 0.05
 """Seconds between two looks for requests whose time is over."""

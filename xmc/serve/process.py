@@ -14,11 +14,11 @@ from types import FrameType
 import uvicorn
 
 from xmc.errors import XMCError
-from xmc.serve.app import ServerApp
+from xmc.serve.app import POSTED, ServerApp
 from xmc.serve.metrics import ServerMetrics
 from xmc.serve.protocol import LimitedProtocol
 from xmc.serve.served import ServedRun
-from xmc.serve.settings import Limits, Settings
+from xmc.serve.settings import Settings
 
 __all__ = ["ServerProcess"]
 
@@ -43,7 +43,7 @@ class ServerProcess(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 self._app,
-                http=_protocol(settings.limits),
+                http=_protocol(self._app),
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -106,9 +106,12 @@ class ServerProcess(uvicorn.Server):
         self._ready()
 
 
-def _protocol(limits: Limits) -> type[LimitedProtocol]:
-    class Protocol(LimitedProtocol):
-        pass
+def _protocol(app: ServerApp) -> type[LimitedProtocol]:
+    """The protocol of an application's connections."""
 
-    Protocol.limits = limits
+    class Protocol(LimitedProtocol):
+        limits = app.settings.limits
+        direct = {route.encode(): route for route in POSTED}  # noqa: RUF012
+        ask = staticmethod(app.ask)
+
     return Protocol

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Mapping
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from xmc.serve.app import response_of
 from xmc.serve.failures import Refusal
 from xmc.serve.settings import Limits
 
@@ -18,18 +20,54 @@ LINGERING = 2.0
 """Seconds that a client has to read why it is sent away."""
 
 
+class DirectCycle:
+    """A request that is answered without a task, in the place of uvicorn's cycle of request and response.
+
+    The names are uvicorn's. response_complete: whether it was answered. disconnected: whether its client is gone.
+    """
+
+    __slots__ = (
+        "body",
+        "disconnected",
+        "keep_alive",
+        "message_event",
+        "protocol",
+        "response_complete",
+        "response_started",
+        "route",
+    )
+
+    def __init__(self, protocol: LimitedProtocol, route: str, keep_alive: bool) -> None:
+        self.protocol, self.route, self.keep_alive = protocol, route, keep_alive
+        self.body: list[bytes] = []
+        self.response_started = self.response_complete = self.disconnected = False
+        self.message_event = self  # nobody waits for it
+
+    def set(self) -> None:
+        """Nobody waits for more of the request."""
+
+    def finish(self, outcome: bytes | Refusal) -> None:
+        """Write the response."""
+        self.response_started = self.response_complete = True
+        self.protocol.answer(self, outcome)
+
+
 class LimitedProtocol(HttpToolsProtocol):
     """uvicorn's protocol, but a client that is slow, or sends too much or no HTTP, is told so and sent away.
+
+    direct: paths whose POST requests are given to `ask`, see ServerApp.ask, with no task of their own.
 
     A request has `Limits.seconds` to come, whole, from its first byte on, and a response as long to be read.
     """
 
     limits = Limits()
+    direct: Mapping[bytes, str] = {}
+    ask: Callable[[str, str, bytes, Callable[[bytes | Refusal], None]], None]
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Refuse a connection too many; else wait for its first request."""
         super().connection_made(transport)
-        self._head_bytes, self._body_bytes, self._in_head, self._in_body = 0, 0, True, False
+        self._head_bytes, self._body_bytes, self._in_head = 0, 0, True
         self._refused = False
         self._write_timer: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = self.loop.call_later(self.limits.seconds, self._too_slow)
@@ -47,8 +85,6 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._refused or self.parser is None:
             return
         self._unset_keepalive_if_required()
-        if self._timer is None and not self._in_body:
-            self._timer = self.loop.call_later(self.limits.seconds, self._too_slow)
         self._head_bytes += len(data)
         try:
             self.parser.feed_data(data)
@@ -56,12 +92,13 @@ class LimitedProtocol(HttpToolsProtocol):
             pass  # the request is answered as any other
         except httptools.HttpParserError as error:
             cause = error.__context__
-            self.refuse(
-                cause if isinstance(cause, Refusal) else Refusal(400, f"This is no HTTP/1.1 request: {_words(error)}.")
-            )
+            no_http = Refusal(400, f"This is no HTTP/1.1 request: {_words(error)}.")
+            self.refuse(cause if isinstance(cause, Refusal) else no_http)
             return
         if self._in_head and self._head_bytes > HEADER_BYTES:
             self.refuse(Refusal(431, f"The headers of a request may have {HEADER_BYTES:,} bytes; send fewer."))
+        elif self._timer is None and (self._head_bytes or not self._in_head):
+            self._timer = self.loop.call_later(self.limits.seconds, self._too_slow)
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -69,25 +106,55 @@ class LimitedProtocol(HttpToolsProtocol):
         self._body_bytes, self._in_head = 0, True
 
     def on_headers_complete(self) -> None:
-        """Refuse a body that is said to be too large before it comes."""
-        self._in_head, self._in_body, self._head_bytes = False, True, 0
+        """Refuse a body that is said to be too large before it comes. Requests that are asked most often need no task."""
+        self._in_head, self._head_bytes = False, 0
         for name, value in self.headers:
             if name == b"content-length" and value.isdigit() and int(value[:20]) > self.limits.body_bytes:
                 raise self._too_large()
-        super().on_headers_complete()
+        route = self.direct.get(self.url)
+        free = getattr(self.cycle, "response_complete", True) and not self.flow.write_paused
+        if route is None or not free or self.expect_100_continue or self.parser.get_method() != b"POST":
+            super().on_headers_complete()
+            return
+        keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
+        self.cycle = DirectCycle(self, route, keep_alive)  # type: ignore[assignment]
 
     def on_body(self, body: bytes) -> None:
         """Count the body."""
         self._body_bytes += len(body)
         if self._body_bytes > self.limits.body_bytes:
             raise self._too_large()
-        super().on_body(body)
+        cycle: object = self.cycle
+        if isinstance(cycle, DirectCycle):
+            cycle.body.append(body)
+        else:
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The request is whole: it has come in time."""
-        self._in_head, self._in_body, self._head_bytes = True, False, 0
+        self._in_head, self._head_bytes = True, 0
         self._stop_timer()
-        super().on_message_complete()
+        cycle: object = self.cycle
+        if isinstance(cycle, DirectCycle):
+            content_type = next((value for name, value in self.headers if name == b"content-type"), b"")
+            self.ask(cycle.route, content_type.decode("latin-1"), b"".join(cycle.body), cycle.finish)
+        else:
+            super().on_message_complete()
+
+    def answer(self, cycle: DirectCycle, outcome: bytes | Refusal) -> None:
+        """Write the response to a request that was asked directly."""
+        if cycle.disconnected or self.transport.is_closing():
+            return
+        status, headers, body = response_of(outcome)
+        if not cycle.keep_alive:
+            headers = [*headers, (b"connection", b"close")]
+        head = [STATUS_LINE[status]]
+        for name, value in (*self.server_state.default_headers, *headers):
+            head += (name, b": ", value, b"\r\n")
+        self.transport.write(b"".join((*head, b"\r\n", body)))
+        if not cycle.keep_alive:
+            self.transport.close()
+        self.on_response_complete()
 
     def pause_writing(self) -> None:
         """The client does not read what it is sent: it has some time to begin."""

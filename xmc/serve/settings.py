@@ -36,7 +36,7 @@ class Limits:
     seconds: float = 10.0
     connections: int = 4_096
     batch: int = 256
-    window: float = 0.002
+    window: float = 0.005
 
     def __post_init__(self) -> None:
         """ConfigError for a limit that refuses everything."""
