@@ -69,6 +69,8 @@ class ServerApp:
             exception_handlers={Refusal: _refused, HTTPException: _not_there, Exception: _refused},
         )
 
+        self._routes.router.redirect_slashes = False
+
     @property
     def batcher(self) -> Batcher:
         """Gathers requests; there from `start` on."""

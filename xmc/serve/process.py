@@ -103,6 +103,7 @@ class ServerProcess(uvicorn.Server):
             return
         gc.collect()
         gc.freeze()  # what is there now stays, and is not gone over again and again
+        gc.collect()  # counts what is left: garbage is looked for when that has grown by a quarter
         self._ready()
 
 

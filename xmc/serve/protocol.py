@@ -20,6 +20,16 @@ LINGERING = 2.0
 """Seconds that a client has to read why it is sent away."""
 
 
+class _Nobody:
+    """What waits for more of a request that is answered directly."""
+
+    def set(self) -> None:
+        """Nothing waits."""
+
+
+_NOBODY = _Nobody()
+
+
 class DirectCycle:
     """A request that is answered without a task, in the place of uvicorn's cycle of request and response.
 
@@ -41,10 +51,7 @@ class DirectCycle:
         self.protocol, self.route, self.keep_alive = protocol, route, keep_alive
         self.body: list[bytes] = []
         self.response_started = self.response_complete = self.disconnected = False
-        self.message_event = self  # nobody waits for it
-
-    def set(self) -> None:
-        """Nobody waits for more of the request."""
+        self.message_event = _NOBODY
 
     def finish(self, outcome: bytes | Refusal) -> None:
         """Write the response."""
