@@ -25,7 +25,6 @@ WRONG: dict[str, list[Any]] = {
     "explain": ["yes", 1],
 }
 PATHS = (
-    "/",
     "/predict/",
     "/nothing",
     "/%ff%fe",

@@ -162,7 +162,9 @@ def test_a_replaced_run_is_taken_over_and_no_request_is_lost(run: Path, tmp_path
         wait_for(lambda: clients.answered[-1] == after)
         broken = tmp_path / "broken"
         shutil.copytree(directory, broken)
-        (broken / "labels.parquet").write_bytes(b"no parquet")
+        manifest = json.loads((broken / MANIFEST).read_text())
+        manifest["files"]["labels.parquet"]["sha256"] = "0" * 64
+        (broken / MANIFEST).write_text(json.dumps(manifest))
         os.rename(directory, tmp_path / "away")  # noqa: PTH104
         os.rename(broken, directory)  # noqa: PTH104
         wait_for(lambda: running.metric("xmc_takeovers_total") >= 2)

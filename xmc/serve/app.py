@@ -32,7 +32,7 @@ __all__ = ["POSTED", "ServerApp", "response_of"]
 
 POSTED: dict[str, type[PredictBody] | type[EmbedBody]] = {"/predict": PredictBody, "/embed": EmbedBody}
 """Routes whose requests are gathered into batches, and the models of their bodies."""
-METHODS = {**dict.fromkeys(POSTED, ["POST"]), "/labels": ["GET", "POST"], "/remember": ["POST"]}
+METHODS = {**{route: ["POST"] for route in POSTED}, "/labels": ["GET", "POST"], "/remember": ["POST"]}
 """Methods of routes that are not for GET alone."""
 JSON_HEADER = (b"content-type", b"application/json")
 OK = 200
