@@ -34,6 +34,16 @@ class Load:
         return len(self.latencies) / self.seconds
 
 
+def joined(loads: Sequence[Load]) -> Load:
+    """Several loads as one."""
+    return Load(
+        sum(one.seconds for one in loads),
+        [latency for one in loads for latency in one.latencies],
+        [failure for one in loads for failure in one.failures],
+        sum(one.processor for one in loads),
+    )
+
+
 def request(path: str, body: bytes) -> bytes:
     """A POST request of JSON."""
     head = (

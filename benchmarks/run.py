@@ -38,6 +38,7 @@ TABLES = (
     "passages",
     "memory",
     "light",
+    "serve",
 )
 """Each is a module beside this one, with run(seed, methods) -> iterator over lists of measurements."""
 

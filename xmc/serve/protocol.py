@@ -103,7 +103,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self.refuse(cause if isinstance(cause, Refusal) else no_http)
             return
         if self._in_head and self._head_bytes > HEADER_BYTES:
-            self.refuse(Refusal(431, f"The headers of a request may have {HEADER_BYTES:,} bytes; send fewer."))
+            self.refuse(_too_long())
         elif self._timer is None and (self._head_bytes or not self._in_head):
             self._timer = self.loop.call_later(self.limits.seconds, self._too_slow)
 
@@ -115,9 +115,13 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Refuse a body that is said to be too large before it comes. Requests that are asked most often need no task."""
         self._in_head, self._head_bytes = False, 0
+        length = len(self.url)
         for name, value in self.headers:
+            length += len(name) + len(value)
             if name == b"content-length" and value.isdigit() and int(value[:20]) > self.limits.body_bytes:
                 raise self._too_large()
+        if length > HEADER_BYTES:
+            raise _too_long()
         route = self.direct.get(self.url)
         free = getattr(self.cycle, "response_complete", True) and not self.flow.write_paused
         if route is None or not free or self.expect_100_continue or self.parser.get_method() != b"POST":
@@ -219,6 +223,10 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._write_timer is not None:
             self._write_timer.cancel()
             self._write_timer = None
+
+
+def _too_long() -> Refusal:
+    return Refusal(431, f"The headers of a request may have {HEADER_BYTES:,} bytes; send fewer.")
 
 
 def _words(error: httptools.HttpParserError) -> str:
