@@ -23,8 +23,10 @@ import numpy.typing as npt
 from kernel_problems import resident
 from measurements import Measurement
 from rich.console import Console
+from search_codes import CODES
 from search_gpu import run_gpu
-from search_methods import METHODS, Method
+from search_methods import METHODS as OTHERS
+from search_methods import Method
 from titles import CACHE, Vectors, minilm_vectors, static_vectors, titles_at_most
 
 from xmc.indexes.blocks import EmbeddingBlocks
@@ -38,6 +40,7 @@ SINGLE, SINGLE_SECONDS = 2_000, 20.0
 """Queries asked one by one for latencies: so many, or fewer where they take longer."""
 ROUNDS = 5
 NOT_REACHED = "not reached"
+METHODS: dict[str, type[Method]] = {method.name: method for method in (*OTHERS, *CODES)}
 Row = tuple[str, float, str]
 """Metric, value, unit."""
 WORLDS = {"titles": static_vectors, "titles MiniLM": minilm_vectors}

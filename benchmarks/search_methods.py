@@ -18,7 +18,7 @@ from xmc.indexes.designs import bytes_per_label
 from xmc.indexes.factory import build_index, load_index
 from xmc.indexes.tuning import Goal, tune
 
-__all__ = ["METHODS", "Method"]
+__all__ = ["METHODS", "THREADS", "Embeddings", "FaissHnsw", "FaissIvf", "FileMethod", "Method", "Rows"]
 
 Embeddings = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
@@ -105,7 +105,7 @@ class Exact(Tuned):
         return bytes_per_label("exact", self.index.dimension, labels)
 
 
-class _File(Method):
+class FileMethod(Method):
     """A peer that writes one file or folder."""
 
     def memory(self, path: Path, labels: int) -> float:
@@ -114,7 +114,7 @@ class _File(Method):
         return sum(file.stat().st_size for file in files) / labels
 
 
-class _Faiss(_File):
+class _Faiss(FileMethod):
     package = "faiss"
     factory: ClassVar[str]
     set_effort: ClassVar[Callable[[Any, int], None]]
@@ -187,7 +187,7 @@ class FaissCompact(_Faiss):
         faiss.downcast_index(index.base_index).nprobe = effort
 
 
-class Usearch(_File):
+class Usearch(FileMethod):
     """HNSW by usearch, with its defaults: 16 links, expansion 128 when adding."""
 
     package = "usearch"
@@ -236,7 +236,7 @@ class UsearchInt8(Usearch):
     name, dtype = "usearch i8", "i8"
 
 
-class Hnswlib(_File):
+class Hnswlib(FileMethod):
     """HNSW by hnswlib as its README sets it up: 16 links, ef_construction 200."""
 
     name, package = "hnswlib", "hnswlib"
@@ -273,7 +273,7 @@ class Hnswlib(_File):
         self.index.set_num_threads(THREADS)
 
 
-class Scann(_File):
+class Scann(FileMethod):
     """ScaNN as its documentation advises for a million: 2,000 leaves, two dimensions in four bits, 0.2, reordering."""
 
     name, package = "scann", "scann"
@@ -314,7 +314,14 @@ class Scann(_File):
         self.index.set_num_threads(THREADS)
 
 
-METHODS: dict[str, type[Method]] = {
-    method.name: method
-    for method in (Tuned, Exact, FaissHnsw, FaissIvf, FaissCompact, UsearchFull, UsearchInt8, Hnswlib, Scann)
-}
+METHODS: tuple[type[Method], ...] = (
+    Tuned,
+    Exact,
+    FaissHnsw,
+    FaissIvf,
+    FaissCompact,
+    UsearchFull,
+    UsearchInt8,
+    Hnswlib,
+    Scann,
+)

@@ -16,6 +16,7 @@ from xmc.indexes.designs import TUNED_FROM, is_exact
 from xmc.indexes.engines.exact import ExactDesign
 from xmc.indexes.engines.faiss import FaissDesign
 from xmc.indexes.library import faiss
+from xmc.indexes.tuning.candidates import CODE_DEPTHS, short_codes
 from xmc.indexes.tuning.choice import tune_version
 from xmc.indexes.tuning.goal import Goal
 from xmc.indexes.tuning.trial import Trial
@@ -26,12 +27,8 @@ __all__ = ["automatic_version"]
 
 logger = logging.getLogger("xmc.indexes.tuning")
 
-DEPTHS = (4, 8, 16, 32)
-"""Multiples of k candidates that are scored again: the first that finds enough on the queries is kept."""
 CHECKED = 1_000
 """Queries on which a scan is checked, spread evenly over all."""
-NARROW = 128
-"""Codes have 4 bits for each dimension up to this one, and above, where it is enough, 4 bits for two dimensions."""
 
 
 def automatic_version(blocks: EmbeddingBlocks, queries: Embeddings, devices: Devices = ()) -> IndexVersion:
@@ -56,7 +53,7 @@ def automatic_version(blocks: EmbeddingBlocks, queries: Embeddings, devices: Dev
 def _scanned(exact: IndexVersion, queries: Embeddings) -> IndexVersion:
     """The same rows searched by 4-bit codes, and the least depth that reaches the goal; exact where none does."""
     goal = Goal()
-    name = _codes(exact.dimension)
+    name = short_codes(exact.dimension)
     if name is None:
         return exact
     rows = np.unique(np.linspace(0, len(queries) - 1, min(CHECKED, len(queries))).astype(np.int64))
@@ -65,7 +62,7 @@ def _scanned(exact: IndexVersion, queries: Embeddings) -> IndexVersion:
     design = FaissDesign(exact.dimension, name)
     engine = design.build(exact.blocks, ())
     seconds = time.perf_counter() - start
-    for depth in DEPTHS:
+    for depth in CODE_DEPTHS:
         scanned = exact.with_design(design, depth, engine)
         point = trial.point(scanned, name, seconds)
         if point.reaches(goal.recall):
@@ -73,10 +70,3 @@ def _scanned(exact: IndexVersion, queries: Embeddings) -> IndexVersion:
             return scanned.noting({**asdict(point), "goal": asdict(goal), "pareto": [asdict(point)]})
     logger.info("no scan of codes reaches a recall of %s on these embeddings: the index is exact", goal.recall)
     return exact
-
-
-def _codes(dimension: int) -> str | None:
-    """Product quantisation in 4 bits, scanned in registers; None for an odd dimension above NARROW."""
-    if dimension <= NARROW:
-        return f"PQ{dimension}x4fs"
-    return None if dimension % 2 else f"PQ{dimension // 2}x4fs"

@@ -5,13 +5,17 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-__all__ = ["DEVICE_EXACT", "TriedDesign", "candidates", "device_candidates"]
+__all__ = ["DEVICE_EXACT", "TriedDesign", "candidates", "device_candidates", "short_codes"]
 
 APPROXIMATE_FROM = 1_000
 """Fewer labels are scored in the time that looking them up would take."""
 LABELS_PER_CELL = 64
 """Cells of an inverted file with fewer labels cost more to find than to read."""
 LARGEST_CELLS = 65_536
+NARROW = 128
+"""Codes have 4 bits for each dimension up to this one, and above, where it is enough, 4 bits for two dimensions."""
+CODE_DEPTHS = (4, 8, 16, 32)
+"""Multiples of k candidates of short codes that are scored again by their embeddings."""
 
 MOST_PROBES = 2048
 """Cells of an inverted file that a search on a GPU looks into at most."""
@@ -26,46 +30,50 @@ class TriedDesign:
     """A design that tuning may choose.
 
     walk: the search parameter that trades speed for recall, "" where there is none; values: its values, in rising order.
-    depths: values of k_factor_rf where the design has a Refine stage, else of rescore.
-    refined: the design that a Refine stage stands behind, "" where there is none. rescore, where there is one: what is ranked
-        by its 8 bits is ranked again by full embeddings, which costs little and raises recall much.
-    cells: of an inverted file; 0 for another design. is_graph: neighbours are looked for, label by label, when it is built.
+    depths: values of rescore. cells: of an inverted file; 0 for another design. is_graph: neighbours are looked for, label by
+    label, when it is built. scans: every label is looked at, in a time that grows as their number.
     """
 
     design: str
     walk: str = ""
     values: tuple[int, ...] = ()
     depths: tuple[int, ...] = (0,)
-    refined: str = ""
-    rescore: int = 0
     cells: int = 0
     is_graph: bool = False
+    scans: bool = False
 
 
 def candidates(labels: int, dimension: int) -> list[TriedDesign]:
     """Designs worth measuring for this number of labels, the most promising first; none for a few hundred."""
     if labels < APPROXIMATE_FROM:
         return []
-    cells = _power_of_two(min(8 * math.sqrt(labels), labels / LABELS_PER_CELL, LARGEST_CELLS))
-    few_cells = _power_of_two(min(4 * math.sqrt(labels), cells / 2))
+    cells = _power_of_two(min(4 * math.sqrt(labels), labels / LABELS_PER_CELL, LARGEST_CELLS))
+    few_cells = _power_of_two(min(2 * math.sqrt(labels), cells / 2))
     graph = tuple(round(16 * 2 ** (step / 4)) for step in range(29))
-    tried = []
-    for count in dict.fromkeys((cells, few_cells)):
-        probes = _steps(count)
-        if dimension % 2 == 0:
-            coarse = f"IVF{count},PQ{dimension // 2}x4fs"
-            refine, depths = f"{coarse},Refine(SQ8)", (6, 10, 16, 32)
-            tried.append(TriedDesign(refine, "nprobe", probes, depths, refined=coarse, rescore=2, cells=count))
-            tried.append(TriedDesign(coarse, "nprobe", probes, (10, 16, 32), cells=count))
+    codes, tried = short_codes(dimension), []
+    if codes is None:
+        tried.append(TriedDesign(f"IVF{cells},Flat", "nprobe", _steps(cells), cells=cells))
+    else:
+        tried += [
+            TriedDesign(f"IVF{count},{codes}", "nprobe", _steps(count), CODE_DEPTHS, cells=count)
+            for count in dict.fromkeys((cells, few_cells))
+        ]
+        tried.append(TriedDesign(codes, depths=CODE_DEPTHS, scans=True))
     tried += [
         TriedDesign("HNSW32,SQ8", "efSearch", graph, (0, 2), is_graph=True),
         TriedDesign("HNSW32", "efSearch", graph, is_graph=True),
-        TriedDesign(f"IVF{few_cells},Flat", "nprobe", _steps(few_cells), cells=few_cells),
-        TriedDesign("int8", depths=(0, 2)),
-        TriedDesign("float16"),
-        TriedDesign("binary", depths=(10, 40)),
+        TriedDesign("int8", depths=(0, 2), scans=True),
+        TriedDesign("float16", scans=True),
+        TriedDesign("binary", depths=(10, 40), scans=True),
     ]
     return tried
+
+
+def short_codes(dimension: int) -> str | None:
+    """Product quantisation in 4 bits, scanned in registers; None for an odd dimension above NARROW."""
+    if dimension <= NARROW:
+        return f"PQ{dimension}x4fs"
+    return None if dimension % 2 else f"PQ{dimension // 2}x4fs"
 
 
 def device_candidates(labels: int, dimension: int) -> list[TriedDesign]:

@@ -36,10 +36,13 @@ from xmc.indexes.tuning.candidates import (
 )
 from xmc.indexes.tuning.goal import Goal, OperatingPoint, pareto
 from xmc.indexes.tuning.journal import TuningJournal
-from xmc.indexes.tuning.trial import Trial
+from xmc.indexes.tuning.trial import SAMPLED, Trial
 from xmc.indexes.versions import IndexVersion
 
 __all__ = ["Tuned", "TunedVersion", "tune", "tune_version"]
+
+SCAN_TOLD = 4
+"""Scans are told from a sample where there are this multiple of its labels; of fewer labels each scan is measured."""
 
 logger = logging.getLogger("xmc.indexes.tuning")
 
@@ -113,25 +116,23 @@ def tune_version(
     for point in points:
         if point.meets(goal, len(version)) and (best is None or point.worth(goal) > best[0].worth(goal)):
             best = point, None
-    built: tuple[TriedDesign, FaissEngine, float] | None = None
     for candidate, devices in _tried(trial):
         if version.devices and not devices and best is not None:
             break  # the processor is for what devices cannot hold
         note = f"{candidate.design} on devices" if devices else candidate.design
         measured, engine = notes.get(note), None
         if measured is None:
-            reason = _reason_to_skip(candidate, trial, goal.budget - (time.monotonic() - start))
+            left = goal.budget - (time.monotonic() - start)
+            reason = _reason_to_skip(candidate, trial, left) or _slower(candidate, trial, best and best[0])
             if reason:
                 logger.info("%s is left out: %s", candidate.design, reason)
                 continue
             report(candidate.design)
             try:
-                engine, seconds = _build(candidate, trial.held.blocks, devices, built)
+                engine, seconds = _build(candidate, trial.held.blocks, devices)
             except InputError as error:
                 logger.info("%s is left out: %s", candidate.design, error)
                 continue
-            if isinstance(engine, FaissEngine):
-                built = candidate, engine, seconds
             measured = trial.walk(candidate, engine, seconds)
             notes.put(note, measured)
         points += measured
@@ -182,6 +183,13 @@ def _reason_to_skip(candidate: TriedDesign, trial: Trial, left: float) -> str:
     return f"it would take about {seconds:.0f} s, and {max(left, 0):.0f} s are left" if seconds > left else ""
 
 
+def _slower(candidate: TriedDesign, trial: Trial, best: OperatingPoint | None) -> str:
+    """Why a scan of many labels need not be built, where a scan of some tells that it cannot be the best; else ""."""
+    if best is None or not candidate.scans or len(trial.held) < SCAN_TOLD * SAMPLED:
+        return ""
+    return "" if trial.scan_worth(candidate) > best.worth(trial.goal) else f"{best.design} is faster"
+
+
 def _build_work(candidate: TriedDesign, labels: int, dimension: int) -> float:
     """Multiplications and additions of building a design, roughly: half as much again as its largest parts take."""
     cells = candidate.cells
@@ -193,19 +201,12 @@ def _build_work(candidate: TriedDesign, labels: int, dimension: int) -> float:
 
 
 def _build(
-    candidate: TriedDesign,
-    embeddings: EmbeddingBlocks,
-    devices: Devices,
-    before: tuple[TriedDesign, FaissEngine, float] | None,
+    candidate: TriedDesign, embeddings: EmbeddingBlocks, devices: Devices
 ) -> tuple[FaissEngine | GpuFaissEngine, float]:
-    """The engine, and the seconds it took; a design without the Refine stage is taken out of the one built with it before.
+    """The engine, and the seconds it took.
 
     InputError for too few labels, and where it is built on the processor and devices are asked for.
     """
-    if before is not None and before[0].refined == candidate.design:
-        _, refined, seconds = before
-        base = faiss.clone_index(faiss.downcast_index(refined.index.base_index))
-        return FaissEngine(base, refined.learned_from), seconds
     start = time.perf_counter()
     engine = FaissDesign(embeddings.dimension, candidate.design).build(embeddings, devices)
     if devices and not isinstance(engine, GpuFaissEngine):

@@ -12,22 +12,25 @@ from functools import partial
 import numpy as np
 
 from xmc.arrays import Embeddings, Rows
+from xmc.indexes.blocks import EmbeddingBlocks
 from xmc.indexes.designs import bytes_per_label, design_of
-from xmc.indexes.engines.faiss import FaissEngine, GpuFaissEngine, factory_of
+from xmc.indexes.engines.faiss import FaissDesign, FaissEngine, GpuFaissEngine, factory_of
 from xmc.indexes.scan import exact_search, score_rows
 from xmc.indexes.tuning.candidates import TriedDesign
 from xmc.indexes.tuning.goal import Goal, OperatingPoint
 from xmc.indexes.versions import IndexVersion
 
-__all__ = ["Trial"]
+__all__ = ["SAMPLED", "Trial"]
 
 SINGLE_QUERIES = 300
 SINGLE_SECONDS, LEAST_SINGLE_QUERIES = 2.0, 20
 """Queries asked one by one for the latency of a point: this number, or fewer where they take longer than these seconds."""
-WARM_UP, LEAST_QUERIES, MEASURED_SECONDS = 64, 500, 2.0
+WARM_UP, LEAST_QUERIES, MEASURED_SECONDS = 64, 500, 1.0
 """A point is measured on all queries, or on LEAST_QUERIES or more, where all would take longer than these seconds."""
-CONFIRMED = 4
+CONFIRMED = 3
 """Points of a design, its fastest for the goal first, whose throughput is measured again, and their latency."""
+SAMPLED = 65_536
+"""Labels from which the speed of a scan over all of them is told."""
 FARTHER = 2
 """With fewer candidates to rank again, this multiple of the places is looked into at most; more does not pay."""
 TIED = 1e-5
@@ -78,6 +81,16 @@ class Trial:
         memory = bytes_per_label(design, held.dimension, len(held))
         return self._with_latency(held, self._measure(held, design, {}, memory, build))
 
+    def scan_worth(self, candidate: TriedDesign) -> float:
+        """What the goal makes best of a scan of all labels, see OperatingPoint.worth, by one of SAMPLED: at its least depth."""
+        sample = EmbeddingBlocks([self.held.blocks.take(np.arange(min(SAMPLED, len(self.held))))])
+        design = FaissDesign(sample.dimension, candidate.design)
+        held = IndexVersion.from_embeddings(design, sample, candidate.depths[0])
+        share = len(held) / len(self.held)
+        if self.goal.metric == "throughput":
+            return self._search(held)[1] * share
+        return -self._latencies(held)[1] / share
+
     def walk(self, candidate: TriedDesign, engine: FaissEngine | GpuFaissEngine, build: float) -> list[OperatingPoint]:
         """Points of a design: for each depth, those on the way to the fastest that reaches the goal."""
         memory = bytes_per_label(candidate.design, self.held.blocks.dimension, len(self.held))
@@ -86,10 +99,8 @@ class Trial:
         def measure(depth: int, value: int) -> OperatingPoint:
             if (value, depth) not in measured:
                 parameters: dict[str, float] = {candidate.walk: value} if candidate.walk else {}
-                if candidate.refined:
-                    parameters["k_factor_rf"] = depth
                 engine.set_parameters(factory_of(candidate.design), parameters)
-                held = replace(self.held, engine=engine, rescore=candidate.rescore if candidate.refined else depth)
+                held = replace(self.held, engine=engine, rescore=depth)
                 measured[value, depth] = self._measure(held, candidate.design, parameters, memory, build)
             return measured[value, depth]
 
@@ -137,6 +148,11 @@ class Trial:
         return rows, len(asked) / (time.perf_counter() - start)
 
     def _with_latency(self, held: IndexVersion, point: OperatingPoint) -> OperatingPoint:
+        p50, p99 = self._latencies(held)
+        return replace(point, latency_p50=p50, latency_p99=p99)
+
+    def _latencies(self, held: IndexVersion) -> tuple[float, float]:
+        """Median and 99% quantile of one query alone, in milliseconds."""
         seconds: list[float] = []
         for query in self.queries[:SINGLE_QUERIES]:
             if sum(seconds) > SINGLE_SECONDS and len(seconds) >= LEAST_SINGLE_QUERIES:
@@ -145,7 +161,7 @@ class Trial:
             held.search(query[None], self.k)
             seconds.append(time.perf_counter() - start)
         p50, p99 = np.quantile(seconds, [0.5, 0.99]) * 1e3
-        return replace(point, latency_p50=float(p50), latency_p99=float(p99))
+        return float(p50), float(p99)
 
     def _recall(self, rows: Rows) -> tuple[float, float]:
         """Mean and standard error; among equal scores any label is right."""
