@@ -88,6 +88,17 @@ def test_changed_and_cut_runs(run: Path, tmp_path: Path) -> None:
     require_equal(tmp_path / "cut")
 
 
+def test_a_replaced_run_is_not_mixed_with_the_one_before(run: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    light = LightRetriever.load(copy)
+    expected = light.predict(QUERIES, 3)
+    retriever = xmc.Retriever.load(copy)
+    retriever.remove_labels(["PINK", "RED"])
+    retriever.cut(8).save(copy, overwrite=True)
+    for before, after in zip(expected, light.predict(QUERIES, 3), strict=True):
+        assert (before == after).all()
+
+
 def test_edges(run: Path) -> None:
     light = LightRetriever.load(run)
     assert light.predict([], 5)[0].shape == (0, 5)

@@ -21,14 +21,14 @@ from xmc.errors import InputError, StoreError
 from xmc.storage.arrow import place_embeddings
 from xmc.storage.directories import read_manifest, read_unreplaced
 from xmc.storage.run_layout import INDEX, KIND, LABELS, MODEL, STAGES_FILE, has_memory, source_of
-from xmc.storage.tensors import StoredTensor, stored_tensors
+from xmc.storage.tensors import OpenTensor, stored_tensors
 
 __all__ = ["LightRun", "normalised_texts", "query_texts", "read_run", "values_at"]
 
 
 @dataclass(frozen=True)
 class LightRun:
-    """The parts of a run that answer queries.
+    """The parts of a run that answer queries; its files are open, whatever takes their place.
 
     vectors: of the features, float32 [rows, D], on disk. weights: of the features, float32 [slots]. scales: of the kinds of
     features. normalize: whether embeddings are of unit length. served: number of their first numbers that are used; None for
@@ -36,12 +36,12 @@ class LightRun:
     all. uids, texts: of the labels that were not removed, in their order.
     """
 
-    vectors: StoredTensor
+    vectors: OpenTensor
     weights: Embeddings
     scales: Embeddings
     normalize: bool
     served: int | None
-    blocks: Sequence[StoredTensor]
+    blocks: Sequence[OpenTensor]
     living: Rows | None
     uids: pa.ChunkedArray
     texts: pa.ChunkedArray
@@ -112,12 +112,12 @@ def _read(directory: Path, verify: bool) -> LightRun:
             f"{count} labels of dimension {served or vectors.shape[1]}."
         )
     return LightRun(
-        vectors=vectors,
+        vectors=vectors.open(),
         weights=np.exp(weights.read()),
         scales=scales,
         normalize=normalize,
         served=served,
-        blocks=blocks,
+        blocks=[block.open() for block in blocks],
         living=None if living is None else living[0],
         uids=labels["uid"],
         texts=labels["text"],

@@ -32,7 +32,8 @@ class LightRetriever:
 
     Labels are those of `xmc.Retriever.load(run).exact()`, and scores equal up to the rounding of float32. What is large stays
     on disk: of the table of features the rows that a text needs are read, and label embeddings some at a time; the system
-    keeps files that are read often in its cache, which processes share. Any number of threads may predict.
+    keeps files that are read often in its cache, which processes share. Any number of threads may predict. Another
+    run in its place is not taken over: files stay open.
     """
 
     def __init__(self, run: LightRun, directory: Path) -> None:
@@ -122,14 +123,13 @@ class LightRetriever:
         """The weighted sum [n, D] of the table's rows of each text, which lie between its ends; each row is read once."""
         different, places = np.unique(rows, return_inverse=True)
         sums = np.zeros((len(ends) - 1, self._run.vectors.shape[1]), np.float32)
-        with self._run.vectors.open() as table:
-            for first in range(0, len(different), ROWS_TOGETHER):
-                vectors = table.rows(different[first : first + ROWS_TOGETHER])
-                for text in range(len(sums)):
-                    here = slice(ends[text], ends[text + 1])
-                    place = places[here] - first
-                    inside = (place >= 0) & (place < len(vectors))
-                    sums[text] += coefficients[here][inside] @ vectors[place[inside]]
+        for first in range(0, len(different), ROWS_TOGETHER):
+            vectors = self._run.vectors.rows(different[first : first + ROWS_TOGETHER])
+            for text in range(len(sums)):
+                here = slice(ends[text], ends[text + 1])
+                place = places[here] - first
+                inside = (place >= 0) & (place < len(vectors))
+                sums[text] += coefficients[here][inside] @ vectors[place[inside]]
         return sums
 
     def _unit(self, vectors: Embeddings) -> Embeddings:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from xmc.arrays import Embeddings, Rows
-from xmc.storage.tensors import StoredTensor
+from xmc.storage.tensors import OpenTensor
 
 __all__ = ["best_rows"]
 
@@ -18,7 +18,7 @@ SCORES_TOGETHER = 1 << 19
 
 
 def best_rows(
-    queries: Embeddings, blocks: Sequence[StoredTensor], k: int, living: Rows | None
+    queries: Embeddings, blocks: Sequence[OpenTensor], k: int, living: Rows | None
 ) -> tuple[Embeddings, Rows]:
     """Scores and rows [n, k] of the best labels of queries float32 [n, D], ties by the lower row.
 
@@ -33,9 +33,8 @@ def best_rows(
         held = np.empty((len(part), count), np.float32)
         behind = 0
         for block in blocks:
-            with block.open() as opened:
-                for first, labels in opened.slices(LABELS_TOGETHER):
-                    held[:, behind + first : behind + first + len(labels)] = part @ labels.T
+            for first, labels in block.slices(LABELS_TOGETHER):
+                held[:, behind + first : behind + first + len(labels)] = part @ labels.T
             behind += block.shape[0]
         allowed = held if living is None else held[:, living]
         for row, values in enumerate(allowed, top):

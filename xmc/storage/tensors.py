@@ -63,6 +63,11 @@ class OpenTensor:
         self.tensor, self._file, self._turn = tensor, file, threading.Lock()
         self._row_bytes = tensor.shape[1] * tensor.dtype.itemsize
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows and columns."""
+        return self.tensor.shape
+
     def __enter__(self) -> OpenTensor:
         return self
 
