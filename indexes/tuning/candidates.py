@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-__all__ = ["DEVICE_EXACT", "TriedDesign", "candidates", "device_candidates", "short_codes"]
+from xmc.errors import ConfigError
+from xmc.indexes.engines.faiss import factory_of
+from xmc.indexes.engines.faiss_parts import empty_faiss_index
+
+__all__ = ["DEVICE_EXACT", "TriedDesign", "candidates", "device_candidates", "installed", "short_codes"]
+
+logger = logging.getLogger("xmc.indexes.tuning")
 
 APPROXIMATE_FROM = 1_000
 """Fewer labels are scored in the time that looking them up would take."""
@@ -67,6 +75,17 @@ def candidates(labels: int, dimension: int) -> list[TriedDesign]:
         TriedDesign("binary", depths=(10, 40), scans=True),
     ]
     return tried
+
+
+def installed(tried: Iterable[TriedDesign], dimension: int) -> Iterator[TriedDesign]:
+    """The designs that the installed FAISS has; the log names others. DependencyError without FAISS."""
+    for candidate in tried:
+        try:
+            empty_faiss_index(factory_of(candidate.design), dimension)
+        except ConfigError:
+            logger.info("%s is left out: the FAISS that is installed does not have it", candidate.design)
+        else:
+            yield candidate
 
 
 def short_codes(dimension: int) -> str | None:

@@ -33,6 +33,7 @@ from xmc.indexes.tuning.candidates import (
     TriedDesign,
     candidates,
     device_candidates,
+    installed,
 )
 from xmc.indexes.tuning.goal import Goal, OperatingPoint, pareto
 from xmc.indexes.tuning.journal import TuningJournal
@@ -169,7 +170,7 @@ def _tried(trial: Trial) -> Iterator[tuple[TriedDesign, Devices]]:
                 yield candidate, held.devices
             else:
                 logger.info("%s is left out: %s", candidate.design, placement.reason)
-    for candidate in candidates(len(held), held.dimension):
+    for candidate in installed(candidates(len(held), held.dimension), held.dimension):
         yield candidate, ()
 
 

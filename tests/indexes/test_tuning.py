@@ -15,7 +15,7 @@ from xmc.indexes.designs import bytes_per_label
 from xmc.indexes.engines.faiss import STORAGES, FaissEngine, factory_of
 from xmc.indexes.factory import build_index, load_index
 from xmc.indexes.tuning import Goal, OperatingPoint, Tuned, pareto, tune
-from xmc.indexes.tuning.candidates import candidates
+from xmc.indexes.tuning.candidates import TriedDesign, candidates, installed
 
 DIMENSION = 32
 
@@ -101,6 +101,13 @@ def test_few_labels_are_searched_exactly() -> None:
     assert result.index.design.name == "exact"
     assert result.chosen.design == "exact"
     assert result.index.measured["design"] == "exact"
+
+
+def test_designs_that_faiss_does_not_have_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    tried = [TriedDesign("IVF16,Flat"), TriedDesign("IVF16,NextYear"), TriedDesign("binary")]
+    with caplog.at_level("INFO"):
+        assert [candidate.design for candidate in installed(tried, 32)] == ["IVF16,Flat", "binary"]
+    assert "IVF16,NextYear is left out" in caplog.text
 
 
 def test_pareto() -> None:
