@@ -20,6 +20,7 @@ from xmc.indexes.engines.exact import ExactDesign
 from xmc.indexes.engines.torch_shards import ShardedEngine
 from xmc.indexes.factory import build_index, index_version, load_index
 from xmc.indexes.placement import automatic_devices, devices_of
+from xmc.indexes.tuning import automatic
 
 LABELS = np.random.default_rng(0).normal(size=(300, 8)).astype(np.float32)
 QUERIES = LABELS[:20] + 0.1
@@ -92,6 +93,7 @@ def test_auto_copies_the_embeddings_to_devices_once(tuned: bool, monkeypatch: py
     monkeypatch.setattr(ExactDesign, "build", counted)
     if tuned:
         monkeypatch.setattr(designs, "EXACT_BELOW", 100)
+        monkeypatch.setattr(automatic, "TUNED_FROM", 100)
     version = index_version("auto", LABELS, QUERIES, devices=("cpu", "cpu"))
     assert copies == [300]
     assert bool(version.measured) == tuned
