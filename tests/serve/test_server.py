@@ -250,6 +250,26 @@ def test_answers_over_sockets_are_those_of_the_library(run: Path) -> None:
             assert receive(connection)[0] == 200
 
 
+def test_neither_token_nor_texts_are_logged(run: Path, tmp_path: Path) -> None:
+    directory = tmp_path / "run"
+    shutil.copytree(run, directory)
+    token = tmp_path / "token"
+    token.write_text("of-this-test\n")
+    with server(directory, "--token-file", token, "--workers", 2) as running:
+        body = b'{"add": [{"uid": "mauve-label", "text": "mauve"}]}'
+        for given in ("of-this-test", "of-another-test"):
+            head = f"POST /labels HTTP/1.1\r\nContent-Type: application/json\r\nAuthorization: Bearer {given}\r\n"
+            status, _, _ = running.ask(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+            assert status == (200 if given == "of-this-test" else 401)
+        running.post("/predict", {"texts": ["a mauve thing"], "where": "mauve"})
+        running.ask(b"GET /labels?text=mauve HTTP/9\r\n\r\n")
+        commands = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in (running.process.pid, *running.children)]
+        assert running.stop() == 0
+        assert "of-this-test" not in running.said
+        assert "mauve" not in running.said
+        assert not any(b"of-this-test" in command for command in commands)
+
+
 def test_what_keeps_a_server_from_starting(run: Path, tmp_path: Path) -> None:
     empty = tmp_path / "token"
     empty.write_text("\n")

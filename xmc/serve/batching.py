@@ -67,7 +67,7 @@ class Batcher:
         self._busy = False
         self._timer: asyncio.Handle | None = None
         self._took, self._expected = 0.0, 1
-        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[list[Asked] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="xmc-answers", daemon=True)
         self._thread.start()
         self._sweeper = self._loop.call_later(SWEPT_EVERY, self._sweep)
@@ -93,29 +93,6 @@ class Batcher:
         elif self._count >= self._expected:
             self._timer.cancel()
             self._start()
-
-    async def exclusively(self, work: Callable[[], Any]) -> Any:
-        """The result of work that is done in the thread, between two batches."""
-        result = self._loop.create_future()
-
-        def done(value: Any, error: BaseException | None) -> None:
-            if result.cancelled():
-                return
-            if error is None:
-                result.set_result(value)
-            else:
-                result.set_exception(error)
-
-        def run() -> None:
-            value, error = None, None
-            try:
-                value = work()
-            except Exception as raised:
-                error = raised
-            self._loop.call_soon_threadsafe(done, value, error)
-
-        self._work.put(run)
-        return await result
 
     async def close(self) -> None:
         """End the thread after the batch that it answers; requests that still wait are refused (503)."""
@@ -154,7 +131,7 @@ class Batcher:
             return
         self._busy = True
         self._expected = (len(self._open) + self._expected + 1) // 2
-        self._work.put(lambda: self._answered(batch))
+        self._work.put(batch)
 
     def _answered(self, batch: list[Asked]) -> None:
         """Answer a batch, in the thread."""
@@ -194,5 +171,5 @@ class Batcher:
             self._finish(asked, Refusal(504, message))
 
     def _run(self) -> None:
-        while (work := self._work.get()) is not None:
-            work()
+        while (batch := self._work.get()) is not None:
+            self._answered(batch)
