@@ -16,6 +16,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -211,11 +212,11 @@ def remade(base: Path, writers: list[Writer]) -> xmc.Retriever:
     """The run without any journal, with the writers' labels and remembered queries given to the library at once."""
     retriever = xmc.Retriever.load(base)
     prepare(retriever, len(writers))
-    for writer in writers:
-        for text in writer.remembered:
-            retriever.remember([text], [[f"base {writer.name}"]])
-        for uid, count in writer.labels.items():
-            retriever.change_labels([{"uid": uid, "text": text_of(uid, count), "n": count}], score="raw")
+    texts = [(text, [f"base {writer.name}"]) for writer in writers for text in writer.remembered]
+    labels = [(uid, count) for writer in writers for uid, count in writer.labels.items()]
+    retriever.remember([text for text, _ in texts], [uids for _, uids in texts])
+    records = [{"uid": uid, "text": text_of(uid, count), "n": count} for uid, count in labels]
+    retriever.change_labels(records, score="raw")
     return retriever
 
 
@@ -277,11 +278,12 @@ def _killed(server: Server, clients: list[Writer], kills: int, moments: random.R
         for thread in threads:
             thread.start()
         if number % 4 == 1:
-            until = time.monotonic() + 4
-            while time.monotonic() < until and not list(server.run.parent.glob(".run.*.tmp")):
-                time.sleep(0.001)
-            counts["while it wrote the run"] += bool(list(server.run.parent.glob(".run.*.tmp")))
-            time.sleep(moments.uniform(0, 0.15))
+            counts["while it wrote the run"] += _until(lambda: _writes(server.run), 6)
+            if moments.random() < 0.5:  # in the run's place already, or nearly so, and not out of the journal
+                _until(lambda: not _writes(server.run), 6)
+                time.sleep(moments.uniform(0, 0.01))
+            else:
+                time.sleep(moments.uniform(0, 0.15))
         else:
             time.sleep(moments.uniform(0.05, 1.5))
             counts["at work"] += 1
@@ -292,6 +294,19 @@ def _killed(server: Server, clients: list[Writer], kills: int, moments: random.R
             if client.failure is not None:
                 raise client.failure
     return counts
+
+
+def _writes(run: Path) -> bool:
+    """Whether a run is being written beside this one."""
+    return bool(list(run.parent.glob(f".{run.name}.*.tmp")))
+
+
+def _until(holds: Callable[[], bool], seconds: float) -> bool:
+    """Wait for something, but not for longer than this; whether it came."""
+    until = time.monotonic() + seconds
+    while not (held := holds()) and time.monotonic() < until:
+        time.sleep(0.001)
+    return held
 
 
 def version_of(run: Path) -> int:
