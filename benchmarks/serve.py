@@ -14,8 +14,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
@@ -143,12 +145,13 @@ def run(seed: int, methods: Sequence[str]) -> Iterator[list[Measurement]]:
     for method, processes in METHODS.items():
         if methods and not method.startswith(tuple(methods)):
             continue
-        directory = _trained(seed)
-        server = Server(directory, processes)
-        try:
-            rows = list(_measured(server, directory, texts, method))
-        finally:
-            server.stop()
+        with tempfile.TemporaryDirectory() as folder:
+            directory = Path(shutil.copytree(_trained(seed), Path(folder) / "run"))
+            server = Server(directory, processes)
+            try:
+                rows = list(_measured(server, directory, texts, method))
+            finally:
+                server.stop()
         yield [Measurement("serve", method, metric, value, unit, seed) for metric, value, unit in rows]
 
 
