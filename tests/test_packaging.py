@@ -164,7 +164,7 @@ def test_an_image_is_made_of_what_the_wheel_is_made_of() -> None:
     assert "*" in ignored
     assert {line[1:] for line in ignored if line.startswith("!")} == {*FOLDERS, *FILES}
     stages = re.findall(r"^FROM (\S+) AS (\w+)$", (ROOT / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
-    assert [name for _, name in stages] == ["wheel", "base", "cuda", "cpu"]
+    assert [name for _, name in stages] == ["wheel", "base", "light", "cuda", "cpu"]
 
 
 def test_the_citation_is_of_this_version(wheel: Path) -> None:

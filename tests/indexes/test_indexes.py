@@ -109,19 +109,21 @@ def test_add_and_remove(design: str) -> None:
 @pytest.mark.parametrize("design", DESIGNS)
 def test_exclusion_at_any_selectivity(design: str) -> None:
     index = built(design)
-    everything = index.search(QUERIES, 10)[0]
+    everything, plain = index.search(QUERIES, 10)
     exclude = [row.tolist() for row in everything]
     exclude[0] = []
     exclude[1] = list(range(2000))  # nothing is left
     exclude[2] = list(range(3, 2000))  # three labels are left
     exclude[3] = [99_999]  # not in the index
     found, scores = index.search(QUERIES, 10, exclude=exclude)
-    assert found[0].tolist() == everything[0].tolist()
+    for row in (0, 3):  # labels whose codes score alike come in any order, and any of them may be the last
+        np.testing.assert_array_equal(scores[row], plain[row])
+        above = plain[row] > plain[row, -1]
+        assert set(found[row, above].tolist()) == set(everything[row, above].tolist())
     assert (found[1] == -1).all()
     assert (scores[1] == -np.inf).all()
     assert sorted(found[2][:3].tolist()) == [0, 1, 2]
     assert (found[2][3:] == -1).all()
-    assert found[3].tolist() == everything[3].tolist()
     for row in range(4, 50):
         assert not set(found[row].tolist()) & set(exclude[row])
         assert (found[row] >= 0).all()
