@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from distributions import Environment
-from faiss_stubs import CRASHES, NO_CARD, install_stub, linked_environment, real_faiss
+from faiss_stubs import CRASHES, faiss_without_a_card, install_stub, linked_environment
 
 from xmc.doctor.examination import Installed, _faiss, _torch_on_gpu, _triton, run_probe
 from xmc.doctor.findings import Finding, is_well
@@ -55,7 +55,7 @@ def test_with_faiss_for_the_processor(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_libraries_for_gpus_without_a_card(tmp_path: Path) -> None:
     environment = linked_environment(tmp_path, "faiss")
-    install_stub(environment, "faiss-gpu-cuvs", "1.15.1", NO_CARD.format(real=str(real_faiss())))
+    install_stub(environment, "faiss-gpu-cuvs", "1.15.1", faiss_without_a_card())
     code, findings = examined(environment)
     assert code == 0
     assert findings["FAISS on the processor"]["says"] == "built for GPUs, with cuVS"

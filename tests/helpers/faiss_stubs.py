@@ -8,12 +8,7 @@ from pathlib import Path
 
 from distributions import Environment
 
-NO_CARD = """
-import pathlib
-_real = pathlib.Path({real!r})
-__path__.append(str(_real))
-exec(compile((_real / "__init__.py").read_text(), str(_real / "__init__.py"), "exec"))
-
+_OF_BUILDS_FOR_GPUS = """
 def get_num_gpus():
     return 0
 
@@ -23,7 +18,7 @@ class StandardGpuResources:
 class GpuIndexCagra:
     pass
 """
-"""A build for GPUs as it is on a machine without one: FAISS for the processor, and the names that such a build adds."""
+"""Names that a build for GPUs adds, as they are on a machine without one."""
 CRASHES = "import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n"
 
 
@@ -49,9 +44,11 @@ def install_stub(environment: Environment, distribution: str, version: str, code
         (package / "__init__.py").write_text(code)
 
 
-def real_faiss() -> Path:
-    """The folder of the FAISS that is installed here."""
+def faiss_without_a_card() -> str:
+    """The code of a build for GPUs as it is on a machine without one: the FAISS that is installed here, and further names."""
     spec = importlib.util.find_spec("faiss")
     assert spec is not None
     assert spec.origin is not None
-    return Path(spec.origin).parent
+    folder = Path(spec.origin).parent
+    code = (folder / "__init__.py").read_text(encoding="utf-8")
+    return f"__path__.append({str(folder)!r})\n{code}\n{_OF_BUILDS_FOR_GPUS}"
