@@ -192,7 +192,7 @@ def test_several_processes_answer_and_one_that_dies_is_replaced(run: Path) -> No
         answered = len(clients.answered)
         wait_for(lambda: len(clients.answered) > answered + 50)
         clients.end()
-        assert set(clients.statuses) <= {200, 503}
+        assert set(clients.statuses) == {200}  # one that starts takes no connection before it can answer
         assert clients.statuses[200] > 100
         assert len(clients.errors) <= 3, clients.errors  # at most one for each client, whose process was killed
         assert running.metric("xmc_requests_total") >= clients.statuses[200]

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 
 import uvicorn
+from starlette.concurrency import run_in_threadpool
 
 from xmc.errors import XMCError
 from xmc.serve.app import POSTED, ServerApp
@@ -30,15 +31,18 @@ logger = logging.getLogger("xmc.serve")
 class ServerProcess(uvicorn.Server):
     """Opens the run, answers requests, and ends what is under way when it is told to stop, by SIGTERM, SIGINT or `stop`.
 
+    One process alone answers at once that it lives, and refuses the rest (503) until the run is open. One of several takes
+    no connection before: the others that share its socket answer meanwhile.
+
     failure: why the run could not be opened; None where it could.
     """
 
     def __init__(self, settings: Settings, ready: Callable[[], None]) -> None:
-        """ready: called, in another thread, once requests are answered."""
+        """ready: called, perhaps in another thread, once requests are answered."""
         metrics = ServerMetrics()
         self._served = ServedRun(settings.run, settings.device, metrics)
         self._app = ServerApp(settings, self._served, metrics)
-        self._ready = ready
+        self._ready, self._alone = ready, settings.workers == 1
         self.failure: XMCError | None = None
         super().__init__(
             uvicorn.Config(
@@ -65,10 +69,18 @@ class ServerProcess(uvicorn.Server):
         self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Answer that the process lives, and open the run meanwhile."""
+        """Open the run, and take connections: before that, or after it."""
         await self._app.start()
+        if self._alone:
+            await super().startup(sockets)
+            threading.Thread(target=self._open, name="xmc-open", daemon=True).start()
+            return
+        await run_in_threadpool(self._open)
+        if self.should_exit:
+            await self._app.stop()
+            return
         await super().startup(sockets)
-        threading.Thread(target=self._open, name="xmc-open", daemon=True).start()
+        self._ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take no more connections, and end those there are with their answers."""
@@ -104,7 +116,8 @@ class ServerProcess(uvicorn.Server):
         gc.collect()
         gc.freeze()  # what is there now stays, and is not gone over again and again
         gc.collect()  # counts what is left: garbage is looked for when that has grown by a quarter
-        self._ready()
+        if self._alone:
+            self._ready()
 
 
 def _protocol(app: ServerApp) -> type[LimitedProtocol]:
