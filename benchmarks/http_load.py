@@ -7,6 +7,7 @@ import random
 import select
 import socket
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -100,7 +101,7 @@ def load(
     for number in by_number:
         poll.register(number, select.EPOLLIN)
     result, draw, sent = Load(), random.Random(seed), 0
-    idle, late = list(opened), []
+    idle, late = deque(opened), []
     processor, begin = time.process_time(), time.perf_counter()
     end, due = begin + seconds, begin
     while True:
@@ -113,7 +114,7 @@ def load(
                 since = late_by
                 if late_by is due:
                     due += draw.expovariate(rate)
-            idle.pop().send(requests[sent % len(requests)], since)
+            idle.popleft().send(requests[sent % len(requests)], since)
             sent += 1
         if now >= end and len(idle) == len(opened):
             break

@@ -136,6 +136,9 @@ RERANKED = (
     Row("its own memory, trees on scores and votes", "MiniLM memory, trees on votes"),
     Row("its own memory, trees on these and the frozen MiniLM's cosine", "MiniLM memory, trees on all"),
 )
+SERVERS = tuple(
+    f"{what}, {processes}" for processes in ("1 process", "2 processes") for what in ("alone", "labels change")
+)
 NEW_LABELS = (
     Row("not added", "some: not added"),
     Row('text, `score="raw"`', "some: text, raw"),
@@ -242,12 +245,24 @@ TABLES = {
         ),
         (*ACCURACY[:3], Column("PSP@1", "PSP@1"), *ACCURACY[3:]),
     ),
+    "serve": Table(
+        "wordnet-8k, 64 clients",
+        "serve",
+        tuple(Row(method, method) for method in SERVERS),
+        (
+            Column("requests/s", "requests", ",.0f"),
+            Column("p99, ms", "p99, full load", ".0f"),
+            Column("p99 at half of that, ms", "p99, half load", ".0f"),
+            Column("rate, % of predict's", "share of predict in batches of the same size", ".0f"),
+        ),
+    ),
     "search": Table(
         "1,038,183 labels, 256 dimensions",
         "search",
         (
             Row("xmc, tuned for 0.95", "xmc tuned, titles", "0.95"),
             Row("FAISS by hand, IVF4096,PQ128x4fs,RFlat", "faiss IVF4096,PQ128x4fs,RFlat, titles", "0.95"),
+            Row("RaBitQ's library, IVF, 7 bits", "rabitqlib IVF 7 bits, titles", "0.95"),
             Row("ScaNN", "scann, titles", "0.95"),
             Row("xmc, tuned for 0.99", "xmc tuned, titles", "0.99"),
             Row("ScaNN", "scann, titles", "0.99"),
