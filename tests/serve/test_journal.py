@@ -120,7 +120,7 @@ def test_many_write_and_all_read_the_same(file: Path) -> None:
         journal = Journal(file)
         for number in range(12):
             append(journal, f"{name}-{number}")
-            if number == 5:
+            if number == 5 and name < 2:  # who sleeps through three cuts would miss changes, and notice
                 with journal.writing() as writer:
                     journal.follow()
                     writer.cut(journal.last, "run")
