@@ -112,7 +112,7 @@ def test_a_search_that_fails_on_the_gpu_is_answered_exactly(caplog: pytest.LogCa
 
 def test_the_design_stays_and_the_log_says_why(caplog: pytest.LogCaptureFixture) -> None:
     if GpuBuild.of_this_process().gpus:
-        pytest.skip("FAISS sees a GPU here")
+        pytest.skip("a machine without a GPU that FAISS sees is needed")
     design = FaissDesign(DIMENSION, "IVF4,Flat")
     engine = design.build(EmbeddingBlocks([LABELS]), ())
     with caplog.at_level(logging.INFO):
@@ -228,12 +228,14 @@ DESIGNS = (
 @pytest.mark.parametrize("factory", DESIGNS)
 def test_the_contract_on_a_gpu(factory: str, tmp_path: Path) -> None:
     if not torch.cuda.is_available():
-        pytest.skip("no GPU")
+        pytest.skip("a CUDA device is missing")
     build = GpuBuild.of_this_process()
     if not build.gpus:
-        pytest.skip(f"{build.name} sees no GPU")
+        pytest.skip(
+            f"a build of FAISS that sees the GPU is missing: {build.name} sees none; pip install faiss-gpu in its place"
+        )
     if factory.startswith("CAGRA") and not build.cuvs:
-        pytest.skip(f"{build.name} has no cuVS")
+        pytest.skip(f"cuVS is missing in {build.name}; pip install faiss-gpu-cuvs in its place")
     parameters = {"nprobe": 16} if "IVF" in factory else None
     index = LabelIndex(FaissDesign(DIMENSION, factory, parameters), 0, ("cuda:0",))
     index.build(LABELS[:2000], np.arange(2000))

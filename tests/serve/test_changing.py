@@ -81,7 +81,7 @@ def test_changes_are_seen_by_the_next_request(copy: Path) -> None:
         ({"update": [{"uid": "RED"}]}, 422, "says nothing beside its uid"),
         ({"remov": ["RED"]}, 422, "'remov' is unknown. Did you mean 'remove'?"),
         ({}, 422, "Nothing is to be changed"),
-        ({"add": [{"uid": "X", "text": "é" * 40}]}, 422, "A text of add[0] has 80 bytes, and may have 64"),
+        ({"add": [{"uid": "X", "text": "é" * 40}]}, 422, "A text of add[0] has 80 bytes, and a text may have 64"),
         ({"add": [{"text": "x"}], "expected_rate": 2}, 422, "expected_rate must be less than or equal to 1"),
         ({"add": [{"text": "x"}], "expected_rate": 0.5, "score": "raw"}, 422, "expected_rate is what"),
     ],

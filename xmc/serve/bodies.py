@@ -12,7 +12,7 @@ from xmc.registry import did_you_mean
 from xmc.serve.failures import Refusal
 from xmc.serve.settings import Limits
 
-__all__ = ["Body", "EmbedBody", "PredictBody", "read_body", "require_texts"]
+__all__ = ["Body", "EmbedBody", "PredictBody", "read_body", "require_length", "require_texts"]
 
 SHOWN = 60
 """Number of characters of a wrong value that a message shows."""
@@ -121,11 +121,15 @@ def require_texts(texts: list[str], limits: Limits) -> None:
     for place, text in enumerate(texts):
         if not text or text.isspace():
             raise Refusal(422, f"texts[{place}] is empty, and an empty text has no labels; leave it out.")
-        if 4 * len(text) > limits.text_bytes and len(text.encode()) > limits.text_bytes:
-            length = len(text.encode())
-            raise Refusal(
-                422, f"texts[{place}] has {length:,} bytes, and a text may have {limits.text_bytes:,}; shorten it."
-            )
+        require_length(text, f"texts[{place}]", limits)
+
+
+def require_length(text: str, place: str, limits: Limits) -> None:
+    """Raise Refusal for a text that is too long. place: where it stands, or what it is of, in words."""
+    if 4 * len(text) > limits.text_bytes and len(text.encode()) > limits.text_bytes:
+        raise Refusal(
+            422, f"{place} has {len(text.encode()):,} bytes, and a text may have {limits.text_bytes:,}; shorten it."
+        )
 
 
 def _require_number(queries: Any, name: str, limits: Limits) -> None:

@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field
 
 from xmc.search.label_edits import LabelEdits
 from xmc.search.new_labels import Scoring
-from xmc.serve.bodies import Body, require_texts
+from xmc.serve.bodies import Body, require_length, require_texts
 from xmc.serve.failures import Refusal
 from xmc.serve.settings import Limits
 
@@ -49,8 +49,10 @@ class LabelsBody(Body):
         """The change. Refusal for a text beyond the limits, and for none; InputError for labels that cannot be meant."""
         for name in ("add", "update"):
             for place, label in enumerate(getattr(self, name)):
-                _require_lengths(label.texts(), f"{name}[{place}]", limits)
-        _require_lengths(self.remove, "remove", limits)
+                for text in label.texts():
+                    require_length(text, f"A text of {name}[{place}]", limits)
+        for place, uid in enumerate(self.remove):
+            require_length(uid, f"remove[{place}]", limits)
         if not (self.add or self.update or self.remove):
             raise Refusal(422, "Nothing is to be changed; give labels to add, to update or to remove.")
         added, updated = ([label.record() for label in labels] for labels in (self.add, self.update))
@@ -68,12 +70,3 @@ class RememberBody(Body):
         require_texts(self.texts, limits)
         if not self.texts:
             raise Refusal(422, "Nothing is to be remembered; give texts with their labels.")
-
-
-def _require_lengths(texts: list[str], place: str, limits: Limits) -> None:
-    for text in texts:
-        if 4 * len(text) > limits.text_bytes and len(text.encode()) > limits.text_bytes:
-            raise Refusal(
-                422,
-                f"A text of {place} has {len(text.encode()):,} bytes, and may have {limits.text_bytes:,}; shorten it.",
-            )

@@ -55,11 +55,6 @@ class ServedRun:
         self._watcher = threading.Thread(target=self._watch, name="xmc-takeover", daemon=True)
 
     @property
-    def is_open(self) -> bool:
-        """Whether there is a run that answers."""
-        return self._now is not None
-
-    @property
     def now(self) -> OpenRun:
         """The run that answers. Refusal (503) before it is opened."""
         if self._now is None:

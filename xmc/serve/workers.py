@@ -24,8 +24,10 @@ from xmc.storage.directories import read_manifest
 
 __all__ = ["serve"]
 
-PACKAGES = {"starlette": "starlette", "uvicorn": "'uvicorn[standard]'", "prometheus_client": "prometheus-client"}
-"""What the server needs, by the names that are imported, as pip is told them."""
+NEEDED = ("starlette", "uvicorn", "httptools", "prometheus_client")
+"""What the server imports beside what every command does."""
+PACKAGES = "starlette 'uvicorn[standard]' prometheus-client"
+"""What brings it, as pip is told."""
 BACKLOG = 2_048
 """Number of connections that may wait to be taken."""
 SHORT_LIFE = 10.0
@@ -46,8 +48,8 @@ def serve(settings: Settings, said: Callable[[str], None]) -> None:
     said: told one line when requests are answered, with the address. Raises StoreError where the run cannot be opened,
     ConfigError where the address cannot be had, DependencyError where a package is missing.
     """
-    for name, install in PACKAGES.items():
-        require_package(name, "`xmc serve` is a server", install)
+    for name in NEEDED:
+        require_package(name, "`xmc serve` is a server", PACKAGES)
     read_manifest(settings.run, "run", verify=False)
     _share_processors(settings.workers)
     with _listening(settings) as sock:

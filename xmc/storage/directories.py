@@ -212,7 +212,8 @@ def read_manifest(path: str | Path, kind: str, verify: bool = True, quietly: boo
     path = Path(path)
     manifest_file = path / MANIFEST
     if not path.is_dir():
-        raise StoreError(f"{path} does not exist; name the directory of a saved {kind}.")
+        wrong = "is a file" if path.exists() else "does not exist"
+        raise StoreError(f"{path} {wrong}; name the directory of a saved {kind}.")
     try:
         manifest = json.loads(manifest_file.read_text(encoding="utf-8"))
         files = manifest["files"]
