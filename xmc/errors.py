@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+
+from xmc.shown import one_line
 
 __all__ = [
     "ConfigError",
@@ -15,13 +19,22 @@ __all__ = [
     "StoreError",
     "TrainingError",
     "XMCError",
+    "boundary",
+    "cause_in_words",
     "missing_package",
     "require_package",
 ]
 
+LONGEST_MESSAGE = 2000
+"""Characters of an error's message at most; what is left out stands in its `args`."""
+LONGEST_CAUSE = 300
+"""Characters of what another library says of its error, at most."""
+
 
 class XMCError(Exception):
     """Base of all errors raised by xmc; the command line prints it as one sentence and exits with code 2.
+
+    The message is one line, and what a terminal would obey in it is made visible, whatever the names and values that it quotes.
 
     again: options with which a command, given again, is likely to do without the error; the command line proposes it.
     """
@@ -29,6 +42,9 @@ class XMCError(Exception):
     def __init__(self, *message: object, again: Sequence[str] = ()) -> None:
         super().__init__(*message)
         self.again = tuple(again)
+
+    def __str__(self) -> str:
+        return one_line(super().__str__(), LONGEST_MESSAGE)
 
 
 class ConfigError(XMCError):
@@ -61,6 +77,42 @@ class TrainingError(XMCError):
 
 class DependencyError(XMCError):
     """An optional dependency is needed and is not installed; the message carries the command that installs it."""
+
+
+@contextlib.contextmanager
+def boundary(kind: type[XMCError], what: str, remedy: str = "") -> Iterator[None]:
+    """Turn whatever a file system, a parser or a native library raises inside the block into one error of xmc.
+
+    Stand it at every place where bytes from outside are read or written, and nowhere else: inside of it a mistake of our own
+    looks like a damaged file. Errors of xmc pass as they are, and so do KeyboardInterrupt and other requests to stop.
+
+    kind: class of the error. what: a sentence without its end that names the file or place, such as "FILE cannot be read"; the
+    cause follows it. remedy: a further sentence.
+    """
+    try:
+        yield
+    except XMCError:
+        raise
+    except BaseException as error:
+        if (
+            not isinstance(error, Exception) and type(error).__name__ != "PanicException"
+        ):  # of a library written in Rust
+            raise
+        raise kind(f"{what}: {cause_in_words(error)}.{' ' if remedy else ''}{remedy}") from error
+
+
+def cause_in_words(error: BaseException) -> str:
+    """What went wrong, in one short line without its full stop, of an exception of any library."""
+    if isinstance(error, MemoryError):
+        return "there is not enough memory for it"
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return "the disk is full"
+    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    if isinstance(error, KeyError):
+        said = f"{said} is missing"
+    return one_line(said, LONGEST_CAUSE).rstrip(". ") or type(error).__name__
 
 
 def require_package(name: str, why: str, install: str) -> None:
