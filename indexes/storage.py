@@ -12,14 +12,14 @@ import numpy as np
 import pyarrow as pa
 
 from xmc.arrays import Mask
-from xmc.errors import ConfigError, StoreError
+from xmc.errors import ConfigError, StoreError, boundary
 from xmc.indexes.blocks import EmbeddingBlocks
 from xmc.indexes.contract import Design
 from xmc.indexes.designs import DESIGNS
 from xmc.indexes.identifiers import LabelIds
 from xmc.indexes.placement import devices_of
 from xmc.indexes.versions import IndexVersion
-from xmc.storage.arrow import read_embeddings, write_arrow_file, write_embeddings
+from xmc.storage.arrow import read_columns, read_embeddings, write_arrow_file, write_embeddings
 from xmc.storage.directories import MANIFEST, atomic_directory, read_manifest
 
 __all__ = ["StoredIndex", "read_index", "read_rows", "write_index"]
@@ -107,11 +107,9 @@ def read_rows(directory: Path, dimension: int) -> tuple[EmbeddingBlocks, LabelId
     Raises StoreError, which names a file that cannot be read, and where they are not embeddings [n, dimension] of n labels.
     """
     embeddings = EmbeddingBlocks(read_embeddings(directory / "embeddings.arrow"))
-    try:
-        table = pa.ipc.open_file(pa.memory_map(str(directory / "ids.arrow"))).read_all()
+    with boundary(StoreError, f"{directory / 'ids.arrow'} cannot be read"):
+        table = read_columns(directory / "ids.arrow", ["id", "alive"])
         column, alive = table["id"], table["alive"].to_numpy()
-    except (OSError, KeyError, pa.ArrowException) as error:
-        raise StoreError(f"{directory / 'ids.arrow'} cannot be read: {error}") from error
     ids = column.to_numpy(zero_copy_only=False)
     ids = ids.astype(object if pa.types.is_string(column.type) else np.int64)
     if len(embeddings) != len(ids) or embeddings.dimension != dimension:

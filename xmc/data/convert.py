@@ -35,8 +35,10 @@ from xmc.data.tables import (
     format_of,
     write_properties,
 )
+from xmc.errors import DataError
 from xmc.metrics import propensity_parameters
 from xmc.progress import progress
+from xmc.storage.arrow import read_columns
 from xmc.storage.directories import atomic_file
 from xmc.storage.fingerprints import fingerprint_of
 
@@ -177,7 +179,7 @@ class _Job(RowTables):
         if columns is None or not columns.num_columns:
             return
         file = self.directory / "labels.parquet"
-        table = pq.read_table(file)
+        table = read_columns(file, kind=DataError)
         kept = columns.filter(pa.array(label_rows >= 0))
         for name in kept.column_names:
             table = table.append_column(name, kept[name])
@@ -210,7 +212,7 @@ class _Job(RowTables):
         if table is None:
             return
         for stem, column in ((f"queries-{split}", "query"), ("labels", "label")):
-            uids = pq.read_table(self.directory / f"{stem}.parquet", columns=["uid"])["uid"]
+            uids = read_columns(self.directory / f"{stem}.parquet", ["uid"], kind=DataError)["uid"]
             table = table.filter(pc.is_in(table[column], value_set=uids))
         pq.write_table(table, self.directory / f"judged-{split}.parquet", compression="zstd")
         content = TableContent(f"judged-{split}")

@@ -33,8 +33,9 @@ from xmc.data.tables import (
     write_properties,
 )
 from xmc.data.targets import pairs_of_rows
-from xmc.errors import DataError
+from xmc.errors import DataError, boundary
 from xmc.progress import progress
+from xmc.storage.arrow import column_names, read_batches, read_columns
 from xmc.storage.fingerprints import fingerprint_of
 
 __all__ = ["SplitDataset", "split_data_set", "write_splits"]
@@ -99,21 +100,20 @@ def write_splits(dataset: Dataset, directory: Path, splitting: Splitting) -> Dra
 
 
 def _draw(dataset: Dataset, file: Path, splitting: Splitting) -> DrawnSplits:
-    try:
-        names = pq.read_schema(file).names
-        table = pq.read_table(file, columns=[name for name in JUDGED_COLUMNS.names if name in names])
-        table = with_columns(table, JUDGED_COLUMNS)
-        groups = None
-        if splitting.group is not None:
-            column = GROUP if dataset.source_columns.get("group") == splitting.group else splitting.group
-            if column not in names:
-                raise DataError(
-                    f"{file} has no column {splitting.group!r}, only {', '.join(names)}. `xmc data convert --group` keeps a "
-                    f"column of the source for this."
-                )
-            groups = groups_of_values(pq.read_table(file, columns=[column])[column])
-    except (OSError, KeyError, pa.ArrowException) as error:
-        raise DataError(f"{file} cannot be read as {', '.join(JUDGED_COLUMNS.names)}: {error}") from error
+    what = f"{file} cannot be read as {', '.join(JUDGED_COLUMNS.names)}"
+    names = column_names(file, kind=DataError, what=what)
+    judged = [name for name in JUDGED_COLUMNS.names if name in names]
+    with boundary(DataError, what):
+        table = with_columns(read_columns(file, judged, kind=DataError, what=what), JUDGED_COLUMNS)
+    groups = None
+    if splitting.group is not None:
+        column = GROUP if dataset.source_columns.get("group") == splitting.group else splitting.group
+        if column not in names:
+            raise DataError(
+                f"{file} has no column {splitting.group!r}, only {', '.join(names)}. `xmc data convert --group` keeps a "
+                f"column of the source for this."
+            )
+        groups = groups_of_values(read_columns(file, [column], kind=DataError, what=what)[column])
     positives, _ = judged_pairs(table, dataset.properties["labels"], str(file))
     return draw_splits(positives, splitting, groups)
 
@@ -152,14 +152,15 @@ class _RowGroups:
 
 def _write_queries(file: Path, directory: Path, drawn: DrawnSplits) -> None:
     """Write queries-SPLIT.parquet of train and the new splits, with all columns that there are."""
-    table = pq.ParquetFile(file)
+    with boundary(DataError, f"{file} cannot be read"):
+        schema = pq.read_schema(file)
     number_of = np.zeros(sum(map(len, drawn.rows.values())), np.int8)
     for number, rows in enumerate(drawn.rows.values()):
         number_of[rows] = number
-    writers = [_RowGroups(directory / f"queries-{split}.parquet", table.schema_arrow) for split in drawn.rows]
+    writers = [_RowGroups(directory / f"queries-{split}.parquet", schema) for split in drawn.rows]
     start = 0
     try:
-        for batch in table.iter_batches(BATCH):
+        for batch in read_batches(file, BATCH, kind=DataError):
             numbers = number_of[start : start + len(batch)]
             start += len(batch)
             for number, writer in enumerate(writers):
@@ -173,8 +174,8 @@ def _write_judgements(file: Path, directory: Path, split: str) -> None:
     """The judgements of the training queries that are in a split now."""
     if not file.is_file():
         return
-    uids = pq.read_table(directory / f"queries-{split}.parquet", columns=["uid"])["uid"]
-    kept = judged_of(pq.read_table(file), uids)
+    uids = read_columns(directory / f"queries-{split}.parquet", ["uid"], kind=DataError)["uid"]
+    kept = judged_of(read_columns(file, kind=DataError), uids)
     if len(kept):
         pq.write_table(kept, directory / file.name.replace(TRAIN, split), compression="zstd")
 
@@ -201,7 +202,7 @@ def _describe(dataset: Dataset, directory: Path, splits: dict[str, int], splitti
     for stem, schema in stems.items():
         if (directory / f"{stem}.parquet").is_file():
             content = TableContent(stem)
-            for batch in pq.ParquetFile(directory / f"{stem}.parquet").iter_batches(BATCH):
+            for batch in read_batches(directory / f"{stem}.parquet", BATCH, kind=DataError):
                 content.update(with_columns(pa.Table.from_batches([batch]), schema))
             digests.update(content.digests())
     kept = {name: value for name, value in dataset.properties.items() if name not in ("images", "fingerprint")}

@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from scipy.sparse import csr_matrix
 
 from xmc.data.targets import first_contradiction, split_relevance
-from xmc.errors import DataError, InputError
+from xmc.errors import DataError, InputError, boundary
+from xmc.storage.arrow import read_columns
 from xmc.storage.content_hash import ContentHash
 from xmc.storage.directories import atomic_file
 
@@ -107,10 +107,9 @@ def read_table(file: Path, schema: pa.Schema, further: bool = False) -> pa.Table
 
     Raises DataError for a file that cannot be read as such a table.
     """
-    try:
-        return with_columns(pq.read_table(file, memory_map=True), schema, further)
-    except (OSError, KeyError, pa.ArrowException) as error:
-        raise DataError(f"{file} cannot be read as {', '.join(schema.names)}: {error}") from error
+    what = f"{file} cannot be read as {', '.join(schema.names)}"
+    with boundary(DataError, what):
+        return with_columns(read_columns(file, kind=DataError, what=what), schema, further)
 
 
 def with_columns(table: pa.Table, schema: pa.Schema, further: bool = False) -> pa.Table:

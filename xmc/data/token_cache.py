@@ -16,9 +16,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from xmc.data.tokens import RaggedTokens
-from xmc.errors import StoreError
+from xmc.errors import StoreError, boundary
 from xmc.progress import progress
-from xmc.storage.arrow import write_arrow_file
+from xmc.storage.arrow import read_columns, write_arrow_file
 from xmc.storage.caches import keep_below, mark_used, user_cache
 
 __all__ = ["MOST_BYTES", "TokenCache", "cached_tokens", "read_tokens", "write_tokens"]
@@ -146,10 +146,8 @@ def write_tokens(tokens: RaggedTokens, file: Path) -> None:
     ]
     digest = _digest(tokens.values, tokens.offsets)
     table = pa.table(columns, names=["values", "offsets"]).replace_schema_metadata({"sha256": digest})
-    try:
+    with boundary(StoreError, f"The token cache {file} cannot be written", "Name another directory."):
         write_arrow_file(table, file)
-    except OSError as error:
-        raise StoreError(f"The token cache {file} cannot be written: {error}. Name another directory.") from error
 
 
 def read_tokens(file: Path, mapped: bool = True) -> RaggedTokens:
@@ -157,15 +155,11 @@ def read_tokens(file: Path, mapped: bool = True) -> RaggedTokens:
 
     Raises StoreError when it is truncated or does not match its checksum.
     """
-    try:
-        opened = pa.memory_map if mapped else pa.OSFile
-        table = pa.ipc.open_file(opened(str(file))).read_all()
-        # Damaged lengths would make the buffers reach outside of the map: reading them would end the process.
-        table.validate(full=True)
+    what = f"The token cache {file} cannot be read"
+    with boundary(StoreError, what):
+        table = read_columns(file, what=what, mapped=mapped)
         values, offsets = (table[name].chunk(0).values.to_numpy(zero_copy_only=True) for name in ("values", "offsets"))
         expected = (table.schema.metadata or {}).get(b"sha256", b"")
-    except (OSError, LookupError, ValueError, AttributeError, pa.ArrowException) as error:
-        raise StoreError(f"The token cache {file} cannot be read: {error}.") from error
     if _digest(values, offsets).encode() != expected:
         raise StoreError(f"The token cache {file} does not match its checksum.")
     return RaggedTokens(values, offsets)

@@ -15,11 +15,12 @@ from scipy.sparse import csr_matrix
 from xmc.arrays import Mask, Rows
 from xmc.data.dataset import Dataset
 from xmc.data.splits import Split
-from xmc.errors import DataError, InputError, StoreError
+from xmc.errors import DataError, InputError, StoreError, boundary
 from xmc.evaluation.judging import Ranking
 from xmc.evaluation.predicted import Predicted
 from xmc.metrics import NO_PREDICTION
 from xmc.metrics.truth import hits, pairs_of, truth_without
+from xmc.storage.arrow import read_columns
 from xmc.storage.directories import atomic_file
 
 __all__ = ["MajorMistakes", "Repeated"]
@@ -107,14 +108,10 @@ class MajorMistakes:
     @classmethod
     def load(cls, path: str | Path) -> MajorMistakes:
         """From a Parquet file with the columns `query` and `label`; DataError for another file, or one without rows."""
-        try:
-            table = pq.read_table(path)
+        what = f"{path} cannot be read as major mistakes, columns {' and '.join(COLUMNS)}"
+        with boundary(DataError, what):
             named = pa.schema([(name, pa.string()) for name in COLUMNS])
-            mistakes = table.select(list(COLUMNS)).cast(named)
-        except (OSError, KeyError, ValueError, pa.ArrowException) as error:
-            raise DataError(
-                f"{path} cannot be read as major mistakes, columns {' and '.join(COLUMNS)}: {error}"
-            ) from error
+            mistakes = read_columns(Path(path), COLUMNS, kind=DataError, what=what).cast(named)
         if not len(mistakes):
             raise DataError(f"{path} has no mistake to measure a run by.")
         return cls(mistakes)

@@ -11,10 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import compute as pc
 
-from xmc.errors import DataError, InputError, StoreError
+from xmc.errors import DataError, InputError, StoreError, boundary
 from xmc.evaluation.evaluated import Evaluated
 from xmc.metrics.resampling import PairedDifference, bootstrap_intervals, paired_differences
 from xmc.metrics.values import QueryValues
+from xmc.storage.arrow import column_names, read_columns
 from xmc.storage.directories import atomic_file
 
 __all__ = ["QueryMetrics"]
@@ -44,12 +45,11 @@ class QueryMetrics:
 
         Raises DataError for a file that is none.
         """
-        try:
-            table = pq.read_table(path)
+        what = f"{path} cannot be read as metrics of queries, uid and numbers"
+        with boundary(DataError, what):
+            table = read_columns(Path(path), kind=DataError, what=what)
             uids = table[UID].cast(pa.string())
             columns = {name: table[name].cast(pa.float64()).to_numpy() for name in table.column_names if name != UID}
-        except (OSError, KeyError, ValueError, pa.ArrowException) as error:
-            raise DataError(f"{path} cannot be read as metrics of queries, uid and numbers: {error}") from error
         for name, column in columns.items():
             if not np.isfinite(column).all():
                 row = int(np.flatnonzero(~np.isfinite(column))[0])
@@ -65,8 +65,8 @@ class QueryMetrics:
         if path.suffix != ".parquet" or not path.is_file():
             return False
         try:
-            names = pq.read_schema(path).names
-        except (OSError, pa.ArrowException):
+            names = column_names(path, kind=DataError)
+        except DataError:
             return False
         return UID in names and "labels" not in names
 

@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from xmc.arrays import Embeddings, Rows
 from xmc.data.sequences import in_order, require_query_text
 from xmc.encoders.static.formulas import KINDS
 from xmc.encoders.static.normalising import NormalisedTexts, normalised
 from xmc.errors import InputError, StoreError
-from xmc.storage.arrow import place_embeddings
+from xmc.storage.arrow import place_embeddings, read_columns
 from xmc.storage.directories import read_manifest, read_unreplaced
 from xmc.storage.run_layout import INDEX, KIND, LABELS, MODEL, STAGES_FILE, has_memory, source_of
 from xmc.storage.tensors import OpenTensor, stored_tensors
@@ -155,12 +154,11 @@ def _labels(directory: Path) -> tuple[pa.Table, tuple[Rows, int] | None]:
     """uid and text of the labels that were not removed; and where some were, the rows of the others, and the rows in all."""
     pool = pa.default_memory_pool()
     pa.set_memory_pool(pa.system_memory_pool())  # Arrow's own keeps megabytes of what was read for later
+    what = f"The labels of the run {directory} cannot be read"
     try:
-        table = pq.ParquetFile(directory / LABELS, memory_map=True).read(columns=["uid", "text"], use_threads=False)
-        with pa.memory_map(str(directory / INDEX / "ids.arrow")) as source:
-            alive = np.array(pa.ipc.open_file(source).read_all()["alive"].to_pylist(), bool)
-    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
-        raise StoreError(f"The labels of the run {directory} cannot be read: {error}") from error
+        table = read_columns(directory / LABELS, ["uid", "text"], what=what, threads=False)
+        ids = read_columns(directory / INDEX / "ids.arrow", ["alive"], what=what)
+        alive = np.array(ids["alive"].to_pylist(), bool)
     finally:
         pa.set_memory_pool(pool)
     if int(alive.sum()) != len(table):

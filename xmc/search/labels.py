@@ -23,6 +23,7 @@ from xmc.indexes.storage import StoredIndex
 from xmc.indexes.versions import IndexVersion
 from xmc.search.label_columns import ORIGIN, RESERVED, LabelColumns, label_rows, values_at
 from xmc.search.memory.queries import QueryMemory
+from xmc.storage.arrow import read_columns
 
 __all__ = ["LabelVersion", "require_same_labels"]
 
@@ -70,8 +71,8 @@ class LabelVersion:
 
     @classmethod
     def read(cls, file: Path, next_id: int) -> LabelVersion:
-        """What `write` wrote. KeyError, OSError or pyarrow's errors where it is something else."""
-        table = pq.read_table(file, memory_map=True)
+        """What `write` wrote. StoreError where it cannot be read, KeyError or pyarrow's errors where it is something else."""
+        table = read_columns(file)
         table = table.select([*RESERVED, *(name for name in table.column_names if name not in RESERVED)])
         types = [pa.int64(), pa.string(), pa.string(), *table.schema.types[len(RESERVED) :]]
         table = table.cast(pa.schema(list(zip(table.column_names, types, strict=True)))).combine_chunks()

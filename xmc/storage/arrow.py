@@ -1,22 +1,103 @@
-"""Arrow IPC files, which are memory-mapped when read (Parquet cannot be): tables, and embeddings as one column."""
+"""Arrow IPC files, which are memory-mapped when read (Parquet cannot be): tables, and embeddings as one column.
+
+Files are read by `read_columns` alone, wherever Arrow or Parquet stands beside something of ours, so that none is trusted.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from xmc.errors import StoreError
+from xmc.errors import StoreError, XMCError, boundary
 from xmc.storage.directories import atomic_file
+from xmc.storage.soundness import require_sound_group, require_sound_parquet
 from xmc.storage.tensors import StoredTensor
 
-__all__ = ["place_embeddings", "read_embeddings", "write_arrow_file", "write_embeddings"]
+__all__ = [
+    "column_names",
+    "place_embeddings",
+    "read_batches",
+    "read_columns",
+    "read_embeddings",
+    "write_arrow_file",
+    "write_embeddings",
+]
 
-BROKEN = (OSError, KeyError, AttributeError, ValueError, pa.ArrowException)
-"""What pyarrow raises for a file that holds something else."""
+
+def read_columns(
+    file: Path,
+    columns: Sequence[str] | None = None,
+    *,
+    kind: type[XMCError] = StoreError,
+    what: str = "",
+    remedy: str = "",
+    mapped: bool = True,
+    threads: bool = True,
+) -> pa.Table:
+    """The table of a Parquet file, by the ending .parquet, or of an Arrow IPC file, with every value validated.
+
+    columns: those that are read, in this order; None for all. kind: class of the error for a file that is missing, damaged,
+    or lacks a column. what: a sentence without its end, such as "FILE cannot be read as METRICS", which the cause follows; by
+    default "FILE cannot be read". remedy: a further sentence. mapped: memory-map the file; otherwise it is read. threads: read
+    the columns of a Parquet file at once.
+    """
+    with boundary(kind, what or f"{file} cannot be read", remedy):
+        if file.suffix == ".parquet":
+            with _open_parquet(file, mapped) as parquet:
+                for number in range(parquet.num_row_groups):
+                    require_sound_group(parquet, number, file.stat().st_size)
+                table = parquet.read(None if columns is None else list(columns), use_threads=threads)
+                if len(table) != parquet.metadata.num_rows:
+                    raise ValueError(f"it says {parquet.metadata.num_rows:,} rows, but has {len(table):,}")
+        else:
+            table = pa.ipc.open_file((pa.memory_map if mapped else pa.OSFile)(str(file), "r")).read_all()
+        table.validate(full=True)
+        return table if columns is None else table.select(list(columns))
+
+
+def read_batches(
+    file: Path, rows: int, columns: Sequence[str] | None = None, *, kind: type[XMCError] = StoreError, what: str = ""
+) -> Iterator[pa.RecordBatch]:
+    """The rows of a Parquet file in batches of at most `rows`, validated; parameters and errors are those of `read_columns`."""
+    what = what or f"{file} cannot be read"
+    with boundary(kind, what):
+        parquet = _open_parquet(file, mapped=False)
+    with parquet:
+        with boundary(kind, what):
+            for number in range(parquet.num_row_groups):
+                require_sound_group(parquet, number, file.stat().st_size)
+            batches = parquet.iter_batches(rows, columns=None if columns is None else list(columns))
+        count = 0
+        while True:
+            with boundary(kind, what):
+                batch = next(batches, None)
+                if batch is None:
+                    if count != parquet.metadata.num_rows:
+                        raise ValueError(f"it says {parquet.metadata.num_rows:,} rows, but has {count:,}")
+                    return
+                batch.validate(full=True)
+                if columns is not None:
+                    batch = batch.select(list(columns))
+            count += len(batch)
+            yield batch
+
+
+def column_names(file: Path, *, kind: type[XMCError] = StoreError, what: str = "") -> list[str]:
+    """The names of the columns of a Parquet file; errors as of `read_columns`."""
+    with boundary(kind, what or f"{file} cannot be read"):
+        names: list[str] = pq.read_schema(file).names
+        return names
+
+
+def _open_parquet(file: Path, mapped: bool) -> pq.ParquetFile:
+    parquet = pq.ParquetFile(file, memory_map=mapped, page_checksum_verification=True)
+    require_sound_parquet(parquet, file.stat().st_size)
+    return parquet
 
 
 def write_arrow_file(table: pa.Table, file: Path) -> None:
@@ -40,19 +121,20 @@ def write_embeddings(blocks: Iterable[npt.NDArray[np.float32]], dimension: int, 
 
 def read_embeddings(file: Path) -> list[npt.NDArray[np.float32]]:
     """Read-only views float32 [n, D] of a memory-mapped file, as they were written; StoreError when it cannot be read."""
-    try:
-        return _blocks(pa.ipc.open_file(pa.memory_map(str(file))).read_all())
-    except BROKEN as error:
-        raise StoreError(f"{file} cannot be read as embeddings: {error}") from error
+    what = f"{file} cannot be read as embeddings"
+    with boundary(StoreError, what):
+        return _blocks(read_columns(file, what=what))
 
 
 def place_embeddings(file: Path) -> list[StoredTensor]:
     """Where the blocks of `read_embeddings` lie in the file, to be read from there; errors as of it."""
-    try:
+    with boundary(StoreError, f"{file} cannot be read as embeddings"):
         with pa.memory_map(str(file)) as mapped:
             beginning, size = mapped.read_buffer(1).address, mapped.size()
             mapped.seek(0)
-            blocks = _blocks(pa.ipc.open_file(mapped).read_all())
+            table = pa.ipc.open_file(mapped).read_all()
+            table.validate(full=True)
+            blocks = _blocks(table)
             starts = [block.ctypes.data - beginning if len(block) else 0 for block in blocks]
             if not all(
                 start >= 0 and start + block.nbytes <= size
@@ -60,9 +142,9 @@ def place_embeddings(file: Path) -> list[StoredTensor]:
                 if len(block)
             ):
                 raise ValueError("they are compressed")
-    except BROKEN as error:
-        raise StoreError(f"{file} cannot be read as embeddings: {error}") from error
-    return [StoredTensor(file, block.dtype, block.shape, start) for start, block in zip(starts, blocks, strict=True)]
+        return [
+            StoredTensor(file, block.dtype, block.shape, start) for start, block in zip(starts, blocks, strict=True)
+        ]
 
 
 def _blocks(table: pa.Table) -> list[npt.NDArray[np.float32]]:

@@ -12,8 +12,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from xmc.data.images.ragged import RaggedImages
-from xmc.errors import DataError, InputError
-from xmc.storage.arrow import write_arrow_file
+from xmc.errors import DataError, InputError, boundary
+from xmc.storage.arrow import read_columns, write_arrow_file
 
 __all__ = ["content_of", "digest_of", "dimension_of", "gather_blocks", "read_images", "write_images"]
 
@@ -34,12 +34,8 @@ def write_images(images: RaggedImages, file: Path) -> str:
     column = pa.LargeListArray.from_arrays(pa.array(images.offsets), values, mask=missing)
     digest = digest_of(images)
     table = pa.table([column], names=[COLUMN]).replace_schema_metadata({"sha256": digest})
-    try:
+    with boundary(DataError, f"The images {file} cannot be written", "Make room, or name another directory."):
         write_arrow_file(table, file)
-    except OSError as error:
-        raise DataError(
-            f"The images {file} cannot be written: {error}. Make room, or name another directory."
-        ) from error
     return digest
 
 
@@ -49,16 +45,13 @@ def read_images(file: Path) -> RaggedImages:
     Raises DataError for a file that is cut short or does not match its checksum.
     """
     table = _open(file)
-    try:
+    with boundary(DataError, f"The images {file} cannot be read"):
         column = table[COLUMN].combine_chunks() if table[COLUMN].num_chunks != 1 else table[COLUMN].chunk(0)
-        column.validate(full=True)
         offsets = column.offsets.to_numpy()
         width = column.type.value_type.list_size
         values = column.values.values.to_numpy(zero_copy_only=True).reshape(-1, width)
         images = RaggedImages(values, np.asarray(offsets, np.int64))
         sound = len(offsets) and offsets[0] == 0 and offsets[-1] == len(values) and values.dtype == np.float16
-    except (LookupError, ValueError, AttributeError, pa.ArrowException) as error:
-        raise DataError(f"The images {file} cannot be read: {error}") from error
     if not sound or digest_of(images) != content_of(file):
         raise DataError(f"The images {file} do not match their checksum; make them again.")
     return images
@@ -72,10 +65,8 @@ def content_of(file: Path) -> str:
 
 def dimension_of(file: Path) -> int:
     """Numbers I of an embedding, as the file says it. Raises DataError for a file of another kind."""
-    try:
+    with boundary(DataError, f"The images {file} cannot be read", "They are not of `write_images`."):
         return int(_open(file).schema.field(COLUMN).type.value_type.list_size)
-    except (LookupError, AttributeError) as error:
-        raise DataError(f"The images {file} cannot be read: they are not of `write_images`.") from error
 
 
 def gather_blocks(blocks: Iterable[npt.NDArray[np.float16]], dimension: int, folder: Path) -> npt.NDArray[np.float16]:
@@ -109,10 +100,7 @@ def _check(images: RaggedImages) -> None:
 
 
 def _open(file: Path) -> pa.Table:
-    try:
-        return pa.ipc.open_file(pa.memory_map(str(file))).read_all()
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise DataError(f"The images {file} cannot be read: {error}") from error
+    return read_columns(file, kind=DataError, what=f"The images {file} cannot be read")
 
 
 def digest_of(images: RaggedImages) -> str:

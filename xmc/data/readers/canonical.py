@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from xmc.data.dataset import Dataset
 from xmc.data.images.ragged import RaggedImages
@@ -15,7 +14,8 @@ from xmc.data.judgements import JUDGED_SCHEMA
 from xmc.data.rows import Defect, Row
 from xmc.data.sources import RowSource, TabularColumns
 from xmc.data.tables import GROUP, GROUPED_SCHEMA, LABEL_SCHEMA, OPTIONAL, read_table
-from xmc.errors import DataError
+from xmc.errors import DataError, boundary
+from xmc.storage.arrow import column_names, read_batches
 
 __all__ = ["CanonicalSource"]
 
@@ -94,21 +94,19 @@ class CanonicalSource(RowSource):
 def _names(file: Path) -> list[str]:
     """The names of the columns of a Parquet file; none of one that cannot be read, as is said when its rows are."""
     try:
-        names: list[str] = pq.read_schema(file).names
-    except (OSError, ValueError, pa.ArrowException):
+        return column_names(file, kind=DataError)
+    except DataError:
         return []
-    return names
 
 
 def _records(file: Path, schema: pa.Schema) -> Iterator[dict[str, Any]]:
     """Rows with the columns of `schema`; those of OPTIONAL may be missing."""
-    try:
-        table = pq.ParquetFile(file)
-        names = table.schema_arrow.names
-        if missing := [name for name in schema.names if name not in [*names, *OPTIONAL, GROUP]]:
-            raise DataError(f"{file} has no column {missing[0]!r}, only {', '.join(names)}.")
-        wanted = pa.schema([field for field in schema if field.name in names])
-        for batch in table.iter_batches(8192, columns=wanted.names):
-            yield from pa.Table.from_batches([batch]).select(wanted.names).cast(wanted).to_pylist()
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise DataError(f"{file} cannot be read as {', '.join(schema.names)}: {error}") from error
+    what = f"{file} cannot be read as {', '.join(schema.names)}"
+    names = column_names(file, kind=DataError, what=what)
+    if missing := [name for name in schema.names if name not in [*names, *OPTIONAL, GROUP]]:
+        raise DataError(f"{file} has no column {missing[0]!r}, only {', '.join(names)}.")
+    wanted = pa.schema([field for field in schema if field.name in names])
+    for batch in read_batches(file, 8192, wanted.names, kind=DataError, what=what):
+        with boundary(DataError, what):
+            rows = pa.Table.from_batches([batch]).cast(wanted).to_pylist()
+        yield from rows

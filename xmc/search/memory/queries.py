@@ -16,7 +16,7 @@ import torch
 from xmc.arrays import Embeddings, Ids, Rows
 from xmc.encoders.dual import unit_rows
 from xmc.encoders.precision import multiplies_bfloat16
-from xmc.errors import InputError, StoreError
+from xmc.errors import InputError, StoreError, boundary
 from xmc.indexes.blocks import GrowingColumn
 from xmc.indexes.checks import require_matrix
 from xmc.indexes.designs import design_of
@@ -27,7 +27,7 @@ from xmc.indexes.storage import StoredIndex, read_index, write_index
 from xmc.indexes.versions import IndexVersion
 from xmc.metrics.propensity import propensities
 from xmc.search.memory.screening import GROUPED, lowered, screened_rows
-from xmc.storage.arrow import write_arrow_file
+from xmc.storage.arrow import read_columns, write_arrow_file
 from xmc.storage.content_hash import ContentHash
 from xmc.storage.fingerprints import fingerprint_of_json
 
@@ -186,15 +186,14 @@ class QueryMemory:
     def read(cls, directory: Path, source: str, device: str | Sequence[str] = "auto") -> QueryMemory:
         """What `save` wrote for the same model. StoreError where it is of another, or cannot be read."""
         stored = read_index(directory / INDEX, source, device)
-        try:
-            table = pa.ipc.open_file(pa.memory_map(str(directory / QUERIES))).read_all()
+        what = f"{directory / QUERIES} cannot be read as a memory of queries"
+        with boundary(StoreError, what):
+            table = read_columns(directory / QUERIES, what=what)
             texts, lists = table["text"].cast(pa.string()), table["labels"].combine_chunks()
             said = table.schema.metadata or {}
             encoder, screened = said.get(b"encoder", b"").decode(), bool(said.get(b"screened"))
             ends = lists.offsets.to_numpy()[1:].astype(np.int64)
             ids = lists.values.to_numpy(zero_copy_only=False).astype(np.int64)
-        except (OSError, KeyError, ValueError, AttributeError, pa.ArrowException) as error:
-            raise StoreError(f"{directory / QUERIES} cannot be read as a memory of queries: {error}") from error
         if len(stored.ids) != len(table):
             raise StoreError(
                 f"{directory} has {len(stored.ids):,} vectors for {len(table):,} queries: it holds parts of two memories."

@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from xmc.arrays import Ids, Mask, Rows
-from xmc.errors import StoreError
+from xmc.errors import StoreError, boundary
 from xmc.kernels.forks import renew_in_children
 from xmc.search.label_columns import values_at
 from xmc.search.labels import LabelVersion
 from xmc.search.other_encoder import OtherEncoder
-from xmc.storage.arrow import write_arrow_file
+from xmc.storage.arrow import read_columns, write_arrow_file
 
 __all__ = ["EncodedLabels"]
 
@@ -80,13 +80,12 @@ class EncodedLabels:
     @classmethod
     def load(cls, encoder: OtherEncoder, file: Path) -> EncodedLabels:
         """What `save` wrote, memory-mapped. StoreError where it cannot be read."""
-        try:
-            table = pa.ipc.open_file(pa.memory_map(str(file))).read_all().combine_chunks()
+        what = f"{file} cannot be read as vectors of labels"
+        with boundary(StoreError, what):
+            table = read_columns(file, what=what).combine_chunks()
             texts, vectors = (table[name].combine_chunks() for name in ("text", "vector"))
             values = vectors.flatten().to_numpy(zero_copy_only=True).view(np.float16)
             return cls(encoder, table["id"].to_numpy(), texts, values.reshape(len(table), -1))
-        except (OSError, KeyError, ValueError, AttributeError, pa.ArrowException) as error:
-            raise StoreError(f"{file} cannot be read as vectors of labels: {error}") from error
 
     def save(self, file: Path) -> None:
         """Write an Arrow file: id int64, text string, vector fixed-size list of float16 [D]."""
