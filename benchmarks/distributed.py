@@ -14,7 +14,7 @@ import numpy as np
 from measurements import Measurement, from_samples
 from retrieval import CACHE
 
-from xmc.storage.directories import LOG
+from xmc.storage.manifests import LOG
 
 __all__ = ["run"]
 

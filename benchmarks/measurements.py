@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from xmc.errors import StoreError
-from xmc.storage.directories import atomic_file
+from xmc.storage.files import atomic_file
 from xmc.version import __version__
 
 __all__ = ["Measurement", "append", "from_samples"]

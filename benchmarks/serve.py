@@ -31,7 +31,7 @@ from titles import CACHE
 
 from xmc.config import TrainConfig
 from xmc.data.dataset import Dataset
-from xmc.storage.directories import MANIFEST
+from xmc.storage.manifests import MANIFEST
 from xmc.training.trainer import train
 
 __all__ = ["METHODS", "run"]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from measurements import Measurement, from_samples
 
-from xmc.storage.directories import LOG
+from xmc.storage.manifests import LOG
 
 __all__ = ["pace", "read_steps", "steady"]
 

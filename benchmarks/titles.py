@@ -24,7 +24,8 @@ from xmc.errors import DataError
 from xmc.progress import tracked
 from xmc.search.retriever import Retriever
 from xmc.storage.caches import user_cache
-from xmc.storage.directories import atomic_directory, read_manifest
+from xmc.storage.directories import atomic_directory
+from xmc.storage.manifests import read_manifest
 from xmc.training.trainer import train
 
 __all__ = ["CACHE", "Vectors", "minilm_vectors", "static_vectors", "titles", "titles_at_most"]

@@ -20,7 +20,8 @@ from xmc.indexes.identifiers import LabelIds
 from xmc.indexes.placement import devices_of
 from xmc.indexes.versions import IndexVersion
 from xmc.storage.arrow import read_columns, read_embeddings, write_arrow_file, write_embeddings
-from xmc.storage.directories import MANIFEST, atomic_directory, read_manifest
+from xmc.storage.directories import atomic_directory
+from xmc.storage.manifests import MANIFEST, read_manifest
 
 __all__ = ["StoredIndex", "read_index", "read_rows", "write_index"]
 

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from xmc.config import CheckpointConfig, TrainConfig
 from xmc.errors import StoreError
-from xmc.storage.directories import MANIFEST, atomic_directory, read_manifest, refuse_foreign_directory
+from xmc.storage.directories import atomic_directory
+from xmc.storage.manifests import MANIFEST, read_manifest, refuse_foreign_directory
 
 __all__ = [
     "Checkpoint",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from xmc.errors import require_package
-from xmc.storage.directories import LOG, TENSORBOARD
+from xmc.storage.manifests import LOG, TENSORBOARD
 
 __all__ = ["TrainingLog", "numbers_of"]
 

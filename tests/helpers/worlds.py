@@ -12,7 +12,7 @@ import numpy as np
 import xmc
 from xmc.config import TrainConfig
 from xmc.data.dataset import Dataset
-from xmc.storage.directories import LOG
+from xmc.storage.manifests import LOG
 
 TINY = {
     "encoder": {"kind": "static", "dimension": 32, "table_rows": 4096, "weight_slots": 4096},

@@ -25,8 +25,8 @@ from xmc.errors import StoreError
 from xmc.indexes.factory import build_index, load_index
 from xmc.indexes.label_index import LabelIndex
 from xmc.storage.arrow import write_embeddings
-from xmc.storage.directories import MANIFEST
 from xmc.storage.fingerprints import sha256_file
+from xmc.storage.manifests import MANIFEST
 
 CASES = (("exact", False), ("IVF16,PQ8x4fs,Refine(SQ8)", True), ("HNSW8", False))
 """Designs, and whether ids are strings."""

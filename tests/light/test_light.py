@@ -21,7 +21,7 @@ from xmc.encoders.static.normalising import normalised
 from xmc.errors import InputError, StoreError
 from xmc.light import LightRetriever
 from xmc.light.features import bags_of_features
-from xmc.storage.directories import MANIFEST
+from xmc.storage.manifests import MANIFEST
 
 QUERIES = [
     "red and blue",
@@ -151,7 +151,7 @@ def test_runs_that_need_more_are_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"encoder 'transformer'.*xmc export .* --to onnx"):
         LightRetriever.load(copy, verify=False)
     manifest = json.loads((copy / MANIFEST).read_text())
-    manifest["files"] |= {name: {"size": 0, "sha256": ""} for name in ("stages.json", "memory/queries.parquet")}
+    manifest["files"] |= {name: {"size": 0, "sha256": "0" * 64} for name in ("stages.json", "memory/queries.parquet")}
     (copy / MANIFEST).write_text(json.dumps(manifest))
     (copy / "stages.json").write_text('[{"name": "rerank", "options": {}}]')
     with pytest.raises(InputError, match=r"a memory of queries and the stage 'rerank'.*load it with xmc.Retriever"):

@@ -17,7 +17,7 @@ from xmc.errors import StoreError
 from xmc.search import run_directory
 from xmc.search.run_directory import RunDirectory
 from xmc.search.run_metrics import RunMetrics, TrainingRecord
-from xmc.storage import directories
+from xmc.storage import manifests
 from xmc.storage.fingerprints import sha256_file
 
 
@@ -55,7 +55,7 @@ def test_each_file_is_hashed_once_when_a_run_is_saved(
         hashed.append(file.stat().st_ino)
         return sha256_file(file)
 
-    for module in (run_directory, directories):
+    for module in (run_directory, manifests):
         monkeypatch.setattr(module, "sha256_file", counted)
     RunDirectory(tmp_path / "copy").write(before)
     assert len(hashed) == len(set(hashed)) > 0

@@ -22,7 +22,7 @@ from malformed_requests import malformed
 from server_process import ServerProcess, receive, server
 
 import xmc
-from xmc.storage.directories import MANIFEST
+from xmc.storage.manifests import MANIFEST
 
 pytestmark = pytest.mark.slow
 TEXTS = ["a red thing", "blue", "something green"]

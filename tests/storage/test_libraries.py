@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from xmc.errors import DependencyError
-from xmc.storage.directories import atomic_directory, read_manifest
+from xmc.storage.directories import atomic_directory
 from xmc.storage.libraries import faiss_distributions, refuse_two_faiss
+from xmc.storage.manifests import read_manifest
 
 
 def install(folder: Path, distribution: str) -> None:

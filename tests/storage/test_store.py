@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from xmc.errors import StoreError
-from xmc.storage.directories import LOG, MANIFEST, atomic_directory, atomic_file, read_manifest
+from xmc.storage.directories import atomic_directory
+from xmc.storage.files import atomic_file
+from xmc.storage.manifests import LOG, MANIFEST, read_manifest
 
 
 def write(path: Path, text: str) -> None:

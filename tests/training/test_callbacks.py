@@ -14,7 +14,7 @@ from worlds import colours, tiny_config
 
 import xmc
 from xmc.errors import ConfigError, TrainingError
-from xmc.storage.directories import LOG
+from xmc.storage.manifests import LOG
 from xmc.training.callbacks import Callback
 from xmc.training.parts import Progress
 from xmc.training.result import TrainResult

@@ -18,7 +18,7 @@ from processes import TESTS, environment, run, torchrun
 from worlds import colours, tiny_config
 
 import xmc
-from xmc.storage.directories import LOG
+from xmc.storage.manifests import LOG
 from xmc.training.checkpoints import Checkpoints
 
 

@@ -28,7 +28,7 @@ from xmc.config import CheckpointConfig
 from xmc.encoders.dual import DualEncoder, build_encoder
 from xmc.errors import StoreError
 from xmc.storage import directories
-from xmc.storage.directories import LOG
+from xmc.storage.manifests import LOG
 from xmc.training.checkpoints import Checkpoints, require_space
 from xmc.training.optimizers import Optimizers
 from xmc.training.prototypes import add_prototypes

@@ -12,7 +12,7 @@ from worlds import colours, logged_steps, tiny_config
 
 import xmc
 from xmc.report.curves import read_training_log
-from xmc.storage.directories import LOG
+from xmc.storage.manifests import LOG
 
 
 def phases_of(run: Path) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ import xmc
 from xmc.data.dataset import Dataset
 from xmc.encoders.dual import unit
 from xmc.errors import DataError, StoreError, TrainingError
-from xmc.storage.directories import LOG
+from xmc.storage.manifests import LOG
 from xmc.training.distributed import World
 from xmc.training.negatives import JoinedNegatives
 from xmc.training.negatives.all_labels import AllLabels

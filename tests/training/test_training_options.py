@@ -21,7 +21,7 @@ import xmc
 from xmc.cli import app
 from xmc.encoders.dual import DualEncoder, build_encoder
 from xmc.errors import ConfigError
-from xmc.storage.directories import LOG, TENSORBOARD
+from xmc.storage.manifests import LOG, TENSORBOARD
 from xmc.training.estimate import estimate
 from xmc.training.optimizers import RowAdam
 from xmc.training.optimizers.moments import Moments

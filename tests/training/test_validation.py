@@ -13,7 +13,7 @@ import xmc
 from xmc.config.validation import METRICS
 from xmc.data.dataset import Dataset
 from xmc.data.held_out import uses_of_queries
-from xmc.storage.directories import LOG
+from xmc.storage.manifests import LOG
 
 
 def filtered(base: Dataset, rows: np.ndarray) -> Dataset:

@@ -24,7 +24,7 @@ from xmc.batch.work import Chunk, Work, WorkSpecification, features_of, tokens_i
 from xmc.encoders.base import Side
 from xmc.errors import ConfigError, StoreError
 from xmc.search.run_directory import RunDirectory
-from xmc.storage.directories import atomic_file
+from xmc.storage.files import atomic_file
 
 __all__ = ["Embedding", "embed_files"]
 

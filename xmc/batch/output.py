@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import re
 import uuid
 from collections.abc import Iterator
@@ -30,7 +29,8 @@ from xmc.batch.summary import Done, Summary
 from xmc.data.files import WantedColumn, open_file
 from xmc.data.files.addresses import InputFile, file_system
 from xmc.errors import StoreError
-from xmc.storage.directories import hold, sync
+from xmc.storage.files import sync
+from xmc.storage.locks import hold, release
 
 __all__ = ["JOB", "SUCCESS", "Output", "PartFile"]
 
@@ -87,8 +87,7 @@ class Output:
         try:
             yield
         finally:
-            if held is not None:
-                os.close(held)
+            release(held)
 
     def begin(self, plan: Plan, policy: str, resume: bool) -> dict[int, Done]:
         """Make the folder ready for a job, and return the parts that it has already, by number. Call it while it is held.

@@ -43,7 +43,7 @@ def init(
     from xmc.config import TrainConfig
     from xmc.config.commented import commented_yaml
     from xmc.errors import StoreError
-    from xmc.storage.directories import atomic_file
+    from xmc.storage.files import atomic_file
 
     given = settings or []
     config = TrainConfig.from_mapping({}, given, "--set") if like is None else TrainConfig.load(like, given)

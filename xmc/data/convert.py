@@ -39,7 +39,7 @@ from xmc.errors import DataError
 from xmc.metrics import propensity_parameters
 from xmc.progress import progress
 from xmc.storage.arrow import read_columns
-from xmc.storage.directories import atomic_file
+from xmc.storage.files import atomic_file
 from xmc.storage.fingerprints import fingerprint_of
 
 __all__ = ["Conversion", "convert"]

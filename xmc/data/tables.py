@@ -17,7 +17,7 @@ from xmc.data.targets import first_contradiction, split_relevance
 from xmc.errors import DataError, InputError, boundary
 from xmc.storage.arrow import read_columns
 from xmc.storage.content_hash import ContentHash
-from xmc.storage.directories import atomic_file
+from xmc.storage.files import atomic_file
 
 __all__ = [
     "FILTER_SCHEMA",

@@ -21,7 +21,7 @@ from xmc.evaluation.predicted import Predicted
 from xmc.metrics import NO_PREDICTION
 from xmc.metrics.truth import hits, pairs_of, truth_without
 from xmc.storage.arrow import read_columns
-from xmc.storage.directories import atomic_file
+from xmc.storage.files import atomic_file
 
 __all__ = ["MajorMistakes", "Repeated"]
 

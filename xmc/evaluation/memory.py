@@ -29,7 +29,7 @@ from xmc.search.memory.votes import VotingRule
 from xmc.search.retriever import Retriever
 from xmc.search.run_directory import RunDirectory
 from xmc.search.stages import Corridor, SearchRequest
-from xmc.storage.directories import MANIFEST
+from xmc.storage.manifests import MANIFEST
 
 __all__ = ["FittedMemory", "fit_memory", "memory_by_default"]
 

@@ -16,7 +16,7 @@ from xmc.evaluation.evaluated import Evaluated
 from xmc.metrics.resampling import PairedDifference, bootstrap_intervals, paired_differences
 from xmc.metrics.values import QueryValues
 from xmc.storage.arrow import column_names, read_columns
-from xmc.storage.directories import atomic_file
+from xmc.storage.files import atomic_file
 
 __all__ = ["QueryMetrics"]
 

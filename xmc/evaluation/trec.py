@@ -15,7 +15,7 @@ from xmc.data.targets import Targets
 from xmc.errors import DataError, StoreError
 from xmc.evaluation.judging import excluded_predictions
 from xmc.evaluation.predicted import Predicted
-from xmc.storage.directories import atomic_file
+from xmc.storage.files import atomic_file
 
 __all__ = ["QRELS", "RUN", "write_trec"]
 

@@ -18,7 +18,8 @@ from xmc.encoders.static.formulas import KINDS
 from xmc.encoders.static.normalising import NormalisedTexts, normalised
 from xmc.errors import InputError, StoreError
 from xmc.storage.arrow import place_embeddings, read_columns
-from xmc.storage.directories import read_manifest, read_unreplaced
+from xmc.storage.directories import read_unreplaced
+from xmc.storage.manifests import read_manifest
 from xmc.storage.run_layout import INDEX, KIND, LABELS, MODEL, STAGES_FILE, has_memory, source_of
 from xmc.storage.tensors import OpenTensor, stored_tensors
 

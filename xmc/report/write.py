@@ -14,7 +14,7 @@ from xmc.report.major import plain_mistakes
 from xmc.report.run import PLACES, ReportedRun
 from xmc.report.task import Task
 from xmc.search.run_directory import RunDirectory
-from xmc.storage.directories import atomic_file
+from xmc.storage.files import atomic_file
 
 __all__ = ["write_report"]
 

@@ -6,7 +6,6 @@ Only what the run's manifests list is downloaded, only files that hold plain dat
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import shutil
@@ -22,7 +21,7 @@ from typing_extensions import Unpack
 from xmc.errors import InputError, StoreError, XMCError
 from xmc.search.model_card import CardResults, model_card
 from xmc.search.run_directory import Run, RunDirectory
-from xmc.storage.directories import MANIFEST, read_manifest, require_free
+from xmc.storage.manifests import MANIFEST, listed_files, read_manifest, require_free, verify_all
 from xmc.storage.run_layout import KIND
 
 if TYPE_CHECKING:
@@ -68,7 +67,7 @@ def push(run: Run, repo: str, results: CardResults | None = None, **options: Unp
             api.create_branch(repo, branch=revision, exist_ok=True)
         folder = Path(temporary) / "run"
         RunDirectory(folder).write(run.standalone())
-        refused = _refused(_listed(folder))
+        refused = _refused(listed_files(folder, KIND))
         if refused is not None:
             raise StoreError(f"The run holds {refused!r}, which is no file that `from_hub` takes: {_accepted()}.")
         (folder / CARD).write_text(model_card(run, repo, results), encoding="utf-8")
@@ -144,26 +143,11 @@ def _download(repo: str, commit: str, staging: Path, token: str | None) -> None:
     outer = read_manifest(staging, KIND, verify=False)["files"]
     _require_accepted(repo, outer)
     fetch([name for name in outer if PurePosixPath(name).name == MANIFEST])
-    listed = _listed(staging)
+    listed = listed_files(staging, KIND)
     _require_accepted(repo, listed)
     fetch(sorted(listed))
     shutil.rmtree(staging / ".cache", ignore_errors=True)  # what the Hub's client knows of the download
-    for name in [MANIFEST, *listed]:
-        if PurePosixPath(name).name == MANIFEST:
-            folder = (staging / name).parent
-            read_manifest(folder, json.loads((staging / name).read_text(encoding="utf-8"))["kind"])
-
-
-def _listed(folder: Path) -> set[str]:
-    """Names of all files of a run, as its manifest and those inside it list them; the outermost manifest is not among them."""
-    names = set(read_manifest(folder, KIND, verify=False)["files"])
-    for name in [name for name in names if PurePosixPath(name).name == MANIFEST]:
-        try:
-            inner = json.loads((folder / name).read_text(encoding="utf-8"))["files"]
-            names |= {f"{PurePosixPath(name).parent}/{file}" for file in inner}
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise StoreError(f"{folder / name} is not a manifest written by xmc ({error!r}).") from error
-    return names
+    verify_all(staging, KIND)
 
 
 def _require_accepted(repo: str, names: Iterable[str]) -> None:

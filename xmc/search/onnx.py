@@ -27,7 +27,8 @@ from xmc.errors import ConfigError, InputError
 from xmc.indexes.scan import exact_search
 from xmc.progress import tracked
 from xmc.search.labels import LabelVersion
-from xmc.storage.directories import atomic_directory, require_free
+from xmc.storage.directories import atomic_directory
+from xmc.storage.manifests import require_free
 
 __all__ = ["Judged", "export_onnx"]
 

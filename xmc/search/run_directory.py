@@ -35,8 +35,9 @@ from xmc.search.rerank import stage as _  # noqa: F401 (registers its stage)
 from xmc.search.run_metrics import RunMetrics
 from xmc.search.stages import STAGES, Stage
 from xmc.storage.arrow import read_embeddings, write_embeddings
-from xmc.storage.directories import LOG, atomic_directory, read_manifest, read_unreplaced, require_free
+from xmc.storage.directories import atomic_directory, read_unreplaced
 from xmc.storage.fingerprints import fingerprint_of, sha256_file
+from xmc.storage.manifests import LOG, MANIFEST, read_manifest, require_free, verify_files
 from xmc.storage.run_layout import (
     ENCODERS,
     INDEX,
@@ -146,26 +147,28 @@ class RunDirectory:
 
         Files of two runs are never taken together.
         """
-        return read_unreplaced(self.path, self._read_model_and_labels)
+        return read_unreplaced(self.path, lambda: RunDirectory(self.path)._read_model_and_labels())
 
     def read_labels(self) -> LabelVersion:
         """The labels alone, without their embeddings."""
-        return self._labels(self._manifest)
+        return self._labels(self._verified(LABELS))
 
     def read_calibration(self) -> Calibration | None:
         """The calibration alone; None where the run has none that this version reads."""
-        return self._calibration(self._manifest)
+        names = [name for name in self._manifest["files"] if name.startswith(f"{CALIBRATION}/")]
+        return self._calibration(self._verified(*names))
 
     @property
     def precision(self) -> Precision:
         """What encoders compute in where nobody says otherwise: float32 where the run was trained in that, or by an older
         version; else what the device allows, for a run may be trained on one and opened on another.
         """
-        return "float32" if self._config.precision == "float32" else "auto"
+        self._verified(CONFIG)
+        return self._own_precision
 
     def read_source_columns(self) -> dict[str, str]:
         """What the source of the training data called its columns, see Dataset.source_columns; empty where it is not known."""
-        self.require()
+        self._verified(METRICS)
         training = self._metrics().training
         return {} if training is None else dict(training.columns)
 
@@ -174,7 +177,7 @@ class RunDirectory:
 
         Files of two runs are never taken together.
         """
-        return read_unreplaced(self.path, self._read_label_embeddings)
+        return read_unreplaced(self.path, lambda: RunDirectory(self.path)._read_label_embeddings())
 
     @property
     def fingerprint(self) -> str:
@@ -248,12 +251,25 @@ class RunDirectory:
         """The manifest; the files that it lists are not verified."""
         return read_manifest(self.path, KIND, verify=False)
 
+    @property
+    def _own_precision(self) -> Precision:
+        return "float32" if self._config.precision == "float32" else "auto"
+
+    def _verified(self, *names: str) -> dict[str, Any]:
+        """The manifest. StoreError where one of these files is not as it says, or it does not list it."""
+        files = self._manifest["files"]
+        for name in names:
+            if name not in files:
+                raise StoreError(f"{self.path} lists no {name}, so it is not a whole run. Copy it again.")
+        verify_files(self.path, files, names)
+        return self._manifest
+
     def _read(self, device: str | Sequence[str], precision: Precision | None) -> Run:
         manifest = read_manifest(self.path, KIND)
         source = source_of(manifest)
         model = DualEncoder.load(self.path)
         config = self._config
-        place_model(model, device, self.precision if precision is None else precision)
+        place_model(model, device, self._own_precision if precision is None else precision)
         stored = read_index(self.path / INDEX, source, device)
         try:
             labels = self._labels(manifest).with_stored(stored)
@@ -280,6 +296,7 @@ class RunDirectory:
 
     def _read_label_embeddings(self) -> tuple[EmbeddingBlocks, LabelIds, Mask]:
         directory = self.path / INDEX
+        self._verified(f"{INDEX}/{MANIFEST}")
         dimension = int(read_manifest(directory, "index")["properties"]["dimension"])
         return read_rows(directory, dimension)
 

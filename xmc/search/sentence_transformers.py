@@ -11,8 +11,10 @@ from xmc.encoders.base import Side
 from xmc.encoders.dual import DualEncoder
 from xmc.encoders.precision import Precision
 from xmc.encoders.sentence_transformers.conversion import from_sentence_transformers, to_sentence_transformers
+from xmc.errors import StoreError
 from xmc.search.labels import LabelVersion
-from xmc.storage.directories import atomic_directory, require_free
+from xmc.storage.directories import atomic_directory
+from xmc.storage.manifests import MANIFEST, read_manifest, require_free
 
 __all__ = ["export_encoder", "read_encoder"]
 
@@ -28,8 +30,16 @@ def read_encoder(
     """The model of a directory, and the configuration that trains it further; see `Retriever.from_sentence_transformers`.
 
     label_texts: of all labels; the first ones show in the log whether sentence-transformers cuts them into the same tokens.
-    options: query_prompt, label_prompt and max_length. Raises ConfigError for a directory that cannot be used.
+    options: query_prompt, label_prompt and max_length. Raises ConfigError for a directory that cannot be used, StoreError for
+    one that xmc wrote and that is not as it was written.
     """
+    if (Path(directory) / MANIFEST).is_file():
+        try:
+            read_manifest(directory, EXPORTED)
+        except StoreError as error:
+            raise StoreError(
+                f"{error} Or, where the model was changed on purpose, remove {MANIFEST} from the directory."
+            ) from error
     return from_sentence_transformers(directory, label_texts[:CHECKED_TEXTS], index, precision, **options)
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from xmc.search.retriever import Retriever
 from xmc.search.run_directory import RunDirectory
 from xmc.serve.journal import Entry, Journal
 from xmc.serve.journalled import change_of, content_of_edits, content_of_remembered, source_of_memory
-from xmc.storage.directories import hold
+from xmc.storage.locks import alone
 
 __all__ = ["COMPACTED_AT", "LabelChanges", "journal_of"]
 
@@ -162,16 +161,13 @@ class LabelChanges:
     @contextmanager
     def _holding(self) -> Iterator[bool]:
         """Whether there is a run, and no other process writes it while the block runs."""
-        try:
-            lock = hold(self.directory, wait=False)
-        except OSError:
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            if lock is not None:
-                os.close(lock)
+        with ExitStack() as held:
+            try:
+                held.enter_context(alone(self.directory, wait=False))
+            except OSError:
+                yield False
+            else:
+                yield self.directory.is_dir()
 
     def close(self) -> None:
         """Close the journal."""

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from xmc.errors import InputError, StoreError
-from xmc.storage.directories import atomic_file, hold, sync
+from xmc.storage.files import atomic_file, sync
 from xmc.storage.fingerprints import fingerprint_of_json
+from xmc.storage.locks import hold
 
 __all__ = ["Entry", "Header", "Journal", "Writer"]
 

@@ -18,7 +18,8 @@ from xmc.serve.bodies import EmbedBody
 from xmc.serve.changes import LabelChanges
 from xmc.serve.failures import Refusal, refusal_of
 from xmc.serve.metrics import ServerMetrics
-from xmc.storage.directories import MANIFEST, read_unreplaced
+from xmc.storage.directories import read_unreplaced
+from xmc.storage.manifests import MANIFEST
 
 __all__ = ["OpenRun", "ServedRun"]
 

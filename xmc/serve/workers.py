@@ -20,7 +20,7 @@ from typing import Any
 
 from xmc.errors import ConfigError, XMCError, require_package
 from xmc.serve.settings import Settings
-from xmc.storage.directories import read_manifest
+from xmc.storage.manifests import read_manifest
 
 __all__ = ["serve"]
 

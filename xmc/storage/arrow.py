@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from xmc.errors import StoreError, XMCError, boundary
-from xmc.storage.directories import atomic_file
+from xmc.storage.files import atomic_file
 from xmc.storage.soundness import require_sound_group, require_sound_parquet
 from xmc.storage.tensors import StoredTensor
 

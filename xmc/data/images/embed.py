@@ -25,7 +25,7 @@ from xmc.data.images.files import gather_blocks
 from xmc.data.images.ragged import RaggedImages
 from xmc.data.images.vision import VisionModel
 from xmc.progress import progress
-from xmc.storage.directories import atomic_file
+from xmc.storage.files import atomic_file
 from xmc.storage.fingerprints import fingerprint_of, fingerprint_of_json, sha256_file
 
 __all__ = ["EmbeddedImages", "embed_images"]
