@@ -4,8 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TABLE ?= wordnet_8k
+MINUTES ?= 10
 
-.PHONY: setup quickstart test test-slow test-nightly dist test-wheel lint typecheck docs bench clean
+.PHONY: setup quickstart test test-slow test-nightly fuzz dist test-wheel lint typecheck docs bench clean
 
 # One stamp for each set of extras, so that a changed requirement is installed again. Before it was called xmc-retrieval, the
 # package was installed as xmc.
@@ -34,9 +35,14 @@ test: $(VENV)/.installed-dev
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m slow
 
-# Many more random tables and damaged files than the slow tests have: about an hour.
+# Many more random tables and damaged inputs than the slow tests have: some hours.
 test-nightly: $(VENV)/.installed-dev
-	XMC_CASES=2000 $(BIN)/python -m pytest --numprocesses 2 -m slow tests/data/test_mutated_files.py tests/data/files/test_written_tables.py
+	XMC_CASES=2000 $(BIN)/python -m pytest --numprocesses 2 -m slow tests/data/files/test_written_tables.py
+	XMC_CASES=10000 $(BIN)/python -m pytest -m slow tests/fuzz
+
+# Damaged inputs of every format by fresh seeds, MINUTES long; those that are neither read nor refused are kept in build/fuzz.
+fuzz: $(VENV)/.installed-dev
+	PYTHONPATH=tests/fuzz:tests/helpers:tests/data $(BIN)/python -m fuzzing --minutes $(MINUTES)
 
 # The wheel is built from the source distribution.
 dist: $(VENV)/.installed-dev

@@ -57,7 +57,11 @@ def read_by_conversion(source: Path, destination: Path, on_bad_row: str = "error
 
 
 def read_by_job(
-    source: Path, columns: Columns | None = None, rows_per_part: int = 100_000, window: int = 8192
+    source: Path,
+    columns: Columns | None = None,
+    rows_per_part: int = 100_000,
+    window: int = 8192,
+    dimension: int = 0,
 ) -> list[tuple[str | None, str]]:
     """(uid, text) of each good row as a job reads it: in parts, each in windows."""
     columns = columns or Columns()
@@ -72,7 +76,7 @@ def read_by_job(
                 uids = pa.array(map(str, range(number, number + len(batch))), pa.string())
                 batch = batch.set_column(batch.schema.get_field_index(UID), UID, uids)
             number += len(batch)
-            checked = check_rows(batch, columns, 0)
+            checked = check_rows(batch, columns, dimension)
             kept = checked.uids.filter(pa.array(checked.good)).to_pylist()
             rows += zip(kept, checked.payload.to_pylist(), strict=True)
     return rows
