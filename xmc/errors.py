@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import importlib.util
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from xmc.shown import one_line
 
@@ -80,14 +80,14 @@ class DependencyError(XMCError):
 
 
 @contextlib.contextmanager
-def boundary(kind: type[XMCError], what: str, remedy: str = "") -> Iterator[None]:
+def boundary(kind: type[XMCError], what: str | Callable[[], str], remedy: str = "") -> Iterator[None]:
     """Turn whatever a file system, a parser or a native library raises inside the block into one error of xmc.
 
     Stand it at every place where bytes from outside are read or written, and nowhere else: inside of it a mistake of our own
     looks like a damaged file. Errors of xmc pass as they are, and so do KeyboardInterrupt and other requests to stop.
 
     kind: class of the error. what: a sentence without its end that names the file or place, such as "FILE cannot be read"; the
-    cause follows it. remedy: a further sentence.
+    cause follows it; a function of none where it says how far a long reading came. remedy: a further sentence.
     """
     try:
         yield
@@ -98,7 +98,8 @@ def boundary(kind: type[XMCError], what: str, remedy: str = "") -> Iterator[None
             not isinstance(error, Exception) and type(error).__name__ != "PanicException"
         ):  # of a library written in Rust
             raise
-        raise kind(f"{what}: {cause_in_words(error)}.{' ' if remedy else ''}{remedy}") from error
+        said = what if isinstance(what, str) else what()
+        raise kind(f"{said}: {cause_in_words(error)}.{' ' if remedy else ''}{remedy}") from error
 
 
 def cause_in_words(error: BaseException) -> str:

@@ -159,3 +159,18 @@ def test_a_file_cut_anywhere_is_refused(file: Path) -> None:
         file.write_bytes(content[:length])
         with pytest.raises(StoreError, match="cannot be read: "):
             read_columns(file)
+
+
+def test_row_groups_without_rows(tmp_path: Path) -> None:
+    file = tmp_path / "in.parquet"
+    with pq.ParquetWriter(file, TABLE.schema) as writer:
+        for table in (TABLE.slice(0, 0), TABLE, TABLE.slice(0, 0)):
+            writer.write_table(table)
+    assert read_columns(file).to_pylist() == TABLE.to_pylist()
+    assert sum(map(len, read_batches(file, 7))) == len(TABLE)
+
+
+def test_files_one_behind_the_other_are_refused(file: Path) -> None:
+    file.write_bytes(2 * file.read_bytes())
+    with pytest.raises(StoreError, match=r"two files, one behind the other|\d+ bytes that are of none"):
+        read_columns(file)

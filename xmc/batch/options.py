@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from xmc.data.files import Kind, TextForm, WantedColumn
 from xmc.errors import ConfigError, require_package
@@ -21,7 +21,8 @@ class Columns:
     uid: strings or whole numbers; None for the column "uid" where a file has it, else a row's uid is its number in the file,
     from 0, behind the name of the file where there are more. text: strings; None for "text". tokens: lists of token ids, as
     the run's query encoder makes them. embedding: lists of D numbers. Where uid or text is None, the column that the run's data
-    set had in its source goes first, see xmc.batch.columns. encoding, delimiter: of text files, as in xmc.data.files.TextForm.
+    set had in its source goes first, see xmc.batch.columns. encoding, delimiter, max_line: of text files, as in
+    xmc.data.files.TextForm.
     """
 
     uid: str | None = None
@@ -30,6 +31,7 @@ class Columns:
     embedding: str | None = None
     encoding: str | None = None
     delimiter: str | None = None
+    max_line: int | None = None
 
     def __post_init__(self) -> None:
         if self.tokens is not None and self.embedding is not None:
@@ -48,9 +50,14 @@ class Columns:
         return uid, WantedColumn(self.payload, kind, key=PAYLOAD, option=f"--{kind}-column")
 
     @property
+    def described(self) -> dict[str, str | None]:
+        """What decides the result: all but the length of a line that is allowed."""
+        return {name: value for name, value in asdict(self).items() if name != "max_line"}
+
+    @property
     def form(self) -> TextForm:
         """How text files are written."""
-        return TextForm(self.encoding, self.delimiter)
+        return TextForm(self.encoding, self.delimiter, max_line=self.max_line)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -74,7 +74,7 @@ class Plan:
             **self.work,
             **self.form.describe(),
             **({"kept": {field.name: str(field.type) for field in self.kept}} if len(self.kept) else {}),
-            "columns": asdict(self.columns),
+            "columns": self.columns.described,
             "input": files,
             "parts": [[part.file.address, part.start, part.rows] for part in self.parts],
         }

@@ -19,7 +19,7 @@ from xmc.batch.windows import windows
 from xmc.batch.work import Chunk, Work
 from xmc.data.files import LINE, MESSAGE, RecordFile, open_file
 from xmc.data.files.addresses import InputFile
-from xmc.data.files.lines import with_encoding
+from xmc.data.files.undecodable import with_encoding
 from xmc.errors import DataError
 
 __all__ = ["Worker"]

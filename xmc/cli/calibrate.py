@@ -12,7 +12,7 @@ from rich.table import Table
 from xmc.cli import complete
 from xmc.cli.console import console, say
 from xmc.cli.devices import Device, opened
-from xmc.cli.job_options import Delimiter, Encoding, Text
+from xmc.cli.job_options import Delimiter, Encoding, MaxLine, Text
 from xmc.cli.next_commands import after_calibration
 from xmc.cli.texts import is_file_of_texts, require_no_columns, texts_of
 
@@ -58,6 +58,7 @@ def calibrate(
     text_column: Text = None,
     encoding: Encoding = None,
     delimiter: Delimiter = None,
+    max_line: MaxLine = None,
     device: Device = "auto",
     json_output: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
@@ -68,7 +69,7 @@ def calibrate(
     from xmc.data.dataset import Dataset
     from xmc.evaluation.calibrate import calibrate as fit
 
-    columns = Columns(text=text_column, encoding=encoding, delimiter=delimiter)
+    columns = Columns(text=text_column, encoding=encoding, delimiter=delimiter, max_line=max_line)
     if not (check and is_file_of_texts(dataset)):
         require_no_columns(columns, dataset)
     retriever = opened(run, device)

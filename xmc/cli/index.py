@@ -13,7 +13,7 @@ from rich.table import Table
 from xmc.cli import complete
 from xmc.cli.console import console, say
 from xmc.cli.devices import Device, opened
-from xmc.cli.job_options import Delimiter, Encoding, Text
+from xmc.cli.job_options import Delimiter, Encoding, MaxLine, Text
 from xmc.cli.next_commands import after_new_index
 from xmc.cli.texts import require_no_columns, texts_of
 from xmc.cli.units import parse_bytes, parse_seconds
@@ -59,6 +59,7 @@ def index(
     text_column: Text = None,
     encoding: Encoding = None,
     delimiter: Delimiter = None,
+    max_line: MaxLine = None,
     rescore: Annotated[
         int, typer.Option(min=0, help="With a named design: candidates, in multiples of k, ordered by exact scores.")
     ] = 0,
@@ -90,7 +91,7 @@ def index(
         raise ConfigError(f"--{named} is for tuning, which chooses the design: leave {design!r} out, or the option.")
     if design == "auto" and rescore:
         raise ConfigError("--rescore is for a design that is named; tuning chooses it.")
-    columns = Columns(text=text_column, encoding=encoding, delimiter=delimiter)
+    columns = Columns(text=text_column, encoding=encoding, delimiter=delimiter, max_line=max_line)
     if queries is None:
         require_no_columns(columns, None)
     in_place = out is None or out.resolve() == run.resolve()

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from xmc.cli.data.options import Delimiter, Encoding, Uid
+from xmc.cli.data.options import Delimiter, Encoding, MaxLine, Uid
 from xmc.cli.devices import Device, devices_named
 
 if TYPE_CHECKING:
     from xmc.batch import JobOptions, Summary
 
-__all__ = ["Delimiter", "Encoding", "Input", "JobArguments", "Text", "tell"]
+__all__ = ["Delimiter", "Encoding", "Input", "JobArguments", "MaxLine", "Text", "tell"]
 
 Input = Annotated[
     str,
@@ -53,6 +53,7 @@ class JobArguments:
     tokens_column: Tokens = None
     encoding: Encoding = None
     delimiter: Delimiter = None
+    max_line: MaxLine = None
     rows_per_part: PartRows = 100_000
     engine: Engine = "local"
     workers: Workers = None
@@ -71,6 +72,7 @@ class JobArguments:
                 embedding=embedding_column,
                 encoding=self.encoding,
                 delimiter=self.delimiter,
+                max_line=self.max_line,
             ),
             on_bad_row=self.on_bad_row,
             rows_per_part=self.rows_per_part,

@@ -10,11 +10,12 @@ import typer
 
 from xmc.cli.console import say
 from xmc.cli.devices import Device, opened
-from xmc.cli.job_options import Delimiter, Encoding
+from xmc.cli.job_options import Delimiter, Encoding, MaxLine
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from xmc.data.files import TextForm
     from xmc.data.label_rows import LabelRows
     from xmc.search.entry_rate import Scaling
     from xmc.search.retriever import Retriever
@@ -51,13 +52,16 @@ def add(
     separator: Separator = "|",
     encoding: Encoding = None,
     delimiter: Delimiter = None,
+    max_line: MaxLine = None,
     device: Device = "auto",
 ) -> None:
     """Add labels: columns uid, text, examples (queries of a label), negatives (queries that it is not for), and further ones.
 
     A label has a text, examples or both.
     """
-    retriever, rows = _opened(run, file, out, separator, encoding, delimiter, device)
+    from xmc.data.files import TextForm
+
+    retriever, rows = _opened(run, file, out, device, TextForm(encoding, delimiter, separator, max_line))
     problems = {}
     for row, there in enumerate(retriever.labels.index_rows(rows.uids) >= 0):
         if there:
@@ -87,13 +91,16 @@ def update(
     separator: Separator = "|",
     encoding: Encoding = None,
     delimiter: Delimiter = None,
+    max_line: MaxLine = None,
     device: Device = "auto",
 ) -> None:
     """Make labels anew from texts and examples, and set further columns; the columns of the file are as for `add`.
 
     A label without a text in the file keeps its own. One without text and examples is not made anew.
     """
-    retriever, rows = _opened(run, file, out, separator, encoding, delimiter, device)
+    from xmc.data.files import TextForm
+
+    retriever, rows = _opened(run, file, out, device, TextForm(encoding, delimiter, separator, max_line))
     _require_there(retriever, rows)
     anew = [
         row for row in range(len(rows)) if (rows.texts[row] or "").strip() or rows.examples[row] or rows.negatives[row]
@@ -121,25 +128,25 @@ def remove(
     out: Out = None,
     encoding: Encoding = None,
     delimiter: Delimiter = None,
+    max_line: MaxLine = None,
     device: Device = "auto",
 ) -> None:
     """Remove labels: the column uid names them, and others do not count."""
-    retriever, rows = _opened(run, file, out, "|", encoding, delimiter, device)
+    from xmc.data.files import TextForm
+
+    retriever, rows = _opened(run, file, out, device, TextForm(encoding, delimiter, "|", max_line))
     _require_there(retriever, rows)
     retriever.remove_labels(rows.uids)
     _written(retriever, run, out, f"{len(rows):,} labels removed", ())
 
 
-def _opened(
-    run: Path, file: Path, out: Path | None, separator: str, encoding: str | None, delimiter: str | None, device: str
-) -> tuple[Retriever, LabelRows]:
+def _opened(run: Path, file: Path, out: Path | None, device: str, form: TextForm) -> tuple[Retriever, LabelRows]:
     """The run and the rows of the file, once it is sure that a run may be written."""
-    from xmc.data.files import TextForm
     from xmc.data.label_rows import LabelRows
     from xmc.search.run_directory import RunDirectory
 
     RunDirectory(out or run).require_free(overwrite=_in_place(run, out))
-    rows = LabelRows.read(file, TextForm(encoding, delimiter, separator))
+    rows = LabelRows.read(file, form)
     return opened(run, device), rows
 
 

@@ -42,7 +42,12 @@ def is_file_of_texts(source: str) -> bool:
 
 def require_no_columns(columns: Columns, source: str | None) -> None:
     """Raise ConfigError where columns or an encoding were named though no file of texts is read."""
-    named = {"text-column": columns.text, "encoding": columns.encoding, "delimiter": columns.delimiter}
+    named = {
+        "text-column": columns.text,
+        "encoding": columns.encoding,
+        "delimiter": columns.delimiter,
+        "max-line": columns.max_line,
+    }
     for option, value in named.items():
         if value is not None:
             given = "none is given" if source is None else f"{source} is none"

@@ -6,8 +6,6 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import yaml
-
 from xmc.config.keys import GONE, NEW_KEYS, TEXTS, as_written, family_part
 from xmc.config.negatives import NEGATIVES_SECTIONS
 from xmc.config.yaml_values import read_yaml
@@ -24,11 +22,7 @@ def parse_override(text: str) -> tuple[list[str], Any]:
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise ConfigError(f"The setting {text!r} must have the form key=value, as in encoder.dimension=512.")
-    try:
-        parsed = read_yaml(value)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"The value of the setting {text!r} is not valid YAML.") from error
-    return key.strip().split("."), parsed
+    return key.strip().split("."), read_yaml(value, f"The value of the setting {key} is not valid YAML")
 
 
 class Values:

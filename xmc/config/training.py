@@ -22,8 +22,9 @@ from xmc.config.overrides import Values, parse_override
 from xmc.config.section import Section, plain_values
 from xmc.config.shipped import config_file
 from xmc.config.validation import ValidationConfig
-from xmc.config.yaml_values import read_yaml
+from xmc.config.yaml_values import LONGEST_DOCUMENT, read_yaml
 from xmc.errors import ConfigError
+from xmc.storage.small_files import read_text
 
 __all__ = ["TrainConfig"]
 
@@ -194,12 +195,8 @@ class TrainConfig(Section):
         older versions are read, and a warning in the log names their new ones.
         """
         path = config_file(path)
-        try:
-            values = read_yaml(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"The configuration {path} cannot be read: {error}.") from error
-        except yaml.YAMLError as error:
-            raise ConfigError(f"The configuration {path} is not valid YAML: {error}.") from error
+        text = read_text(path, ConfigError, f"The configuration {path} cannot be read", most=4 * LONGEST_DOCUMENT)
+        values = read_yaml(text, f"The configuration {path} is not valid YAML")
         if values is not None and not isinstance(values, dict):
             raise ConfigError(f"The configuration {path} must be a mapping of keys to values.")
         return cls.from_mapping(values or {}, source=str(path), overrides=overrides)

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from xmc.arrays import Mask
 from xmc.data.checks import checked_rows
-from xmc.data.files.lines import with_encoding
+from xmc.data.files.undecodable import with_encoding
 from xmc.data.rows import Defect, Row
 from xmc.data.sources import RowSource
 from xmc.data.tables import GROUP

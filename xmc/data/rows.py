@@ -10,7 +10,8 @@ from typing import Literal
 
 from xmc.data.files import TextForm
 from xmc.data.files.addresses import local_file
-from xmc.data.files.lines import text_lines, undecodable
+from xmc.data.files.lines import text_lines
+from xmc.data.files.undecodable import undecodable
 
 __all__ = ["PACKED", "Defect", "Row", "checked_row", "find_file", "read_lines", "without_blank_end"]
 

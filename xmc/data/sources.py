@@ -24,8 +24,8 @@ class TabularColumns:
     uid: None for the column "uid" where a file has it; without, a query's uid is its row number, from 0. labels: a list, or a
     string that `separator` cuts. relevance: one number for each label. rejected: the labels that were judged not relevant, as
     `labels` has the relevant ones. Both None for a column of that name where a file has it. label_uid, label_text: of a label
-    table. separator, encoding, delimiter: as in xmc.data.files.TextForm. label_prefix: of labels in fastText's layout, None for
-    "__label__". language: of the names of a vocabulary in Annif's layout, None for English, or the only one.
+    table. separator, encoding, delimiter, max_line: as in xmc.data.files.TextForm. label_prefix: of labels in fastText's
+    layout, None for "__label__". language: of the names of a vocabulary in Annif's layout, None for English, or the only one.
     group: queries of one value stay together where the data set is split; None for none.
     """
 
@@ -39,6 +39,7 @@ class TabularColumns:
     label_text: str = "text"
     encoding: str | None = None
     delimiter: str | None = None
+    max_line: int | None = None
     label_prefix: str | None = None
     language: str | None = None
     group: str | None = None
@@ -46,12 +47,12 @@ class TabularColumns:
     @property
     def form(self) -> TextForm:
         """How text files are written."""
-        return TextForm(self.encoding, self.delimiter, self.separator)
+        return TextForm(self.encoding, self.delimiter, self.separator, self.max_line)
 
     @property
     def named(self) -> dict[str, str]:
         """The values that are not None, by name: what is kept with a data set, for jobs that read files like its source."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        return {name: value for name, value in asdict(self).items() if value is not None and name != "max_line"}
 
 
 class RowSource(ABC):

@@ -15,6 +15,8 @@ import pyarrow.parquet as pq
 
 from xmc.errors import StoreError, XMCError, boundary
 from xmc.storage.files import atomic_file
+from xmc.storage.ipc_messages import require_whole_ipc
+from xmc.storage.small_files import require_regular
 from xmc.storage.soundness import require_sound_group, require_sound_parquet
 from xmc.storage.tensors import StoredTensor
 
@@ -49,13 +51,14 @@ def read_columns(
     with boundary(kind, what or f"{file} cannot be read", remedy):
         if file.suffix == ".parquet":
             with _open_parquet(file, mapped) as parquet:
-                for number in range(parquet.num_row_groups):
-                    require_sound_group(parquet, number, file.stat().st_size)
                 table = parquet.read(None if columns is None else list(columns), use_threads=threads)
                 if len(table) != parquet.metadata.num_rows:
                     raise ValueError(f"it says {parquet.metadata.num_rows:,} rows, but has {len(table):,}")
         else:
-            table = pa.ipc.open_file((pa.memory_map if mapped else pa.OSFile)(str(file), "r")).read_all()
+            opened = (pa.memory_map if mapped else pa.OSFile)(str(file), "r")
+            reader = pa.ipc.open_file(opened)
+            require_whole_ipc(opened, reader.num_record_batches)
+            table = reader.read_all()
         table.validate(full=True)
         return table if columns is None else table.select(list(columns))
 
@@ -69,8 +72,6 @@ def read_batches(
         parquet = _open_parquet(file, mapped=False)
     with parquet:
         with boundary(kind, what):
-            for number in range(parquet.num_row_groups):
-                require_sound_group(parquet, number, file.stat().st_size)
             batches = parquet.iter_batches(rows, columns=None if columns is None else list(columns))
         count = 0
         while True:
@@ -95,8 +96,12 @@ def column_names(file: Path, *, kind: type[XMCError] = StoreError, what: str = "
 
 
 def _open_parquet(file: Path, mapped: bool) -> pq.ParquetFile:
-    parquet = pq.ParquetFile(file, memory_map=mapped, page_checksum_verification=True)
-    require_sound_parquet(parquet, file.stat().st_size)
+    require_regular(file)
+    opened = (pa.memory_map if mapped else pa.OSFile)(str(file), "r")
+    parquet = pq.ParquetFile(opened, page_checksum_verification=True)
+    require_sound_parquet(parquet, opened)
+    for number in range(parquet.num_row_groups):
+        require_sound_group(parquet, number, opened.size())
     return parquet
 
 

@@ -9,6 +9,9 @@ __all__ = ["require_possible", "require_sound_batch", "require_sound_group", "re
 
 MOST_ROWS_A_BYTE = 1 << 22
 """Rows for which a byte of a file may stand: more than columns of nulls or of one value take, packed as well as can be."""
+_SEAM = b"PAR1PAR1"
+"""Where one Parquet file ends and another begins."""
+_BLOCK = 1 << 20
 SMALLEST_FILE = 64
 """Bytes that a file is taken to have at least."""
 
@@ -28,24 +31,35 @@ def require_sound_batch(batch: pa.RecordBatch, size: int | None = None) -> None:
             _of_bytes(column).validate(full=True)
 
 
-def require_sound_parquet(parquet: pq.ParquetFile, size: int) -> None:
-    """Raise ValueError for a Parquet file whose parts do not add up to what its end says, or say more than it can hold."""
-    metadata = parquet.metadata
+def require_sound_parquet(parquet: pq.ParquetFile, opened: pa.NativeFile) -> None:
+    """Raise ValueError for a Parquet file whose parts do not add up to what its end says, or say more than it can hold; and for
+    two files one behind the other, whose end counts from the beginning of the second.
+
+    opened: the file.
+    """
+    metadata, size = parquet.metadata, opened.size()
     rows = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
     for number in rows:
         require_possible(number, size)
     if sum(rows) != metadata.num_rows:
         raise ValueError(f"its {len(rows):,} row groups have {sum(rows):,} rows, but it says {metadata.num_rows:,}")
+    if rows and metadata.num_columns:
+        group = metadata.row_group(len(rows) - 1)
+        chunks = (group.column(place) for place in range(group.num_columns))
+        behind = max(min(max(0, _start(chunk) + chunk.total_compressed_size), size) for chunk in chunks)
+        for start in range(behind, size, _BLOCK):
+            if _SEAM in opened.read_at(_BLOCK + len(_SEAM), start):
+                raise ValueError("it is two files, one behind the other")
 
 
 def require_sound_group(parquet: pq.ParquetFile, number: int, size: int) -> None:
     """Raise ValueError for a row group with a column that lies outside of the file, or has other rows than the group."""
     group = parquet.metadata.row_group(number)
+    if not group.num_rows:  # then writers set offsets as they like
+        return
     for place in range(group.num_columns):
         chunk = group.column(place)
-        first = chunk.data_page_offset
-        if chunk.has_dictionary_page and chunk.dictionary_page_offset is not None:
-            first = min(first, chunk.dictionary_page_offset)
+        first = _start(chunk)
         if not 4 <= first <= first + chunk.total_compressed_size <= size or chunk.total_compressed_size < 0:
             raise ValueError(f"the column {chunk.path_in_schema} of row group {number} lies outside of the file")
         flat = parquet.schema.column(place).max_repetition_level == 0
@@ -54,6 +68,12 @@ def require_sound_group(parquet: pq.ParquetFile, number: int, size: int) -> None
                 f"the column {chunk.path_in_schema} of row group {number} has {chunk.num_values:,} values for "
                 f"{group.num_rows:,} rows"
             )
+
+
+def _start(chunk: pq.ColumnChunkMetaData) -> int:
+    """Where the pages of a column begin; offsets that are not set are 0, or None."""
+    offsets = [chunk.data_page_offset, chunk.dictionary_page_offset if chunk.has_dictionary_page else None]
+    return min((int(offset) for offset in offsets if offset), default=0)
 
 
 def require_possible(rows: int, size: int | None) -> None:

@@ -13,6 +13,7 @@ from xmc.cli.data.options import (
     LabelText,
     LabelUid,
     Language,
+    MaxLine,
     Rejected,
     Relevance,
     Separator,
@@ -40,6 +41,7 @@ class SourceColumns:
     separator: Separator = None
     encoding: Encoding = None
     delimiter: Delimiter = None
+    max_line: MaxLine = None
     label_prefix: LabelPrefix = None
     language: Language = None
 
@@ -58,6 +60,7 @@ class SourceColumns:
             separator=self.separator,
             encoding=self.encoding,
             delimiter=self.delimiter,
+            max_line=self.max_line,
             label_prefix=self.label_prefix,
             language=self.language,
             group=group,

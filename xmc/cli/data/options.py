@@ -19,6 +19,7 @@ __all__ = [
     "LabelUid",
     "Labels",
     "Language",
+    "MaxLine",
     "Overwrite",
     "Rejected",
     "Relevance",
@@ -84,6 +85,15 @@ Delimiter = Annotated[
         help="What is between columns of CSV, such as ; or tab; by default what the first line shows.",
         show_default=False,
         callback=lambda delimiter: "\t" if delimiter in ("\\t", "tab") else delimiter,
+    ),
+]
+MaxLine = Annotated[
+    int | None,
+    typer.Option(
+        "--max-line",
+        min=1,
+        help="Longest line of a text file, in characters; by default 16,777,216.",
+        show_default=False,
     ),
 ]
 LabelPrefix = Annotated[

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,8 @@ from fsspec.core import split_protocol
 from fsspec.implementations.arrow import ArrowFSWrapper
 from pyarrow import fs as pa_fs
 
-from xmc.errors import DataError, DependencyError
+from xmc.errors import DataError, DependencyError, boundary
+from xmc.storage.small_files import require_regular
 
 __all__ = ["ENDINGS", "ENDINGS_IN_WORDS", "InputFile", "ending_of", "file_system", "list_files", "local_file"]
 
@@ -23,6 +26,8 @@ ENDINGS = (*_TYPED, *_TEXTS, *(f"{text}{packed}" for text in _TEXTS for packed i
 """Of names of files of records; text files may be packed."""
 ENDINGS_IN_WORDS = f"{', '.join((*_TYPED, *_TEXTS))}, the latter {len(_TEXTS)} perhaps with {', '.join(_PACKED)} behind"
 _WILDCARDS = "*?["
+_LOCAL = (None, "file")
+"""Protocols of addresses on this machine."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,11 @@ class InputFile:
     def ending(self) -> str:
         """Which of `ENDINGS` its name has, without that of packing; "" for none."""
         return ending_of(self.address)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is on this machine."""
+        return split_protocol(self.address)[0] in _LOCAL
 
     def open(self) -> pa.NativeFile:
         """The file, open for reading at any position."""
@@ -63,11 +73,9 @@ def ending_of(name: str) -> str:
 
 
 def local_file(path: Path) -> InputFile:
-    """A file of this machine. DataError where there is none."""
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
+    """A file of this machine. DataError where there is none, and for what is no file, such as a device."""
+    with boundary(DataError, f"{path} cannot be read"):
+        status = require_regular(path)
     return InputFile(str(path), status.st_size, status.st_mtime_ns)
 
 
@@ -79,20 +87,19 @@ def file_system(address: str) -> tuple[pa_fs.FileSystem, str]:
     a package for it.
     """
     protocol, _ = split_protocol(address)
-    try:
-        if protocol in (None, "file"):
+    with boundary(DataError, f"{address} cannot be reached"):
+        if protocol in _LOCAL:
             local = address if protocol is None else address.removeprefix("file://")
             return pa_fs.LocalFileSystem(), str(Path(local).absolute())  # workers may be elsewhere
         try:
             system, path = pa_fs.FileSystem.from_uri(address)
         except pa.ArrowInvalid:
-            from_fsspec, path = fsspec.url_to_fs(address)
+            try:
+                from_fsspec, path = fsspec.url_to_fs(address)
+            except ImportError as error:
+                raise DependencyError(f"{address} needs a package that is not installed: {error}") from error
             return pa_fs.PyFileSystem(pa_fs.FSSpecHandler(from_fsspec)), path
         return system, path
-    except ImportError as error:
-        raise DependencyError(f"{address} needs a package that is not installed: {error}") from error
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise DataError(f"{address} cannot be reached: {error}") from error
 
 
 def list_files(address: str) -> list[InputFile]:
@@ -103,21 +110,27 @@ def list_files(address: str) -> list[InputFile]:
     """
     system, path = file_system(address)
     protocol = split_protocol(address)[0]
-    prefix = "" if protocol in (None, "file") else f"{protocol}://"
-    try:
+    prefix = "" if protocol in _LOCAL else f"{protocol}://"
+    with boundary(DataError, f"{address} cannot be listed"):
         if any(mark in path for mark in _WILDCARDS) and system.get_file_info(path).type == pa_fs.FileType.NotFound:
             entries = system.get_file_info(sorted(_system(system).glob(path)))
+            if protocol in _LOCAL:
+                _require_files(_leading_nowhere(Path(Path(path).anchor).glob(path.lstrip("/"))))
         else:
             entries = [system.get_file_info(path)]
         files = []
         for info in entries:
             if info.type == pa_fs.FileType.Directory:
                 inside = system.get_file_info(pa_fs.FileSelector(info.path, recursive=True))
-                files += [entry for entry in inside if _counts(entry)]
+                counting = [entry for entry in inside if _counts(entry)]
+                _require_files([entry.path for entry in counting if entry.type != pa_fs.FileType.File])
+                if protocol in _LOCAL:
+                    _require_files(_links_to_nothing(info.path))
+                files += counting
             elif info.type == pa_fs.FileType.File:
                 files.append(info)
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{address} cannot be listed: {error}") from error
+            elif len(entries) > 1 or info.type == pa_fs.FileType.Unknown:
+                _require_files([info.path])
     if not files and [info.type for info in entries] == [pa_fs.FileType.NotFound]:
         raise DataError(f"{address} does not exist.")
     if not files:
@@ -132,8 +145,27 @@ def list_files(address: str) -> list[InputFile]:
 
 def _counts(info: pa_fs.FileInfo) -> bool:
     return bool(
-        info.type == pa_fs.FileType.File and info.path.endswith(ENDINGS) and not info.base_name.startswith(("_", "."))
+        info.type != pa_fs.FileType.Directory
+        and info.path.endswith(ENDINGS)
+        and not info.base_name.startswith(("_", "."))
     )
+
+
+def _links_to_nothing(folder: str) -> list[str]:
+    """Links in a folder that would count and lead nowhere; Arrow does not list them."""
+    return _leading_nowhere(Path(root) / name for root, _, names in os.walk(folder) for name in names)
+
+
+def _leading_nowhere(paths: Iterable[Path]) -> list[str]:
+    counting = (path for path in paths if path.name.endswith(ENDINGS) and not path.name.startswith(("_", ".")))
+    return [str(path) for path in counting if not path.exists()]
+
+
+def _require_files(others: Sequence[str]) -> None:
+    """Raise DataError where something that is no file stands among the input: its rows would be missing without a word."""
+    if others:
+        more = f", and so are {len(others) - 1:,} more" if len(others) > 1 else ""
+        raise DataError(f"{others[0]} is a device, a pipe or a link to nothing{more}; name files, or take it away.")
 
 
 def _system(system: pa_fs.FileSystem) -> Any:

@@ -10,8 +10,8 @@ from typing import Any
 
 import orjson
 
-from xmc.data.files.lines import undecodable
 from xmc.data.files.table import Kind
+from xmc.data.files.undecodable import undecodable
 
 __all__ = ["CELLS", "CellProblem", "first_unsplittable", "one_label", "split_cell"]
 

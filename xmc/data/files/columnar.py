@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -13,13 +14,18 @@ import pyarrow.parquet as pq
 
 from xmc.data.files.addresses import InputFile
 from xmc.data.files.cells import CELLS, CellProblem, one_label, split_cell
-from xmc.data.files.table import BROKEN, TYPES, Kind, RecordFile, TextForm, WantedColumn, batch_schema
-from xmc.errors import DataError
+from xmc.data.files.table import TYPES, Kind, RecordFile, TextForm, WantedColumn, batch_schema
+from xmc.errors import DataError, boundary
+from xmc.storage.ipc_messages import IPC_FILE, require_whole_ipc
+from xmc.storage.soundness import require_sound_batch, require_sound_group, require_sound_parquet
 
 __all__ = ["ArrowFile", "ColumnarFile", "ParquetFile", "columns_of_table", "is_list", "is_text"]
 
 BYTES = 32 << 20
 """About as much of a file is held unpacked at a time."""
+ROWS = 8192
+"""Rows of a batch at most."""
+WHOLE = "Is the file complete?"
 Problems = dict[int, tuple[str, str]]
 """By row of a batch, a short phrase why it cannot be used, and a sentence."""
 
@@ -62,6 +68,10 @@ class ColumnarFile(RecordFile):
         """See RecordFile."""
         return tuple(self.file_schema.names)
 
+    def _reading(self, row: int) -> AbstractContextManager[None]:
+        """The boundary for what is read from a row on."""
+        return boundary(DataError, f"{self.file.address} cannot be read past row {row:,}")
+
     def _batch(self, batch: pa.RecordBatch, first: int) -> pa.RecordBatch:
         """A batch as it stands in the file, as a batch of this class."""
         problems: Problems = {}
@@ -100,8 +110,12 @@ class ParquetFile(ColumnarFile):
     def __init__(self, file: InputFile, wanted: Sequence[WantedColumn], form: TextForm) -> None:
         """See RecordFile."""
         super().__init__(file, wanted, form)
-        self._file = pq.ParquetFile(file.open(), buffer_size=1 << 20, page_checksum_verification=True)
-        self.file_schema = self._file.schema_arrow
+        with boundary(DataError, f"{file.address} cannot be read", WHOLE):
+            opened = file.open()
+            self._size = opened.size()
+            self._file = pq.ParquetFile(opened, buffer_size=1 << 20, page_checksum_verification=True)
+            require_sound_parquet(self._file, opened)
+            self.file_schema = self._file.schema_arrow
         self._fit()
 
     def count(self, strict: bool = False) -> int:
@@ -119,9 +133,21 @@ class ParquetFile(ColumnarFile):
     def _groups(self, start: int, row: int) -> Iterator[pa.RecordBatch]:
         for number in range(start, self._file.metadata.num_row_groups):
             group = self._file.metadata.row_group(number)
-            rows = max(1, min(8192, BYTES * group.num_rows // max(1, group.total_byte_size)))
-            for batch in self._file.iter_batches(rows, row_groups=[number], columns=self._present):
-                yield self._batch(batch, row)
+            rows = max(1, min(ROWS, BYTES * group.num_rows // max(1, group.total_byte_size)))
+            end = row + group.num_rows
+            with self._reading(row):
+                require_sound_group(self._file, number, self._size)
+                batches = self._file.iter_batches(rows, row_groups=[number], columns=self._present)
+            while row < end:
+                with self._reading(row):
+                    given = next(batches, None)
+                    if given is None:
+                        raise ValueError(
+                            f"row group {number} says {group.num_rows:,} rows, and {end - row:,} are missing"
+                        )
+                    require_sound_batch(given)
+                    batch = self._batch(given, row)
+                yield batch
                 row += len(batch)
 
 
@@ -131,38 +157,56 @@ class ArrowFile(ColumnarFile):
     def __init__(self, file: InputFile, wanted: Sequence[WantedColumn], form: TextForm) -> None:
         """See RecordFile."""
         super().__init__(file, wanted, form)
-        try:
-            self._file = pa.ipc.open_file(file.open())
-        except pa.ArrowInvalid:
-            self._file = None
-        self.file_schema = self._file.schema if self._file is not None else pa.ipc.open_stream(file.open()).schema
+        with boundary(DataError, f"{file.address} cannot be read", WHOLE):
+            opened = file.open()
+            self._size = opened.size()
+            is_file = opened.read(len(IPC_FILE)) == IPC_FILE
+            opened.seek(0)
+            self._file = pa.ipc.open_file(opened) if is_file else None
+            self.file_schema = self._file.schema if self._file is not None else pa.ipc.open_stream(opened).schema
         self._fit()
 
     def count(self, strict: bool = False) -> int:
         """See RecordFile."""
-        try:
-            return sum(batch.num_rows for batch in self._given())
-        except BROKEN as error:
-            raise DataError(f"{self.file.address} cannot be read: {error}. Is the file complete?") from error
+        self._require_whole()
+        rows = 0
+        for given in self._given(0):
+            rows += given.num_rows
+        return rows
 
     def _from(self, row: int) -> tuple[int, Iterator[pa.RecordBatch]]:
         return 0, self._batches()
 
     def _batches(self) -> Iterator[pa.RecordBatch]:
+        if self.file.is_local:  # elsewhere each message is a request, and jobs have counted before
+            self._require_whole()
         row = 0
-        for given in self._given():
-            batch = given.select(self._present)
-            for column in batch.columns:
-                _require_sound(column)
-            yield self._batch(batch, row)
-            row += len(batch)
+        for given in self._given(row):
+            for start in range(0, given.num_rows, ROWS):
+                with self._reading(row):
+                    batch = self._batch(given[start : start + ROWS], row)
+                yield batch
+                row += len(batch)
 
-    def _given(self) -> Iterator[pa.RecordBatch]:
-        """The batches of the file."""
-        if self._file is None:
-            yield from pa.ipc.open_stream(self.file.open())
-        else:
-            yield from map(self._file.get_batch, range(self._file.num_record_batches))
+    def _require_whole(self) -> None:
+        """DataError for a file that does not hold all that its end says, or holds more."""
+        with boundary(DataError, f"{self.file.address} cannot be read", WHOLE), self.file.open() as opened:
+            require_whole_ipc(opened, None if self._file is None else self._file.num_record_batches)
+
+    def _given(self, row: int) -> Iterator[pa.RecordBatch]:
+        """The wanted columns of the file's batches, sound."""
+        with self._reading(row):
+            numbers = range(0 if self._file is None else self._file.num_record_batches)
+            stream = pa.ipc.open_stream(self.file.open()) if self._file is None else map(self._file.get_batch, numbers)
+        while True:
+            with self._reading(row):
+                given = next(stream, None)
+                if given is None:
+                    return
+                batch = given.select(self._present)
+                require_sound_batch(batch, self._size)
+            row += batch.num_rows
+            yield batch
 
 
 class _TableFile(ColumnarFile):
@@ -181,7 +225,7 @@ class _TableFile(ColumnarFile):
 
     def _batches(self) -> Iterator[pa.RecordBatch]:
         row = 0
-        for batch in self._table.select(self._present).to_batches(8192):
+        for batch in self._table.select(self._present).to_batches(ROWS):
             yield self._batch(batch, row)
             row += len(batch)
 
@@ -191,31 +235,6 @@ def columns_of_table(table: pa.Table, wanted: Sequence[WantedColumn], form: Text
     file = _TableFile(table, wanted, form, name)
     file.require_columns()
     return file
-
-
-def _require_sound(column: pa.Array) -> None:
-    """Raise ArrowInvalid for a column whose offsets or indices point out of its values, as a damaged file may have it.
-
-    Strings that are not UTF-8 are sound here: they cost their row.
-    """
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        _require_sound(column.dictionary)
-        column.indices.validate(full=True)
-        used = column.indices.drop_null()
-        if len(used) and not 0 <= pc.min(used).as_py() <= pc.max(used).as_py() < len(column.dictionary):
-            raise pa.ArrowInvalid("an index points out of its dictionary")
-    elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        column.validate()
-        offsets = column.offsets.to_numpy()
-        if len(offsets) and (offsets[0] < 0 or offsets[-1] > len(column.values) or (np.diff(offsets) < 0).any()):
-            raise pa.ArrowInvalid("the offsets of a list are not in order")
-        _require_sound(column.values)
-    elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        column.validate()
-        column.view(pa.binary() if pa.types.is_string(kind) else pa.large_binary()).validate(full=True)
-    else:
-        column.validate(full=True)
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:

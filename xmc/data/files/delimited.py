@@ -11,14 +11,12 @@ from typing import ClassVar, Literal
 from xmc.data.files.addresses import InputFile
 from xmc.data.files.lines import text_lines
 from xmc.data.files.rows import Record, StringsFile
-from xmc.data.files.table import TextForm, WantedColumn
+from xmc.data.files.table import LONGEST_LINE, TextForm, WantedColumn
 from xmc.errors import DataError
 
 __all__ = ["DelimitedFile", "records"]
 
 DELIMITERS = (",", "\t", ";", "|")
-LONGEST_RECORD = 64 << 20
-"""Characters; a quote that is still open behind them is taken for one that is never closed."""
 LONG_RECORD = 100
 """Lines; a record of more is remarked upon."""
 READ_AGAIN = 8
@@ -46,7 +44,8 @@ class DelimitedFile(StringsFile):
         first = next(text_lines(file, form), "")
         self._newline = "\n" if first.endswith("\n") else ""  # then a carriage return alone is a part of a cell
         self.delimiter = form.delimiter or _delimiter(first, file, [column.name for column in wanted])
-        header = next(records(self._lines(), self.delimiter), Record(1, None, "", "the file is empty"))
+        longest = form.longest_record
+        header = next(records(self._lines(), self.delimiter, 0, longest), Record(1, None, "", "the file is empty"))
         if header.cells is None:
             where = f"line {header.line:,}: {header.message}"
             raise DataError(f"{file.address} has no line with the names of its columns ({where.rstrip('.')}).")
@@ -67,7 +66,7 @@ class DelimitedFile(StringsFile):
 
     def _records(self) -> Iterator[Record]:
         places = [self._column.get(column.name) for column in self.wanted]
-        found = records(self._lines(), self.delimiter, len(self._names))
+        found = records(self._lines(), self.delimiter, len(self._names), self.form.longest_record)
         for record in islice(found, 1, None):
             cells = record.cells
             if cells is None:
@@ -76,18 +75,19 @@ class DelimitedFile(StringsFile):
                 yield record._replace(cells=[None if place is None else cells[place] for place in places])
 
 
-def records(lines: Iterator[str], delimiter: str, width: int = 0) -> Iterator[Record]:
+def records(lines: Iterator[str], delimiter: str, width: int = 0, longest: int = LONGEST_LINE) -> Iterator[Record]:
     """The records, with all of their cells, which are strings; one that is not sound has none.
 
-    width: number of cells of a sound record; 0: any. What RFC 4180 calls a record of that width always comes as it is. Blank
+    width: number of cells of a sound record; 0: any. longest: characters of a record; a quote that is still open behind them is
+    taken for one that is never closed. What RFC 4180 calls a record of that width always comes as it is. Blank
     lines are left out; with one column they are empty cells, except before the first record and at the end.
 
     A quote that is not closed costs its own line only: of a record of several lines that is not sound, the second line is
     the next to be read. The lines that the record took, and the one behind, then count as sound only where no quote stands
     inside of a cell that is not quoted: they may be the rest of a quoted cell.
     """
-    csv.field_size_limit(max(csv.field_size_limit(), 2 * LONGEST_RECORD))
-    source = _Lines(lines)
+    csv.field_size_limit(max(csv.field_size_limit(), 2 * longest))
+    source = _Lines(lines, longest)
     strict = _strict_record(delimiter)
     blanks: list[int] = []
     begun = False
@@ -134,8 +134,8 @@ class _Lines(Iterator[str]):
     some line so far has marks.
     """
 
-    def __init__(self, lines: Iterator[str]) -> None:
-        self._lines = lines
+    def __init__(self, lines: Iterator[str], longest: int) -> None:
+        self._lines, self._longest = lines, longest
         self._again: list[str] = []  # in reverse
         self._fresh = self._twice = self._size = 0
         self._doubted_to = 0
@@ -144,7 +144,7 @@ class _Lines(Iterator[str]):
         self.marked = False
 
     def __next__(self) -> str:
-        if self.held and (self._size > LONGEST_RECORD or self._twice > READ_AGAIN * self._fresh):
+        if self.held and (self._size > self._longest or self._twice > READ_AGAIN * self._fresh):
             raise StopIteration
         if self._again:
             line = self._again.pop()

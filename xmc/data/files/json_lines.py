@@ -11,10 +11,11 @@ from typing import Any, ClassVar, Literal
 import orjson
 
 from xmc.data.files.addresses import InputFile
-from xmc.data.files.lines import text_lines, undecodable
+from xmc.data.files.lines import text_lines
 from xmc.data.files.rows import Record, StringsFile
 from xmc.data.files.table import TextForm, WantedColumn
-from xmc.errors import DataError
+from xmc.data.files.undecodable import undecodable
+from xmc.errors import DataError, boundary
 
 __all__ = ["JsonLinesFile", "objects", "parse_line"]
 
@@ -45,7 +46,7 @@ class JsonLinesFile(StringsFile):
         """See RecordFile."""
         return self._keys(SHOWN)
 
-    def every_name(self) -> tuple[str, ...]:
+    def _every_name(self) -> tuple[str, ...]:
         """See RecordFile."""
         return self._keys(None)
 
@@ -94,9 +95,8 @@ def parse_line(line: str) -> dict[str, Any] | str:
         values = orjson.loads(line)
     except ValueError:
         try:
-            values = json.loads(line)
-        except RecursionError:
-            return "is nested too deeply"
-        except ValueError as error:
-            return undecodable(line) or f"is not JSON ({error})"
+            with boundary(DataError, "is not JSON"):
+                values = json.loads(line)
+        except DataError as error:
+            return undecodable(line) or str(error).removesuffix(".")
     return values if isinstance(values, dict) else f"is not a JSON object but {type(values).__name__}"

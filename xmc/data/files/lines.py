@@ -6,10 +6,10 @@ import io
 from collections.abc import Iterator
 
 from xmc.data.files.addresses import InputFile
-from xmc.data.files.table import BROKEN, TextForm
-from xmc.errors import DataError
+from xmc.data.files.table import TextForm
+from xmc.errors import DataError, boundary
 
-__all__ = ["text_lines", "undecodable", "with_encoding"]
+__all__ = ["text_lines", "whole_text"]
 
 _MARK = "\ufeff"
 _MARKS = {
@@ -20,51 +20,65 @@ _MARKS = {
     b"\xfe\xff": "utf-16",
 }
 _BUFFER = 1 << 20
-USUAL = "cp1252"
-"""The encoding of most text files that are not UTF-8; it reads Latin-1 too."""
-_SUCH_AS = f"such as --encoding {USUAL}, which reads Latin-1 too"
+_WHOLE = "Is the file complete, and its encoding right?"
 
 
-def text_lines(file: InputFile, form: TextForm, newline: str = "") -> Iterator[str]:
+def text_lines(file: InputFile, form: TextForm, newline: str = "", cut: bool = False) -> Iterator[str]:
     """The lines of a file with their ends.
 
-    newline: what ends a line; "" for a line feed, a carriage return, or both.
+    newline: what ends a line; "" for a line feed, a carriage return, or both. cut: give the beginning of a line that is too
+    long, without a line end, in place of an error.
 
     Bytes that are not of the encoding come as lone surrogates, which `undecodable` finds: a broken line does not end a file.
-    Raises DataError where the file cannot be read to its end.
+    Raises DataError where the file cannot be read to its end, and for a line that is longer than the form allows.
     """
-    number = 0
-    try:
-        with file.stream() as raw:
-            stream = io.BufferedReader(raw, _BUFFER)
-            encoding = form.encoding or _shown(stream.peek(4))
-            for line in io.TextIOWrapper(stream, encoding, errors="surrogateescape", newline=newline):
-                number += 1
-                yield line.removeprefix(_MARK) if number == 1 else line
-    except BROKEN as error:
-        raise DataError(
-            f"{file.address} cannot be read past line {number:,}: {error}. Is the file complete, and its encoding right?"
-        ) from error
+    number, longest = 0, form.longest_line
+    with (
+        boundary(DataError, lambda: f"{file.address} cannot be read past line {number:,}", _WHOLE),
+        file.stream() as raw,
+    ):
+        stream = io.BufferedReader(raw, _BUFFER)
+        encoding = form.encoding or _shown(stream.peek(4))
+        text = io.TextIOWrapper(stream, encoding, errors="surrogateescape", newline=newline)
+        while line := text.readline(longest + 2):  # with its end
+            number += 1
+            if len(line) > longest and len(line.rstrip("\r\n")) > longest:
+                if not cut:
+                    raise _too_long(file, number, longest)
+                line = _cut(line, text, longest)
+            yield line.removeprefix(_MARK) if number == 1 else line
 
 
-def undecodable(text: str) -> str | None:
-    """What is wrong with a text that cannot be written as UTF-8, as the end of a sentence; None for any other."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        code = ord(text[error.start])
-        if 0xDC80 <= code <= 0xDCFF:
-            return (
-                f"is not UTF-8 (byte 0x{code - 0xDC00:02x} after {text[max(0, error.start - 20) : error.start]!r}); name the "
-                f"encoding of the file, {_SUCH_AS}"
+def _too_long(file: InputFile, line: int, longest: int) -> DataError:
+    twice = str(2 * longest)
+    return DataError(
+        f"{file.address}, line {line:,}: the line is longer than {longest:,} characters; is the file damaged? "
+        f"--max-line {twice} allows twice as many.",
+        again=("--max-line", twice),
+    )
+
+
+def _cut(line: str, text: io.TextIOWrapper, longest: int) -> str:
+    """The beginning of a line; the rest is read, and left out."""
+    end = line
+    while end and not end.endswith(("\r", "\n")):
+        end = text.readline(longest)
+    return line[:longest]
+
+
+def whole_text(file: InputFile, form: TextForm) -> str:
+    """All lines of a file. Raises DataError as `text_lines`, and for a text that is longer than the form allows."""
+    lines: list[str] = []
+    length = 0
+    for line in text_lines(file, form):
+        lines.append(line)
+        length += len(line)
+        if length > form.longest_record:
+            raise DataError(
+                f"{file.address} is a text of more than {form.longest_record:,} characters; leave it out, or allow more by "
+                f"--max-line {2 * form.longest_line}."
             )
-        return f"has half a surrogate pair (\\u{code:04x}), which is no character"
-    return None
-
-
-def with_encoding(message: str | None) -> tuple[str, ...]:
-    """The options that read a file whose texts `undecodable` found fault with in a message; none for other messages."""
-    return ("--encoding", USUAL) if message is not None and _SUCH_AS in message else ()
+    return "".join(lines)
 
 
 def _shown(start: bytes) -> str:

@@ -9,7 +9,7 @@ from xmc.data.files.addresses import ENDINGS_IN_WORDS, InputFile, ending_of, loc
 from xmc.data.files.columnar import ArrowFile, ParquetFile
 from xmc.data.files.delimited import DelimitedFile
 from xmc.data.files.json_lines import JsonLinesFile
-from xmc.data.files.table import BROKEN, RecordFile, TextForm, WantedColumn
+from xmc.data.files.table import RecordFile, TextForm, WantedColumn
 from xmc.errors import DataError
 from xmc.registry import Registry
 
@@ -37,9 +37,6 @@ def open_file(file: InputFile | Path, wanted: Sequence[WantedColumn], form: Text
         raise DataError(f"{address} ends with none of {ENDINGS_IN_WORDS}, so its format is not known.")
     if isinstance(file, Path):
         file = local_file(file)
-    try:
-        records = FILE_FORMATS[file.ending](file, wanted, form or TextForm())
-    except BROKEN as error:
-        raise DataError(f"{file.address} cannot be read: {error}. Is the file complete?") from error
+    records = FILE_FORMATS[file.ending](file, wanted, form or TextForm())
     records.require_columns()
     return records

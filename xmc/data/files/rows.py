@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from xmc.data.files.addresses import InputFile
 from xmc.data.files.cells import CELLS, CellProblem
-from xmc.data.files.lines import with_encoding
 from xmc.data.files.table import TYPES, RecordFile, TextForm, WantedColumn, batch_schema
+from xmc.data.files.undecodable import with_encoding
 from xmc.errors import DataError
 
 __all__ = ["Record", "StringsFile"]

@@ -13,12 +13,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from xmc.data.files.addresses import InputFile
+from xmc.data.files.undecodable import undecodable
 from xmc.errors import ConfigError, DataError
 from xmc.registry import nearest
 
 __all__ = [
-    "BROKEN",
     "LINE",
+    "LONGEST_LINE",
     "MESSAGE",
     "REASON",
     "REMARK",
@@ -45,8 +46,10 @@ LINE, REASON, MESSAGE, REMARK = "#line", "#reason", "#message", "#remark"
 """Columns of every batch beside those that were asked for: where the row begins in the file, from 1 (int64: a line of a text
 file, a row of any other); where the row cannot be used, a short phrase why and a sentence, else null; and a short phrase on
 what is noticed of a row that can be used, else null."""
-BROKEN = (OSError, EOFError, ValueError, pa.ArrowException)
-"""What reading a damaged file may raise."""
+LONGEST_LINE = 16 << 20
+"""Characters of a line of a text file, unless more are allowed."""
+LINES_OF_A_RECORD = 4
+"""Lines of the greatest length that a record of several lines may fill."""
 
 
 @dataclass(frozen=True)
@@ -75,14 +78,16 @@ class TextForm:
 
     encoding: a name that Python knows; None for UTF-8, or UTF-16 where the file begins with its byte-order mark. delimiter:
     of columns in a CSV file; None for the one that its name and first line show. separator: what cuts the string in a cell of
-    labels; None for "," in files that have no lists of their own, and for no cutting in those that have.
+    labels; None for "," in files that have no lists of their own, and for no cutting in those that have. max_line:
+    characters of a line at most, which bounds the memory that a file can take; None for LONGEST_LINE.
 
-    Raises ConfigError for an encoding that is not known, and for a delimiter of more than one character.
+    Raises ConfigError for an encoding that is not known, a delimiter of more than one character, and a line of none.
     """
 
     encoding: str | None = None
     delimiter: str | None = None
     separator: str | None = None
+    max_line: int | None = None
 
     def __post_init__(self) -> None:
         if self.encoding is not None:
@@ -92,10 +97,22 @@ class TextForm:
                 raise ConfigError(
                     f"The encoding {self.encoding!r} is not known; utf-8, latin-1, cp1252 and utf-16 are."
                 ) from error
+        if self.max_line is not None and self.max_line < 1:
+            raise ConfigError(f"A line has at least one character, but max_line is {self.max_line}.")
         if self.delimiter is not None and (len(self.delimiter) != 1 or self.delimiter in '\r\n"'):
             raise ConfigError(f"A delimiter is one character, such as ; or a tab, but is {self.delimiter!r}.")
         if self.separator == "":
             raise ConfigError("A separator of labels has at least one character.")
+
+    @property
+    def longest_line(self) -> int:
+        """Characters of a line at most."""
+        return self.max_line or LONGEST_LINE
+
+    @property
+    def longest_record(self) -> int:
+        """Characters of a record, or of a text, of several lines at most."""
+        return LINES_OF_A_RECORD * self.longest_line
 
 
 def batch_schema(wanted: Sequence[WantedColumn], types: Sequence[pa.DataType]) -> pa.Schema:
@@ -137,7 +154,17 @@ class RecordFile(ABC):
         return name in self.names
 
     def every_name(self) -> tuple[str, ...]:
-        """Names of the columns, in order, with those that a row far below is the first to have."""
+        """Names of the columns, in order, with those that a row far below is the first to have.
+
+        Raises DataError for one that is no text, which a result could not have.
+        """
+        names = self._every_name()
+        for name in names:
+            if (wrong := undecodable(name)) is not None:
+                raise DataError(f"{self.file.address}: the name {name!r} of a column {wrong}.")
+        return names
+
+    def _every_name(self) -> tuple[str, ...]:
         return self.names
 
     def require_columns(self) -> None:
@@ -198,9 +225,9 @@ class RecordFile(ABC):
                 self._position += taken
                 if skipped < taken:
                     yield batch[skipped:taken]
-        except BROKEN as error:
+        except DataError:
             self._stream = None
-            raise DataError(f"{self.file.address} cannot be read past row {self._position:,}: {error}") from error
+            raise
 
     def columns(self) -> list[pa.ChunkedArray]:
         """All rows of the columns that were asked for, in memory.

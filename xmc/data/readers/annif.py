@@ -19,7 +19,8 @@ from xmc.data.files import LINE, MESSAGE, REASON, WantedColumn, open_file
 from xmc.data.files.addresses import ending_of, local_file
 from xmc.data.files.cells import CELLS, CellProblem
 from xmc.data.files.json_lines import objects, parse_line
-from xmc.data.files.lines import text_lines, undecodable
+from xmc.data.files.lines import text_lines, whole_text
+from xmc.data.files.undecodable import undecodable
 from xmc.data.named.labels import NamedLabelsSource, NamedRow
 from xmc.data.readers.split_files import WORDS, first_lines, only_file, split_of
 from xmc.data.readers.vocabulary import SKOS_ENDINGS, read_vocabulary, without_brackets
@@ -138,7 +139,7 @@ class AnnifSource(NamedLabelsSource):
 
     def _folder(self, folder: Path) -> Iterator[NamedRow | Defect]:
         for file in [*sorted(folder.glob("*.txt")), *sorted(folder.glob("*.json"))]:
-            text = "".join(text_lines(local_file(file), self.form)).strip()
+            text = whole_text(local_file(file), self.form).strip()
             if file.suffix == ".json":
                 yield self._parsed(file, 1, parse_line(text), file.stem)
                 continue

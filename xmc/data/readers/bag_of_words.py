@@ -13,6 +13,7 @@ from pathlib import Path
 from xmc.data.files import TextForm
 from xmc.data.named.filters import FilteredSource
 from xmc.data.readers.raw_text import text_rows
+from xmc.data.readers.split_files import first_lines
 from xmc.data.rows import PACKED, Defect, Row, find_file, read_lines, without_blank_end
 from xmc.data.sources import TabularColumns
 
@@ -38,7 +39,7 @@ class BagOfWordsSource(FilteredSource):
     @classmethod
     def fits(cls, path: Path) -> bool:
         """Whether a train or test file with a header of three numbers is there."""
-        return any(_header(file, TextForm()) is not None for file in _files(path).values())
+        return any(_numbers(line) is not None for file in _files(path).values() for line in first_lines(file)[:1])
 
     def labels(self) -> Iterator[Row | Defect]:
         """The labels of Yf.txt, or made-up ones, in the number that the header says."""
@@ -109,10 +110,12 @@ def _is_text(file: Path) -> bool:
 
 def _header(file: Path, form: TextForm) -> tuple[int, int, int] | None:
     item = next(read_lines(file, form), None)
-    if not isinstance(item, tuple):
-        return None
+    return _numbers(item[1]) if isinstance(item, tuple) else None
+
+
+def _numbers(header: str) -> tuple[int, int, int] | None:
     try:
-        queries, features, labels = (int(number) for number in item[1].split())
+        queries, features, labels = (int(number) for number in header.split())
     except ValueError:
         return None
     return queries, features, labels

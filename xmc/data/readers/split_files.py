@@ -22,6 +22,8 @@ WORDS = {
 """The words in the names of the files of each split."""
 LOOKED_AT = 100
 """Lines of a file by which its layout is told."""
+BEGINNING = 1 << 16
+"""Characters of such a line that are looked at."""
 
 
 def split_of(name: str) -> str | None:
@@ -48,5 +50,6 @@ def only_file(files: Sequence[Path], what: str) -> Path:
 
 
 def first_lines(file: Path) -> list[str]:
-    """The first lines of a text file, by which its layout is told, whether or not they are of its encoding."""
-    return list(islice(text_lines(local_file(file), TextForm(), "\n"), LOOKED_AT))
+    """The first lines of a text file, by which its layout is told, whether or not they are of its encoding; their beginnings
+    where they are long."""
+    return list(islice(text_lines(local_file(file), TextForm(max_line=BEGINNING), "\n", cut=True), LOOKED_AT))
