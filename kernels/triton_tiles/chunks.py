@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import torch
+
 from xmc.kernels.reductions import Reduction
 from xmc.kernels.triton_tiles.masks import mask_bytes
 from xmc.kernels.triton_tiles.product import Product
@@ -33,12 +35,13 @@ def forward_chunks(product: Product, pairs: int, reduction: Reduction, tile_byte
     return _cut(0, keeping, most, 1) + _cut(keeping, total, most, 1)
 
 
-def backward_chunks(product: Product, tile_bytes: int, keeping: int) -> list[Chunk]:
-    """Chunks of label tiles whose gradients of scores fit `tile_bytes`: as few as can be, of whole waves of programs.
+def backward_chunks(product: Product, dtype: torch.dtype, tile_bytes: int, keeping: int) -> list[Chunk]:
+    """Chunks of label tiles whose gradients of scores, of this dtype, fit `tile_bytes`: as few as can be, of whole waves of
+    programs.
 
     keeping: number of tiles, the first ones, that share no chunk with others.
     """
-    one = max(1, len(product.queries) * product.queries.element_size() * product.shape.labels)
+    one = max(1, len(product.queries) * dtype.itemsize * product.shape.labels)
     wave = product.machine.programs // math.gcd(product.machine.programs, max(1, product.row_blocks))
     most = tile_bytes // one
     return _cut(0, keeping, most, wave) + _cut(keeping, product.label_tiles, most, wave)

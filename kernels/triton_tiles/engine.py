@@ -80,13 +80,15 @@ def backward(
     """
     product, pairs, scale = Product.of(queries, labels), Pairs.of(problem), problem.scale_on(queries.device)
     needs_queries, needs_labels, needs_bias = needs
-    width, size = queries.shape[1], product.shape.labels
+    width = queries.shape[1]
     enlarged, factor = _range_of(product.queries.dtype, value_gradient, positive_gradient, scale)
     write = _Writer(problem, product, pairs, scale, result, value_gradient * enlarged, positive_gradient * enlarged)
     query_gradient = product.queries.new_zeros(product.queries.shape, dtype=torch.float32) if needs_queries else None
     label_gradient = labels.new_empty(labels.shape) if needs_labels else None
     bias_gradient = labels.new_empty(len(labels), dtype=torch.float32) if needs_bias else None
-    chunks = backward_chunks(product, problem.tile_bytes, write.keeping)
+    # Tiles are those of the scores that are computed again, which in eight bits may be wider than the embeddings' own.
+    size = write.scored.shape.labels
+    chunks = backward_chunks(write.scored, product.queries.dtype, problem.tile_bytes, write.keeping)
     buffer = product.queries.new_empty((len(queries), max((tiles for _, tiles in chunks), default=0) * size))
     for first, tiles in chunks:
         chosen = slice(first * size, min(len(labels), (first + tiles) * size))

@@ -77,6 +77,7 @@ def score_gradients(
     """
     if not out.numel():
         return
+    product = product.storing(out.dtype)
     shape, described_ = product.shape, product.machine.bulk_copies
     product.launch(
         _score_gradients,

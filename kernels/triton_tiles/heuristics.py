@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
 
-__all__ = ["Machine", "TileShape", "dot_precision", "interpreting", "machine_of", "tile_shape"]
+__all__ = ["Machine", "TileShape", "dot_precision", "interpreting", "machine_of", "storing_shape", "tile_shape"]
 
+BARRIERS = 2048
+"""Bytes of a block's shared memory that are kept for what the compiler adds to tiles."""
 INTERPRETED_PROGRAMS = 3
 """Programs of a persistent grid in the interpreter: few, so that each of them has several tiles in small tests."""
 
@@ -38,6 +40,11 @@ class Machine:
     def large(self) -> bool:
         """Whether a block has the shared memory of data centre GPUs from Hopper on, 227 KiB, not 99 KiB."""
         return 90 <= self.capability < 120
+
+    @property
+    def shared_memory(self) -> int:
+        """Largest shared memory of a block, in bytes (CUDA C++ Programming Guide, table of compute capabilities)."""
+        return (227 if self.large else 99) * 1024
 
     @property
     def bulk_copies(self) -> bool:
@@ -77,6 +84,19 @@ def tile_shape(dtype: torch.dtype, machine: Machine) -> TileShape:
     if machine.large:
         return TileShape(rows=128, labels=256, depth=64 if dtype.itemsize > 1 else 128, warps=8, stages=3)
     return TileShape(rows=128, labels=128, depth=64, warps=8, stages=2 if machine.bulk_copies else 3)
+
+
+def storing_shape(shape: TileShape, inputs: torch.dtype, stored: torch.dtype, machine: Machine) -> TileShape:
+    """The shape of a kernel that stores its whole tile: as many stages of inputs as fit beside it.
+
+    A bulk copy stores from shared memory. Where inputs are narrow and what is stored is wide, float8 and float32, the tile
+    takes more of it than that of a product of the stored dtype.
+    """
+    if not machine.bulk_copies or machine.capability == 0:
+        return shape
+    stage = (shape.rows + shape.labels) * shape.depth * inputs.itemsize
+    left = machine.shared_memory - BARRIERS - shape.rows * shape.labels * stored.itemsize
+    return replace(shape, stages=max(1, min(shape.stages, left // stage)))
 
 
 def dot_precision() -> str:

@@ -11,7 +11,15 @@ from torch import Tensor
 from xmc.errors import ConfigError
 from xmc.kernels.triton_tiles.alignment import aligned, described
 from xmc.kernels.triton_tiles.eight_bit import eight_bit_rows
-from xmc.kernels.triton_tiles.heuristics import Machine, TileShape, dot_precision, interpreting, machine_of, tile_shape
+from xmc.kernels.triton_tiles.heuristics import (
+    Machine,
+    TileShape,
+    dot_precision,
+    interpreting,
+    machine_of,
+    storing_shape,
+    tile_shape,
+)
 
 __all__ = ["Product"]
 
@@ -78,6 +86,10 @@ class Product:
         chosen = slice(first * self.shape.labels, (first + tiles) * self.shape.labels)
         scales = None if self.label_scales is None else self.label_scales[chosen]
         return replace(self, labels=self.labels[chosen], label_scales=scales)
+
+    def storing(self, dtype: torch.dtype) -> Product:
+        """The same for a kernel that stores its tiles in this dtype."""
+        return replace(self, shape=storing_shape(self.shape, self.queries.dtype, dtype, self.machine))
 
     @property
     def scales(self) -> dict[str, Any]:

@@ -96,6 +96,7 @@ def reduce_scores(
     2·B·L·D flops. bias: [L]. scale: float32 [1], 1/τ. The derivative is None for a reduction without a shift.
     kept: [B, L], aligned; the weights f'(s_ij) / slope are written into it, those of a logarithm relative to the tile's value.
     """
+    product = product if kept is None else product.storing(kept.dtype)
     shape, functions = product.shape, device_functions(reduction)
     values = product.queries.new_empty((product.label_tiles, len(product.queries)), dtype=torch.float32)
     derivatives = None if reduction.shift is None else torch.empty_like(values)

@@ -22,7 +22,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from xmc.kernels.reductions import REDUCTIONS
-from xmc.kernels.triton_tiles.heuristics import Machine, tile_shape
+from xmc.kernels.triton_tiles.heuristics import Machine, storing_shape, tile_shape
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, "fp8e4nv": torch.float8_e4m3fn}
@@ -58,7 +58,9 @@ def compiled(module: str, name: str, constants: dict[str, Any], dtype: str, mach
     kernel = getattr(importlib.import_module(f"xmc.kernels.triton_tiles.{module}"), name)
     shape, described = tile_shape(DTYPES[dtype], machine), machine.bulk_copies
     shape = replace(shape, labels=constants.get("LABELS", shape.labels))
-    wide = "bf16" if dtype == "fp8e4nv" else dtype
+    wide = constants.pop("stored", "bf16" if dtype == "fp8e4nv" else dtype)
+    if module == "gradient" or constants.get("KEPT"):
+        shape = storing_shape(shape, DTYPES[dtype], DTYPES[wide], machine)
     product = "PRECISION" in kernel.arg_names
     warps = shape.warps if product else constants.pop("warps", 4)
     types = dict.fromkeys(INT64, "*i64") | dict.fromkeys(INT32, "*i32") | dict.fromkeys(FLOAT32, "*fp32")

@@ -75,6 +75,12 @@ KEEPING: dict[str, tuple[str, str, dict[str, object]]] = {
     for name in REDUCTIONS
 }
 
+STORING_FLOAT32: dict[str, tuple[str, str, dict[str, object]]] = {
+    f"gradient of {name} in float32": ("gradient", "_score_gradients", {"reduction": name, "BIASED": True, "stored": "fp32"})
+    for name in REDUCTIONS
+}
+"""Of sums in eight bits of float32 embeddings."""
+
 SMALL_KERNELS: dict[str, tuple[str, str, dict[str, object]]] = {
     "combine logarithms": ("reduce", "_combine_tiles", {"LOGARITHMS": True, "ROWS": 32, "TILES": 64}),
     "combine sums": ("reduce", "_combine_tiles", {"LOGARITHMS": False, "ROWS": 32, "TILES": 64}),
@@ -118,7 +124,7 @@ SMALL_KERNELS: dict[str, tuple[str, str, dict[str, object]]] = {
 
 TARGETS = {
     ("bf16", 90, "ieee"): KERNELS | KEEPING | ONE_TILE | SMALL_KERNELS,
-    ("fp8e4nv", 90, "ieee"): KERNELS,
+    ("fp8e4nv", 90, "ieee"): KERNELS | STORING_FLOAT32,
     ("fp32", 90, "ieee"): KERNELS | KEEPING,
     ("fp32", 90, "tf32"): KERNELS | KEEPING,
     ("bf16", 80, "ieee"): KERNELS | KEEPING,

@@ -90,7 +90,7 @@ def eight_bits(one: Problem) -> Problem:
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("name", REDUCTIONS)
 def test_a_sum_in_eight_bits_is_that_of_rounded_embeddings(name: str, device: str) -> None:
-    """Values to rounding; positives' scores are those of the embeddings themselves."""
+    """Values to rounding; positives' scores are those of the embeddings themselves. Chunks of one tile change nothing."""
     one = problem((41, 401, 96), seed=3).to(torch.float32, device)
     found = evaluate(name, one, impl="triton", negatives_dtype="float8")
     truth = evaluate(name, eight_bits(one).to(torch.float64, device), impl="reference")
@@ -98,6 +98,8 @@ def test_a_sum_in_eight_bits_is_that_of_rounded_embeddings(name: str, device: st
     assert relative(found[0].double(), truth[0]) < 1e-5
     assert relative(found[1].double(), truth[1]) < 1e-5
     assert torch.equal(found[2], exact[2])
+    in_parts = evaluate(name, one, impl="triton", negatives_dtype="float8", tile_bytes=1)
+    assert max(relative(left, right) for left, right in zip(in_parts, found, strict=True)) < 1e-5
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -152,7 +154,7 @@ def test_chunks_cover_all_labels_within_the_budget(queries: int, keeping: int, t
     product = Product(*matrices, tile_shape(torch.bfloat16, machine), machine)
     one = queries * product.shape.labels * 2
     for chunks, size in (
-        (backward_chunks(product, tile_bytes, keeping), one),
+        (backward_chunks(product, product.queries.dtype, tile_bytes, keeping), one),
         (forward_chunks(product, 5 * queries, LogSumExp(), tile_bytes, keeping), 4 * queries),
         (forward_chunks(product, 0, Sigmoid(torch.zeros(queries)), tile_bytes, keeping), 8 * queries),
     ):
@@ -160,6 +162,6 @@ def test_chunks_cover_all_labels_within_the_budget(queries: int, keeping: int, t
         assert covered == list(range(product.label_tiles))
         assert all(tiles == 1 or tiles * size <= tile_bytes for _, tiles in chunks)
         assert all(first >= keeping or first + tiles <= keeping for first, tiles in chunks)
-    chunks = backward_chunks(product, 2**30, 0)
+    chunks = backward_chunks(product, product.queries.dtype, 2**30, 0)
     if len(chunks) > 1 and product.row_blocks * chunks[0][1] > machine.programs:
         assert product.row_blocks * chunks[0][1] % machine.programs == 0  # whole waves
