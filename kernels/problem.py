@@ -58,7 +58,9 @@ class Result(NamedTuple):
 
     value [B], derivative [B] (of the sum in the shift; zero where there is none), positive_scores [nnz].
     Of torch tiles: scores [B, L], only where all of them fit the budget; else weighted [B, D], Σ_j f'(s_ij) z_j.
-    Of Triton: kept [B, C], weights of the first C labels, and kept_values [tiles, B], what they are relative to.
+    Of Triton: kept [B, C], weights of the first C labels, and kept_values [tiles, B], what they are relative to; logarithms
+    [B], the value of a logarithmic reduction in base 2, as its kernels compute it: rounded to base e and back it would be
+    off by more than the scores are.
     """
 
     value: Tensor
@@ -68,6 +70,7 @@ class Result(NamedTuple):
     weighted: Tensor | None = None
     kept: Tensor | None = None
     kept_values: Tensor | None = None
+    logarithms: Tensor | None = None
 
 
 class Gradients(NamedTuple):

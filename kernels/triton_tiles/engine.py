@@ -60,6 +60,7 @@ def forward(
         pair_scores(product, pairs, bias, scale),
         kept=kept,
         kept_values=torch.cat(kept_values) if kept_values else None,
+        logarithms=value if reduction.logarithmic else None,
     )
 
 
@@ -124,7 +125,10 @@ class _Writer:
         self.scored = Product.eight_bit(product.queries, product.labels) if problem.eight_bit else product
         self.row_gradient = (row_gradient * self.reduction.slope).contiguous()
         self.pair_gradient = pair_gradient.contiguous()
-        self.constant = self.reduction.row_constant(result.value).float() * self.reduction.unit
+        if result.logarithms is None:
+            self.constant = self.reduction.row_constant(result.value).float() * self.reduction.unit
+        else:
+            self.constant = self.reduction.row_constant(result.logarithms)
         self.keeping = 0 if result.kept is None else result.kept.shape[1] // product.shape.labels
 
     def __call__(self, first: int, tiles: int, bias: Tensor | None, out: Tensor) -> None:
