@@ -12,6 +12,11 @@ __all__ = ["GpuBuild", "GpuPlacement", "gpu_placement"]
 
 LARGEST_K, LARGEST_K_CUVS, LARGEST_K_CAGRA = 2048, 16_384, 512
 """Results that a class on a GPU gives at most: FAISS's own kernels, cuVS's, and those of a CAGRA graph in one thread block."""
+RANGED_TYPES = ("QT_8bit", "QT_4bit", "QT_6bit")
+"""Scalar codes whose range is each dimension's own: FAISS's kernels copy two float32 a dimension to shared memory."""
+SELECTION_BYTES, SHARED_BYTES = 48, 48 * 1024
+"""Shared memory of FAISS's scan of inverted files: what a block of four warps holds for each result, up to 1,024 of them (for
+2,048 it has two warps), and all that it is given. What does not fit ends the process (seen on an H200 with FAISS 1.15.1)."""
 CODE_LENGTHS = (1, 2, 3, 4, 8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 96)
 """Bytes of a label's product codes that FAISS's own kernels read."""
 WIDE_CODES = 48
@@ -121,9 +126,18 @@ def _of_cells(name: str, index: Any, build: GpuBuild) -> GpuPlacement:
     kinds = {getattr(faiss.ScalarQuantizer, kind): kind for kind in SCALAR_TYPES}
     if index.sq.qtype not in kinds:
         return GpuPlacement("", "FAISS has no class on GPUs for inverted files of its scalar codes")
+    most = _most_results(index.d) if kinds[index.sq.qtype] in RANGED_TYPES else LARGEST_K
+    if not most:
+        return GpuPlacement("", f"on GPUs, the ranges of {index.d:,} dimensions do not fit beside results")
     by_cuvs = build.cuvs and kinds[index.sq.qtype] == "QT_8bit" and bool(index.by_residual)
     # without its cuVS form the class still finds cells by cuVS, and the smaller limit is right for both
-    return GpuPlacement("GpuIndexIVFScalarQuantizer", cuvs=build.cuvs, selects=by_cuvs)
+    return GpuPlacement("GpuIndexIVFScalarQuantizer", cuvs=build.cuvs, largest_k=most, selects=by_cuvs)
+
+
+def _most_results(dimension: int) -> int:
+    """Results that a scan of inverted files can hold beside the ranges of each dimension: a power of two, or 0."""
+    left = SHARED_BYTES - 8 * dimension
+    return next((count for count in (512, 256, 128, 64, 32) if SELECTION_BYTES * count <= left), 0)
 
 
 def _of_product_codes(index: Any, build: GpuBuild) -> GpuPlacement:

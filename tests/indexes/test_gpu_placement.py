@@ -103,6 +103,10 @@ def test_what_a_placement_says() -> None:
     assert not placed("CAGRA64", CUVS).splits
     assert placed("CAGRA64", CUVS).largest_k == 512
     assert placed("IVF256,SQ8", CUVS).selects
+    ranges = {"IVF256,SQ8": 512, "IVF256,SQ4": 512, "IVF256,SQ6": 512, "IVF256,SQfp16": 2_048, "IVF256,Flat": 2_048}
+    assert {design: placed(design, OWN).largest_k for design in ranges} == ranges
+    assert [placed("IVF16,SQ8", OWN, dimension).largest_k for dimension in (3_072, 3_080, 4_608)] == [512, 256, 256]
+    assert placed("IVF16,SQ8", OWN, 8_192).reason == "on GPUs, the ranges of 8,192 dimensions do not fit beside results"
     assert not placed("IVF256,SQ4", CUVS).selects
     assert not placed("OPQ16,IVF256,PQ16", OWN).splits
     assert placed("OPQ16,IVF256,PQ16", OWN).remark == "its rotation stays on the processor"
