@@ -76,7 +76,11 @@ KEEPING: dict[str, tuple[str, str, dict[str, object]]] = {
 }
 
 STORING_FLOAT32: dict[str, tuple[str, str, dict[str, object]]] = {
-    f"gradient of {name} in float32": ("gradient", "_score_gradients", {"reduction": name, "BIASED": True, "stored": "fp32"})
+    f"gradient of {name} in float32": (
+        "gradient",
+        "_score_gradients",
+        {"reduction": name, "BIASED": True, "stored": "fp32"},
+    )
     for name in REDUCTIONS
 }
 """Of sums in eight bits of float32 embeddings."""

@@ -78,6 +78,11 @@ def test_eight_bit_rows(dtype: torch.dtype, device: str) -> None:
     assert eight_bit_rows(matrix.float() if device == "cpu" else matrix)[1][7].isnan()
 
 
+SUMMED = {"cpu": 1e-5, "cuda": 2.0**-13}
+"""Rounding of a sum of products in eight bits: the interpreter's is that of float32; Hopper's tensor cores, which keep 13 bits
+behind the point of the largest product, came to 5e-5."""
+
+
 def eight_bits(one: Problem) -> Problem:
     """The same with queries and labels as eight bits hold them."""
     rounded = []
@@ -95,8 +100,8 @@ def test_a_sum_in_eight_bits_is_that_of_rounded_embeddings(name: str, device: st
     found = evaluate(name, one, impl="triton", negatives_dtype="float8")
     truth = evaluate(name, eight_bits(one).to(torch.float64, device), impl="reference")
     exact = evaluate(name, one, impl="triton")
-    assert relative(found[0].double(), truth[0]) < 1e-5
-    assert relative(found[1].double(), truth[1]) < 1e-5
+    assert relative(found[0].double(), truth[0]) < SUMMED[device]
+    assert relative(found[1].double(), truth[1]) < SUMMED[device]
     assert torch.equal(found[2], exact[2])
     in_parts = evaluate(name, one, impl="triton", negatives_dtype="float8", tile_bytes=1)
     assert max(relative(left, right) for left, right in zip(in_parts, found, strict=True)) < 1e-5
