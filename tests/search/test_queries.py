@@ -113,6 +113,12 @@ def test_mistakes(retriever: xmc.Retriever) -> None:
         xmc.Query("a")
     with pytest.raises(InputError, match="must be strings, but 3 is of type int"):
         xmc.Query([3])  # type: ignore[list-item]
+    with pytest.raises(InputError, match=r"must be strings, but \{\} is of type dict"):
+        xmc.Query([{}])  # type: ignore[list-item]
+    for wrong in (True, 3, iter("ab")):
+        for part in ("texts", "labels", "embeddings", "passages"):
+            with pytest.raises(InputError, match=f"The {part} of a Query must be a list"):
+                xmc.Query(**{part: wrong})
     with pytest.raises(InputError, match="pairs"):
         xmc.Query(embeddings=np.zeros((2, 32)))  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"shape \(32,\), but has \(3,\)"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -213,22 +213,40 @@ def _mixtures(rows: list[Any], vectors: Encode, dimension: int) -> Embeddings:
 def _weights(given: Any, kind: str) -> dict[str, float]:
     if isinstance(given, str):
         raise InputError(f"The {kind} of a Query must be a list, or weights by text; put a single one into a list.")
+    given = _listed(given, kind, "a list, or weights by text")
     if isinstance(given, Mapping):
         weights = {key: _weight(weight, f"{kind[:-1]} {key!r}") for key, weight in given.items()}
     else:
         weights = {}
-        for key in given:
+        for key in map(_string(kind), given):
             weights[key] = weights.get(key, 0.0) + 1 / len(given)
-    for key in weights:
+    return dict(zip(map(_string(kind), weights), weights.values(), strict=True))
+
+
+def _string(kind: str) -> Callable[[Any], str]:
+    """What raises InputError for anything but a string."""
+
+    def checked(key: Any) -> str:
         if not isinstance(key, str):
-            raise InputError(f"The {kind} of a Query must be strings, but {key!r} is of type {type(key).__name__}.")
-    return weights
+            raise InputError(
+                f"The {kind} of a Query must be strings, but {key!r:.100} is of type {type(key).__name__}."
+            )
+        return key
+
+    return checked
+
+
+def _listed(given: Any, kind: str, wanted: str) -> Any:
+    """Values that have an order and a number. InputError for one value alone."""
+    if isinstance(given, Iterable) and isinstance(given, Sized) and not isinstance(given, (str, bytes)):
+        return given
+    raise InputError(f"The {kind} of a Query must be {wanted}, but are {given!r:.100}, of type {type(given).__name__}.")
 
 
 def _passages(given: Any) -> tuple[str, ...]:
     if isinstance(given, str):
         raise InputError("The passages of a Query must be a list of texts; PassageOptions cut a text into passages.")
-    passages = tuple(given)
+    passages = tuple(_listed(given, "passages", "a list of texts"))
     other = next((text for text in passages if not isinstance(text, str)), None)
     if other is not None:
         raise InputError(
@@ -241,7 +259,7 @@ def _passages(given: Any) -> tuple[str, ...]:
 
 def _vectors(given: Any) -> tuple[tuple[Embeddings, float], ...]:
     pairs = []
-    for pair in given:
+    for pair in _listed(given, "embeddings", "a list of pairs (vector, weight)"):
         try:
             vector, weight = pair
             pairs.append((np.asarray(vector, np.float32), _weight(weight, "embedding")))

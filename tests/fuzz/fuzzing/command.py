@@ -86,7 +86,7 @@ def report(results: dict[str, Results], options: argparse.Namespace) -> int:
     for kind, found in _by_kind(results).items():
         name, seed, outcome, _ = found[0]
         everywhere = ", ".join(f"{other} ({count})" for other, _, _, count in found)
-        print(f"\n{kind}\n  in {everywhere}\n{_end(outcome.said)}")
+        print(f"\n{kind}\n  in {everywhere}\n{_end(outcome)}")
         print(f"  again: python -m fuzzing --targets '{name}' --first {seed} --cases 1")
     if options.json is not None:
         options.json.write_text(json.dumps({name: dict(result.counts) for name, result in results.items()}))
@@ -117,8 +117,11 @@ def _by_kind(results: Mapping[str, Results]) -> dict[str, list[tuple[str, int, O
     return found
 
 
-def _end(said: str) -> str:
-    return "\n".join(f"    {line[:200]}" for line in said.strip().splitlines()[-12:])
+def _end(outcome: Outcome) -> str:
+    """The innermost lines of a stack: the last ones of Python's, the first ones of faulthandler's."""
+    lines = outcome.said.strip().splitlines()
+    shown = lines[:12] if outcome.word in ("crash", "time") else lines[-12:]
+    return "\n".join(f"    {line[:200]}" for line in shown)
 
 
 def _line(name: str, results: Results) -> str:

@@ -129,7 +129,7 @@ class Child:
         os.close(self.reading)
         self.pid = 0
         stderr = "".join(
-            file.read_text(errors="replace")[-3000:] for file in self.folder.glob("stderr-*") if file.stat().st_size
+            file.read_text(errors="replace")[:3000] for file in self.folder.glob("stderr-*") if file.stat().st_size
         )
         for file in self.folder.glob("stderr-*"):
             file.unlink()
@@ -149,12 +149,7 @@ class Child:
 def _innermost(stderr: str) -> str:
     """The innermost place of xmc in a stack that faulthandler wrote."""
     for line in stderr.splitlines():
-        if (
-            line.startswith('  File "')
-            and "/fuzzing/" not in line
-            and "site-packages" not in line
-            and "/lib/python" not in line
-        ):
+        if line.startswith('  File "') and not any(part in line for part in ("/fuzzing/", "/lib/python", "<frozen")):
             return line.strip()[:200]
     return ""
 

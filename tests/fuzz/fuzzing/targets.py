@@ -44,7 +44,7 @@ class Target:
         returns otherwise.
     prepare: writes what readers need beside, once, into a folder of its own.
     repaired: whether lists of checksums are made right after the damage.
-    slow: number of cases, in place of the 2,000 of the slow tests, where a case is dear.
+    slow: number of cases of it for each 2,000 of others, where a case is dear.
     """
 
     name: str
