@@ -150,14 +150,16 @@ def checked_row(row: Row, labels: int | None) -> tuple[Row | None, list[Defect]]
 def _check_labels(row: Row, labels: int, add: Callable[[Literal["error", "warning"], str, str], None]) -> Row:
     """The row of a query with each label once, as far as it is sound; what is wrong goes to `add`."""
     for rows, what in ((row.labels, "label"), (row.rejected, "rejected label")):
-        outside = [label for label in rows if not 0 <= label < labels]
+        outside = [label for label in rows if label is None or not 0 <= label < labels]
         if outside:
             add("error", f"{what} out of range", f"{what} {outside[0]} is outside of the {labels} labels (0-based).")
     if row.relevance is not None:
         if len(row.relevance) != len(row.labels):
             add("error", "relevance of another length", f"{len(row.labels)} labels, {len(row.relevance)} relevances.")
             return row
-        unusable = [value for value in row.relevance if not (value == 0 or SMALLEST <= value <= LARGEST)]
+        unusable = [
+            value for value in row.relevance if value is None or not (value == 0 or SMALLEST <= value <= LARGEST)
+        ]
         if unusable:
             message = (
                 f"relevance {unusable[0]} is not a finite number >= 0, or not one of float32, as which it is kept."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -238,7 +238,7 @@ def _string(kind: str) -> Callable[[Any], str]:
 
 def _listed(given: Any, kind: str, wanted: str) -> Any:
     """Values that have an order and a number. InputError for one value alone."""
-    if isinstance(given, Iterable) and isinstance(given, Sized) and not isinstance(given, (str, bytes)):
+    if all(hasattr(given, name) for name in ("__iter__", "__len__")) and not isinstance(given, (str, bytes)):
         return given
     raise InputError(f"The {kind} of a Query must be {wanted}, but are {given!r:.100}, of type {type(given).__name__}.")
 

@@ -127,7 +127,11 @@ def require_no_loss(path: Path, rows: int) -> None:
 
 def _records(content: bytes) -> int | None:
     """Number of records of CSV below its header; None where Python's own reader does not take it."""
-    if b"\x00" in content or not content.startswith(b"uid,text,labels,price\r\n"):
+    if (
+        b"\x00" in content
+        or b"\r" in content.replace(b"\r\n", b"")
+        or not content.startswith(b"uid,text,labels,price\r\n")
+    ):
         return None
     try:
         text = content.decode()

@@ -13,7 +13,7 @@ from xmc.data.dataset import Dataset
 from xmc.data.images.files import gather_blocks
 from xmc.data.images.object_arrays import NotNumbersError, read_number_lists
 from xmc.data.images.ragged import RaggedImages
-from xmc.errors import DataError
+from xmc.errors import DataError, boundary
 from xmc.progress import tracked
 
 __all__ = ["import_vixml_images"]
@@ -110,34 +110,31 @@ def _map(file: Path, read_object_arrays: bool) -> tuple[npt.NDArray[np.int64], n
     entries = _load(file)
     if entries.dtype.kind not in "iu" or entries.ndim not in (1, 2):
         raise DataError(f"{file} must hold whole numbers [rows] or [rows, images], or lists, but is {_kind(entries)}.")
-    matrix = np.asarray(entries, np.int64).reshape(len(entries), -1)
+    columns = entries.size // max(1, len(entries))
+    matrix = np.asarray(entries, np.int64).reshape(len(entries), columns)
     kept = matrix != -1
     return kept.sum(1), matrix[kept]
 
 
 def _load(file: Path) -> npt.NDArray[Any]:
-    try:
+    with boundary(DataError, f"{file} cannot be read as an array"):
         array: npt.NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{file} cannot be read as an array: {error}") from error
     return array
 
 
 def _object_lists(file: Path, read_object_arrays: bool) -> list[npt.NDArray[np.int64]] | None:
     """The lists of an array of Python objects; None for any other array."""
-    try:
-        with file.open("rb") as stream:
-            version = np.lib.format.read_magic(stream)
-            header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, _, dtype = header(stream)
-            if not dtype.hasobject:
-                return None
-            if read_object_arrays:
+    with boundary(DataError, f"{file} cannot be read as an array"), file.open("rb") as stream:
+        version = np.lib.format.read_magic(stream)
+        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = header(stream)
+        if not dtype.hasobject:
+            return None
+        if read_object_arrays:
+            try:
                 return read_number_lists(stream, shape)
-    except NotNumbersError as error:
-        raise DataError(f"{file} cannot be read as lists of row numbers: {error}.") from error
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{file} cannot be read as an array: {error}") from error
+            except NotNumbersError as error:
+                raise DataError(f"{file} cannot be read as lists of row numbers: {error}.") from error
     raise DataError(
         f"{file} holds Python objects, that is, a pickle, which can run any code when it is read. Give --read-object-arrays "
         f"to read lists of numbers from it and nothing else, or convert it where you trust it into whole numbers "

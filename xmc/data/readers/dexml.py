@@ -63,7 +63,14 @@ def _load(file: Path) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt
         raise
     except Exception as error:  # numpy and zipfile raise almost anything at a damaged file
         raise DataError(f"{file} cannot be read as a scipy CSR matrix without pickles: {error}") from error
-    sound = len(indptr) == rows + 1 and (np.diff(indptr) >= 0).all() and indptr[0] == 0 and indptr[-1] == len(indices)
+    flat = indptr.ndim == indices.ndim == values.ndim == 1
+    sound = (
+        flat
+        and len(indptr) == rows + 1
+        and (np.diff(indptr) >= 0).all()
+        and indptr[0] == 0
+        and indptr[-1] == len(indices)
+    )
     if not sound or len(values) != len(indices):
         raise DataError(f"{file} is damaged: its row pointers do not fit its {len(indices)} entries.")
     return indptr, indices, values, (rows, columns)
