@@ -35,10 +35,11 @@ test: $(VENV)/.installed-dev
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m slow
 
-# Many more random tables and damaged inputs than the slow tests have: some hours.
+# Many more random tables, damaged inputs, kills, failing writes and crashes than the slow tests have: some hours.
 test-nightly: $(VENV)/.installed-dev
 	XMC_CASES=2000 $(BIN)/python -m pytest --numprocesses 2 -m slow tests/data/files/test_written_tables.py
 	XMC_CASES=10000 $(BIN)/python -m pytest -m slow tests/fuzz
+	XMC_KILLS=100 XMC_FAILURES=30 XMC_MIXTURES=20 $(BIN)/python -m pytest -m slow tests/durability
 
 # Damaged inputs of every format by fresh seeds, MINUTES long; those that are neither read nor refused are kept in build/fuzz.
 fuzz: $(VENV)/.installed-dev

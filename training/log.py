@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from xmc.errors import require_package
+from xmc.errors import StoreError, boundary, require_package
+from xmc.storage.files import atomic_file
 from xmc.storage.manifests import LOG, TENSORBOARD
 
 __all__ = ["TrainingLog", "numbers_of"]
@@ -35,16 +37,19 @@ class TrainingLog:
                         kept.append(line + "\n")
                 except (ValueError, KeyError, TypeError):
                     continue
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        self.file.write_text("".join(kept), encoding="utf-8")
+        with self._writing(), atomic_file(self.file) as temporary:
+            temporary.write_text("".join(kept), encoding="utf-8")
 
     def write(self, step: int, **values: Any) -> None:
-        """Add a line; nested numbers too."""
-        with self.file.open("a", encoding="utf-8") as file:
+        """Add a line; nested numbers too. StoreError where it cannot be written."""
+        with self._writing(), self.file.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
         if self._writer is not None:
             for name, value in numbers_of(values).items():
                 self._writer.add_scalar(name, value, step)
+
+    def _writing(self) -> contextlib.AbstractContextManager[None]:
+        return boundary(StoreError, f"The log {self.file} cannot be written", "Make room and go on with resume.")
 
     def close(self) -> None:
         """Nothing more comes."""

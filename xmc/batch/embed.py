@@ -22,9 +22,10 @@ from xmc.batch.search import load_model
 from xmc.batch.summary import Summary
 from xmc.batch.work import Chunk, Work, WorkSpecification, features_of, tokens_in
 from xmc.encoders.base import Side
-from xmc.errors import ConfigError, StoreError
+from xmc.errors import ConfigError, StoreError, boundary
 from xmc.search.run_directory import RunDirectory
 from xmc.storage.files import atomic_file
+from xmc.storage.parquet import parquet_writer
 
 __all__ = ["Embedding", "embed_files"]
 
@@ -61,15 +62,12 @@ def embed_files(
     place = str(Path(run).absolute())
     work = Embedding(place, options.columns, "label" if side == "label" else "query", options.device)
     summary = run_job(work, str(source), str(parts), options)
-    try:
+    remedy = f"Make room and go on with resume; what was embedded is in {parts}."
+    with boundary(StoreError, f"{destination} cannot be written", remedy):
         if destination.suffix == ".arrow":
             _to_arrow(parts, destination)
         else:
             _to_npy(parts, destination, summary.predicted + summary.null)
-    except OSError as error:
-        raise StoreError(
-            f"{destination} cannot be written: {error}. Make room and go on with resume; what was embedded is in {parts}."
-        ) from error
     shutil.rmtree(parts)
     return summary
 
@@ -148,7 +146,7 @@ def _to_npy(parts: Path, destination: Path, rows: int) -> None:
         atomic_file(destination) as matrix,
         atomic_file(uids) as names,
         matrix.open("wb") as out,
-        pq.ParquetWriter(names, schema) as writer,
+        parquet_writer(names, schema) as writer,
     ):
         np.lib.format.write_array_header_1_0(out, header)
         for batch in _batches(parts):

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from xmc.data.files.columnar import is_list, is_text
 from xmc.errors import DataError
 from xmc.registry import Registry
+from xmc.storage.parquet import give_up
 
 __all__ = ["METADATA", "OUTPUT_FORMATS", "PartWriter"]
 
@@ -72,8 +73,11 @@ class ParquetWriter(PartWriter):
 
     def close(self, described: dict[str, Any]) -> None:
         """See PartWriter."""
-        self._writer.add_key_value_metadata({METADATA: json.dumps(described).encode()})
-        self._writer.close()
+        try:
+            self._writer.add_key_value_metadata({METADATA: json.dumps(described).encode()})
+            self._writer.close()
+        finally:
+            give_up(self._writer)
 
 
 class CsvWriter(PartWriter):

@@ -28,7 +28,7 @@ from xmc.batch.plan import Part, Plan
 from xmc.batch.summary import Done, Summary
 from xmc.data.files import WantedColumn, open_file
 from xmc.data.files.addresses import InputFile, file_system
-from xmc.errors import StoreError
+from xmc.errors import StoreError, boundary
 from xmc.storage.files import sync
 from xmc.storage.locks import hold, release
 
@@ -166,11 +166,20 @@ class Output:
                 yield uids if OUTPUT_FORMATS[part.format].nulls else uids.filter(pc.not_equal(uids, ""))
 
     def write_text(self, name: str, text: str) -> None:
-        """Write a small file, whole or not at all."""
+        """Write a small file, whole or not at all; StoreError where that cannot be done."""
         temporary = self.temporary(name)
-        with self._system.open_output_stream(temporary) as stream:
-            stream.write(text.encode())
-        self.publish(temporary, name)
+        try:
+            with self.writing():
+                with self._system.open_output_stream(temporary) as stream:
+                    stream.write(text.encode())
+                self.publish(temporary, name)
+        except StoreError:
+            self.discard(temporary)
+            raise
+
+    def writing(self) -> contextlib.AbstractContextManager[None]:
+        """A context in which what the file system raises becomes a StoreError that names the folder."""
+        return boundary(StoreError, f"{self.address} cannot be written", "Make room, and go on by --resume.")
 
     def temporary(self, name: str) -> str:
         """A path for a file to be written to, before it gets its name."""
@@ -236,22 +245,22 @@ class PartFile:
         self._output, self._part = output, part
         self._temporary = output.temporary(part.name)
         try:
-            self._stream = output.stream(self._temporary)
-            self._writer: PartWriter = OUTPUT_FORMATS[part.format](self._stream, schema, separator)
-        except OSError as error:
-            raise StoreError(f"{output.address} cannot be written: {error}") from error
+            with output.writing():
+                self._stream = output.stream(self._temporary)
+                self._writer: PartWriter = OUTPUT_FORMATS[part.format](self._stream, schema, separator)
+        except StoreError:  # it was made, and nothing could be written into it
+            output.discard(self._temporary)
+            raise
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Add rows. StoreError where the disk is full."""
-        try:
+        with self._output.writing():
             self._writer.write(batch)
-        except OSError as error:
-            raise StoreError(f"{self._output.address} cannot be written: {error}") from error
 
     def finish(self, plan: Plan, policy: str, done: Done) -> None:
         """Close the file, with what made it, and give it its name."""
         described = {"job": plan.fingerprint, "run": plan.work["run"], "policy": policy, "done": asdict(done)}
-        try:
+        with self._output.writing():
             self._writer.close(described)
             size = self._stream.tell()
             self._stream.close()
@@ -259,8 +268,6 @@ class PartFile:
                 beside = json.dumps({**described, "bytes": size}, indent=2) + "\n"
                 self._output.write_text(_beside(self._part), beside)
             self._output.publish(self._temporary, self._part.name)
-        except OSError as error:
-            raise StoreError(f"{self._output.address} cannot be written: {error}") from error
 
     def abandon(self) -> None:
         """Leave nothing."""

@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from xmc.data.checks import checked_filter
 from xmc.data.cleaning import CleanedSource, LabelCleaning
@@ -41,6 +40,7 @@ from xmc.progress import progress
 from xmc.storage.arrow import read_columns
 from xmc.storage.files import atomic_file
 from xmc.storage.fingerprints import fingerprint_of
+from xmc.storage.parquet import parquet_writer, write_parquet
 
 __all__ = ["Conversion", "convert"]
 
@@ -161,7 +161,7 @@ class _Job(RowTables):
     ) -> npt.NDArray[np.int64]:
         """Write a table; returns, for each row of the source, its row in the table or -1."""
         content, kept, batches = TableContent(stem), 0, []
-        writing = _writer(self.directory / f"{stem}.parquet", schema)
+        writing = parquet_writer(self.directory / f"{stem}.parquet", schema, compression="zstd", compression_level=9)
         with progress(f"converting {stem}", unit="rows", keep=True) as line, writing as writer:
             for batch, usable in self.batches(schema, split, label_rows):
                 writer.write_batch(batch)
@@ -184,7 +184,7 @@ class _Job(RowTables):
         for name in kept.column_names:
             table = table.append_column(name, kept[name])
         with atomic_file(file) as temporary:  # the file that is read is written last
-            pq.write_table(table, temporary, compression="zstd", compression_level=9)
+            write_parquet(table, temporary, compression="zstd", compression_level=9)
 
     def write_images(self, name: str, rows: npt.NDArray[np.int64]) -> None:
         """Write the images of a split's queries, or of the labels, without those of dropped rows, if there are any."""
@@ -201,7 +201,7 @@ class _Job(RowTables):
         if not pairs:
             return
         table = filter_table(np.array(pairs, np.int32))
-        pq.write_table(table, self.directory / f"filter-{split}.parquet", compression="zstd")
+        write_parquet(table, self.directory / f"filter-{split}.parquet", compression="zstd")
         content = TableContent(f"filter-{split}")
         content.update(table)
         self.hashes.update(content.digests())
@@ -214,7 +214,7 @@ class _Job(RowTables):
         for stem, column in ((f"queries-{split}", "query"), ("labels", "label")):
             uids = read_columns(self.directory / f"{stem}.parquet", ["uid"], kind=DataError)["uid"]
             table = table.filter(pc.is_in(table[column], value_set=uids))
-        pq.write_table(table, self.directory / f"judged-{split}.parquet", compression="zstd")
+        write_parquet(table, self.directory / f"judged-{split}.parquet", compression="zstd")
         content = TableContent(f"judged-{split}")
         content.update(table)
         self.hashes.update(content.digests())
@@ -227,7 +227,3 @@ class _Job(RowTables):
                 self.account([item])
             elif query_rows[item[0]] >= 0 and label_rows[item[1]] >= 0:
                 yield int(query_rows[item[0]]), int(label_rows[item[1]])
-
-
-def _writer(file: Path, schema: pa.Schema) -> pq.ParquetWriter:
-    return pq.ParquetWriter(file, schema, compression="zstd", compression_level=9)

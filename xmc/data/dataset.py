@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 from typing_extensions import Self
 
 from xmc.data.constructors import DatasetConstructors
@@ -37,6 +36,7 @@ from xmc.data.tables import (
 from xmc.data.targets import Targets
 from xmc.errors import DataError
 from xmc.storage.fingerprints import fingerprint_of
+from xmc.storage.parquet import write_parquet
 
 __all__ = ["SHIPPED", "Dataset", "opened"]
 
@@ -254,7 +254,7 @@ class Dataset(DatasetConstructors):
         stems = self._stems()
         with data_set_directory(directory, overwrite, [f"{stem}.parquet" for stem, _ in stems]) as temporary:
             for stem, schema in stems:
-                pq.write_table(self._table(stem, schema), temporary / f"{stem}.parquet", compression="zstd")
+                write_parquet(self._table(stem, schema), temporary / f"{stem}.parquet", compression="zstd")
             self._images.write(("labels", *self.splits), temporary)
             write_properties(temporary, self._described())
 

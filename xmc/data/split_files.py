@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ from xmc.errors import DataError, boundary
 from xmc.progress import progress
 from xmc.storage.arrow import column_names, read_batches, read_columns
 from xmc.storage.fingerprints import fingerprint_of
+from xmc.storage.parquet import parquet_writer, write_parquet
 
 __all__ = ["SplitDataset", "split_data_set", "write_splits"]
 
@@ -86,7 +88,7 @@ def write_splits(dataset: Dataset, directory: Path, splitting: Splitting) -> Dra
     for split, rows in drawn.rows.items():
         pairs = pairs_of_rows(dataset.filter(TRAIN), rows)
         if len(pairs):
-            pq.write_table(filter_table(pairs), directory / f"filter-{split}.parquet", compression="zstd")
+            write_parquet(filter_table(pairs), directory / f"filter-{split}.parquet", compression="zstd")
         _write_judgements(source / f"judged-{TRAIN}.parquet", directory, split)
     images = dataset.images(TRAIN)
     for split, rows in drawn.rows.items():
@@ -128,8 +130,8 @@ def _copy(source: Path, directory: Path, names: list[str]) -> None:
 class _RowGroups:
     """Writes batches of any size as row groups of BATCH rows."""
 
-    def __init__(self, file: Path, schema: pa.Schema) -> None:
-        self._writer = pq.ParquetWriter(file, schema, compression="zstd")
+    def __init__(self, writer: pq.ParquetWriter) -> None:
+        self._writer = writer
         self._waiting: list[pa.RecordBatch] = []
 
     def add(self, batch: pa.RecordBatch) -> None:
@@ -137,14 +139,10 @@ class _RowGroups:
         if len(batch):
             self._waiting.append(batch)
         if sum(map(len, self._waiting)) >= BATCH:
-            self._flush()
+            self.flush()
 
-    def close(self) -> None:
-        """Write what is left, and close the file."""
-        self._flush()
-        self._writer.close()
-
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write what is left."""
         if self._waiting:
             self._writer.write_table(pa.Table.from_batches(self._waiting).combine_chunks())
         self._waiting = []
@@ -157,17 +155,17 @@ def _write_queries(file: Path, directory: Path, drawn: DrawnSplits) -> None:
     number_of = np.zeros(sum(map(len, drawn.rows.values())), np.int8)
     for number, rows in enumerate(drawn.rows.values()):
         number_of[rows] = number
-    writers = [_RowGroups(directory / f"queries-{split}.parquet", schema) for split in drawn.rows]
     start = 0
-    try:
+    with contextlib.ExitStack() as stack:
+        files = [directory / f"queries-{split}.parquet" for split in drawn.rows]
+        writers = [_RowGroups(stack.enter_context(parquet_writer(file, schema, compression="zstd"))) for file in files]
         for batch in read_batches(file, BATCH, kind=DataError):
             numbers = number_of[start : start + len(batch)]
             start += len(batch)
             for number, writer in enumerate(writers):
                 writer.add(batch.filter(pa.array(numbers == number)))
-    finally:
         for writer in writers:
-            writer.close()
+            writer.flush()
 
 
 def _write_judgements(file: Path, directory: Path, split: str) -> None:
@@ -177,7 +175,7 @@ def _write_judgements(file: Path, directory: Path, split: str) -> None:
     uids = read_columns(directory / f"queries-{split}.parquet", ["uid"], kind=DataError)["uid"]
     kept = judged_of(read_columns(file, kind=DataError), uids)
     if len(kept):
-        pq.write_table(kept, directory / file.name.replace(TRAIN, split), compression="zstd")
+        write_parquet(kept, directory / file.name.replace(TRAIN, split), compression="zstd")
 
 
 def _taken(images: RaggedImages, rows: Rows, folder: Path) -> RaggedImages:

@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from scipy.sparse import csr_matrix
 
 from xmc.arrays import Mask, Rows
@@ -22,6 +21,7 @@ from xmc.metrics import NO_PREDICTION
 from xmc.metrics.truth import hits, pairs_of, truth_without
 from xmc.storage.arrow import read_columns
 from xmc.storage.files import atomic_file
+from xmc.storage.parquet import write_parquet
 
 __all__ = ["MajorMistakes", "Repeated"]
 
@@ -125,7 +125,7 @@ class MajorMistakes:
             )
         try:
             with atomic_file(path) as temporary:
-                pq.write_table(self.table, temporary, compression="zstd")
+                write_parquet(self.table, temporary, compression="zstd")
         except OSError as error:
             raise StoreError(f"{path} cannot be written: {error}.") from error
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pyarrow import compute as pc
 
 from xmc.errors import DataError, InputError, StoreError, boundary
@@ -17,6 +16,7 @@ from xmc.metrics.resampling import PairedDifference, bootstrap_intervals, paired
 from xmc.metrics.values import QueryValues
 from xmc.storage.arrow import column_names, read_columns
 from xmc.storage.files import atomic_file
+from xmc.storage.parquet import write_parquet
 
 __all__ = ["QueryMetrics"]
 
@@ -92,7 +92,7 @@ class QueryMetrics:
             )
         try:
             with atomic_file(path) as temporary:
-                pq.write_table(self.table(), temporary, compression="zstd")
+                write_parquet(self.table(), temporary, compression="zstd")
         except OSError as error:
             raise StoreError(f"{path} cannot be written: {error}.") from error
 

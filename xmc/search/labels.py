@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pyarrow import acero
 from pyarrow import compute as pc
 
@@ -24,6 +23,7 @@ from xmc.indexes.versions import IndexVersion
 from xmc.search.label_columns import ORIGIN, RESERVED, LabelColumns, label_rows, values_at
 from xmc.search.memory.queries import QueryMemory
 from xmc.storage.arrow import read_columns
+from xmc.storage.parquet import write_parquet
 
 __all__ = ["LabelVersion", "require_same_labels"]
 
@@ -82,7 +82,7 @@ class LabelVersion:
     def write(self, file: Path) -> None:
         """Write a Parquet file with the columns id, uid, text and the user's; removed labels are left out."""
         own_columns = [name for name in self.table.column_names if name not in RESERVED]
-        pq.write_table(self.table, file, compression="zstd", use_dictionary=own_columns)  # uids and texts hardly repeat
+        write_parquet(self.table, file, compression="zstd", use_dictionary=own_columns)  # uids and texts hardly repeat
 
     def __len__(self) -> int:
         """Number of labels."""

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from safetensors import SafetensorError
+
 from xmc.errors import StoreError, cause_in_words
 from xmc.storage.exchange import exchange, restore
 from xmc.storage.files import sync
@@ -47,6 +49,7 @@ def atomic_directory(
     refuse_foreign_directory(path, kind)
     with replaced_directory(path, moved=(TENSORBOARD,)) as temporary:
         yield temporary
+        _make_readable(temporary)
         write_manifest(temporary, kind, properties, known or {})
         if (path / LOG).is_file():
             shutil.copyfile(path / LOG, temporary / LOG)
@@ -90,13 +93,21 @@ def replaced_directory(path: str | Path, moved: Sequence[str] = ()) -> Iterator[
             else:
                 temporary.replace(path)
         sync(path.parent)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise StoreError(
             f"{named} cannot be written: {cause_in_words(error)}. What was there before is as it was."
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         release(held)
+
+
+def _make_readable(directory: Path) -> None:
+    """Let files be read by whom the directory lets: safetensors writes files that are for their owner alone."""
+    mode = directory.stat().st_mode & 0o666
+    for file in directory.rglob("*"):
+        if file.is_file() and file.stat().st_mode & 0o666 != mode:
+            file.chmod(mode)
 
 
 def read_unreplaced(path: str | Path, read: Callable[[], T]) -> T:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import json
@@ -24,6 +25,7 @@ from xmc.data.files import WantedColumn, open_file
 from xmc.data.images.files import gather_blocks
 from xmc.data.images.ragged import RaggedImages
 from xmc.data.images.vision import VisionModel
+from xmc.errors import DataError, boundary
 from xmc.progress import progress
 from xmc.storage.files import atomic_file
 from xmc.storage.fingerprints import fingerprint_of, fingerprint_of_json, sha256_file
@@ -128,9 +130,14 @@ def _begin(parts: Path, identity: list[Any]) -> None:
     if parts.is_dir() and (not file.is_file() or file.read_text(encoding="utf-8") != digest):
         logger.warning("%s is of another table, model or option; it is begun again", parts)
         shutil.rmtree(parts)
-    parts.mkdir(exist_ok=True)
-    with atomic_file(file) as temporary:
-        temporary.write_text(digest, encoding="utf-8")
+    with _writing(parts):
+        parts.mkdir(exist_ok=True)
+        with atomic_file(file) as temporary:
+            temporary.write_text(digest, encoding="utf-8")
+
+
+def _writing(path: Path) -> contextlib.AbstractContextManager[None]:
+    return boundary(DataError, f"{path} cannot be written", "Make room, and give the same command again.")
 
 
 def _model_digest(model: Path) -> str:
@@ -159,7 +166,7 @@ def _is_whole(file: Path) -> bool:
 
 
 def _write_part(file: Path, embeddings: npt.NDArray[np.float16], reasons: list[str]) -> None:
-    with atomic_file(file) as temporary:
+    with _writing(file), atomic_file(file) as temporary:
         save_file({"embeddings": embeddings}, temporary, {"reasons": json.dumps(reasons)})
 
 
@@ -180,5 +187,5 @@ def _list_broken(file: Path, broken: list[tuple[str, str, str]]) -> None:
     if not broken:
         file.unlink(missing_ok=True)
         return
-    with atomic_file(file) as temporary, temporary.open("w", newline="", encoding="utf-8") as lines:
+    with _writing(file), atomic_file(file) as temporary, temporary.open("w", newline="", encoding="utf-8") as lines:
         csv.writer(lines).writerows([("uid", "path", "reason"), *broken])
