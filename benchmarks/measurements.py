@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from xmc.errors import StoreError
 from xmc.storage.files import atomic_file
@@ -71,12 +72,17 @@ def append(file: Path, measurements: Sequence[Measurement]) -> None:
 def _circumstances() -> Circumstances:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return Circumstances(
-        machine=f"{_processor()}, {cores} cores",
+        machine=f"{_gpu()}{_processor()}, {cores} cores",
         python=platform.python_version(),
         torch=metadata.version("torch"),
         xmc=__version__,
         date=datetime.now(timezone.utc).strftime("%Y-%m-%d"),
     )
+
+
+def _gpu() -> str:
+    """The first GPU that torch sees, and a comma; "" without one."""
+    return f"{torch.cuda.get_device_name()}, " if torch.cuda.is_available() else ""
 
 
 def _processor() -> str:

@@ -87,7 +87,7 @@ def test_options_that_do_not_fit() -> None:
         (
             "encode",
             ["--methods", "xmc bfloat16"],
-            {"xmc bfloat16, MiniLM, labels of wordnet-8k", "xmc bfloat16, SmolLM2-135M, LoRA, labels of wordnet-8k"},
+            {f"xmc bfloat16, {model}, labels of wordnet-8k, gpu" for model in ("MiniLM", "SmolLM2-135M, LoRA")},
             {"forward", "forward + backward"},
         ),
         (

@@ -80,7 +80,7 @@ def main() -> None:
     """Compare, and say what was."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        retrievers = [xmc.Retriever.load(run) for run in sys.argv[1:]]
+        retrievers = [xmc.Retriever.load(run, device="cpu") for run in sys.argv[1:]]
         only_loaded = [child_answers(retriever, folder) for retriever in retrievers]
         for retriever in retrievers:
             retriever.predict(TEXTS)

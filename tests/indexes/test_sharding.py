@@ -90,8 +90,8 @@ def test_processes_share_one_copy(design: str, tmp_path: Path) -> None:
         "import re, sys, numpy as np; from xmc.indexes.factory import load_index\n"
         "def own(): return int(re.search(r'RssAnon:\\s+(\\d+)', open('/proc/self/status').read())[1]) / 1024\n"
         "queries = np.random.default_rng(1).normal(size=(2000, 128)).astype(np.float32)\n"
-        "load_index(sys.argv[2]).search(queries[:1], 10)\n"
-        "before = own(); index = load_index(sys.argv[1]); index.search(queries, 10); print(own() - before)"
+        "load_index(sys.argv[2], device='cpu').search(queries[:1], 10)\n"
+        "before = own(); index = load_index(sys.argv[1], device='cpu'); index.search(queries, 10); print(own() - before)"
     )
     small = build_index("exact", 128)
     small.build(vectors(10, 0, dimension=128), np.arange(10))

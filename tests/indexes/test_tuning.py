@@ -136,7 +136,7 @@ def test_the_most_memory_of_graphs_that_drop_links(design: str) -> None:
 
 def built_bytes(design: str) -> float:
     """Bytes of a label in an index as built."""
-    index = build_index(design, DIMENSION)
+    index = build_index(design, DIMENSION, device="cpu")
     index.build(LABELS, np.arange(20_000))
     engine = index.snapshot().held.engine
     assert isinstance(engine, FaissEngine)
