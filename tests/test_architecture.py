@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 MAPPED = {"kernels": "xmc.kernels", "indexes": "xmc.indexes", "training": "xmc.training"}
 
 ORDER = (
-    "namesake", "version", "shown", "errors", "registry", "arrays", "progress", "storage", "kernels",
+    "namesake", "version", "shown", "errors", "registry", "arrays", "terminal", "progress", "storage", "faults", "kernels",
     "config", "metrics", "data",
     "encoders", "indexes", "calibration", "light",
     "search", "evaluation", "training",

@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from typing import TypeVar
 
-from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, Progress, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
+
+from xmc.shown import visible
+from xmc.terminal import VisibleConsole
 
 __all__ = ["INTERVAL", "ProgressLine", "console", "progress", "tracked"]
 
@@ -28,7 +30,7 @@ DELAY = 0.5
 REDRAWN = 0.25
 """Seconds between two drawings of a widget."""
 
-console = Console(stderr=True)
+console = VisibleConsole(stderr=True)
 """Standard error: bars, and whatever else is to stand above them while they move."""
 
 logger = logging.getLogger("xmc.progress")
@@ -280,6 +282,7 @@ def _write(line: str) -> None:
     """Write a line of the log, on standard error where no handler would."""
     if not (_is_root() and logger.isEnabledFor(logging.INFO)):
         return
+    line = visible(line)
     if logger.hasHandlers():
         logger.info("%s", line)
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import traceback
 from collections.abc import Callable, Generator
 from dataclasses import asdict
 from typing import Any
@@ -17,7 +18,8 @@ from xmc.batch.search import SearchActor
 from xmc.batch.summary import Done, Summary
 from xmc.batch.work import WorkSpecification
 from xmc.batch.worker import Worker
-from xmc.errors import DependencyError, XMCError
+from xmc.errors import DependencyError, XMCError, cause_in_words
+from xmc.faults import RemoteFault
 
 __all__ = ["RayEngine"]
 
@@ -67,6 +69,8 @@ class RayEngine:
             )
             for row in made.iter_rows():
                 result = json.loads(row["result"])
+                if "trace" in result:
+                    raise RemoteFault(result["message"], result["trace"])
                 if "error" in result:
                     raise getattr(errors, result["error"])(result["message"], again=result["again"])
                 done = Done(**result["done"])
@@ -120,6 +124,8 @@ class _Actor:
             result: dict[str, Any] = {"done": asdict(done), "busy": dict(self._worker.busy)}
         except XMCError as error:
             result = {"error": type(error).__name__, "message": str(error), "again": error.again}
+        except Exception as error:
+            result = {"message": f"{type(error).__name__}: {cause_in_words(error)}", "trace": traceback.format_exc()}
         return {"result": [json.dumps(result)]}
 
 

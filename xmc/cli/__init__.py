@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-import sys
 
 import typer
 from rich.logging import RichHandler
-from rich.text import Text
 
 from xmc.cli import (
     calibrate,
@@ -30,15 +28,16 @@ from xmc.cli import (
     train,
 )
 from xmc.cli.lists import NumberLists
-from xmc.cli.next_commands import after_error
-from xmc.errors import XMCError
+from xmc.cli.net import Commands, guarded
 from xmc.progress import console as error_console
+from xmc.terminal import VisibleFormatter
 from xmc.version import __version__
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="xmc",
+    cls=Commands,
     help="Extreme multi-label classification as retrieval: train, index, search, evaluate.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -68,24 +67,18 @@ def _options(
     version: bool = typer.Option(False, "--version", help="Print the version and exit."),
     verbose: bool = typer.Option(False, "--verbose", "-v", help="Log what is decided."),
 ) -> None:
-    logging.basicConfig(
-        level=logging.INFO if verbose else logging.WARNING,
-        format="%(message)s",
-        handlers=[RichHandler(console=error_console, show_path=False)],
-    )
+    handler = RichHandler(console=error_console, show_path=False)
+    handler.setFormatter(VisibleFormatter("%(message)s"))
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler])
     if version:
         typer.echo(f"xmc {__version__}")
         raise typer.Exit
 
 
 def main() -> None:
-    """Run the command line. A mistake of the user's is one sentence on standard error and exit code 2."""
-    try:
-        app()
-    except XMCError as error:
-        error_console.print(Text.assemble(("error:", "red"), f" {error}"), highlight=False, soft_wrap=True)
-        for command in after_error(error):
-            error_console.print(f"next: {command}", highlight=False, soft_wrap=True, markup=False)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    """Run the command line, and exit.
+
+    A mistake of the user's is one sentence on standard error and exit code 2; what nobody foresaw is a sentence, a written
+    report and exit code 70.
+    """
+    guarded(app)

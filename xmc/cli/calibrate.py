@@ -15,6 +15,7 @@ from xmc.cli.devices import Device, opened
 from xmc.cli.job_options import Delimiter, Encoding, MaxLine, Text
 from xmc.cli.next_commands import after_calibration
 from xmc.cli.texts import is_file_of_texts, require_no_columns, texts_of
+from xmc.terminal import cell
 
 if TYPE_CHECKING:
     from xmc.batch import Columns
@@ -127,7 +128,7 @@ def _tell(result: Calibration) -> None:
         table.add_column(name, justify="right")
     for group in (*result.reliability, *result.by_frequency):
         if group.bins:
-            table.add_row(group.name, f"{100 * group.error:.2f}", f"{100 * group.floor:.2f}")
+            table.add_row(cell(group.name), f"{100 * group.error:.2f}", f"{100 * group.floor:.2f}")
     console.print(table)
     table = Table(title="Label sets", box=SIMPLE_HEAD)
     table.add_column("guarantee")
@@ -135,7 +136,7 @@ def _tell(result: Calibration) -> None:
         table.add_column(name, justify="right")
     for name, sizes in result.sizes.items():
         numbers = (f"{sizes.mean:.1f}", f"{sizes.median:.0f}", f"{sizes.largest:,}", f"{100 * sizes.empty:.1f}")
-        table.add_row(name, *numbers)
+        table.add_row(cell(name), *numbers)
     if result.sizes:
         console.print(table)
     say(f"The highest recall that {result.candidates:,} candidates can guarantee is {1 - result.misses.lowest():.1%}.")

@@ -27,7 +27,9 @@ def doctor(json_output: Annotated[bool, typer.Option("--json", help="Print every
     well = is_well(findings)
     if json_output:
         about = {"xmc": __version__, "python": platform.python_version(), "system": platform.platform()}
-        say(json.dumps({**about, "well": well, "findings": [finding.to_dict() for finding in findings]}, indent=2))
+        typer.echo(
+            json.dumps({**about, "well": well, "findings": [finding.to_dict() for finding in findings]}, indent=2)
+        )
     else:
         say(f"xmc {__version__}, Python {platform.python_version()}, {platform.platform()}")
         table = Table(box=SIMPLE_HEAD)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from xmc.cli.console import console, say
 from xmc.evaluation.evaluated import Evaluated
@@ -15,6 +16,7 @@ from xmc.evaluation.judged import JudgedMetrics
 from xmc.evaluation.major_mistakes import Repeated
 from xmc.evaluation.per_query import QueryMetrics
 from xmc.metrics.resampling import PairedDifference
+from xmc.terminal import cell
 
 __all__ = ["Outcome"]
 
@@ -79,7 +81,7 @@ class Outcome:
             for title in ("difference", f"its {self.confidence:.0%} interval", "p"):
                 table.add_column(title, justify="right")
         for name, value in self.of_queries.means.items():
-            cells = [name, f"{value:.2f}"]
+            cells: list[Text | str] = [cell(name), f"{value:.2f}"]
             if self.intervals:
                 cells.append("{:.2f} to {:.2f}".format(*self.intervals[name]))
             if name in self.differences:
@@ -103,7 +105,7 @@ def _show_judged(judged: JudgedMetrics) -> None:
     table = Table("by judgement")
     table.add_column("percent", justify="right")
     for name, value in judged.values.items():
-        table.add_row(name, f"{value:.2f}")
+        table.add_row(cell(name), f"{value:.2f}")
     console.print(table)
     if judged.without:
         say(f"{judged.without:,} judged queries have no right label; top-1 and RPrec leave them out.")

@@ -40,7 +40,7 @@ def export(
         raise InputError("--split is of a data set; name it with --dataset.")
     if to == "sentence-transformers":
         Retriever.load(run).export_sentence_transformers(out, tower)
-        typer.echo(f"encoder in {out}; SentenceTransformer({str(out)!r}) loads it")
+        say(f"encoder in {out}; SentenceTransformer({str(out)!r}) loads it")
     elif to == "onnx":
         retriever = Retriever.load(run, device="cpu", precision="float32")
         judged = None if dataset is None else _judged(retriever, dataset, split)
@@ -50,7 +50,7 @@ def export(
         retriever = Retriever.load(run)
         retriever.model.merge()
         retriever.save(out)
-        typer.echo(f"run with its whole backbone in {out}")
+        say(f"run with its whole backbone in {out}")
 
 
 def _judged(retriever: Any, name: str, split: str | None) -> Any:

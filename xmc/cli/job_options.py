@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from xmc.cli.console import say
 from xmc.cli.data.options import Delimiter, Encoding, MaxLine, Uid
 from xmc.cli.devices import Device, devices_named
 
@@ -87,12 +88,12 @@ class JobArguments:
 
 def tell(summary: Summary, sentence: str) -> None:
     """Print what a job did, and what it left out or noticed."""
-    typer.echo(f"{sentence} ({', '.join(filter(None, (f'{summary.seconds:.1f} s', summary.rates())))})")
+    say(f"{sentence} ({', '.join(filter(None, (f'{summary.seconds:.1f} s', summary.rates())))})")
     if summary.resumed:
-        typer.echo(f"{summary.resumed:,} parts were there already")
+        say(f"{summary.resumed:,} parts were there already")
     for reason, count in sorted(summary.bad.items()):
-        typer.echo(f"bad: {count:,} x {reason}")
+        say(f"bad: {count:,} x {reason}")
     for remark, count in sorted(summary.remarks.items()):
-        typer.echo(f"noticed: {count:,} x {remark}")
+        say(f"noticed: {count:,} x {remark}")
     if summary.duplicate_uids:
-        typer.echo(f"noticed: {summary.duplicate_uids:,} x uid that an earlier row has")
+        say(f"noticed: {summary.duplicate_uids:,} x uid that an earlier row has")

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.box import SIMPLE_HEAD
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from xmc.cli.console import console, say, shell
+from xmc.terminal import cell
 
 if TYPE_CHECKING:
     from xmc.data.dataset import Dataset
@@ -88,10 +89,10 @@ def _examples(retriever: Retriever, data: Dataset) -> Table:
     for row, text, predicted in zip(rows, texts, labels, strict=True):
         relevant = {uids[label] for label in truth[row].indices}
         names = [
-            f"[green]✓ {escape(name)}[/green]" if uid in relevant else f"  {escape(name)}"
+            Text.assemble("✓ ", cell(name), style="green") if uid in relevant else Text.assemble("  ", cell(name))
             for uid, name in zip(predicted, retriever.texts(list(predicted)), strict=True)
         ]
-        table.add_row(escape(text), "\n".join(names))
+        table.add_row(cell(text), Text("\n").join(names))
     return table
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from xmc.cli import complete
+from xmc.cli.console import say
 from xmc.cli.devices import Device, devices_named
 
 
@@ -46,6 +47,6 @@ def report(
 
     data, where = Dataset.load(dataset), devices_named(device)
     page = write_report(runs, data, output, split, k=k, queries=queries, major_mistakes=major_mistakes, device=where)
-    typer.echo(f"report in {page} ({decimal(page.stat().st_size)}); open it in a browser")
+    say(f"report in {page} ({decimal(page.stat().st_size)}); open it in a browser")
     if major_mistakes is not None:
-        typer.echo(f"written: {major_mistakes}")
+        say(f"written: {major_mistakes}")

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from xmc.cli.console import console
 from xmc.cli.devices import Device, opened
+from xmc.shown import visible
+from xmc.terminal import cell
 
 if TYPE_CHECKING:
     from xmc.search.queries import Query
@@ -82,6 +84,6 @@ def answer(retriever: Retriever, query: Query, k: int, **options: Any) -> Table:
     table = Table("score", "label", "uid", *(["because of"] if said is not None else []), box=None)
     for place, label in enumerate(texts):
         uid = found.uids[0, place]
-        why = [escape(in_words(said[0, place] or ()))] if said is not None else []
-        table.add_row(f"{found.scores[0, place]:.3f}", escape(label), escape(uid) if uid != label else "", *why)
+        why = [cell(in_words(said[0, place] or ()))] if said is not None else []
+        table.add_row(f"{found.scores[0, place]:.3f}", cell(label), Text(visible(uid)) if uid != label else "", *why)
     return table

@@ -11,6 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from xmc.cli import complete
+from xmc.terminal import cell
 
 __all__ = ["AsJson", "Data", "RunDirectory", "Share", "Split", "before_and_after"]
 
@@ -39,5 +40,5 @@ def before_and_after(title: str, names: tuple[str, str], rows: Iterable[tuple[st
     for name in names:
         table.add_column(name, justify="right")
     for metric, before, after in rows:
-        table.add_row(metric, f"{before:.2f}", f"{after:.2f}")
+        table.add_row(cell(metric), f"{before:.2f}", f"{after:.2f}")
     return table

@@ -14,7 +14,6 @@ from types import FrameType
 import uvicorn
 from starlette.concurrency import run_in_threadpool
 
-from xmc.errors import XMCError
 from xmc.serve.app import POSTED, ServerApp
 from xmc.serve.metrics import ServerMetrics
 from xmc.serve.protocol import LimitedProtocol
@@ -43,7 +42,7 @@ class ServerProcess(uvicorn.Server):
         self._served = ServedRun(settings.run, settings.device, metrics)
         self._app = ServerApp(settings, self._served, metrics)
         self._ready, self._alone = ready, settings.workers == 1
-        self.failure: XMCError | None = None
+        self.failure: Exception | None = None
         super().__init__(
             uvicorn.Config(
                 self._app,
@@ -110,7 +109,7 @@ class ServerProcess(uvicorn.Server):
         try:
             self._served.open()
         except Exception as error:
-            self.failure = error if isinstance(error, XMCError) else XMCError(f"The run cannot be opened: {error!r}.")
+            self.failure = error
             self.should_exit = True
             return
         gc.collect()

@@ -18,9 +18,11 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from xmc.errors import ConfigError, XMCError, require_package
+from xmc.errors import ConfigError, XMCError, boundary, require_package
+from xmc.faults import FAULT, tell, watch_threads
 from xmc.serve.settings import Settings
 from xmc.storage.manifests import read_manifest
+from xmc.terminal import VisibleFormatter, show_any_text
 
 __all__ = ["serve"]
 
@@ -73,7 +75,9 @@ def serve(settings: Settings, said: Callable[[str], None]) -> None:
 @contextlib.contextmanager
 def _listening(settings: Settings) -> Iterator[socket.socket]:
     """A socket that listens. ConfigError for an address that is taken, or that this machine has not."""
-    try:
+    with boundary(
+        ConfigError, f"{settings.host}, port {settings.port} cannot be listened at", "Name another --host or --port."
+    ):
         family, _, _, _, address = socket.getaddrinfo(
             settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
@@ -82,10 +86,6 @@ def _listening(settings: Settings) -> Iterator[socket.socket]:
         sock.bind(address)
         sock.listen(BACKLOG)
         sock.setblocking(False)
-    except (OSError, OverflowError) as error:
-        raise ConfigError(
-            f"{settings.host}, port {settings.port} cannot be listened at: {error}. Name another --host or --port."
-        ) from error
     with sock:
         yield sock
 
@@ -162,6 +162,8 @@ class _Supervisor:
             return
         code, pid = worker.process.exitcode, worker.process.pid
         if not self._told:
+            if code == FAULT:  # it has said so itself, with a report
+                sys.exit(FAULT)
             raise XMCError(f"A process of the server ended with code {code} before it answered; its messages say why.")
         logger.error("process %s of the server ended with code %s; another takes its place", pid, code)
         from xmc.serve.metrics import forget_process
@@ -200,7 +202,11 @@ class _Supervisor:
 
 def _answer(settings: Settings, sock: socket.socket, pipe: Connection, level: int) -> None:
     """A process of several: it ends too where the one that watches over it is gone."""
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    show_any_text()
+    watch_threads()
+    handler = logging.StreamHandler()
+    handler.setFormatter(VisibleFormatter("%(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logger.setLevel(level)
     from xmc.serve.process import ServerProcess
 
@@ -218,3 +224,5 @@ def _answer(settings: Settings, sock: socket.socket, pipe: Connection, level: in
         with contextlib.suppress(OSError):
             pipe.send(error)
         sys.exit(2)
+    except Exception as error:
+        sys.exit(tell(error))

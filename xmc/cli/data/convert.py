@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from xmc.cli.console import say
 from xmc.cli.data.columns import SourceColumns
 from xmc.cli.data.options import Format, Group, Overwrite, Seed, Source, TestShare, ValidationShare
 from xmc.cli.data.split import tell_splits
@@ -61,10 +62,10 @@ def convert(
     )
     tell_splits(destination, done.dataset, done.drawn)
     for reason, count in sorted(done.dropped.items()):
-        typer.echo(f"dropped: {count:,} x {reason}")
+        say(f"dropped: {count:,} x {reason}")
     for reason, count in sorted(done.warnings.items()):
-        typer.echo(f"warning: {count:,} x {reason}")
+        say(f"warning: {count:,} x {reason}")
     for remark in done.remarks:
-        typer.echo(f"warning: {remark}")
+        say(f"warning: {remark}")
     for command in after_conversion(destination, done.positives, done.again):
-        typer.echo(f"next: {command}")
+        say(f"next: {command}")

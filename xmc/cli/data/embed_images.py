@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from xmc.cli import complete
+from xmc.cli.console import say
 
 
 def embed_images(
@@ -36,9 +37,9 @@ def embed_images(
 
     data = Dataset.load(dataset)
     done = embed_files(data, of, images, model, root=root, most=max_images, batch_size=batch_size, device=device)
-    typer.echo(f"{done.images:,} images of {done.texts:,} of {done.rows:,} {of} embedded")
+    say(f"{done.images:,} images of {done.texts:,} of {done.rows:,} {of} embedded")
     if done.broken:
-        typer.echo(f"skipped: {len(done.broken):,} files that cannot be read, see {dataset}/images-{of}.broken.csv")
+        say(f"skipped: {len(done.broken):,} files that cannot be read, see {dataset}/images-{of}.broken.csv")
     for count, what in ((done.unknown_uids, "of unknown uids"), (done.too_many, f"beyond {max_images} a text")):
         if count:
-            typer.echo(f"left out: {count:,} lines {what}")
+            say(f"left out: {count:,} lines {what}")

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from xmc.cli.console import say
+
 
 def import_images(
     dataset: Annotated[Path, typer.Argument(help="Canonical directory.")],
@@ -21,4 +23,4 @@ def import_images(
 
     counts = import_vixml_images(Dataset.load(dataset), source, read_object_arrays=read_object_arrays)
     for name, (images, texts) in counts.items():
-        typer.echo(f"{name}: {images:,} images of {texts:,} texts")
+        say(f"{name}: {images:,} images of {texts:,} texts")

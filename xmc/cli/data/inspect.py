@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from xmc.cli import complete
-from xmc.cli.console import console
+from xmc.cli.console import console, say
+from xmc.terminal import cell
 
 if TYPE_CHECKING:
     from xmc.data.inspect import Inspection, Spread
@@ -29,11 +30,11 @@ def inspect(
 
 
 def _print(inspection: Inspection) -> None:
-    console.print(
-        f"[bold]{escape(inspection.name)}[/bold]: {inspection.labels:,} labels, "
-        f"{inspection.zero_shot_labels:,} without a training query"
-    )
-    table = Table("queries", *inspection.queries)
+    counts = f": {inspection.labels:,} labels, {inspection.zero_shot_labels:,} without a training query"
+    console.print(Text.assemble(cell(inspection.name, "bold"), counts), highlight=False)
+    table = Table("queries")
+    for name in inspection.queries:
+        table.add_column(cell(name))
     cells = {
         "count": [f"{count:,}" for count in inspection.queries.values()],
         "without labels": [f"{count:,}" for count in inspection.queries_without_labels.values()],
@@ -50,8 +51,8 @@ def _print(inspection: Inspection) -> None:
         table.add_row(title, *values)
     console.print(table)
     for name, (images, texts) in inspection.images.items():
-        console.print(f"images of {name}: {images:,}, of {texts:,} texts")
-    console.print(f"label characters: {_line(inspection.label_characters)}")
+        say(f"images of {name}: {images:,}, of {texts:,} texts")
+    say(f"label characters: {_line(inspection.label_characters)}")
     table = Table("decile", title="Training queries per label, labels in ten equal groups, rarest first")
     for column in ("lowest", "mean", "highest"):
         table.add_column(column, justify="right")

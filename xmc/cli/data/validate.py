@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from xmc.cli.console import say
 from xmc.cli.data.columns import SourceColumns
 from xmc.cli.data.options import Format, Source
 from xmc.cli.groups import with_groups
@@ -38,10 +39,10 @@ def validate(
         by_reason[defect.severity, defect.reason] += 1
         first.setdefault((defect.severity, defect.reason), defect)
         if not summary:
-            typer.echo(f"{defect.severity}: {defect}")
+            say(f"{defect.severity}: {defect}")
     for kind, count in sorted(by_reason.items(), key=lambda item: (item[0][0], -item[1], item[0])) if summary else ():
         severity, reason = kind
-        typer.echo(f"{severity}: {count:,} x {reason}, first: {first[kind]}")
-    typer.echo(f"{source}: {counts['error']:,} errors, {counts['warning']:,} warnings")
+        say(f"{severity}: {count:,} x {reason}, first: {first[kind]}")
+    say(f"{source}: {counts['error']:,} errors, {counts['warning']:,} warnings")
     if counts["error"]:
         raise typer.Exit(2)
