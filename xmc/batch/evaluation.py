@@ -11,11 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from xmc.batch.output import JOB, SUCCESS
+from xmc.batch.spreadsheets import restored, restored_lists
 from xmc.data.dataset import Dataset
 from xmc.data.files import TextForm, WantedColumn, open_file
 from xmc.data.files.addresses import ending_of
 from xmc.data.targets import Targets
-from xmc.errors import DataError, InputError, StoreError
+from xmc.errors import DataError, InputError, StoreError, boundary
 from xmc.evaluation.evaluate import compare, depth_of, ks_of
 from xmc.evaluation.evaluated import WrittenEvaluation
 from xmc.evaluation.judged import judge
@@ -126,7 +127,7 @@ def _predicted(lists: pa.Table, dataset: Dataset, predictions: str | Path) -> Pr
 
 def _read(path: Path, separator: str | None) -> pa.Table:
     """uid, labels list<string>, scores list<float32> of a file, or of the parts of a job."""
-    files = [path]
+    files, job = [path], {}
     if path.is_dir():
         try:
             job = json.loads((path / SUCCESS).read_text(encoding="utf-8"))
@@ -140,13 +141,19 @@ def _read(path: Path, separator: str | None) -> pa.Table:
             if not file.is_file() or sha256_file(file) != digest:
                 raise StoreError(f"{file} is missing or not as the job wrote it; predict into another folder.")
         files = list(digests)
-    return pa.concat_tables([_lists(file, TextForm(separator=separator)) for file in files])
+    elif (path.parent / JOB).is_file():  # one part
+        with boundary(StoreError, f"{path.parent / JOB} cannot be read"):
+            job = json.loads((path.parent / JOB).read_text(encoding="utf-8"))
+    are_escaped = job.get("formulas") == "escape"
+    return pa.concat_tables([_lists(file, TextForm(separator=separator), are_escaped) for file in files])
 
 
-def _lists(path: Path, form: TextForm) -> pa.Table:
-    """The predictions of a file."""
+def _lists(path: Path, form: TextForm, are_escaped: bool) -> pa.Table:
+    """The predictions of a file. are_escaped: whether their texts are, see xmc.batch.spreadsheets."""
     wanted = [WantedColumn("uid", "uid"), WantedColumn("labels", "labels"), WantedColumn("scores", "relevance")]
     uids, labels, scores = open_file(path, wanted, form).columns()
+    if are_escaped:
+        uids, labels = restored(uids), restored_lists(labels)
     lengths = [pc.fill_null(pc.list_value_length(column), 0) for column in (labels, scores)]
     differ = pc.index(pc.not_equal(*lengths), True).as_py()
     if differ >= 0:

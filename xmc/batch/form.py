@@ -28,31 +28,47 @@ class OutputForm:
     """How results are written.
 
     format: a name in xmc.batch.formats.OUTPUT_FORMATS. separator: between the items of a list in CSV; "" in formats that have
-    lists. keep: whether all columns of the input are written beside the result, or the names of those that are.
+    lists. keep: whether all columns of the input are written beside the result, or the names of those that are. formulas: in
+    CSV "escape" or "keep", what spreadsheets would take for formulas; "" in other formats.
     """
 
     format: str = "parquet"
     separator: str = ""
     keep: bool | tuple[str, ...] = False
+    formulas: str = ""
 
     @classmethod
-    def from_options(cls, format: str, separator: str | None, keep: bool | Sequence[str]) -> OutputForm:
-        """separator: None for "," in CSV. Raises ConfigError for values that do not fit."""
+    def from_options(
+        cls, format: str, separator: str | None, keep: bool | Sequence[str], formulas: str | None = None
+    ) -> OutputForm:
+        """separator: None for "," in CSV. formulas: None for "escape" in CSV. Raises ConfigError for values that do not fit."""
         if isinstance(keep, str):
             raise ConfigError(f"Columns to keep are True or a list of names; put {keep!r} into a list.")
         lists = OUTPUT_FORMATS[format].lists
         if lists and separator is not None:
             raise ConfigError(f"A separator is for the format csv; {format} has lists.")
+        if format != "csv" and formulas is not None:
+            raise ConfigError(
+                f"What becomes of formulas is for the format csv; no spreadsheet runs what {format} holds."
+            )
+        if formulas not in (None, "escape", "keep"):
+            raise ConfigError(f"Formulas are to be 'escape' or 'keep', but are {formulas!r}.")
         TextForm(separator=separator)
         given = "" if lists else "," if separator is None else separator
         if given and _OF_NUMBERS.issuperset(given):
             raise ConfigError(f"The separator {given!r} cannot be told from numbers; name another one.")
-        return cls(format, given, keep if isinstance(keep, bool) else tuple(dict.fromkeys(keep)))
+        if "'" in given and formulas != "keep":
+            raise ConfigError(
+                f"The separator {given!r} cannot be told from what formulas are escaped by; name another one."
+            )
+        names = keep if isinstance(keep, bool) else tuple(dict.fromkeys(keep))
+        return cls(format, given, names, (formulas or "escape") if format == "csv" else "")
 
     def describe(self) -> dict[str, Any]:
         """JSON values by name, without what is as by default."""
         described: dict[str, Any] = {"format": self.format} if self.format != "parquet" else {}
-        return described | ({"separator": self.separator} if self.separator else {})
+        described |= {"separator": self.separator} if self.separator else {}
+        return described | ({"formulas": self.formulas} if self.formulas == "escape" else {})
 
     def require_columns(self, schema: pa.Schema) -> None:
         """Raise InputError for a column of the result that the format cannot hold."""

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
+from xmc.batch.spreadsheets import escaped, escaped_name
 from xmc.data.files.columnar import is_list, is_text
 from xmc.errors import DataError
 from xmc.registry import Registry
@@ -36,8 +37,9 @@ class PartWriter(ABC):
     """Whether a cell holds a list as such; where not, its items are cut by a separator."""
 
     @abstractmethod
-    def __init__(self, stream: pa.NativeFile, schema: pa.Schema, separator: str) -> None:
-        """separator: between the items of a list, in a format that has no lists."""
+    def __init__(self, stream: pa.NativeFile, schema: pa.Schema, separator: str, escape: bool = False) -> None:
+        """separator: between the items of a list, in a format that has no lists. escape: whether texts that a spreadsheet would
+        take for formulas are made to be texts, in a format that spreadsheets open."""
 
     @classmethod
     @abstractmethod
@@ -58,7 +60,7 @@ class ParquetWriter(PartWriter):
 
     describes: ClassVar[bool] = True
 
-    def __init__(self, stream: pa.NativeFile, schema: pa.Schema, separator: str) -> None:
+    def __init__(self, stream: pa.NativeFile, schema: pa.Schema, separator: str, escape: bool = False) -> None:
         """See PartWriter."""
         self._writer = pq.ParquetWriter(stream, schema, compression="zstd")
 
@@ -82,15 +84,17 @@ class ParquetWriter(PartWriter):
 
 class CsvWriter(PartWriter):
     """Strings in quotes, commas between columns. A list of strings or numbers is one cell, its items cut by the separator; no
-    item may hold it, see xmc.data.files.cells.first_unsplittable. Null, and the empty list, are the empty cell."""
+    item may hold it, see xmc.data.files.cells.first_unsplittable. Null, and the empty list, are the empty cell. What would be a
+    formula has an apostrophe before it where that is asked for, see xmc.batch.spreadsheets; numbers stay numbers."""
 
     nulls: ClassVar[bool] = False
     lists: ClassVar[bool] = False
 
-    def __init__(self, stream: pa.NativeFile, schema: pa.Schema, separator: str) -> None:
+    def __init__(self, stream: pa.NativeFile, schema: pa.Schema, separator: str, escape: bool = False) -> None:
         """See PartWriter."""
-        fields = [(field.name, pa.string() if is_list(field.type) else field.type) for field in schema]
-        self._schema, self._separator = pa.schema(fields), separator
+        named = escaped_name if escape else str
+        fields = [(named(field.name), pa.string() if is_list(field.type) else field.type) for field in schema]
+        self._schema, self._separator, self._escape = pa.schema(fields), separator, escape
         self._writer = pa_csv.CSVWriter(stream, self._schema)
 
     @classmethod
@@ -100,22 +104,25 @@ class CsvWriter(PartWriter):
 
     def write(self, batch: pa.RecordBatch) -> None:
         """See PartWriter."""
-        columns = [self._joined(column) if is_list(column.type) else column for column in batch.columns]
+        columns = [self._cells(column) for column in batch.columns]
         self._writer.write_batch(pa.record_batch(columns, schema=self._schema))
 
     def close(self, described: dict[str, Any]) -> None:
         """See PartWriter."""
         self._writer.close()
 
-    def _joined(self, column: pa.Array) -> pa.Array:
-        return pc.binary_join(column.cast(pa.list_(pa.string())), self._separator)
+    def _cells(self, column: pa.Array) -> pa.Array:
+        are_texts = is_text(column.type.value_type if is_list(column.type) else column.type)
+        if is_list(column.type):
+            column = pc.binary_join(column.cast(pa.list_(pa.string())), self._separator)
+        return escaped(column).cast(column.type) if self._escape and are_texts else column
 
 
 class JsonLinesWriter(PartWriter):
     """An object a line. Numbers of 32 bits are written in their shortest form; dates, times and decimals as strings; a number
     that is not finite is null."""
 
-    def __init__(self, stream: pa.NativeFile, schema: pa.Schema, separator: str) -> None:
+    def __init__(self, stream: pa.NativeFile, schema: pa.Schema, separator: str, escape: bool = False) -> None:
         """See PartWriter."""
         self._stream, self._names = stream, schema.names
 

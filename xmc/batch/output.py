@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import fs as pa_fs
 
+from xmc.batch.form import OutputForm
 from xmc.batch.formats import METADATA, OUTPUT_FORMATS, PartWriter
 from xmc.batch.plan import Part, Plan
 from xmc.batch.summary import Done, Summary
@@ -241,13 +242,15 @@ class Output:
 class PartFile:
     """A part while it is written; it is finished, or abandoned, and then nothing of it stays."""
 
-    def __init__(self, output: Output, part: Part, schema: pa.Schema, separator: str) -> None:
+    def __init__(self, output: Output, part: Part, schema: pa.Schema, form: OutputForm) -> None:
         self._output, self._part = output, part
         self._temporary = output.temporary(part.name)
         try:
             with output.writing():
                 self._stream = output.stream(self._temporary)
-                self._writer: PartWriter = OUTPUT_FORMATS[part.format](self._stream, schema, separator)
+                self._writer: PartWriter = OUTPUT_FORMATS[part.format](
+                    self._stream, schema, form.separator, form.formulas == "escape"
+                )
         except StoreError:  # it was made, and nothing could be written into it
             output.discard(self._temporary)
             raise

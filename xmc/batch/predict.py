@@ -45,6 +45,7 @@ def predict_files(
     keep_columns: bool | Sequence[str] = False,
     format: str = "parquet",
     separator: str | None = None,
+    formulas: str | None = None,
     options: JobOptions | None = None,
 ) -> Summary:
     """Predict the k best labels of every row of some files into a folder of Parquet, CSV or JSON lines files.
@@ -63,6 +64,8 @@ def predict_files(
         are strings; a value of JSON lines that is no string is written as JSON. A bad row that is written keeps them too.
     format: "parquet", "csv" or "jsonl". In CSV a list is one cell, its items cut by `separator`, by default ",": labels that
         hold it, or begin or end with blanks, are refused, so that `xmc evaluate` reads exactly the labels that were written.
+    formulas: of CSV, what becomes of texts that a spreadsheet would take for formulas: by default "escape", an apostrophe is
+        put before them, which `xmc evaluate` takes away again; "keep" leaves them as they are, for programs.
 
     A part, `options.rows_per_part` rows of one file, appears whole or not at all, with its rows in their order; memory does not
     depend on the size of the input. A job that was killed is resumed without a row lost or doubled.
@@ -80,7 +83,7 @@ def predict_files(
     _require_texts(passages, parts, options)
     if parts:
         require_calibrated(parts, str(run), k, where, rerank, options)
-    form = OutputForm.from_options(format, separator, keep_columns)
+    form = OutputForm.from_options(format, separator, keep_columns, formulas)
     _require_form(form, str(run), parts, label_texts)
     options = replace(options, columns=columns_of_input(options.columns, run, str(source)))
     place = str(Path(run).absolute())

@@ -137,7 +137,7 @@ class _Writing:
     def __call__(self, moving: _Moving) -> tuple[int, Done | None]:
         window, rows = moving.window, moving.chunk.rows
         if self._file is None:
-            self._file = PartFile(self._output, window.part, self._schema, self._plan.form.separator)
+            self._file = PartFile(self._output, window.part, self._schema, self._plan.form)
             self._written = self._null = self._tokens = 0
             self._bad, self._remarks = Counter(), Counter()
         batch = self._with_kept(moving.chunk.value, window.batch)

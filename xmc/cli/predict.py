@@ -75,6 +75,14 @@ def predict(
         str | None,
         typer.Option(help="CSV: what is between the labels, and the scores, in a cell.", show_default="a comma"),
     ] = None,
+    csv_formulas: Annotated[
+        Literal["escape", "keep"] | None,
+        typer.Option(
+            help="CSV: what becomes of texts that a spreadsheet would run. escape: an apostrophe is put before them; keep: "
+            "they are left as they are.",
+            show_default="escape",
+        ),
+    ] = None,
     index_shards: Annotated[
         int, typer.Option(min=0, help="Ray: number of actors that the labels are split between.")
     ] = 0,
@@ -100,6 +108,7 @@ def predict(
         keep_columns=keep_column or keep_columns,
         format=format,
         separator=separator,
+        formulas=csv_formulas,
         options=job.options(embedding_column, index_shards),
     )
     tell(summary, f"predicted {summary.predicted:,} of {summary.rows:,} rows into {output}")
