@@ -103,6 +103,7 @@ def test_embeddings(run: Path) -> None:
         ({"texts": ["a"], "sets": {}}, 422, "Name one of"),
         ({"texts": ["a"], "rerank": True}, 422, "re-ranker"),
         ({"texts": ["a b " * 9_000], "passages": {"tokens": 1}}, 422, "passages"),
+        ({"texts": ["a b"], "passages": {"tokens": 1, "temperature": 1e-320}}, 422, "above 0, from 1e-06 to 1000000.0"),
         ({"texts": ["a"], "k": 1000, "rescore": 11}, 422, "rescore times k"),
         ([1], 422, "must be a JSON object, but is a list of 1."),
     ],

@@ -18,6 +18,8 @@ __all__ = ["Combine", "PassageOptions", "combined", "cut", "require_combination"
 Combine: TypeAlias = Literal["logmeanexp", "max", "sum"]
 """How the scores of a label with P passages become one score: the largest, their sum, or temperature times the logarithm of the
 mean of exp(score / temperature), which lies between the mean and the largest."""
+COLDEST = 1e-6
+"""The lowest temperature, and 1 divided by the highest: beyond them float32 has no such numbers, and scores were NaN."""
 MOST_PASSAGES = 65_536
 """Number of passages that one text may be cut into."""
 
@@ -64,15 +66,17 @@ def _require_number(value: Any, name: str) -> int:
 
 
 def require_combination(combine: Any, temperature: Any) -> float:
-    """The temperature as a float; InputError for another way to combine than those of `Combine`, or one that is not above 0."""
+    """The temperature as a float; InputError for another way to combine than those of `Combine`, or one out of its bounds."""
     if combine not in get_args(Combine):
         raise InputError(f"combine must be one of {', '.join(get_args(Combine))}, but is {combine!r}.")
     try:
         number = float(temperature)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"The temperature of passages must be a number, but is {temperature!r}.") from error
-    if not (math.isfinite(number) and number > 0):
-        raise InputError(f"The temperature of passages must be finite and above 0, but is {number}.")
+    if not COLDEST <= number <= 1 / COLDEST:
+        raise InputError(
+            f"The temperature of passages must be above 0, from {COLDEST} to {1 / COLDEST}, but is {number}."
+        )
     return number
 
 

@@ -26,7 +26,7 @@ class Refusal(XMCError):
     def __init__(self, status: int, message: str, **headers: str) -> None:
         message = message if message.endswith((".", ")")) else f"{message}."
         super().__init__(message)
-        self.status, self.message = status, message
+        self.status, self.message = status, str(self)
         self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
         if status in RETRY_AFTER:
             self.headers.setdefault("retry-after", str(RETRY_AFTER[status]))
