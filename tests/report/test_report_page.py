@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,22 @@ from xmc.search.retriever import Retriever
 from xmc.training.trainer import train
 
 SCRIPT = "<script>document.title = 'ran'</script>"
+OBEYED = ["</td></tr></table>", "\u202egnp.exe", "\x1b[31mred\x1b]8;;http://e\x07"]
+LONG = "x" * 100_000
 
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> tuple[Dataset, list[Path]]:
-    """Labels, and so queries, that are scripts, and a run called so, which is calibrated on these very queries."""
+    """Labels that are scripts, controls or very long, and a run called so, which is calibrated on these very queries."""
     names = [SCRIPT, "</script><!--", "&amp; {{ names }}", *COLOURS[3:]]
-    data = colours(names)
+    known = colours(names)
+    splits = {
+        split: (known.split(split).texts.to_pylist(), [row.indices.tolist() for row in known.targets(split).truth])
+        for split in ("train", "test")
+    }
+    data = Dataset.from_lists(
+        "colours", [*names[:3], *OBEYED, *names[6:11], LONG], splits, label_uids=known.labels.uids.to_pylist()
+    )
     folder = tmp_path_factory.mktemp("hostile")
     runs = [folder / "<img src=x onerror=alert(1)>", folder / "plain"]
     for directory, epochs in zip(runs, (2, 1), strict=True):
@@ -47,6 +57,10 @@ def test_text_is_shown_and_never_run(hostile: tuple[Dataset, list[Path]], tmp_pa
     assert "<!--" not in page
     assert "&lt;script&gt;document.title = &#39;ran&#39;&lt;/script&gt;" in page
     assert "{{ names }}" in page
+    assert "\\u202egnp.exe" in page
+    assert "\\x1b[31mred\\x1b]8;;http://e\\x07" in page
+    assert not {letter for letter in page if unicodedata.category(letter) in ("Cc", "Cf")} - {"\n", "\t"}
+    assert LONG[:2001] not in page
     assert "&lt;img src=x onerror=alert(1)&gt; was calibrated on these very queries" in page
 
 
@@ -95,6 +109,10 @@ def test_the_page_in_a_browser(browser: Any, hostile: tuple[Dataset, list[Path]]
     # Scripts are shown, and did not run; nothing was fetched; every plot is there.
     assert browser.title.startswith("<img src=x onerror=alert(1)>, plain on ")
     assert SCRIPT in browser.find_element(By.ID, "query-table").text
+    for text in ("\\u202egnp.exe", "\\x1b[31mred", "</td></tr></table>"):
+        assert text in browser.find_element(By.ID, "query-table").text
+    cells = "return [...document.querySelectorAll('#query-table tbody tr')].map((row) => row.cells.length)"
+    assert len(set(browser.execute_script(cells))) == 1  # no text ended a cell or a row
     urls = fetched(browser, page.as_uri())
     assert {url for url in urls if not url.startswith(("data:", "blob:"))} == {page.as_uri()}
     places = browser.find_elements(By.CSS_SELECTOR, "[data-figure]")

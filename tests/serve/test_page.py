@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import pytest
 from browsers import fetched, headless_browser
 from server_kills import TOKEN, Server
 
 HOSTILE = "<img src=x onerror=\"document.title='ran'\"> turquoise"
+OBEYED = "</td></tr>\x1b[31m \u202egnp.exe\nolive " + "x" * 60_000
 
 
 @pytest.fixture
@@ -86,6 +89,16 @@ def test_the_page_in_a_browser(server: Server, tmp_path: Path) -> None:
         browser.find_element(By.CSS_SELECTOR, "#labels button").click()
         WebDriverWait(browser, 20).until(lambda _: "The label T is removed. This is the change 2." in said())
         assert rows("labels") == []
+
+        change = {"add": [{"uid": "O\x1b\u2066", "text": OBEYED}]}
+        headers = {"authorization": f"Bearer {TOKEN}", "content-type": "application/json"}
+        urlopen(Request(f"{server.address}/labels", json.dumps(change).encode(), headers)).close()
+        fill(text="an olive thing", k="13", words="olive")
+        press("ask", "Answered.")
+        press("find", "The shortest texts first")
+        shown = OBEYED.replace("\x1b", "\\x1b").replace("\u202e", "\\u202e").replace("\n", "\\x0a")
+        assert [shown, "O\\x1b\\u2066"] in [row[1:3] for row in rows("answers")]
+        assert rows("labels")[0][:2] == [shown, "O\\x1b\\u2066"]
 
         # Nothing of it ran, nothing came from elsewhere, the token is nowhere but in the page.
         assert browser.title == "Labels of a query"

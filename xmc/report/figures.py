@@ -13,6 +13,7 @@ from xmc.calibration.reliability import Reliability
 from xmc.indexes.tuning import OperatingPoint
 from xmc.metrics import Metrics
 from xmc.report.curves import Points, ScoreBin
+from xmc.shown import visible
 
 __all__ = [
     "INK",
@@ -204,7 +205,11 @@ def pareto_plot(
                     x=[round(100 * point.recall, 4) for point in kept],
                     y=[round(point.throughput, 1) for point in kept],
                     customdata=[
-                        [html.escape(point.design), f"{point.bytes_per_label:,.0f}", f"{point.latency_p99:.2f}"]
+                        [
+                            html.escape(visible(point.design)),
+                            f"{point.bytes_per_label:,.0f}",
+                            f"{point.latency_p99:.2f}",
+                        ]
                         for point in kept
                     ],
                     mode="markers",
@@ -273,7 +278,7 @@ def _with_diagonal(figure: go.Figure, low: float, high: float) -> go.Figure:
 
 def _run(name: str, run: int) -> dict[str, Any]:
     """What the page tells a trace's run by. plotly reads a little HTML in names, which a run's name is not."""
-    return {"name": html.escape(name), "meta": run}
+    return {"name": html.escape(visible(name)), "meta": run}
 
 
 def _of(values: Sequence[str], run: int) -> str:

@@ -30,6 +30,7 @@ from xmc.report.storage import IndexFacts, bytes_in_memory, bytes_on_disk, descr
 from xmc.report.tables import bytes_table, compared, decile_table, facts_table, metric_table, query_rows, signed
 from xmc.report.task import Task
 from xmc.report.texts import NEARLY, SHORTEST, cut
+from xmc.shown import visible
 from xmc.version import __version__
 
 __all__ = ["embedded_json", "render"]
@@ -46,7 +47,12 @@ def render(runs: Sequence[ReportedRun], task: Task, k: int, queries: int) -> str
     calibrated = [measure(run, task) for run in runs]
     plots = _plots(runs, task, indexes, disk, memory) | _calibrated_plots([run.name for run in runs], calibrated)
     environment = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(HERE),
+        autoescape=True,
+        finalize=_shown,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters |= {"cut": cut, "count_of_sets": count_of_sets}
     return environment.get_template("template.html").render(
@@ -99,6 +105,11 @@ def embedded_json(value: Any) -> str:
     for letter in "<>&\u2028\u2029":
         text = text.replace(letter, f"\\u{ord(letter):04x}")
     return text
+
+
+def _shown(value: Any) -> Any:
+    """Whatever the template shows: text without control characters and overrides of direction, which browsers obey too."""
+    return visible(value, "\n\t") if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _plots(

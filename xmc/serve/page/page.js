@@ -3,9 +3,18 @@
 
 const place = (id) => document.getElementById(id);
 
+/** The text with control characters, overrides of direction and the like as escapes; browsers would obey some, and hide others. */
+function visible(text) {
+  return String(text).replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu, (character) => {
+    if ("\u200c\u200d".includes(character)) return character; // joiners inside of words
+    const code = character.codePointAt(0).toString(16);
+    return code.length > 4 ? `\\U${code.padStart(8, "0")}` : code.length > 2 ? `\\u${code.padStart(4, "0")}` : `\\x${code.padStart(2, "0")}`;
+  });
+}
+
 function say(text, bad = false) {
   const message = place("message");
-  message.textContent = text;
+  message.textContent = visible(text);
   message.classList.toggle("bad", bad);
   message.hidden = false;
 }
@@ -27,7 +36,7 @@ async function ask(path, body, token) {
 
 function cell(row, text, kind = "") {
   const added = row.insertCell();
-  added.textContent = text;
+  added.textContent = visible(text);
   added.dir = "auto";
   if (kind) added.className = kind;
   return added;
@@ -79,7 +88,7 @@ async function showLabels() {
     const button = document.createElement("button");
     button.type = "button";
     button.textContent = "Remove";
-    button.setAttribute("aria-label", `Remove the label ${uid}`);
+    button.setAttribute("aria-label", visible(`Remove the label ${uid}`));
     button.addEventListener("click", () => guarded(() => remove(uid)));
     cell(row, "").append(button);
   }
