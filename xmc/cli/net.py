@@ -90,7 +90,7 @@ def _told(error: BaseException) -> int:
 
 
 def _flushed(code: Any) -> Any:
-    """The exit code, once standard output is written; another where it cannot be, of which Python would show a traceback."""
+    """The exit code, once standard output is written; where it cannot be, Python itself would show a traceback."""
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
