@@ -19,6 +19,8 @@ ALLOWED = (
     "of them, or by `is None` and `is not None`, joined by and, or, not and parentheses"
 )
 
+LONGEST = 1_000_000
+"""Characters of a condition."""
 _COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], pc.Expression]] = {
     ast.Eq: lambda left, right: left == right,
     ast.NotEq: lambda left, right: left != right,
@@ -42,6 +44,11 @@ def parse_predicate(text: str) -> pc.Expression:
     >>> parse_predicate("market in ['de', 'at'] and not price >= 10")
     <pyarrow.compute.Expression (((market == "de") or (market == "at")) and invert((price >= 10)))>
     """
+    if len(text) > LONGEST:
+        raise InputError(
+            f"The condition {text[:80]!r}... has {len(text):,} characters, and {LONGEST:,} are the most; select by "
+            f"pyarrow.compute.is_in in Python, or by a column that says what the condition lists."
+        )
     try:
         return _Parser(text).condition(ast.parse(text.strip(), mode="eval").body)
     except (SyntaxError, ValueError) as error:

@@ -9,6 +9,7 @@ import json
 import logging
 import shutil
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from xmc.data.dataset import Dataset
@@ -25,7 +26,7 @@ from xmc.data.files import WantedColumn, open_file
 from xmc.data.images.files import gather_blocks
 from xmc.data.images.ragged import RaggedImages
 from xmc.data.images.vision import VisionModel
-from xmc.errors import DataError, boundary
+from xmc.errors import DataError, StoreError, boundary
 from xmc.progress import progress
 from xmc.storage.files import atomic_file
 from xmc.storage.fingerprints import fingerprint_of, fingerprint_of_json, sha256_file
@@ -159,10 +160,14 @@ def _name(start: int) -> str:
 
 def _is_whole(file: Path) -> bool:
     try:
-        with safe_open(file, "numpy") as tensors:
+        with _reading(file), safe_open(file, "numpy") as tensors:
             return "embeddings" in tensors.keys()  # noqa: SIM118
-    except (OSError, SafetensorError):
+    except StoreError:
         return False
+
+
+def _reading(file: Path) -> AbstractContextManager[None]:
+    return boundary(StoreError, f"The part {file} of the embeddings cannot be read")
 
 
 def _write_part(file: Path, embeddings: npt.NDArray[np.float16], reasons: list[str]) -> None:
@@ -171,15 +176,16 @@ def _write_part(file: Path, embeddings: npt.NDArray[np.float16], reasons: list[s
 
 
 def _reasons(file: Path) -> list[str]:
-    with safe_open(file, "numpy") as tensors:
+    with _reading(file), safe_open(file, "numpy") as tensors:
         return [str(reason) for reason in json.loads(tensors.metadata()["reasons"])]
 
 
 def _embeddings(parts: list[Path]) -> Iterator[npt.NDArray[np.float16]]:
     """The embeddings of the files that could be embedded, part by part."""
     for file in parts:
-        with safe_open(file, "numpy") as tensors:
-            yield tensors.get_tensor("embeddings")[[not reason for reason in _reasons(file)]]
+        with _reading(file), safe_open(file, "numpy") as tensors:
+            embeddings = tensors.get_tensor("embeddings")[[not reason for reason in _reasons(file)]]
+        yield embeddings
 
 
 def _list_broken(file: Path, broken: list[tuple[str, str, str]]) -> None:

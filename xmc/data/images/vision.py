@@ -14,18 +14,15 @@ import numpy.typing as npt
 import torch
 import transformers
 from PIL import Image
-from safetensors import SafetensorError
 from torch import Tensor
 
-from xmc.errors import ConfigError
+from xmc.errors import ConfigError, boundary
+from xmc.storage.small_files import require_regular
 
 __all__ = ["VisionModel"]
 
 logger = logging.getLogger("xmc.data")
 Embedding = npt.NDArray[np.float16]
-UNUSABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, ImportError, SafetensorError)
-"""What transformers raises for directories that hold something else, or a part."""
-
 REFUSALS = (ValueError, TypeError, LookupError, ArithmeticError)
 """What a processor or a model raises for an image; a RuntimeError may be the device's, which is no fault of the image."""
 
@@ -47,7 +44,7 @@ class VisionModel:
         options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
         # The same processor whether torchvision is there or not: the two kinds resize a little differently.
         kind = {"backend": "pil"} if int(transformers.__version__.split(".")[0]) >= 5 else {"use_fast": False}
-        try:
+        with boundary(ConfigError, f"{directory} cannot be loaded as a vision model with safetensors weights"):
             self.processor = transformers.AutoImageProcessor.from_pretrained(directory, **kind, **options)
             model, loading = transformers.AutoModel.from_pretrained(
                 directory, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **options
@@ -56,16 +53,10 @@ class VisionModel:
             self._pooled = self._is_whole(directory, loading["missing_keys"])
             self.device = torch.device("cpu")
             self.dimension = self._features(self._prepared([Image.new("RGB", (32, 32))])).shape[1]
-        except UNUSABLE as error:
-            raise ConfigError(
-                f"{directory} cannot be loaded as a vision model with safetensors weights: {error}"
-            ) from error
         name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-        try:
+        with boundary(ConfigError, f"--device {device!r} cannot be used"):
             self.device = torch.device(name)
             self.model.to(self.device)
-        except (RuntimeError, AssertionError) as error:
-            raise ConfigError(f"--device {device!r} cannot be used: {error}") from error
 
     @staticmethod
     def _is_whole(directory: Path, missing: Sequence[str]) -> bool:
@@ -143,6 +134,7 @@ def _mean(hidden: Tensor) -> Tensor:
 def _read(path: Path) -> Image.Image | str:
     """The image in RGB, or why it cannot be had."""
     try:
+        require_regular(path)
         with Image.open(path) as image:
             most = Image.MAX_IMAGE_PIXELS
             if most is not None and image.width * image.height > most:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from xmc.data.images.object_arrays import NotNumbersError, read_number_lists
 from xmc.data.images.ragged import RaggedImages
 from xmc.errors import DataError, boundary
 from xmc.progress import tracked
+from xmc.storage.small_files import require_regular
 
 __all__ = ["import_vixml_images"]
 
@@ -118,23 +120,28 @@ def _map(file: Path, read_object_arrays: bool) -> tuple[npt.NDArray[np.int64], n
 
 def _load(file: Path) -> npt.NDArray[Any]:
     with boundary(DataError, f"{file} cannot be read as an array"):
+        require_regular(file)
         array: npt.NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
     return array
 
 
 def _object_lists(file: Path, read_object_arrays: bool) -> list[npt.NDArray[np.int64]] | None:
     """The lists of an array of Python objects; None for any other array."""
-    with boundary(DataError, f"{file} cannot be read as an array"), file.open("rb") as stream:
-        version = np.lib.format.read_magic(stream)
-        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = header(stream)
-        if not dtype.hasobject:
-            return None
-        if read_object_arrays:
-            try:
-                return read_number_lists(stream, shape)
-            except NotNumbersError as error:
-                raise DataError(f"{file} cannot be read as lists of row numbers: {error}.") from error
+    with boundary(DataError, f"{file} cannot be read as an array"):
+        size = require_regular(file).st_size
+        with file.open("rb") as stream:
+            version = np.lib.format.read_magic(stream)
+            header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, _, dtype = header(stream)
+            if not dtype.hasobject:
+                return None
+            if read_object_arrays:
+                if math.prod(shape) > size:  # an object takes a byte at least
+                    raise ValueError(f"its header says {list(shape)} objects, which {size:,} bytes cannot hold")
+                try:
+                    return read_number_lists(stream, shape)
+                except NotNumbersError as error:
+                    raise DataError(f"{file} cannot be read as lists of row numbers: {error}.") from error
     raise DataError(
         f"{file} holds Python objects, that is, a pickle, which can run any code when it is read. Give --read-object-arrays "
         f"to read lists of numbers from it and nothing else, or convert it where you trust it into whole numbers "

@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from xmc.data.readers.raw_text import RawTextSource, text_rows
+from xmc.data.readers.zipped_arrays import require_members_hold_their_arrays
 from xmc.data.rows import Defect, Row
-from xmc.errors import DataError
+from xmc.errors import DataError, boundary
 
 __all__ = ["DexmlSource"]
 
@@ -50,7 +51,8 @@ class DexmlSource(RawTextSource):
 
 def _load(file: Path) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64], tuple[int, int]]:
     """The arrays of a scipy CSR file; object arrays (pickles) are refused."""
-    try:
+    with boundary(DataError, f"{file} cannot be read as a scipy CSR matrix without pickles"):
+        require_members_hold_their_arrays(file)
         with np.load(file, allow_pickle=False) as arrays:
             if arrays["format"].item() not in (b"csr", "csr"):
                 raise DataError(
@@ -59,10 +61,6 @@ def _load(file: Path) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt
             indptr, indices = arrays["indptr"].astype(np.int64), arrays["indices"].astype(np.int64)
             values, shape = arrays["data"].astype(np.float64), arrays["shape"]
             rows, columns = int(shape[0]), int(shape[1])
-    except DataError:
-        raise
-    except Exception as error:  # numpy and zipfile raise almost anything at a damaged file
-        raise DataError(f"{file} cannot be read as a scipy CSR matrix without pickles: {error}") from error
     flat = indptr.ndim == indices.ndim == values.ndim == 1
     sound = (
         flat
