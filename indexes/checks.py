@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from xmc.arrays import Embeddings
-from xmc.errors import InputError
+from xmc.arrays import Embeddings, Mask, Rows
+from xmc.errors import InputError, StoreError
 
-__all__ = ["require_count", "require_matrix"]
+__all__ = ["require_count", "require_matrix", "require_rows"]
 
 
 def require_count(value: Any, name: str) -> int:
@@ -38,3 +38,20 @@ def require_matrix(values: Any, dimension: int, name: str) -> Embeddings:
         shown = ", ".join(map(str, bad[:10])) + (", ..." if len(bad) > 10 else "")
         raise InputError(f"The {name} are NaN or infinite in {len(bad)} rows: {shown}.")
     return matrix
+
+
+def require_rows(rows: Rows, allowed: Mask | None, covered: int) -> None:
+    """Raise StoreError for rows from an engine's search that it does not have, or that a mask, bool [covered], leaves out.
+
+    -1 stands for none. An engine whose file is damaged where nothing sees it may return such rows.
+    """
+    if not rows.size:
+        return
+    if (
+        int(rows.max()) >= covered
+        or int(rows.min()) < -1
+        or (allowed is not None and not allowed[rows[rows >= 0]].all())
+    ):
+        raise StoreError(
+            "The index found rows that it does not have: what it was loaded from is damaged. Index the labels again."
+        )

@@ -83,12 +83,18 @@ def read_index(directory: Path, source: str | None = None, device: str | Sequenc
             f"({settings.get('labels')} labels of dimension {settings.get('dimension')}), and {source} is asked "
             f"for. Index the labels again."
         )
-    try:
-        design: Design = DESIGNS[kind].from_settings(settings)
-        measured, rescore, covered = dict(settings["measured"]), int(settings["rescore"]), int(settings["covered"])
-    except (KeyError, TypeError, ValueError, ConfigError) as error:
-        raise StoreError(f"{directory / MANIFEST} does not describe an index: {error!r}.") from error
-    embeddings, ids, alive = read_rows(directory, design.dimension)
+    said = f"{directory / MANIFEST} does not describe an index"
+    with boundary(StoreError, said):
+        measured = dict(settings["measured"])
+        dimension, rescore, covered = (int(settings[name]) for name in ("dimension", "rescore", "covered"))
+    embeddings, ids, alive = read_rows(directory, dimension)  # before anything is made for what the manifest says
+    if not 0 <= covered <= len(ids) or rescore < 0:
+        raise StoreError(f"{said}: it covers {covered} of {len(ids)} rows, with rescore {rescore}.")
+    with boundary(StoreError, said):
+        try:
+            design: Design = DESIGNS[kind].from_settings(settings)
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
     devices = devices_of(device, math.ceil(len(ids) * design.device_bytes_per_label(max(1, len(ids)))))
     if settings.get("devices"):  # an older manifest, which says where the index ran
         logger.info(
@@ -110,12 +116,18 @@ def read_rows(directory: Path, dimension: int) -> tuple[EmbeddingBlocks, LabelId
     embeddings = EmbeddingBlocks(read_embeddings(directory / "embeddings.arrow"))
     with boundary(StoreError, f"{directory / 'ids.arrow'} cannot be read"):
         table = read_columns(directory / "ids.arrow", ["id", "alive"])
-        column, alive = table["id"], table["alive"].to_numpy()
-    ids = column.to_numpy(zero_copy_only=False)
-    ids = ids.astype(object if pa.types.is_string(column.type) else np.int64)
+        column, alive = table["id"], table["alive"]
+        if not pa.types.is_boolean(alive.type) or not (
+            pa.types.is_string(column.type) or pa.types.is_int64(column.type)
+        ):
+            raise ValueError(f"it has columns of {column.type} and {alive.type}")
+        if column.null_count or alive.null_count:
+            raise ValueError("it lacks some of its values")
+        ids, living = column.to_numpy(zero_copy_only=False), alive.to_numpy()
+        ids = ids.astype(object if pa.types.is_string(column.type) else np.int64)
     if len(embeddings) != len(ids) or embeddings.dimension != dimension:
         raise StoreError(
             f"{directory} has {len(ids)} ids, but {len(embeddings)} embeddings of dimension {embeddings.dimension} "
             f"where the dimension is {dimension}."
         )
-    return embeddings, ids, alive
+    return embeddings, ids, living

@@ -13,7 +13,7 @@ import numpy as np
 from xmc.arrays import Embeddings, Mask, Rows
 from xmc.errors import InputError
 from xmc.indexes.blocks import EmbeddingBlocks
-from xmc.indexes.checks import require_count, require_matrix
+from xmc.indexes.checks import require_count, require_matrix, require_rows
 from xmc.indexes.contract import Design, Devices, Engine
 from xmc.indexes.diversity import diversify
 from xmc.indexes.scan import best_of, exact_search, first_found, score_rows
@@ -237,6 +237,7 @@ class IndexVersion:
             return exact_search(queries, blocks, k, mask)
         fetch = min(k * max(1, factor), inside)
         scores, rows = engine.search(queries, fetch, covered, inside / engine.covered)
+        require_rows(rows, covered, engine.covered)
         if factor:
             scores = score_rows(queries, blocks, rows)
         behind_scores, behind_rows = exact_search(

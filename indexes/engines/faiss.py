@@ -13,7 +13,9 @@ import numpy as np
 from xmc.arrays import Embeddings, Mask, Rows
 from xmc.errors import InputError, StoreError
 from xmc.indexes.blocks import EmbeddingBlocks
+from xmc.indexes.checks import require_rows
 from xmc.indexes.contract import Design, Devices, Engine
+from xmc.indexes.engines.faiss_checks import read_faiss_index, require_design
 from xmc.indexes.engines.faiss_gpu import GpuFaissEngine
 from xmc.indexes.engines.faiss_parts import (
     bytes_of,
@@ -24,6 +26,7 @@ from xmc.indexes.engines.faiss_parts import (
     search_parameters,
     set_parameters,
 )
+from xmc.indexes.engines.faiss_sizes import TRAINING_ROWS, require_modest_parameters
 from xmc.indexes.engines.gpu_resources import gpu_numbers
 from xmc.indexes.library import faiss
 from xmc.indexes.scan import first_found
@@ -36,8 +39,6 @@ STORAGES = {"float32": "Flat", "float16": "SQfp16", "int8": "SQ8", "binary": "Ra
 """Designs that score every label, by how they store an embedding: 4, 2, 1 and about 1/8 bytes for each dimension."""
 ADDED = 65_536
 """Rows that are handed to FAISS at a time."""
-TRAINING_ROWS = 262_144
-"""FAISS learns cells and codebooks from this number of rows at most, spread evenly over all."""
 LEARN_AGAIN = 4
 """They are learned anew when the number of labels is this multiple of the number that they were learned from."""
 LEAST_GRAPH = 1_000
@@ -72,6 +73,7 @@ class FaissEngine:
             fetch = min(self.covered, math.ceil(1.5 * k / max(share, 1e-9)) + 8)
             with shared_threads():
                 scores, rows = self.index.search(queries, fetch)
+            require_rows(rows, None, self.covered)
             rows = np.where((rows >= 0) & allowed[np.maximum(rows, 0)], rows, -1)
             scores, rows = first_found(scores, rows, k)
         return np.where(rows >= 0, scores, -np.inf).astype(np.float32), rows.astype(np.int64)
@@ -116,7 +118,9 @@ class FaissDesign(Design):
     @classmethod
     def from_settings(cls, settings: dict[str, Any]) -> FaissDesign:
         """See Design."""
-        return cls(int(settings["dimension"]), str(settings["factory"]), settings.get("parameters"))
+        parameters = settings.get("parameters")
+        require_modest_parameters({} if parameters is None else dict(parameters))
+        return cls(int(settings["dimension"]), str(settings["factory"]), parameters)
 
     def settings(self) -> dict[str, Any]:
         """See Design."""
@@ -214,15 +218,14 @@ class FaissDesign(Design):
         if not covered:
             return None
         file = directory / FILE
-        try:
-            index = faiss.read_index(str(file), faiss.IO_FLAG_MMAP_IFC)
-        except RuntimeError as error:
-            raise StoreError(f"{file} cannot be read by faiss {faiss.__version__}: {error}") from error
+        empty = empty_faiss_index(self.factory, self.dimension)
+        index = read_faiss_index(file)
         if index.ntotal != covered or index.d != self.dimension:
             raise StoreError(
                 f"{file} holds {index.ntotal} vectors of dimension {index.d}, "
                 f"but the index has {covered} labels of dimension {self.dimension}."
             )
+        require_design(index, empty, covered, file)
         set_parameters(index, self.factory, self.parameters)
         return self._placed(FaissEngine(index, covered, mapped=True), devices)
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from xmc.errors import ConfigError, DependencyError, missing_package
+from xmc.indexes.engines.faiss_sizes import require_modest_design, require_modest_parameters
 from xmc.indexes.library import faiss, why_no_faiss
 
 __all__ = [
@@ -36,7 +37,10 @@ POINTS_PER_CELL = 64
 
 
 def empty_faiss_index(factory: str, dimension: int) -> Any:
-    """faiss.index_factory for inner product; ConfigError for a design it does not have, DependencyError without FAISS."""
+    """faiss.index_factory for inner product; DependencyError without FAISS.
+
+    Raises ConfigError for a design that FAISS does not have, and for numbers in it that no machine has the memory for.
+    """
     if faiss is None and why_no_faiss:
         raise DependencyError(
             f"The index design is {factory!r}, which needs FAISS, and the FAISS that is installed cannot be loaded: "
@@ -48,13 +52,14 @@ def empty_faiss_index(factory: str, dimension: int) -> Any:
             f"The index design is {factory!r}",
             'faiss-cpu (or, for indexes on a GPU, faiss-gpu); the design "exact" works without it.',
         )
+    require_modest_design(factory, dimension)
     graph = CAGRA.fullmatch(factory) if isinstance(factory, str) else None
     try:
         if graph:
             index = faiss.IndexHNSWCagra(dimension, int(graph[1]) // 2, faiss.METRIC_INNER_PRODUCT)
         else:
             index = faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
-    except (RuntimeError, TypeError) as error:
+    except Exception as error:
         raise ConfigError(
             f"{factory!r} is not an index design that faiss has for inner product in dimension "
             f'{dimension}; examples: exact, Flat, HNSW32, "IVF256,Flat", "IVF256,PQ16".'
@@ -122,11 +127,10 @@ def _require_sound(index: Any, factory: str) -> None:
 
 
 def set_parameters(index: Any, factory: str, parameters: dict[str, float] | None) -> None:
-    """Set search-time parameters by FAISS's names; ConfigError for one that the design lacks or a value below 1."""
+    """Set search-time parameters by FAISS's names; ConfigError for one that the design lacks or a value out of range."""
     space = getattr(faiss, "GpuParameterSpace", faiss.ParameterSpace)()  # which knows the processor's classes too
+    require_modest_parameters(parameters or {})
     for name, value in (_defaults(index) if parameters is None else parameters).items():
-        if value < 1:
-            raise ConfigError(f"The search parameter {name} must be at least 1, but is {value}.")
         try:
             space.set_index_parameter(index, name, value)
         except RuntimeError as error:
@@ -164,7 +168,9 @@ def search_parameters(index: Any, bits: Any, effort: float) -> Any:
         kind = faiss.IVFPQSearchParameters if isinstance(inner, faiss.IndexIVFPQ) else faiss.SearchParametersIVF
         parameters = kind(sel=selector, nprobe=probes)
     elif isinstance(inner, faiss.IndexHNSW):
-        parameters = faiss.SearchParametersHNSW(sel=selector, efSearch=math.ceil(inner.hnsw.efSearch * effort))
+        most = max(inner.ntotal, inner.hnsw.efSearch)  # FAISS sets memory apart for each
+        candidates = min(most, math.ceil(inner.hnsw.efSearch * effort))
+        parameters = faiss.SearchParametersHNSW(sel=selector, efSearch=candidates)
     elif isinstance(inner, faiss.IndexRaBitQ):
         parameters = faiss.RaBitQSearchParameters(sel=selector, qb=inner.qb, centered=inner.centered)
     else:
