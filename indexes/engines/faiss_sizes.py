@@ -37,7 +37,7 @@ _CODEBOOKS = ("PQ", "RQ", "LSQ", "PRQ", "PLSQ", "IMI")
 
 
 def require_modest_design(factory: object, dimension: int) -> None:
-    """Raise ConfigError for a factory string, or a dimension, of which FAISS would make an index that no machine holds."""
+    """Raise ConfigError for a factory string, or a dimension, that would make an index which no machine holds."""
     if not isinstance(factory, str):
         return  # the factory says what it takes
     if not 1 <= dimension <= MOST_DIMENSION:
