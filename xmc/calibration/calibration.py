@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
-from xmc.calibration.candidates import Candidates
-from xmc.calibration.decisions import Histogram
+from xmc.calibration.candidates import FREQUENCY_GROUPS, Candidates
+from xmc.calibration.decisions import STEPS, Histogram
 from xmc.calibration.dependency import LabelSets
 from xmc.calibration.powerset import Powerset
-from xmc.calibration.probabilities import Probabilities
+from xmc.calibration.probabilities import BANDS, Probabilities
 from xmc.calibration.reliability import Reliability
-from xmc.calibration.risk import SetSizes, Thresholds
-from xmc.errors import InputError
+from xmc.calibration.risk import LEVELS, SetSizes, Thresholds
+from xmc.errors import InputError, StoreError, XMCError, boundary
+from xmc.storage.expected_tensors import Expected, numpy_tensors
+from xmc.storage.tensors import described_tensors
 
 __all__ = ["Calibration", "CalibrationSource", "require_calibration"]
 
@@ -129,9 +131,10 @@ class Calibration:
     def load(cls, directory: Path) -> Calibration | None:
         """Read what `save` wrote; None, and a warning, where the files are of a version that this one does not read."""
         try:
-            return cls._read(directory)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-            logger.warning("%s is of another version of xmc (%r); calibrate again", directory, error)
+            with boundary(StoreError, f"{directory} cannot be read"):
+                return cls._read(directory)
+        except XMCError as error:
+            logger.warning("%s is of another version of xmc, or damaged (%s); calibrate again", directory, error)
             return None
 
     @classmethod
@@ -142,27 +145,71 @@ class Calibration:
             source["labels"] = FIRST_FORMAT + source["labels"]
         elif values["format"] != FORMAT:
             raise ValueError(f"format {values['format']}")
-        arrays = load_file(directory / ARRAYS)
+        arrays = numpy_tensors(directory / ARRAYS, _expected(directory / ARRAYS))
+        candidates, temperature = int(values["candidates"]), float(values["temperature"])
+        norm, dependency = (float(values["powerset"][name]) for name in ("norm", "dependency"))
+        if not (0 < candidates < 2**31 and 0 < temperature < np.inf and 0 < norm < np.inf and 0 <= dependency < np.inf):
+            raise ValueError(
+                f"{candidates} candidates, temperature {temperature}, norm {norm}, dependency {dependency}"
+            )
+        _require_sound(arrays)
         knots = tuple(arrays[f"knots.{band}"] for band in range(sum(name.startswith("knots.") for name in arrays)))
         sets = LabelSets(arrays["sets.offsets"], arrays["sets.ids"]) if "sets.ids" in arrays else None
         queries = values["queries"]
         return cls(
             source=CalibrationSource(**source),
-            candidates=int(values["candidates"]),
+            candidates=candidates,
             groups=arrays["groups"],
-            probabilities=Probabilities(float(values["temperature"]), arrays["intercepts"], arrays["weights"], knots),
-            brier=values["brier"],
+            probabilities=Probabilities(temperature, arrays["intercepts"], arrays["weights"], knots),
+            brier={str(method): float(score) for method, score in values["brier"].items()},
             reliability=tuple(Reliability.from_dict(diagram) for diagram in values["reliability"]),
             by_frequency=tuple(Reliability.from_dict(diagram) for diagram in values["by_frequency"]),
             misses=Thresholds(arrays["misses"], int(queries["misses"])),
             false_positives=Thresholds(arrays["false_positives"], int(queries["false_positives"])),
-            powerset=Powerset(
-                float(values["powerset"]["norm"]), arrays["powerset"], float(values["powerset"]["dependency"]), sets
-            ),
+            powerset=Powerset(norm, arrays["powerset"], dependency, sets),
             histogram=Histogram(arrays["histogram.candidates"], arrays["histogram.true"], **values["histogram"]),
             scores=arrays["scores"],
             sizes={level: SetSizes(**sizes) for level, sizes in values["sizes"].items()},
         )
+
+
+def _expected(file: Path) -> dict[str, Expected]:
+    """What the file of arrays must hold; numbers of steps and label sets are free."""
+    floats, counts = ("F64",), ("I64",)
+    expected = {
+        "groups": Expected((None,), ("I8",)),
+        "intercepts": Expected((len(BANDS),), floats),
+        "weights": Expected((len(BANDS), None), floats),
+        "misses": Expected((LEVELS + 1,), floats, finite=False),
+        "false_positives": Expected((LEVELS + 1,), floats, finite=False),
+        "powerset": Expected((None,), floats),
+        "histogram.candidates": Expected((STEPS + 1,), counts),
+        "histogram.true": Expected((STEPS + 1,), counts),
+        "scores": Expected((None,)),
+    }
+    described = described_tensors(file)
+    expected |= {
+        f"knots.{band}": Expected((2, None), floats) for band in range(len(BANDS)) if f"knots.{band}" in described
+    }
+    sets = {name: Expected((None,), counts) for name in ("sets.offsets", "sets.ids")}
+    return expected | (sets if sets.keys() & described.keys() else {})
+
+
+def _require_sound(arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    """ValueError for numbers that stand for places that are not there."""
+    groups = arrays["groups"]
+    if len(groups) and not 0 <= groups.min() <= groups.max() < len(FREQUENCY_GROUPS):
+        raise ValueError(f"groups from {groups.min()} to {groups.max()}")
+    if any(
+        not array.shape[1] or (np.diff(array[0]) < 0).any()
+        for name, array in arrays.items()
+        if name.startswith("knots.")
+    ):
+        raise ValueError("steps that do not rise")
+    if "sets.offsets" in arrays:
+        offsets, ids = arrays["sets.offsets"], arrays["sets.ids"]
+        if not len(offsets) or offsets[0] != 0 or offsets[-1] != len(ids) or (np.diff(offsets) < 0).any():
+            raise ValueError("label sets that do not lie one after the other")
 
 
 def require_calibration(calibration: Calibration | None, name: str = "This run") -> Calibration:

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from xmc.config import NoVectorsConfig, PrototypesConfig, ResidualConfig, TrainConfig
@@ -24,15 +23,19 @@ from xmc.encoders.precision import Computed, Precision
 from xmc.encoders.prototypes import LabelPrototypes
 from xmc.encoders.registry import ENCODERS
 from xmc.encoders.transfer import on_device
-from xmc.errors import ConfigError, InputError, StoreError
+from xmc.errors import ConfigError, InputError, StoreError, boundary
 from xmc.kernels.forks import refuse_device_of_parent
 from xmc.progress import tracked
+from xmc.storage.expected_tensors import Expected, torch_tensors
+from xmc.storage.tensors import described_tensors
 
 __all__ = ["DualEncoder", "build_encoder", "keep_vectors"]
 
 Encode = Callable[[Encoder, RaggedTokens], Tensor]
 LABEL_VECTORS = (NoVectorsConfig, ResidualConfig, PrototypesConfig)
 """The sections of label vectors that there is code for: here, and for prototypes in xmc.training too."""
+PROTOTYPES = "prototypes."
+"""Before the names of the tensors of label prototypes."""
 
 
 class DualEncoder(nn.Module):
@@ -211,20 +214,21 @@ class DualEncoder(nn.Module):
         else:
             query_encoder = _load_encoder(directory / "query_encoder")
             label_encoder = _load_encoder(directory / "label_encoder")
-        try:
-            tensors = load_file(directory / "model.safetensors")
-            vectors = tensors.get("label_vectors")
-            count = 0 if vectors is None else len(vectors)
-            model = cls(query_encoder, label_encoder, count, normalize=bool(tensors["normalize"]))
-            model.log_temperature.data = tensors["log_temperature"]
-            model.served = int(tensors["served"]) if "served" in tensors else None
-            model.prototypes = _load_prototypes(tensors)
-        except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
-            raise StoreError(f"{directory / 'model.safetensors'} cannot be read as a model: {error}") from error
-        if vectors is not None and model.label_vectors is not None:
-            if vectors.shape[1] != query_encoder.dimension:
-                raise StoreError(f"{directory / 'model.safetensors'} does not fit its encoder's dimension.")
-            model.label_vectors.data = vectors
+        file, dimension = directory / "model.safetensors", query_encoder.dimension
+        if label_encoder.dimension != dimension:
+            raise StoreError(
+                f"{directory} has an encoder of labels of dimension {label_encoder.dimension}, and one of queries of "
+                f"dimension {dimension}."
+            )
+        tensors = torch_tensors(file, _expected_tensors(file, dimension))
+        vectors = tensors.get("label_vectors")
+        model = cls(query_encoder, label_encoder, 0, normalize=bool(tensors["normalize"]))
+        model.log_temperature.data = tensors["log_temperature"]
+        model.served = int(tensors["served"]) if "served" in tensors else None
+        if model.served is not None and not 1 <= model.served <= dimension:
+            raise StoreError(f"{file} serves {model.served} of {dimension} numbers of an embedding.")
+        model.prototypes = _load_prototypes(tensors, file)
+        model.label_vectors = None if vectors is None else nn.Parameter(vectors)
         return model
 
     def _unit(self, vectors: Tensor) -> Tensor:
@@ -311,23 +315,41 @@ def _featurized(
         yield start, features
 
 
-def _load_prototypes(tensors: dict[str, Tensor]) -> LabelPrototypes | None:
-    prefix = "prototypes."
-    stored = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+def _expected_tensors(file: Path, dimension: int) -> dict[str, Expected]:
+    """What model.safetensors must hold beside encoders of a dimension; of prototypes what their sizes there demand."""
+    expected = {
+        "log_temperature": Expected(()),
+        "normalize": Expected((), ("BOOL",)),
+        "served": Expected((), ("I64",), optional=True),
+        "label_vectors": Expected((None, dimension), optional=True),
+    }
+    described = described_tensors(file)
+    if not any(name.startswith(PROTOTYPES) for name in described):
+        return expected
+    free, first = (described.get(PROTOTYPES + name) for name in ("free_vectors", "combiner.linear1.bias"))
+    clusters, feedforward = (tensor.shape[0] if tensor and tensor.shape else 1 for tensor in (free, first))
+    with torch.device("meta"):  # sizes without memory
+        sizes = LabelPrototypes(dimension, clusters, 1, feedforward).state_dict()
+    expected |= {PROTOTYPES + name: Expected(tuple(size.shape)) for name, size in sizes.items()}
+    return expected | {f"{PROTOTYPES}heads": Expected((), ("I64",))}
+
+
+def _load_prototypes(tensors: dict[str, Tensor], file: Path) -> LabelPrototypes | None:
+    stored = {name.removeprefix(PROTOTYPES): value for name, value in tensors.items() if name.startswith(PROTOTYPES)}
     if not stored:
         return None
     clusters, dimension = stored["free_vectors"].shape
     heads, feedforward = int(stored.pop("heads")), len(stored["combiner.linear1.bias"])
+    if heads < 1 or dimension % heads:
+        raise StoreError(f"{file} has prototypes with {heads} heads, which do not divide {dimension} dimensions.")
     prototypes = LabelPrototypes(dimension, clusters, heads, feedforward)
     prototypes.load_state_dict(stored)
     return prototypes
 
 
 def _load_encoder(directory: Path) -> Encoder:
-    try:
-        kind = json.loads((directory / "encoder.json").read_text(encoding="utf-8"))["kind"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{directory / 'encoder.json'} does not name an encoder.") from error
+    with boundary(StoreError, f"{directory / 'encoder.json'} does not name an encoder"):
+        kind = str(json.loads((directory / "encoder.json").read_text(encoding="utf-8"))["kind"])
     try:
         encoder = ENCODERS[kind]
     except ConfigError as error:

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
 
 from xmc.arrays import Embeddings
 from xmc.data.tokens import RaggedTokens
 from xmc.encoders.dual import DualEncoder, unit_rows
-from xmc.errors import InputError, StoreError
+from xmc.errors import InputError, StoreError, boundary
 from xmc.search.composed import Layout
 from xmc.search.memory.encoder import encoder_alone, name_of_encoder, placed_beside
 from xmc.search.queries import Query, embed, query_list
@@ -43,11 +42,9 @@ class OtherEncoder:
     @classmethod
     def load(cls, directory: Path, beside: DualEncoder) -> OtherEncoder:
         """What `save` wrote, placed where another model runs. StoreError for files that do not fit together."""
-        try:
+        with boundary(StoreError, f"The encoder in {directory} cannot be read"):
             model = placed_beside(beside, DualEncoder.load(directory))
             return cls(model, (directory / FINGERPRINT).read_text(encoding="utf-8").strip())
-        except (OSError, SafetensorError) as error:
-            raise StoreError(f"The encoder in {directory} cannot be read: {error}") from error
 
     def save(self, directory: Path) -> None:
         """Write the encoder into an existing directory."""

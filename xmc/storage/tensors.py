@@ -15,16 +15,30 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from xmc.errors import StoreError
+from xmc.errors import StoreError, boundary
 
-__all__ = ["OpenTensor", "StoredTensor", "stored_tensors"]
+__all__ = ["DescribedTensor", "OpenTensor", "StoredTensor", "described_tensors", "stored_tensors"]
 
+SIZES = {
+    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "U64": 8, "I32": 4, "U32": 4, "I16": 2, "U16": 2, "I8": 1, "U8": 1,
+    "BOOL": 1,
+}  # fmt: skip
+"""Bytes of a number by the name that its type has in such files."""
 DTYPES: Mapping[str, Any] = {
     "F64": np.float64, "F32": np.float32, "F16": np.float16, "I64": np.int64, "I32": np.int32, "U8": np.uint8, "BOOL": np.bool_,
 }  # fmt: skip
 """Types of numbers by their names in such files; bfloat16, which numpy lacks, is not among them."""
-LONGEST_HEADER = 100_000_000
-"""Bytes of a file's description of its tensors at most, as the format has it."""
+LONGEST_HEADER = 1 << 24
+"""Bytes of a file's description of its tensors at most: room for more than 100,000 of them."""
+
+
+@dataclass(frozen=True)
+class DescribedTensor:
+    """A tensor as a file describes it: type by its name there, such as "F32", shape, and the place of its first byte."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
 
 
 @dataclass(frozen=True)
@@ -110,7 +124,17 @@ def _bytes_of(values: npt.NDArray[Any]) -> memoryview:
 
 def stored_tensors(file: Path) -> dict[str, StoredTensor]:
     """The tensors of a safetensors file by name; StoreError for another file, and for a type that numpy lacks."""
-    try:
+    described = described_tensors(file)
+    with boundary(StoreError, f"{file} cannot be read as a safetensors file"):
+        return {
+            name: StoredTensor(file, np.dtype(DTYPES[tensor.dtype]), tensor.shape, tensor.start)
+            for name, tensor in described.items()
+        }
+
+
+def described_tensors(file: Path) -> dict[str, DescribedTensor]:
+    """What a safetensors file says of its tensors, by name; StoreError for another file, and places outside of it."""
+    with boundary(StoreError, f"{file} cannot be read as a safetensors file"):
         with file.open("rb") as opened:
             length = int.from_bytes(opened.read(8), "little")
             if not 0 < length <= LONGEST_HEADER:
@@ -118,18 +142,18 @@ def stored_tensors(file: Path) -> dict[str, StoredTensor]:
             described = json.loads(opened.read(length))
         end = file.stat().st_size
         described.pop("__metadata__", None)
-        return {name: _tensor(file, 8 + length, end, entry) for name, entry in described.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StoreError(f"{file} cannot be read as a safetensors file: {error!r}") from error
+        return {str(name): _described(8 + length, end, entry) for name, entry in described.items()}
 
 
-def _tensor(file: Path, first: int, end: int, entry: Mapping[str, Any]) -> StoredTensor:
-    dtype, shape = np.dtype(DTYPES[entry["dtype"]]), tuple(int(size) for size in entry["shape"])
+def _described(first: int, end: int, entry: Mapping[str, Any]) -> DescribedTensor:
+    dtype, shape = str(entry["dtype"]), tuple(int(size) for size in entry["shape"])
+    if dtype not in SIZES:
+        raise ValueError(f"it has numbers of the type {dtype:.20}")
     start, stop = (first + int(offset) for offset in entry["data_offsets"])
     if (
         min(shape, default=0) < 0
-        or stop - start != math.prod(shape) * dtype.itemsize
+        or stop - start != math.prod(shape) * SIZES[dtype]
         or not first <= start <= stop <= end
     ):
         raise ValueError(f"the place of a tensor of shape {list(shape)} is from byte {start} to {stop} of {end}")
-    return StoredTensor(file, dtype, shape, start)
+    return DescribedTensor(dtype, shape, start)

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from xmc.errors import ConfigError
+from xmc.errors import ConfigError, StoreError, boundary
+from xmc.storage.expected_tensors import FLOATS, Expected, torch_tensors
 
 __all__ = ["Dense", "Modules", "read_modules"]
 
@@ -155,13 +154,18 @@ def _dense(folder: Path) -> Dense:
     weights = folder / "model.safetensors"
     if not weights.is_file():
         raise ConfigError(f"{folder} has no model.safetensors; pickled weights are not read.")
-    try:
-        tensors = {name: tensor.to(torch.float32) for name, tensor in load_file(weights).items()}
-        weight = tensors["linear.weight"]
-    except (OSError, KeyError, SafetensorError) as error:
-        raise ConfigError(f"{weights} cannot be read as a Dense module: {error}") from error
+    expected = {
+        "linear.weight": Expected((None, None), FLOATS),
+        "linear.bias": Expected((None,), FLOATS, optional=True),
+    }
     activation = str(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
-    return Dense.from_tensors(weight, tensors.get("linear.bias"), activation)
+    with boundary(ConfigError, f"{weights} cannot be read as a Dense module"):
+        try:
+            read = torch_tensors(weights, expected)
+        except StoreError as error:
+            raise ValueError(str(error)) from error
+        tensors = {name: tensor.to(torch.float32) for name, tensor in read.items()}
+        return Dense.from_tensors(tensors["linear.weight"], tensors.get("linear.bias"), activation)
 
 
 def _described(directory: Path) -> dict[str, Any]:

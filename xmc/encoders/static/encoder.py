@@ -9,8 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from xmc.config import StaticConfig
@@ -20,8 +19,9 @@ from xmc.encoders.static.feature_table import Bags, bag_sums, locate, weigh
 from xmc.encoders.static.formulas import KIND_BITS, KINDS
 from xmc.encoders.static.hashing import hash_features
 from xmc.encoders.static.words import pairs_of_words, words_of_text
-from xmc.errors import ConfigError, StoreError
+from xmc.errors import ConfigError, StoreError, boundary
 from xmc.kernels.parallel import several_callers_may_run
+from xmc.storage.expected_tensors import Expected, torch_tensors
 
 __all__ = ["FeatureTable", "StaticEncoder"]
 
@@ -155,16 +155,17 @@ class StaticEncoder(Encoder):
     @classmethod
     def load(cls, directory: Path) -> StaticEncoder:
         """Read an encoder written by `save`; StoreError when the files do not fit together."""
-        try:
-            settings = json.loads((directory / "encoder.json").read_text(encoding="utf-8"))["static"]
-            config = StaticConfig.from_mapping(settings, source=str(directory / "encoder.json"))
-            # The stored tensors take the place of empty ones, whose memory is never touched; nothing is drawn.
-            sizes = torch.empty(config.table_rows, config.dimension), torch.empty(config.weight_slots)
-            encoder = cls(config, table=FeatureTable(*sizes))
-            tensors = {name: value.float() for name, value in load_file(directory / "encoder.safetensors").items()}
-            encoder.load_state_dict(tensors, assign=True)
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, ConfigError) as error:
-            raise StoreError(
-                f"{directory} does not hold a static encoder that this version can read: {error}"
-            ) from error
-        return encoder
+        file = directory / "encoder.json"
+        with boundary(StoreError, f"{file} does not describe a static encoder that this version can read"):
+            try:
+                settings = json.loads(file.read_text(encoding="utf-8"))["static"]
+                config = StaticConfig.from_mapping(settings, source=str(file))
+            except ConfigError as error:
+                raise ValueError(str(error)) from error
+        expected = {
+            "table.vectors": Expected((config.table_rows, config.dimension)),
+            "table.log_weights": Expected((config.weight_slots,)),
+        }
+        tensors = torch_tensors(directory / "encoder.safetensors", expected)
+        # They take the place of the table's own parameters; nothing is drawn.
+        return cls(config, table=FeatureTable(tensors["table.vectors"], tensors["table.log_weights"]))

@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from xmc.config import LoRAConfig
 from xmc.errors import ConfigError, require_package
+from xmc.storage.expected_tensors import FLOATS, Expected, torch_tensors
+from xmc.storage.tensors import described_tensors
 
 __all__ = ["add_adapters", "load_adapters", "merged_backbone", "save_adapters"]
 
@@ -48,13 +50,23 @@ def save_adapters(backbone: Any, config: LoRAConfig, directory: Path) -> None:
 
 
 def load_adapters(backbone: Any, config: LoRAConfig, directory: Path) -> None:
-    """Add adapters that `save_adapters` wrote; ValueError where they do not fit."""
+    """Add adapters that `save_adapters` wrote; ValueError where they do not fit, StoreError for tensors that are none."""
     from peft import set_peft_model_state_dict
 
+    file = directory / "adapter_model.safetensors"
+    described = described_tensors(file)
+    for name, tensor in described.items():
+        if "lora_A" in name and tensor.shape[:1] != (config.rank,):
+            raise ValueError(
+                f"its adapters are said to be of rank {config.rank}, but {name!r} has the shape {list(tensor.shape)}"
+            )
+    if not any("lora_A" in name for name in described):
+        raise ValueError(f"{file.name} holds no adapters")
+    read = torch_tensors(
+        file, {name: Expected((None,) * len(tensor.shape), FLOATS) for name, tensor in described.items()}
+    )
     add_adapters(backbone, config)
-    tensors = {
-        name.removeprefix(PREFIX): tensor for name, tensor in load_file(directory / "adapter_model.safetensors").items()
-    }
+    tensors = {name.removeprefix(PREFIX): tensor for name, tensor in read.items()}
     outcome = set_peft_model_state_dict(backbone, tensors)
     lacking = [name for name in outcome.missing_keys if "lora_" in name]
     if lacking or outcome.unexpected_keys:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import io
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
+from xmc.encoders.transformer.soundness import require_sound_backbone
 from xmc.errors import require_package
 from xmc.storage.fingerprints import fingerprint_of, sha256_file
 
 __all__ = [
-    "BROKEN",
     "first_position",
     "positions",
     "quietly",
@@ -26,22 +24,20 @@ __all__ = [
     "weights_digest",
 ]
 
-BROKEN = (
-    OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, ImportError, ArithmeticError, AssertionError,
-    struct.error, SafetensorError,
-)  # fmt: skip
-"""What transformers and safetensors raise for files that are missing, cut short or do not fit together."""
 
-
-def read_backbone(directory: Path, dtype: str) -> nn.Module:
+def read_backbone(directory: Path, dtype: str, stored: bool = False) -> nn.Module:
     """The model, without a head, from a directory in Hugging Face layout or a GGUF file.
 
+    stored: whether a run wrote the directory.
     Only safetensors and GGUF weights are read, and code in the directory is never run. ValueError where the weights do not
-    fill the model, DependencyError where a package is wanted.
+    fill the model or its configuration is not of them, DependencyError where a package is wanted; for files that are broken,
+    anything that transformers and safetensors raise.
     """
     from transformers import AutoModel
 
     file, options = _gguf(directory), _options(directory)
+    if directory.is_dir():
+        require_sound_backbone(directory, stored)
     # The bar of GGUF files heeds no setting.
     bar = contextlib.nullcontext() if file is None else contextlib.redirect_stderr(io.StringIO())
     with quietly(), bar:

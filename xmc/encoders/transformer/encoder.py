@@ -21,7 +21,7 @@ from xmc.encoders.sentence_transformers.modules import Dense
 from xmc.encoders.transfer import on_device
 from xmc.encoders.transformer.adapters import merged_backbone
 from xmc.encoders.transformer.arrangement import Arranged
-from xmc.encoders.transformer.backbones import BROKEN, first_position
+from xmc.encoders.transformer.backbones import first_position
 from xmc.encoders.transformer.images import WithImages, input_embeddings, place_images
 from xmc.encoders.transformer.layers import freeze_layers, layers_of, set_dropout
 from xmc.encoders.transformer.lowered import Lowered
@@ -34,7 +34,7 @@ from xmc.encoders.transformer.probe import packs
 from xmc.encoders.transformer.settings import TransformerParts
 from xmc.encoders.transformer.storage import read_parts, write_parts
 from xmc.encoders.transformer.tokenising import TextTokenizer
-from xmc.errors import ConfigError, InputError, StoreError
+from xmc.errors import ConfigError, InputError, StoreError, boundary
 
 __all__ = ["TransformerEncoder"]
 
@@ -249,15 +249,16 @@ class TransformerEncoder(Encoder):
     @classmethod
     def load(cls, directory: Path) -> TransformerEncoder:
         """Read an encoder written by `save`; StoreError when the files, or the backbone that adapters need, do not fit."""
-        try:
-            parts, tensors = read_parts(directory)
-            encoder = cls(parts)
+        with boundary(StoreError, f"{directory} does not hold a transformer encoder that can be read"):
+            try:
+                parts, tensors = read_parts(directory)
+                encoder = cls(parts)
+            except ConfigError as error:
+                raise ValueError(str(error)) from error
             outcome = encoder.load_state_dict(tensors, strict=False)
             lacking = [name for name in outcome.missing_keys if not name.startswith("backbone.")]
             if lacking or outcome.unexpected_keys:
-                raise ValueError(f"encoder.safetensors does not fit: {[*lacking, *outcome.unexpected_keys][0]}.")
-        except (*BROKEN, ConfigError) as error:
-            raise StoreError(f"{directory} does not hold a transformer encoder that can be read: {error}") from error
+                raise ValueError(f"encoder.safetensors does not fit: {[*lacking, *outcome.unexpected_keys][0]}")
         return encoder
 
     def _tensors_beside_backbone(self) -> dict[str, Tensor]:

@@ -8,10 +8,10 @@ from pathlib import Path
 from xmc.config import TransformerConfig
 from xmc.encoders.sentence_transformers.modules import read_modules
 from xmc.encoders.transformer.adapters import add_adapters
-from xmc.encoders.transformer.backbones import BROKEN, positions, read_backbone, read_tokenizer, weights_digest
+from xmc.encoders.transformer.backbones import positions, read_backbone, read_tokenizer, weights_digest
 from xmc.encoders.transformer.pooling import POOLINGS
 from xmc.encoders.transformer.settings import TransformerParts, TransformerSettings
-from xmc.errors import ConfigError
+from xmc.errors import ConfigError, boundary
 
 __all__ = ["read_pretrained"]
 
@@ -33,11 +33,9 @@ def read_pretrained(options: TransformerConfig) -> TransformerParts:
     pooling = options.pooling or described.pooling or "mean"
     if pooling not in POOLINGS:
         raise ConfigError(f"{root} asks for the pooling {pooling!r}; xmc has {', '.join(POOLINGS)}.")
-    try:
+    with boundary(ConfigError, f"{root} cannot be loaded as a transformer with safetensors weights"):
         backbone = read_backbone(described.backbone, options.dtype)
         tokenizer = read_tokenizer(described.backbone)
-    except BROKEN as error:
-        raise ConfigError(f"{root} cannot be loaded as a transformer with safetensors weights: {error}") from error
     settings = TransformerSettings(
         pooling=pooling,
         max_length=_length(options, described.max_length, positions(backbone), tokenizer.model_max_length),

@@ -13,8 +13,9 @@ import torch
 from xmc.arrays import Ids
 from xmc.encoders.base import device_of
 from xmc.encoders.dual import DualEncoder
-from xmc.encoders.transformer.backbones import BROKEN, quietly, read_tokenizer
-from xmc.errors import ConfigError, InputError, StoreError
+from xmc.encoders.transformer.backbones import quietly, read_tokenizer
+from xmc.encoders.transformer.soundness import require_sound_backbone
+from xmc.errors import ConfigError, InputError, StoreError, boundary
 from xmc.search.queries import Query, query_list
 from xmc.search.rerank.features import Feature, FeatureContext, FeatureValues
 from xmc.search.stages import SearchState
@@ -59,7 +60,9 @@ class CrossEncoderFeature(Feature):
         """A sequence classifier of the package transformers: safetensors, and never code. ConfigError where it is none."""
         from transformers import AutoModelForSequenceClassification
 
-        try:
+        with boundary(ConfigError, f"{str(directory)!r} cannot be read as a cross-encoder"):
+            if Path(directory).is_dir():
+                require_sound_backbone(Path(directory))
             with quietly():
                 model, loading = AutoModelForSequenceClassification.from_pretrained(
                     directory,
@@ -71,9 +74,6 @@ class CrossEncoderFeature(Feature):
             if loading["missing_keys"]:
                 raise ValueError(f"its weights lack {min(loading['missing_keys'])}")
             tokenizer = read_tokenizer(directory)
-        except BROKEN as error:
-            reason = str(error).splitlines()[0] if str(error) else repr(error)
-            raise ConfigError(f"{str(directory)!r} cannot be read as a cross-encoder: {reason}") from error
         return cls(model, tokenizer)
 
     @classmethod

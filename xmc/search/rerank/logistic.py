@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from xmc.search.rerank.models import RerankModel
+from xmc.storage.expected_tensors import Expected
 
 __all__ = ["LogisticModel"]
 
@@ -20,6 +22,10 @@ class LogisticModel(RerankModel):
 
     name = "logistic"
     grid = ({"C": 0.1}, {"C": 1.0})
+    expected: ClassVar[Mapping[str, Expected]] = {
+        **{name: Expected((None,), ("F64",)) for name in ("mean", "deviation", "weights")},
+        "bias": Expected((1,), ("F64",)),
+    }  # fmt: skip
 
     def __init__(
         self,
@@ -52,6 +58,9 @@ class LogisticModel(RerankModel):
     @classmethod
     def from_tensors(cls, tensors: dict[str, npt.NDArray[Any]]) -> LogisticModel:
         """See RerankModel."""
+        sizes = {len(tensors[name]) for name in ("mean", "deviation", "weights")}
+        if len(sizes) > 1 or not tensors["deviation"].all():
+            raise ValueError(f"it has numbers of {sorted(sizes)} features, or deviations of 0")
         return cls(tensors["mean"], tensors["deviation"], tensors["weights"], float(tensors["bias"][0]))
 
     @property

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
+
+from xmc.errors import StoreError, boundary
+from xmc.storage.expected_tensors import Expected, numpy_tensors
 
 __all__ = ["RerankModel"]
 
@@ -17,10 +21,11 @@ __all__ = ["RerankModel"]
 class RerankModel(ABC):
     """A fitted model. name: that of its class in xmc.search.rerank.registry.MODELS.
 
-    grid: settings of `fit` that cross-fitting chooses among.
+    grid: settings of `fit` that cross-fitting chooses among. expected: what `tensors` are like.
     """
 
     name: ClassVar[str]
+    expected: ClassVar[Mapping[str, Expected]]
     grid: ClassVar[tuple[dict[str, Any], ...]]
 
     @classmethod
@@ -40,7 +45,7 @@ class RerankModel(ABC):
     @classmethod
     @abstractmethod
     def from_tensors(cls, tensors: dict[str, npt.NDArray[Any]]) -> RerankModel:
-        """The model of these `tensors`; KeyError where one is missing."""
+        """The model of these `tensors`, which are as `expected`; ValueError where they do not fit together."""
 
     @property
     @abstractmethod
@@ -49,8 +54,10 @@ class RerankModel(ABC):
 
     @classmethod
     def load(cls, directory: Path) -> RerankModel:
-        """What `save` wrote."""
-        return cls.from_tensors(load_file(directory / f"{cls.name}.safetensors"))
+        """What `save` wrote. StoreError for tensors that are not a model's."""
+        file = directory / f"{cls.name}.safetensors"
+        with boundary(StoreError, f"{file} cannot be read as the model of a re-ranker"):
+            return cls.from_tensors(numpy_tensors(file, cls.expected))
 
     def save(self, directory: Path) -> None:
         """Write safetensors into an existing directory."""

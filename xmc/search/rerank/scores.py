@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from xmc.arrays import Ids
 from xmc.encoders.dual import DualEncoder
 from xmc.search.rerank.features import Feature, FeatureContext, FeatureValues
 from xmc.search.stages import SearchState
+from xmc.storage.expected_tensors import Expected, numpy_tensors
 
 __all__ = ["ScoreFeature"]
 
@@ -41,7 +42,7 @@ class ScoreFeature(Feature):
     @classmethod
     def load(cls, directory: Path, beside: DualEncoder) -> ScoreFeature:
         """See Feature."""
-        return cls(load_file(directory / FILE)["counts"])
+        return cls(numpy_tensors(directory / FILE, {"counts": Expected((None,), ("I32",))})["counts"])
 
     def save(self, directory: Path) -> None:
         """See Feature."""

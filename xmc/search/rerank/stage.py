@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError
 
 from xmc.arrays import Embeddings, Ids
 from xmc.encoders.dual import DualEncoder
-from xmc.errors import ConfigError, InputError, StoreError
+from xmc.errors import ConfigError, InputError, StoreError, boundary
 from xmc.search.fitted import FittedOn
 from xmc.search.reasons import Reason, Reasons
 from xmc.search.rerank.features import Feature, FeatureValues, columns_of, values_of
@@ -62,13 +61,11 @@ class Rerank(Stage):
     def for_model(cls, model: DualEncoder, directory: Path, **options: Any) -> Rerank:
         """See Stage. StoreError for files that are not a re-ranker's."""
         fitted_on = options["fitted_on"]
-        try:
-            features = [FEATURES[name].load(directory / name, model) for name in options["features"]]
-            fitted = MODELS[options["kind"]].load(directory / MODEL)
-        except (OSError, KeyError, ValueError, SafetensorError) as error:
-            raise StoreError(f"The re-ranker in {directory} cannot be read: {error!r}") from error
-        on = None if fitted_on is None else FittedOn.from_dict(fitted_on)
-        return cls(features, fitted, int(options["shortlist"]), on)
+        with boundary(StoreError, f"The re-ranker in {directory} cannot be read"):
+            features = [FEATURES[str(name)].load(directory / str(name), model) for name in options["features"]]
+            fitted = MODELS[str(options["kind"])].load(directory / MODEL)
+            on = None if fitted_on is None else FittedOn.from_dict(fitted_on)
+            return cls(features, fitted, int(options["shortlist"]), on)
 
     @property
     def options(self) -> dict[str, Any]:

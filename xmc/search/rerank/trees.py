@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from xmc.kernels.trees import sum_of_trees
 from xmc.search.rerank.models import RerankModel
+from xmc.storage.expected_tensors import Expected
 
 __all__ = ["TreesModel"]
 
@@ -32,6 +34,15 @@ class TreesModel(RerankModel):
         {"learning_rate": 0.06, "max_leaf_nodes": 8, "min_samples_leaf": 40},
         {"learning_rate": 0.03, "max_leaf_nodes": 15, "min_samples_leaf": 80},
     )
+
+    expected: ClassVar[Mapping[str, Expected]] = {
+        **{name: Expected((None,), ("I32",)) for name in ("roots", "feature", "left", "right")},
+        "threshold": Expected((None,), finite=False),
+        "missing_left": Expected((None,), ("BOOL",)),
+        "value": Expected((None,), ("F64",)),
+        "constant": Expected((1,), ("F64",)),
+        "width": Expected((1,), ("I64",)),
+    }  # fmt: skip
 
     def __init__(self, arrays: dict[str, npt.NDArray[Any]], constant: float, width: int) -> None:
         self.arrays, self.constant, self._width = arrays, constant, width
@@ -76,6 +87,7 @@ class TreesModel(RerankModel):
     def from_tensors(cls, tensors: dict[str, npt.NDArray[Any]]) -> TreesModel:
         """See RerankModel."""
         arrays = {name: array for name, array in tensors.items() if name not in ("constant", "width")}
+        _require_sound(arrays, int(tensors["width"][0]))
         return cls(arrays, float(tensors["constant"][0]), int(tensors["width"][0]))
 
     @property
@@ -104,6 +116,22 @@ class TreesModel(RerankModel):
     def width(self) -> int:
         """See RerankModel."""
         return self._width
+
+
+def _require_sound(arrays: dict[str, npt.NDArray[Any]], width: int) -> None:
+    """ValueError for nodes that are not there, which the kernel would follow, and for trees that never come to a leaf."""
+    sizes = {len(array) for name, array in arrays.items() if name != "roots"}
+    if len(sizes) != 1:
+        raise ValueError(f"its trees have arrays of {sorted(sizes)} nodes")
+    nodes, inner = sizes.pop(), np.flatnonzero(arrays["feature"] >= 0)
+    children = np.stack([arrays["left"][inner], arrays["right"][inner]])
+    roots = arrays["roots"]
+    if (arrays["feature"] >= width).any() or (len(roots) and not 0 <= roots.min() <= roots.max() < nodes):
+        raise ValueError(
+            f"its trees begin at nodes, or look at features, that are not there: it has {nodes} and {width}"
+        )
+    if (children <= inner).any() or (children >= nodes).any():  # a child comes after its parent
+        raise ValueError(f"its trees go on at nodes that are not there, or go round in circles: it has {nodes} nodes")
 
 
 def _rounded_down(thresholds: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
