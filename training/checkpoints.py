@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from xmc.config import CheckpointConfig, TrainConfig
-from xmc.errors import StoreError
+from xmc.errors import StoreError, boundary
 from xmc.storage.directories import atomic_directory
 from xmc.storage.manifests import MANIFEST, read_manifest, refuse_foreign_directory
 
@@ -40,21 +40,20 @@ class Checkpoint:
         """Raises StoreError when a file is missing, truncated or changed."""
         read_manifest(directory, KIND)
         self.directory = directory
-        try:
-            self.state: dict[str, Any] = json.loads((directory / STATE).read_text(encoding="utf-8"))
+        with boundary(StoreError, f"The checkpoint {directory} cannot be read"):
+            self.state: dict[str, Any] = dict(json.loads((directory / STATE).read_text(encoding="utf-8")))
             file: Any = safe_open(directory / TENSORS, "pt")
             self._file, self.names = file, frozenset(file.keys())
-        except (OSError, ValueError, SafetensorError) as error:
-            raise StoreError(f"The checkpoint {directory} cannot be read: {error}") from error
 
     def tensor(self, name: str, rows: slice | None = None) -> Tensor:
         """A tensor, or some of its rows; StoreError where it is not there."""
         if name not in self.names:
             raise StoreError(f"The checkpoint {self.directory} lacks {name!r}; it belongs to another configuration.")
-        if rows is None:
-            found: Tensor = self._file.get_tensor(name)
-        else:
-            found = self._file.get_slice(name)[rows.start : rows.stop]
+        with boundary(StoreError, f"{name!r} of the checkpoint {self.directory} cannot be read"):
+            if rows is None:
+                found: Tensor = self._file.get_tensor(name)
+            else:
+                found = self._file.get_slice(name)[rows.start : rows.stop]
         return found
 
 

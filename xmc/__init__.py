@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from xmc.search.passages import PassageOptions
     from xmc.search.queries import Query
     from xmc.search.retriever import Retriever
+    from xmc.storage.signatures import sign, verify
     from xmc.training.trainer import train
 
 __all__ = [
@@ -34,7 +35,9 @@ __all__ = [
     "evaluate",
     "fit_memory",
     "fit_reranker",
+    "sign",
     "train",
+    "verify",
 ]
 
 # An editable install serves xmc.kernels, a namespace package inside a regular one, through setuptools' own path entry;
@@ -56,7 +59,9 @@ _HOME = {
     "evaluate": "xmc.evaluation.evaluate",
     "fit_reranker": "xmc.evaluation.fit_reranker",
     "fit_memory": "xmc.evaluation.memory",
+    "sign": "xmc.storage.signatures",
     "train": "xmc.training.trainer",
+    "verify": "xmc.storage.signatures",
 }
 
 

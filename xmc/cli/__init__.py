@@ -25,6 +25,7 @@ from xmc.cli import (
     rerank,
     search,
     serve,
+    sign,
     train,
 )
 from xmc.cli.lists import NumberLists
@@ -59,6 +60,8 @@ app.command("memory")(memory.memory)
 app.command("rerank")(rerank.rerank)
 app.command("calibrate")(calibrate.calibrate)
 app.command("report")(report.report)
+app.command("sign")(sign.sign)
+app.command("verify")(sign.verify)
 app.command("doctor")(doctor.doctor)
 
 

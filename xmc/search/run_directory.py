@@ -50,6 +50,7 @@ from xmc.storage.run_layout import (
     model_name,
     source_of,
 )  # fmt: skip
+from xmc.storage.signatures import Key, signed_by
 
 __all__ = ["Run", "RunDirectory"]
 
@@ -134,13 +135,25 @@ class RunDirectory:
         """Raise StoreError where there is no run; its files are not looked at."""
         read_manifest(self.path, KIND, verify=False)
 
-    def read(self, device: str | Sequence[str] = "auto", precision: Precision | None = None) -> Run:
+    def read(
+        self,
+        device: str | Sequence[str] = "auto",
+        precision: Precision | None = None,
+        trusted_keys: Sequence[Key] | None = None,
+    ) -> Run:
         """Read everything, verifying every file against its checksum. Files of two runs are never taken together.
 
         device: where the encoder and the index run; ConfigError for one that is not there. precision: what encoders compute
-        in. See `Retriever.load`.
+        in. trusted_keys: public keys, one of which must have signed the run. See `Retriever.load`.
         """
-        return read_unreplaced(self.path, lambda: RunDirectory(self.path)._read(device, precision))
+
+        def read() -> Run:
+            if trusted_keys is None:
+                return RunDirectory(self.path)._read(device, precision)
+            with signed_by(self.path, trusted_keys):
+                return RunDirectory(self.path)._read(device, precision)
+
+        return read_unreplaced(self.path, read)
 
     def read_model_and_labels(self) -> tuple[DualEncoder, LabelVersion, tuple[Stage, ...]]:
         """The model, the labels and the further stages, without the index; every file of the run is verified.

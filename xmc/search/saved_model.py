@@ -25,6 +25,7 @@ from xmc.search.references import RunReference, SavedState, changes_of_weights
 from xmc.search.run_directory import Run, RunDirectory
 from xmc.search.run_metrics import RunMetrics
 from xmc.search.stages import Corridor, Stage
+from xmc.storage.signatures import Key
 
 __all__ = ["SavedModel"]
 
@@ -59,7 +60,11 @@ class SavedModel(LabelledModel):
 
     @classmethod
     def load(
-        cls, directory: str | Path, device: str | Sequence[str] = "auto", precision: Precision | None = None
+        cls,
+        directory: str | Path,
+        device: str | Sequence[str] = "auto",
+        precision: Precision | None = None,
+        trusted_keys: Sequence[Key] | None = None,
     ) -> Self:
         """Read a run directory, verifying every file against its checksum.
 
@@ -68,10 +73,11 @@ class SavedModel(LabelledModel):
             and FAISS stay on the processor.
         precision: what a transformer computes in: "float32", "bfloat16", or "auto", bfloat16 where the device has
             instructions for it; by default "auto", but float32 for a run that was trained so, or by an older version.
-        Raises StoreError, which names a file that does not fit, and ConfigError for a device that is not there or a word that
+        trusted_keys: public keys, one of which must have signed the run, see `xmc.verify`; None takes unsigned runs too.
+        Raises StoreError, which names a file that does not fit or the key that signed the run, and ConfigError for a device that is not there or a word that
         is no precision.
         """
-        run = RunDirectory(directory).read(device, precision)
+        run = RunDirectory(directory).read(device, precision, trusted_keys)
         return cls._from_run(run, RunReference.from_directory(directory, run.fingerprint, device, precision))
 
     def save(self, directory: str | Path, overwrite: bool = False, unchanged: bool = False) -> None:

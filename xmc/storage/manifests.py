@@ -29,6 +29,7 @@ __all__ = [
     "FORMAT_VERSION",
     "LOG",
     "MANIFEST",
+    "SIGNATURE",
     "TENSORBOARD",
     "is_plain_name",
     "listed_files",
@@ -47,7 +48,9 @@ LOG = "metrics.jsonl"
 """A log that grows while a directory is rewritten: carried over, never listed in the manifest."""
 TENSORBOARD = "tensorboard"
 """A folder of logs that are open while a directory is rewritten: moved over, never listed in the manifest."""
-BESIDE = frozenset({MANIFEST, LOG, TENSORBOARD, "README.md"})
+SIGNATURE = "manifest.sig"
+"""A signature of the manifest, which cannot list it; see xmc.storage.signatures."""
+BESIDE = frozenset({MANIFEST, SIGNATURE, LOG, TENSORBOARD, "README.md"})
 """What may be in a stored directory, and not in a folder in it, without being listed: nothing that an answer depends on."""
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 

@@ -1,4 +1,4 @@
-"""What a directory with a backbone may not say: sizes that its weights do not bear out, and code, refused before a model is built."""
+"""What a directory with a backbone may not say: sizes that its weights do not bear out, and code; before a model is built."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from xmc.storage.tensors import described_tensors
+from xmc.errors import StoreError
+from xmc.storage.tensors import DescribedTensor, described_tensors
 
 __all__ = ["require_sound_backbone"]
 
@@ -91,15 +92,22 @@ def _weights(directory: Path) -> int | None:
     files = [whole] if whole.is_file() else sorted(directory.glob("model-*.safetensors"))
     count = 0
     for file in files:
-        for name, tensor in described_tensors(file).items():
+        for name, tensor in _described(file).items():
             if tensor.dtype not in ("F64", "F32", "F16", "BF16") and not name.endswith(NO_WEIGHTS):
                 raise ValueError(f"{file.name} holds the weights {name!r} as {tensor.dtype}, which are no weights")
             count += math.prod(tensor.shape)
     return count if files else None
 
 
+def _described(file: Path) -> dict[str, DescribedTensor]:
+    try:
+        return described_tensors(file)
+    except StoreError as error:  # whether it is a run's file or the user's is for the caller to say
+        raise ValueError(str(error)) from error
+
+
 def _require_borne_out(directory: Path, weights: int) -> None:
-    """ValueError where a model of the configuration has far more weights than there are; built of sizes alone, without memory."""
+    """ValueError where a model of the configuration has far more weights than there are; it is built of sizes alone."""
     from transformers import AutoConfig, AutoModel
 
     config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)

@@ -43,6 +43,8 @@ wordnet-8k, 11,313 queries, screening took a fifth of the time of exact search, 
 SPARE = 10
 """Further neighbours that are looked at, so that queries as near as the last one are told apart by exact products."""
 INDEX, QUERIES = "index", "queries.arrow"
+MOST_IDS = 1 << 27
+"""Label ids below this one are taken however few pairs there are: counts of them take memory for each id up to the largest."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,6 +196,12 @@ class QueryMemory:
             encoder, screened = said.get(b"encoder", b"").decode(), bool(said.get(b"screened"))
             ends = lists.offsets.to_numpy()[1:].astype(np.int64)
             ids = lists.values.to_numpy(zero_copy_only=False).astype(np.int64)
+        largest = max(MOST_IDS, 16 * len(ids))
+        if len(ids) and not 0 <= ids.min() <= ids.max() < largest:
+            raise StoreError(
+                f"{directory / QUERIES} has label ids from {ids.min()} to {ids.max()}; those of {len(ids):,} pairs are below "
+                f"{largest:,}."
+            )
         if len(stored.ids) != len(table):
             raise StoreError(
                 f"{directory} has {len(stored.ids):,} vectors for {len(table):,} queries: it holds parts of two memories."

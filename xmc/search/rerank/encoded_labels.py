@@ -22,6 +22,10 @@ from xmc.storage.arrow import read_columns, write_arrow_file
 __all__ = ["EncodedLabels"]
 
 
+MOST_IDS = 1 << 27
+"""Label ids below this one are taken however few labels there are: their places take memory for each id up to the largest."""
+
+
 @dataclass(frozen=True)
 class _Encoded:
     """Labels that are encoded. slots: int64 [ids], the place of each label id in the others, -1 for none.
@@ -84,8 +88,12 @@ class EncodedLabels:
         with boundary(StoreError, what):
             table = read_columns(file, what=what).combine_chunks()
             texts, vectors = (table[name].combine_chunks() for name in ("text", "vector"))
-            values = vectors.flatten().to_numpy(zero_copy_only=True).view(np.float16)
-            return cls(encoder, table["id"].to_numpy(), texts, values.reshape(len(table), -1))
+            ids, values = table["id"].to_numpy(), vectors.flatten().to_numpy(zero_copy_only=True)
+            if ids.dtype != np.int64 or values.dtype != np.float16 or not pa.types.is_string(texts.type):
+                raise ValueError(f"it has columns of {ids.dtype}, {texts.type} and vectors of {values.dtype}")
+            if len(ids) and not 0 <= ids.min() <= ids.max() < max(MOST_IDS, 16 * len(ids)):
+                raise ValueError(f"it has label ids from {ids.min()} to {ids.max()} of {len(ids)} labels")
+            return cls(encoder, ids, texts, values.reshape(len(table), vectors.type.list_size))
 
     def save(self, file: Path) -> None:
         """Write an Arrow file: id int64, text string, vector fixed-size list of float16 [D]."""
