@@ -44,7 +44,7 @@ TENSORS: dict[str, Callable[[dict[str, torch.Tensor], str], Any]] = {
 }
 
 
-@pytest.mark.parametrize("kind", TENSORS)
+@pytest.mark.parametrize("kind", sorted(set(TENSORS) - {"float16"}))  # which a table may have
 @pytest.mark.parametrize("name", ["table.vectors", "table.log_weights"])
 def test_tensors_of_a_static_encoder(tmp_path: Path, name: str, kind: str) -> None:
     StaticEncoder(SMALL).save(tmp_path)
@@ -73,11 +73,13 @@ def test_settings_of_a_static_encoder(tmp_path: Path, settings: dict[str, Any]) 
 def test_descriptions_of_encoders(tmp_path: Path, content: str) -> None:
     DualEncoder(*[StaticEncoder(SMALL)] * 2).save(tmp_path)
     (tmp_path / "encoder" / "encoder.json").write_bytes(content.encode("utf-8", "surrogatepass"))
-    with pytest.raises(StoreError, match=r"encoder\.json"):
+    with pytest.raises(
+        StoreError, match="encoder.* (does not name an encoder|cannot be loaded|does not hold a static encoder)"
+    ):
         DualEncoder.load(tmp_path)
 
 
-@pytest.mark.parametrize("kind", set(TENSORS) - {"missing"})
+@pytest.mark.parametrize("kind", sorted(set(TENSORS) - {"missing"}))
 @pytest.mark.parametrize("name", ["label_vectors", "log_temperature"])
 def test_tensors_of_a_model(tmp_path: Path, name: str, kind: str) -> None:
     DualEncoder(*[StaticEncoder(SMALL)] * 2, labels=5).save(tmp_path)

@@ -74,8 +74,8 @@ class SavedModel(LabelledModel):
         precision: what a transformer computes in: "float32", "bfloat16", or "auto", bfloat16 where the device has
             instructions for it; by default "auto", but float32 for a run that was trained so, or by an older version.
         trusted_keys: public keys, one of which must have signed the run, see `xmc.verify`; None takes unsigned runs too.
-        Raises StoreError, which names a file that does not fit or the key that signed the run, and ConfigError for a device that is not there or a word that
-        is no precision.
+        Raises StoreError, which names a file that does not fit or the key that signed the run, and ConfigError for a device
+        that is not there or a word that is no precision.
         """
         run = RunDirectory(directory).read(device, precision, trusted_keys)
         return cls._from_run(run, RunReference.from_directory(directory, run.fingerprint, device, precision))

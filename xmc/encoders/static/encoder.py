@@ -21,7 +21,7 @@ from xmc.encoders.static.hashing import hash_features
 from xmc.encoders.static.words import pairs_of_words, words_of_text
 from xmc.errors import ConfigError, StoreError, boundary
 from xmc.kernels.parallel import several_callers_may_run
-from xmc.storage.expected_tensors import Expected, torch_tensors
+from xmc.storage.expected_tensors import FLOATS, Expected, torch_tensors
 
 __all__ = ["FeatureTable", "StaticEncoder"]
 
@@ -156,16 +156,17 @@ class StaticEncoder(Encoder):
     def load(cls, directory: Path) -> StaticEncoder:
         """Read an encoder written by `save`; StoreError when the files do not fit together."""
         file = directory / "encoder.json"
-        with boundary(StoreError, f"{file} does not describe a static encoder that this version can read"):
+        with boundary(StoreError, f"{directory} does not hold a static encoder that this version can read"):
             try:
                 settings = json.loads(file.read_text(encoding="utf-8"))["static"]
                 config = StaticConfig.from_mapping(settings, source=str(file))
-            except ConfigError as error:
+                expected = {
+                    "table.vectors": Expected((config.table_rows, config.dimension), FLOATS),
+                    "table.log_weights": Expected((config.weight_slots,), FLOATS),
+                }
+                read = torch_tensors(directory / "encoder.safetensors", expected)
+            except (ConfigError, StoreError) as error:
                 raise ValueError(str(error)) from error
-        expected = {
-            "table.vectors": Expected((config.table_rows, config.dimension)),
-            "table.log_weights": Expected((config.weight_slots,)),
-        }
-        tensors = torch_tensors(directory / "encoder.safetensors", expected)
+        tensors = {name: tensor.float() for name, tensor in read.items()}
         # They take the place of the table's own parameters; nothing is drawn.
         return cls(config, table=FeatureTable(tensors["table.vectors"], tensors["table.log_weights"]))

@@ -253,7 +253,7 @@ class TransformerEncoder(Encoder):
             try:
                 parts, tensors = read_parts(directory)
                 encoder = cls(parts)
-            except ConfigError as error:
+            except (ConfigError, StoreError) as error:
                 raise ValueError(str(error)) from error
             outcome = encoder.load_state_dict(tensors, strict=False)
             lacking = [name for name in outcome.missing_keys if not name.startswith("backbone.")]

@@ -62,8 +62,11 @@ class Rerank(Stage):
         """See Stage. StoreError for files that are not a re-ranker's."""
         fitted_on = options["fitted_on"]
         with boundary(StoreError, f"The re-ranker in {directory} cannot be read"):
-            features = [FEATURES[str(name)].load(directory / str(name), model) for name in options["features"]]
-            fitted = MODELS[str(options["kind"])].load(directory / MODEL)
+            try:
+                features = [FEATURES[str(name)].load(directory / str(name), model) for name in options["features"]]
+                fitted = MODELS[str(options["kind"])].load(directory / MODEL)
+            except StoreError as error:
+                raise ValueError(str(error)) from error
             on = None if fitted_on is None else FittedOn.from_dict(fitted_on)
             return cls(features, fitted, int(options["shortlist"]), on)
 
