@@ -74,7 +74,7 @@ def test_descriptions_of_encoders(tmp_path: Path, content: str) -> None:
     DualEncoder(*[StaticEncoder(SMALL)] * 2).save(tmp_path)
     (tmp_path / "encoder" / "encoder.json").write_bytes(content.encode("utf-8", "surrogatepass"))
     with pytest.raises(
-        StoreError, match="encoder.* (does not name an encoder|cannot be loaded|does not hold a static encoder)"
+        StoreError, match=r"encoder.* (does not name an encoder|cannot be loaded|does not hold a static encoder)"
     ):
         DualEncoder.load(tmp_path)
 
