@@ -144,7 +144,7 @@ class RunDirectory:
         """Read everything, verifying every file against its checksum. Files of two runs are never taken together.
 
         device: where the encoder and the index run; ConfigError for one that is not there. precision: what encoders compute
-        in. trusted_keys: public keys, one of which must have signed the run. See `Retriever.load`.
+        in. trusted_keys: public keys; the run must be signed by one of them. See `Retriever.load`.
         """
 
         def read() -> Run:

@@ -73,7 +73,7 @@ class SavedModel(LabelledModel):
             and FAISS stay on the processor.
         precision: what a transformer computes in: "float32", "bfloat16", or "auto", bfloat16 where the device has
             instructions for it; by default "auto", but float32 for a run that was trained so, or by an older version.
-        trusted_keys: public keys, one of which must have signed the run, see `xmc.verify`; None takes unsigned runs too.
+        trusted_keys: public keys; the run must be signed by one of them, see `xmc.verify`; None takes unsigned runs too.
         Raises StoreError, which names a file that does not fit or the key that signed the run, and ConfigError for a device
         that is not there or a word that is no precision.
         """
