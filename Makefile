@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TABLE ?= wordnet_8k
 MINUTES ?= 10
 
-.PHONY: setup quickstart test test-slow test-nightly fuzz dist test-wheel lint typecheck docs bench clean
+.PHONY: setup quickstart test test-slow test-nightly fuzz dist test-wheel test-lowest lint typecheck docs bench clean
 
 # One stamp for each set of extras, so that a changed requirement is installed again. Before it was called xmc-retrieval, the
 # package was installed as xmc.
@@ -53,6 +53,10 @@ dist: $(VENV)/.installed-dev
 # The wheel in an environment that has nothing else, in a folder that is not the checkout.
 test-wheel: dist
 	.ci/test-wheel $(PYTHON) $(CURDIR)/build/dist
+
+# The core of the tests with the lowest versions that pyproject.toml allows: half an hour on two cores, most of it downloads.
+test-lowest:
+	.ci/test-lowest $(PYTHON) tests/storage tests/indexes tests/encoders tests/calibration tests/search/test_retriever.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from xmc.cli.console import console
-from xmc.cli.devices import Device, opened
+from xmc.cli.devices import Device, TrustedKeys, opened
 from xmc.shown import visible
 from xmc.terminal import cell
 
@@ -43,9 +43,10 @@ def search(
         typer.Option("--rerank/--no-rerank", help="Demand the run's re-ranker, or leave it out.", show_default=False),
     ] = None,
     device: Device = "auto",
+    trusted_key: TrustedKeys = None,
 ) -> None:
     """Show the best labels of a text with their scores."""
-    retriever = opened(run, device)
+    retriever = opened(run, device, trusted_key)
     retriever.texts([*(include or ()), *(exclude or ())])  # a mistyped uid is an error here, not an empty answer
     options = {"include": include, "exclude": exclude, "where": where, "diversity": diversity}
     options |= {"explain": explain, "rerank": rerank}
