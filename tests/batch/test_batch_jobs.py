@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -16,8 +17,12 @@ from commands import ENVIRONMENT
 from worlds import COLOURS, colours, tiny_config
 
 import xmc
-from xmc.batch import JobOptions, embed_files, predict_files
+from xmc.batch import Columns, JobOptions, embed_files, predict_files
+from xmc.batch.predict import Prediction
+from xmc.batch.search import SearchActor
+from xmc.batch.work import load_work
 from xmc.errors import StoreError
+from xmc.search.answers import AnswerParts
 
 
 @pytest.fixture(scope="module")
@@ -191,3 +196,20 @@ def test_a_full_disk_while_embeddings_are_joined(run: Path, name: str, tmp_path:
     assert sorted(file.name for file in tmp_path.iterdir()) == ["in.parquet", "v.parts"]
     summary = embed_files(run, source, tmp_path / name, options=JobOptions(rows_per_part=500, resume=True))
     assert (summary.resumed, summary.predicted) == (6, 3000)
+
+
+def test_all_of_a_job_is_of_one_run(run: Path, tmp_path: Path) -> None:
+    """Workers that open the run later, such as one that Ray starts again, refuse another than the job began with."""
+    place = str(shutil.copytree(run, tmp_path / "run"))
+    work = Prediction(place, Columns(), 3, None, None, False, AnswerParts())
+    fingerprint = work.describe()["run"]
+    assert load_work(work, fingerprint).steps
+    assert SearchActor(place, fingerprint, 0, 1).ready() == 12
+    retriever = xmc.Retriever.load(place)
+    retriever.remove_labels(["RED"])
+    retriever.save(place, overwrite=True)
+    for opened in (lambda: load_work(work, fingerprint), lambda: SearchActor(place, fingerprint, 0, 1)):
+        with pytest.raises(
+            StoreError, match=r"run was written anew since the job began, whose answers are all of one run"
+        ):
+            opened()

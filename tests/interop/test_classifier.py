@@ -138,6 +138,20 @@ def test_indicator_matrices(kind: Any) -> None:
     assert (classifier.predict_topk(X, 1)[0] == classifier.decision_function(X).argmax(1)[:, None]).all()
 
 
+def test_scores_stand_in_the_order_of_classes_whatever_becomes_of_labels() -> None:
+    classifier = XMCClassifier(epochs=1, config=SMALL, label_texts=LABELS, k=1, random_state=0).fit(X, INDICATOR)
+    before = classifier.decision_function(X)
+    retriever = classifier.retriever_
+    retriever.update_labels([LABELS[1]], ["1"], score="raw")
+    retriever.remove_labels(["3"])
+    after = classifier.decision_function(X)
+    others = [0, 2, 4, 5, 6]
+    assert after.shape == before.shape
+    assert (after[:, others] == before[:, others]).all()
+    assert np.isneginf(after[:, 3]).all()
+    assert np.allclose(after[:, 1], retriever.embed_queries(X) @ retriever.labels.vectors_of(["1"])[0], atol=1e-6)
+
+
 def test_texts_of_labels() -> None:
     y = [[LABELS.index(label) for label in row] for row in LISTS]
     classifier = XMCClassifier(epochs=1, config=SMALL, label_texts={0: "the colour blue"}).fit(X, y)

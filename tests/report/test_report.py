@@ -27,7 +27,7 @@ from xmc.report import write_report
 from xmc.report.curves import MOST_POINTS, calibration, read_training_log
 from xmc.report.mistakes import Judge, choose_queries, count_causes, quality
 from xmc.report.run import ReportedRun
-from xmc.report.storage import bytes_in_memory, bytes_on_disk, describe_index
+from xmc.report.storage import bytes_in_memory, describe_index
 from xmc.report.task import Task
 from xmc.report.texts import canonical, nearly_equal
 from xmc.report.write import _names
@@ -240,7 +240,7 @@ def test_sizes_and_measurements(data: Dataset, runs: list[Path]) -> None:
         file for file in runs[1].rglob("*") if file.is_file() and file.name not in ("manifest.json", "metrics.jsonl")
     ]
     manifest = (runs[1] / "index" / "manifest.json").stat().st_size
-    disk = bytes_on_disk(runs[1])
+    disk = approximate.disk
     assert sum(disk.values()) == sum(file.stat().st_size for file in files) + manifest
     assert disk["index"] == (runs[1] / "index" / "index.faiss").stat().st_size
     memory = bytes_in_memory(exact)

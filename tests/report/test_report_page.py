@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,9 @@ from worlds import COLOURS, colours, tiny_config
 from xmc.data.dataset import Dataset
 from xmc.evaluation.calibrate import calibrate
 from xmc.report import write_report
-from xmc.report.page import embedded_json
+from xmc.report.page import embedded_json, render
+from xmc.report.run import ReportedRun
+from xmc.report.task import Task
 from xmc.search.retriever import Retriever
 from xmc.training.trainer import train
 
@@ -163,3 +166,14 @@ def test_the_page_in_a_browser(browser: Any, hostile: tuple[Dataset, list[Path]]
     assert browser.execute_script(colours_of)[0] == "rgb(20, 23, 27)"
 
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+def test_a_page_is_of_the_run_that_was_measured(hostile: tuple[Dataset, list[Path]], tmp_path: Path) -> None:
+    """Whatever takes the run's place after it was opened."""
+    data, runs = hostile
+    directory, task = shutil.copytree(runs[1], tmp_path / "run"), Task.from_split(data, "test")
+    measured = [ReportedRun.measure("run", directory, task, 10)]
+    page = render(measured, task, 10, 20)
+    shutil.rmtree(directory)
+    shutil.copytree(runs[0], directory)
+    assert render(measured, task, 10, 20) == page

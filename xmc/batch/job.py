@@ -14,7 +14,7 @@ from xmc.batch.options import JobOptions
 from xmc.batch.output import Output
 from xmc.batch.plan import Part, Plan, make_plan
 from xmc.batch.summary import Done, Summary
-from xmc.batch.work import WorkSpecification
+from xmc.batch.work import WorkSpecification, load_work
 from xmc.batch.worker import Worker
 from xmc.progress import progress
 
@@ -81,7 +81,7 @@ def _engine(work: WorkSpecification, plan: Plan, output: Output, options: JobOpt
 
 class _Local:
     def __init__(self, work: WorkSpecification, plan: Plan, output: Output, options: JobOptions) -> None:
-        self._worker = Worker(work.load(), plan, output, options.on_bad_row)
+        self._worker = Worker(load_work(work, plan.work["run"]), plan, output, options.on_bad_row)
 
     def __call__(
         self, parts: list[Part], summary: Summary, advance: Callable[[int], None]

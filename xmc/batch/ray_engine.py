@@ -16,7 +16,7 @@ from xmc.batch.output import Output
 from xmc.batch.plan import Part, Plan
 from xmc.batch.search import SearchActor
 from xmc.batch.summary import Done, Summary
-from xmc.batch.work import WorkSpecification
+from xmc.batch.work import WorkSpecification, load_work
 from xmc.batch.worker import Worker
 from xmc.errors import DependencyError, XMCError, cause_in_words
 from xmc.faults import RemoteFault
@@ -97,7 +97,8 @@ class RayEngine:
         count = self._options.index_shards
         actor = ray.remote(SearchActor)
         options = {"num_cpus": resources["num_cpus"], "max_restarts": -1, "max_task_retries": -1}
-        shards = tuple(actor.options(**options).remote(self._work.run, number, count) for number in range(count))
+        of = self._work.run, self._plan.work["run"]
+        shards = tuple(actor.options(**options).remote(*of, number, count) for number in range(count))
         for shard in shards:
             ray.get(shard.ready.remote())
         return shards
@@ -112,7 +113,7 @@ class _Actor:
         self._parts = plan.parts
         self._failure: XMCError | None = None
         try:
-            self._worker = Worker(work.load(shards), plan, Output(destination), policy)
+            self._worker = Worker(load_work(work, plan.work["run"], shards), plan, Output(destination), policy)
         except XMCError as error:
             self._failure = error
 

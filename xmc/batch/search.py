@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from xmc.arrays import Embeddings, Ids
+from xmc.batch.work import of_run
 from xmc.calibration.calibration import Calibration, require_calibration
 from xmc.data.tokens import RaggedTokens
 from xmc.encoders.dual import DualEncoder
@@ -101,10 +102,12 @@ def load_model(run: str, device: str | tuple[str, ...] = "auto") -> DualEncoder:
 
 
 class SearchActor:
-    """One of several parts of a run's labels, searched exactly. Their embeddings are memory-mapped, and no others."""
+    """One of several parts of the labels of the run with a fingerprint, searched exactly. Their embeddings are memory-mapped,
+    and no others.
+    """
 
-    def __init__(self, run: str, number: int, count: int) -> None:
-        embeddings, ids, alive = RunDirectory(run).read_label_embeddings()
+    def __init__(self, run: str, fingerprint: str, number: int, count: int) -> None:
+        embeddings, ids, alive = of_run(run, fingerprint, RunDirectory(run).read_label_embeddings)
         tiles = -(-len(ids) // ALIGNED)
         rows = np.arange(tiles * number // count * ALIGNED, min(len(ids), tiles * (number + 1) // count * ALIGNED))
         rows = rows[alive[rows]]

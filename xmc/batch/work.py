@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -17,9 +17,23 @@ from xmc.batch.options import Columns
 from xmc.batch.rows import Rows
 from xmc.data.tokens import RaggedTokens
 from xmc.encoders.base import Encoder, Side
-from xmc.errors import DataError, InputError
+from xmc.errors import DataError, InputError, StoreError
+from xmc.search.run_directory import RunDirectory
+from xmc.storage.directories import read_unreplaced
 
-__all__ = ["Chunk", "Step", "Work", "WorkSpecification", "embeddings_of", "features_of", "tokens_in"]
+__all__ = [
+    "Chunk",
+    "Step",
+    "Work",
+    "WorkSpecification",
+    "embeddings_of",
+    "features_of",
+    "load_work",
+    "of_run",
+    "tokens_in",
+]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -72,6 +86,26 @@ class WorkSpecification(ABC):
 
         Raises StoreError for a run that cannot be read.
         """
+
+
+def load_work(work: WorkSpecification, fingerprint: str, shards: tuple[Any, ...] = ()) -> Work:
+    """The work of the run with this fingerprint, made ready; errors as of `WorkSpecification.load`, and of `of_run`."""
+    return of_run(work.run, fingerprint, lambda: work.load(shards))
+
+
+def of_run(run: str, fingerprint: str, read: Callable[[], T]) -> T:
+    """What `read` reads of a run directory; StoreError where that holds another run than the one of this fingerprint."""
+
+    def verified() -> T:
+        content = read()
+        if RunDirectory(run).fingerprint != fingerprint:
+            raise StoreError(
+                f"{run} was written anew since the job began, whose answers are all of one run. Put the run before back and "
+                f"resume the job, or begin another job, in another folder."
+            )
+        return content
+
+    return read_unreplaced(run, verified)
 
 
 def features_of(rows: Rows, columns: Columns, encoder: Encoder, side: Side) -> RaggedTokens:

@@ -147,8 +147,9 @@ def _tune(
     else:
         queries = retriever.embed_queries(texts_of(source, split, run, columns))
     with progress(f"tuning the index, {goal.budget:.0f} s at most") as line:
-        devices = retriever.index.devices or "cpu"
-        tuned = tune(retriever.embeddings, retriever.labels.ids, queries, goal, _journal(run), line.say, devices)
+        labels = retriever.labels
+        devices = labels.index.devices or "cpu"
+        tuned = tune(labels.embeddings, labels.ids, queries, goal, _journal(run), line.say, devices)
     console.print(_table(tuned, goal, len(queries)))
     retriever.use_index(tuned.index)
 

@@ -56,6 +56,9 @@ def calibrate(
     norm, label_dependency: of the nonconformity of label sets, see xmc.calibration.powerset.Powerset.
     seed: which half of the queries, by their uids, the probabilities are fitted on; thresholds come from the other half.
 
+    Labels may change meanwhile: all is measured on those of the beginning, which the result names, so that answers warn where
+    labels are others by then (see `Retriever.fits_calibration`).
+
     Sources of the parts: see xmc.calibration.probabilities, risk and powerset.
 
     Raises
@@ -74,6 +77,7 @@ def calibrate(
     if not -(2**63) <= seed < 2**63:
         raise InputError(f"seed must be a number of 64 bits, but is {seed}.")
     require_nonconformity(norm, label_dependency)
+    calibrated, retriever = retriever, retriever.at_one_version()
     candidates = min(candidates, len(retriever))
     require_package("sklearn", "Calibration fits models of probability", "scikit-learn")
     aside = queries_to_calibrate_on(retriever, dataset, split)
@@ -128,7 +132,7 @@ def calibrate(
         result.source.fitted,
         len(held_out),
     )
-    retriever.calibration = result
+    calibrated.calibration = result
     return result
 
 

@@ -61,6 +61,7 @@ def check(retriever: Retriever, dataset: Dataset, split: str = "test") -> Checke
 
     Raises InputError as Retriever.require_calibration, DataError for fewer than 100 queries, or none with a true label.
     """
+    retriever = retriever.at_one_version()
     calibration = retriever.require_calibration()
     queries, targets = dataset.split(split), dataset.targets(split)
     _require_enough(len(queries))
@@ -89,6 +90,7 @@ def check_texts(retriever: Retriever, texts: Sequence[str]) -> Checked:
 
     Raises InputError as Retriever.require_calibration, DataError for fewer than 100 texts.
     """
+    retriever = retriever.at_one_version()
     calibration = retriever.require_calibration()
     _require_enough(len(texts))
     ids, scores = retriever.search(list(texts), 1, allow_empty=True)

@@ -79,6 +79,7 @@ def evaluate_split(
     filter_pairs: pairs (row of `split`, label), int64 [m, 2], that are excluded. measures: None for the usual ones. judgements:
     of these queries.
     """
+    retriever = retriever.at_one_version()
     measures = measures_of() if measures is None else measures
     targets = split.targets(filter_pairs)
     depth = depth_of(measures, targets) + most_excluded(targets)

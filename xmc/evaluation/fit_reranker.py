@@ -28,7 +28,6 @@ from xmc.search.rerank.features import FeatureContext
 from xmc.search.rerank.registry import FEATURES, MODELS
 from xmc.search.rerank.stage import SHORTLIST, Rerank
 from xmc.search.retriever import Retriever
-from xmc.search.stages import RERANK
 
 __all__ = ["FittedReranker", "fit_reranker"]
 
@@ -80,7 +79,7 @@ def fit_reranker(
 ) -> FittedReranker:
     """Fit a re-ranker on queries that the retriever was not trained on, and give it to the retriever; `save` writes it.
 
-    A re-ranker that it had is replaced.
+    A re-ranker that it had is replaced. Labels may change meanwhile: it is fitted on those of the beginning.
 
     dataset: may be a name or a directory, as of `Dataset.load`.
     features: families of features, see xmc.search.rerank.registry.FEATURES; by default all that there is something for.
@@ -98,7 +97,8 @@ def fit_reranker(
     Raises
     ------
     DataError: a split that the run was trained on, fewer than 100 queries, or none with a true label among its candidates.
-    InputError: what is no retriever, a shortlist below 1, or a family without what it needs. ConfigError: a family or model
+    InputError: what is no retriever, a shortlist below 1, a family without what it needs, or stages that were exchanged
+    meanwhile. ConfigError: a family or model
     that is not there, and an encoder that cannot be used. DependencyError: no scikit-learn.
     """
     if not isinstance(retriever, Retriever):
@@ -110,6 +110,7 @@ def fit_reranker(
     kind = MODELS[model]
     dataset = opened(dataset)
     require_package("sklearn", "Re-rankers are fitted", "scikit-learn")
+    given, retriever = retriever, retriever.at_one_version()
     aside, on = queries_to_fit_on(retriever, dataset, split, share)
     cross = None if cross_encoder is None else Path(cross_encoder)
     context = FeatureContext(retriever.labels, _counts(retriever, dataset, aside), _encoder(retriever, encoder), cross)
@@ -132,7 +133,7 @@ def fit_reranker(
     fitted = crossed.fitted(np.arange(len(shortlists)), trial.settings, trial.exponent)
     result = FittedReranker(Rerank(made, fitted, shortlist, on), len(shortlists), before, trial)
     logger.info("fitted a re-ranker on the split %r of %r: %r", on.split, dataset.name, result)
-    retriever.use_stages([*(stage for stage in retriever.stages if stage.name != RERANK), result.stage])
+    given.use_reranker(result.stage, beside=retriever.stages)
     return result
 
 

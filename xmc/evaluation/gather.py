@@ -37,7 +37,9 @@ def gather(
     targets: of the queries and the data set's labels; excluded pairs are neither candidates nor true. groups: by label id.
     Labels that the retriever lacks are among the positives; labels that the data set lacks are never true.
     """
-    rows_of_labels = dataset_rows(retriever.labels, dataset)
+    retriever = retriever.at_one_version()
+    version = retriever.labels
+    rows_of_labels = dataset_rows(version, dataset)
     texts = pc.fill_null(split.texts, "").to_pylist()
     images = retriever.model.query_encoder.images_of(split.images)
     wanted = candidates + most_excluded(targets)
@@ -49,7 +51,7 @@ def gather(
         rows = np.arange(first, min(first + step, len(texts)))
         batch_images = None if images is None else images.take(rows)
         ids, scores = retriever.search(texts[first : first + step], wanted, images=batch_images, allow_empty=True)
-        labels = np.where(ids >= 0, rows_of_labels[retriever.labels.rows_of_ids(ids)], NO_PREDICTION)
+        labels = np.where(ids >= 0, rows_of_labels[version.rows_of_ids(ids)], NO_PREDICTION)
         batch_targets = targets.take(rows)
         ranking = Ranking.from_search(ids, labels, scores, batch_targets, candidates)
         batches.append(Candidates.from_search(ranking.ids, ranking.scores, groups))
@@ -66,19 +68,21 @@ def judged(candidates: Candidates, true: Mask, targets: Targets, split: Split, s
 
 def true_ids(retriever: Retriever, dataset: Dataset, targets: Targets) -> list[list[int]]:
     """The label ids of each query's true labels; labels that the retriever lacks have numbers below 0, each its own."""
-    rows = dataset_rows(retriever.labels, dataset)[:-1]
+    labels = retriever.labels
+    rows = dataset_rows(labels, dataset)[:-1]
     ids = -1 - np.arange(len(dataset.labels))
-    ids[rows[rows != UNKNOWN_LABEL]] = retriever.labels.ids[rows != UNKNOWN_LABEL]
+    ids[rows[rows != UNKNOWN_LABEL]] = labels.ids[rows != UNKNOWN_LABEL]
     truth = targets.truth
     return [query_ids.tolist() for query_ids in np.split(ids[truth.indices], truth.indptr[1:-1])]
 
 
 def groups_of_labels(retriever: Retriever, dataset: Dataset, training: Split | None) -> npt.NDArray[np.int8]:
     """The frequency group of each label id that was ever given, int8 [ids]; all of the first without training queries."""
-    groups = np.zeros(retriever.labels.next_id, np.int8)
+    labels = retriever.labels
+    groups = np.zeros(labels.next_id, np.int8)
     if training is not None:
-        rows = dataset_rows(retriever.labels, dataset)[:-1]
+        rows = dataset_rows(labels, dataset)[:-1]
         counts = training.targets().positive_counts
         shared = rows != UNKNOWN_LABEL
-        groups[retriever.labels.ids[shared]] = frequency_groups(counts[rows[shared]])
+        groups[labels.ids[shared]] = frequency_groups(counts[rows[shared]])
     return groups

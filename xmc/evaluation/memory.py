@@ -80,10 +80,12 @@ def fit_memory(
     split, share: of queries that the rule is chosen on, see xmc.evaluation.held_aside.queries_to_fit_on.
     index: of the remembered queries, see QueryMemory.from_lists.
 
+    Labels may change meanwhile: the queries vote for those of the beginning that are still there.
     Raises DataError where too few queries are kept aside, ConfigError for a directory that holds no encoder, InputError for
     options out of range.
     """
     dataset = opened(dataset)
+    given, retriever = retriever, retriever.at_one_version()
     aside, on = queries_to_fit_on(retriever, dataset, split, share)
     encoder = None if str(memory) in (OWN, AUTO) else _read_encoder(retriever, Path(memory))
     if len(aside.queries) > MOST_QUERIES:
@@ -98,7 +100,7 @@ def fit_memory(
     used = gains or str(memory) != AUTO
     made = remembered.memory(index) if used else None
     if used:
-        retriever.use_memory(made, RecallQueries(rule, encoder, on))
+        given.use_memory(made, RecallQueries(rule, encoder, on))
     result = FittedMemory(rule, gains, before, after, made, len(aside.queries))
     logger.info("memory: %s; on %d queries of %r %s", rule, result.queries, on.split, _told(before, after))
     return result

@@ -41,10 +41,10 @@ class Predicted:
         """The first k labels of a retriever for each query; DataError where it shares no label with the data set."""
         texts = pc.fill_null(split.texts, "").to_pylist()
         images = retriever.model.query_encoder.images_of(split.images)
-        version = retriever.labels
         start = time.perf_counter()
-        ids, scores = retriever.search(texts, k, images=images, allow_empty=True)
+        answer = retriever.answer(texts, k, images=images, allow_empty=True)
         seconds = time.perf_counter() - start
+        version, ids, scores = answer.labels, answer.ids, answer.scores
         places = version.rows_of_ids(ids) if ids.size else ids
         labels = dataset_rows(version, dataset)[places] if ids.size else ids
         return cls(version.uids, places, labels, np.asarray(scores, np.float32), seconds)

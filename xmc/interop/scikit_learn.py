@@ -136,10 +136,14 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
     def decision_function(self, X: Any) -> Scores:
         """The score of every label for each text, [n, L] in the order of `classes_`: a cosine, whose order alone has a meaning.
 
-        Of two classes, one label each, the second's less the first's, [n]. All n · L scores are held in memory.
+        -inf for a label that was removed. Of two classes, one label each, the second's less the first's, [n]. All n · L scores
+        are held in memory.
         """
         target = self._fitted_target()
-        scores: Scores = self.retriever_.embed_queries(read_texts(X)) @ self.retriever_.embeddings.T
+        labels = self.retriever_.labels
+        rows = labels.rows_of_ids(np.arange(len(self.classes_)))  # labels that are updated come last
+        scores: Scores = self.retriever_.embed_queries(read_texts(X)) @ labels.embeddings[rows].T
+        scores[:, rows < 0] = -np.inf
         return scores[:, 1] - scores[:, 0] if target == "single" and scores.shape[1] == 2 else scores
 
     def score(self, X: Any, y: Any) -> float:
@@ -186,9 +190,10 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
             raise StoreError(f"{directory} holds a run that no XMCClassifier wrote; load it with xmc.Retriever.load.")
         stored = retriever.metrics.sections[SECTION]
         classifier = cls(**stored["parameters"])
-        classes = retriever.labels.table[COLUMN].to_pylist()
+        labels = retriever.labels
+        classes = labels.table[COLUMN].to_pylist()
         if stored["own_texts"]:
-            classifier.label_texts = dict(zip(classes, retriever.labels.texts.to_pylist(), strict=True))
+            classifier.label_texts = dict(zip(classes, labels.texts.to_pylist(), strict=True))
         classifier.retriever_, classifier.target_, classifier.k_ = retriever, stored["target"], stored["k"]
         classifier.classes_ = np.array(classes, stored["dtype"])
         return classifier

@@ -13,7 +13,7 @@ from xmc.report.run import ReportedRun
 from xmc.report.task import Task
 from xmc.search.run_directory import RunDirectory
 
-__all__ = ["ScoreBin", "TrainingCurves", "calibration", "read_training_log"]
+__all__ = ["ScoreBin", "TrainingCurves", "calibration", "read_training_log", "training_curves"]
 
 BINS = 10
 MOST_POINTS = 300
@@ -43,13 +43,16 @@ class ScoreBin:
 
 
 def read_training_log(directory: Path) -> TrainingCurves:
-    """The curves of a run's metrics.jsonl; empty where there is none. A line that was not written whole is passed over."""
+    """The curves of a run's metrics.jsonl; empty where there is none."""
+    return training_curves(RunDirectory(directory).read_log())
+
+
+def training_curves(log: str) -> TrainingCurves:
+    """The curves of the content of a metrics.jsonl. A line that was not written whole is passed over."""
     loss: Points = []
     rate: Points = []
     validation: dict[str, Points] = {}
-    file = RunDirectory(directory).log
-    lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
-    for line in lines:
+    for line in log.splitlines():
         try:
             values = json.loads(line)
             step = int(values["step"])

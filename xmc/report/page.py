@@ -22,11 +22,11 @@ from xmc.report.calibrated import (
     measure,
     notices,
 )
-from xmc.report.curves import calibration, read_training_log
+from xmc.report.curves import calibration, training_curves
 from xmc.report.mistakes import CAUSES, MISSED_CAUSES, Judge, choose_queries, count_causes, judged_sample, quality
 from xmc.report.run import PLACES, ReportedRun
 from xmc.report.sorting import RARE, SAME, WRONG_CAUSES
-from xmc.report.storage import IndexFacts, bytes_in_memory, bytes_on_disk, describe_index
+from xmc.report.storage import IndexFacts, bytes_in_memory, describe_index
 from xmc.report.tables import bytes_table, compared, decile_table, facts_table, metric_table, query_rows, signed
 from xmc.report.task import Task
 from xmc.report.texts import NEARLY, SHORTEST, cut
@@ -43,7 +43,7 @@ AGREEMENT = 10
 def render(runs: Sequence[ReportedRun], task: Task, k: int, queries: int) -> str:
     """The page, as text. queries: number of queries that it shows."""
     indexes = [describe_index(run) for run in runs]
-    disk, memory = [bytes_on_disk(run.directory) for run in runs], [bytes_in_memory(run) for run in runs]
+    disk, memory = [run.disk for run in runs], [bytes_in_memory(run) for run in runs]
     calibrated = [measure(run, task) for run in runs]
     plots = _plots(runs, task, indexes, disk, memory) | _calibrated_plots([run.name for run in runs], calibrated)
     environment = Environment(
@@ -131,7 +131,7 @@ def _plots(
         plots[f"calibration {places}"] = figures.calibration_plot(
             names, [calibration(run, task, places) for run in runs]
         )
-    logs = [read_training_log(run.directory) for run in runs]
+    logs = [training_curves(run.log) for run in runs]
     validated = _validation_metric(runs)
     curves = {
         "loss": [log.loss for log in logs],

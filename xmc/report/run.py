@@ -18,6 +18,8 @@ from xmc.indexes.designs import is_exact
 from xmc.metrics import KS, UNKNOWN_LABEL, Metrics, usual_measures
 from xmc.report.task import Task
 from xmc.search.retriever import Retriever
+from xmc.search.run_directory import RunDirectory
+from xmc.storage.directories import read_unreplaced
 
 __all__ = ["PLACES", "ReportedRun"]
 
@@ -31,8 +33,9 @@ Float32s = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class ReportedRun:
-    """A run with what it predicts for a task.
+    """A run with what it predicts for a task. What is read of its directory is read once, before anything is measured.
 
+    disk: bytes of its files by what they hold. log: the lines of its training, "" for none.
     rows: the data set's row of each row of the run's labels, see `dataset_rows`. embeddings: float32 [n, D], of the
     queries. by_index: the labels that the run's index returns. exact: the labels that exact search returns, the same object
     where the index is exact. metrics, exact_metrics: metrics of either, with R@k for all k.
@@ -41,6 +44,8 @@ class ReportedRun:
     name: str
     directory: Path
     retriever: Retriever
+    disk: dict[str, int]
+    log: str
     rows: Int64s
     embeddings: Float32s
     by_index: Ranking
@@ -56,19 +61,19 @@ class ReportedRun:
 
         Raises StoreError where there is no run, DataError where it shares no label with the data set.
         """
-        retriever = Retriever.load(directory, device)
-        if not len(retriever):
+        retriever, disk, log = read_unreplaced(directory, lambda: _read(directory, device))
+        labels = retriever.labels
+        if not len(labels):
             raise DataError(f"The run {directory} has no labels.")
-        rows = dataset_rows(retriever.labels, task.dataset)
+        rows = dataset_rows(labels, task.dataset)
         images = retriever.model.query_encoder.images_of(task.queries.images)
         embeddings = retriever.embed_queries(task.texts, images=images)
-        index = retriever.index
         by_index = _search(retriever, embeddings, rows, task, k)
-        scores_all = is_exact(index.design.name, len(index)) and not index.devices
+        scores_all = is_exact(labels.index.design.name, len(labels)) and not labels.index.devices
         exact = by_index if scores_all else _search(retriever.exact(), embeddings, rows, task, k)
         metrics = _metrics(by_index, task)
         exact_metrics = metrics if exact is by_index else _metrics(exact, task)
-        return cls(name, directory, retriever, rows, embeddings, by_index, exact, metrics, exact_metrics)
+        return cls(name, directory, retriever, disk, log, rows, embeddings, by_index, exact, metrics, exact_metrics)
 
     @property
     def is_exact(self) -> bool:
@@ -119,14 +124,21 @@ class ReportedRun:
         return before + 1
 
 
+def _read(directory: Path, device: str | Sequence[str]) -> tuple[Retriever, dict[str, int], str]:
+    """A run, the bytes of its files, and its log, of one moment where `read_unreplaced` calls this."""
+    stored = RunDirectory(directory)
+    return Retriever.load(directory, device), stored.bytes_by_content(), stored.read_log()
+
+
 def _search(retriever: Retriever, embeddings: Float32s, rows: Int64s, task: Task, k: int) -> Ranking:
     wanted = k + most_excluded(task.targets)
     if retriever.stages:  # they may have encoders of their own, which need texts
         images = retriever.model.query_encoder.images_of(task.queries.images)
-        ids, scores = retriever.search(task.texts, wanted, images=images, allow_empty=True)
+        answer = retriever.answer(task.texts, wanted, images=images, allow_empty=True)
     else:
-        ids, scores = retriever.search(embeddings, wanted)
-    return Ranking.from_search(ids, rows[retriever.labels.rows_of_ids(ids)], scores, task.targets, k)
+        answer = retriever.answer(embeddings, wanted)
+    labels = rows[answer.labels.rows_of_ids(answer.ids)]
+    return Ranking.from_search(answer.ids, labels, answer.scores, task.targets, k)
 
 
 def _metrics(ranking: Ranking, task: Task) -> Metrics:

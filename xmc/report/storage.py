@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from xmc.errors import StoreError
 from xmc.indexes.designs import is_exact
 from xmc.indexes.tuning import OperatingPoint
 from xmc.report.run import ReportedRun
-from xmc.search.run_directory import RunDirectory
 
-__all__ = ["IndexFacts", "bytes_in_memory", "bytes_on_disk", "describe_index"]
+__all__ = ["IndexFacts", "bytes_in_memory", "describe_index"]
 
 
 @dataclass(frozen=True)
@@ -34,31 +32,29 @@ class IndexFacts:
     goal: str
 
 
-def bytes_on_disk(directory: Path) -> dict[str, int]:
-    """Bytes of a run's files by what they hold, from the sizes in its manifests; StoreError where it has none."""
-    return RunDirectory(directory).bytes_by_content()
-
-
 def bytes_in_memory(run: ReportedRun) -> dict[str, int]:
     """Bytes that a loaded run holds, by part; label embeddings are memory-mapped, and stay while there is room for them."""
-    model, labels = run.retriever.model, len(run.retriever)
+    model, version = run.retriever.model, run.retriever.labels
+    labels, memory = len(version), version.memory
     vectors = 0 if model.label_vectors is None else model.label_vectors.nbytes
     all_weights = sum(tensor.nbytes for tensor in [*model.parameters(), *model.buffers()])
-    index, memory = run.retriever.index, run.retriever.memory
     return {
         "encoder": all_weights - vectors,
         "label vectors, temperature": vectors,
         "label embeddings": 4 * model.dimension * labels,
-        "index": 0 if is_exact(index.design.name, labels) else round(describe_index(run).bytes_per_label * labels),
-        "labels": run.retriever.labels.table.nbytes,
+        "index": 0
+        if is_exact(version.index.design.name, labels)
+        else round(describe_index(run).bytes_per_label * labels),
+        "labels": version.table.nbytes,
         **({} if memory is None else {"remembered queries": sum(memory.bytes_by_part.values())}),
     }
 
 
 def describe_index(run: ReportedRun) -> IndexFacts:
     """The design of a run's index, and what tuning measured; StoreError for measurements of another form."""
-    index, measured = run.retriever.index, run.retriever.index.measured
-    design, settings = index.design, dict(index.design.parameters or {})
+    index = run.retriever.labels.index
+    measured, design = index.measured, index.design
+    settings = dict(design.parameters or {})
     if index.rescore:
         settings["rescore"] = index.rescore
     size = design.bytes_per_label(len(index))

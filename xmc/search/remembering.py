@@ -12,7 +12,7 @@ from xmc.search.memory.queries import QueryMemory
 from xmc.search.memory.stage import RecallQueries
 from xmc.search.queries import images_of_texts, query_list
 from xmc.search.saved_model import SavedModel
-from xmc.search.stages import RERANK
+from xmc.search.stages import RERANK, Stage
 
 __all__ = ["RememberingModel"]
 
@@ -41,9 +41,25 @@ class RememberingModel(SavedModel):
                 logger.warning("the re-ranker was fitted with other votes, and is left out; fit it again")
             if memory is not None and stage is not None:
                 _require_fit(memory, stage, self.model.dimension)
-                further = [stage, *further]
+            if len(further) < len(self.stages):  # so that no search sees a stage with another memory than its own
+                self.use_stages(further)
             self._store.use(self._store.version.remembering(memory))
-            self.use_stages(further)
+            if stage is not None:
+                self.use_stages([stage, *further])
+
+    def use_reranker(self, stage: Stage, beside: Sequence[Stage]) -> None:
+        """Search with a re-ranker, in place of one that is there; `xmc.fit_reranker` makes it.
+
+        beside: the other stages that it was fitted with. InputError where the retriever has others by now.
+        """
+        with self._store.changing:
+            others = [kept for kept in self.stages if kept.name != RERANK]
+            if [id(kept) for kept in others] != [id(kept) for kept in beside if kept.name != RERANK]:
+                raise InputError(
+                    "The stages of the retriever were exchanged while the re-ranker was fitted on the scores of those before; "
+                    "fit it again."
+                )
+            self.use_stages([*others, stage])
 
     def remember(self, texts: Sequence[str], labels: Sequence[Sequence[str]], images: Images | None = None) -> None:
         """Add judged queries to the memory: the labels of each, by uid, vote for queries like it from now on.

@@ -12,6 +12,7 @@ import pyarrow as pa
 from typing_extensions import Unpack
 
 from xmc.arrays import Embeddings, Ids, Mask
+from xmc.calibration.calibration import require_calibration
 from xmc.calibration.decisions import Decision, Policy
 from xmc.calibration.powerset import Region
 from xmc.calibration.sets import LabelSet, Wanted
@@ -25,11 +26,9 @@ from xmc.indexes.checks import require_count
 from xmc.indexes.designs import design_of
 from xmc.indexes.factory import index_version
 from xmc.search.answers import Answer, AnswerParts
-from xmc.search.calibrated import CalibratedAnswers
-from xmc.search.explanations import with_nearest_trained_labels, with_parts_of_queries
+from xmc.search.calibrated import CalibratedAnswers, require_stages
 from xmc.search.label_columns import LabelColumns, refuse_repeated
 from xmc.search.labels import LabelVersion
-from xmc.search.long_texts import answer_some_at_a_time
 from xmc.search.new_labels import scaled_beside_trained
 from xmc.search.onnx import Judged, export_onnx
 from xmc.search.options import SearchOptions, asked_for
@@ -141,7 +140,7 @@ class Retriever(SharedModel):
         Raises InputError for k < 0, one bare string, a set, an empty text without images, embeddings of another dimension, and
         filters or a condition that do not fit, naming the columns that there are.
         """
-        answer = self._answer(self._store.version, SearchRequest(k, **options), queries, images)
+        answer = self._moment().answer(SearchRequest(k, **options), queries, images)
         return answer.uids, answer.scores
 
     def search(
@@ -153,7 +152,7 @@ class Retriever(SharedModel):
         **options: Unpack[SearchOptions],
     ) -> tuple[Ids, Embeddings]:
         """As `predict`, with the labels' int64 ids, -1 for none: for the labels of training, their row in the data set."""
-        answer = self._answer(self._store.version, SearchRequest(k, **options), queries, images)
+        answer = self._moment().answer(SearchRequest(k, **options), queries, images)
         return answer.ids, answer.scores
 
     def answer(
@@ -177,7 +176,7 @@ class Retriever(SharedModel):
         """
         parts = AnswerParts(probabilities, sets, decide)
         if not parts:
-            return self._answer(self._store.version, SearchRequest(k, explain=explain, **options), queries, images)
+            return self._moment().answer(SearchRequest(k, explain=explain, **options), queries, images)
         asked = asked_for(options)
         if asked:
             raise InputError(
@@ -285,11 +284,7 @@ class Retriever(SharedModel):
 
         Raises InputError as `predict`, and for a uid that is not there.
         """
-        labels = self._store.version
-        rows = labels.known_index_rows(uids)
-        request = SearchRequest(k, **options, without=rows)
-        corridor = self.corridor.of_labels().asked(request)
-        answer = Answer.from_state(corridor(corridor.begin(request, labels, labels.index.blocks.take(rows))))
+        answer = self._moment().similar(SearchRequest(k, **options), uids)
         return answer.uids, answer.scores
 
     def embed_queries(self, queries: Queries, images: Images | None = None) -> Embeddings:
@@ -297,16 +292,16 @@ class Retriever(SharedModel):
 
         images: as in `predict`.
         """
-        request = SearchRequest(0, allow_empty=True)
-        return self.corridor.encode(self.corridor.begin(request, self._store.version, queries, images))
+        return self._moment().embed(queries, images)
 
     def exact(self) -> Retriever:
         """A retriever over the same model and labels that searches all of them exactly; changes of one do not show in it."""
-        labels = self._store.version
+        now = self._moment()
+        labels = now.labels
         exact = labels.with_index(labels.index.with_design(design_of("exact", self.model.dimension)))
         exact = exact.remembering(None if labels.memory is None else labels.memory.exact())
         config = self.config.changed(index="exact")
-        return Retriever(self.model, exact, config, self.metrics, self.tuning_queries, self.stages)
+        return Retriever(self.model, exact, config, self.metrics, self.tuning_queries, now.corridor.further)
 
     def cut(self, dimension: int, index: str = "") -> Retriever:
         """A retriever over the same labels with embeddings cut to their first numbers, by which all are indexed anew.
@@ -315,7 +310,8 @@ class Retriever(SharedModel):
         re-ranker, which was fitted on other scores, is left out. Changes of one do not show in the other.
         Raises InputError for more dimensions than there are.
         """
-        labels = self._store.version
+        now = self._moment()
+        labels = now.labels
         model = self.model.cut(require_count(dimension, "dimension"))
         embeddings = _cut(labels.embeddings, dimension, model.normalize)
         embeddings *= labels.scales[:, None] if model.normalize else 1
@@ -323,7 +319,7 @@ class Retriever(SharedModel):
         held = index_version(index or self.config.index, embeddings, queries, 0, labels.index.devices)
         memory = None if labels.memory is None else labels.memory.cut(dimension, model.normalize)
         cut = labels.compacted(held).remembering(memory)
-        stages = [stage for stage in self.stages if stage.name != RERANK]
+        stages = now.corridor.without(RERANK).further
         return Retriever(model, cut, self.config, self.metrics, queries, stages)
 
     def export_sentence_transformers(
@@ -344,34 +340,15 @@ class Retriever(SharedModel):
         """Write the encoder for onnxruntime, and return what onnx.json says of it; see xmc.search.onnx.export_onnx."""
         return export_onnx(self.model, self.labels, directory, int8, judged, overwrite)
 
-    def _answer(
-        self, labels: LabelVersion, request: SearchRequest, queries: Any, images: Images | None = None
-    ) -> Answer:
-        if request.passages is not None and images is None and not _is_matrix(queries):
-            return answer_some_at_a_time(lambda *asked: self._answer_together(labels, *asked), request, queries)
-        return self._answer_together(labels, request, queries, images)
-
-    def _answer_together(
-        self, labels: LabelVersion, request: SearchRequest, queries: Any, images: Images | None = None
-    ) -> Answer:
-        corridor = self.corridor.asked(request)
-        state = corridor(corridor.begin(request, labels, queries, images))
-        if request.explain:
-            state = with_nearest_trained_labels(with_parts_of_queries(state, self.model))
-        return Answer.from_state(state)
-
     def _calibrated(self, explain: bool = False) -> CalibratedAnswers:
-        calibration, labels = self.require_calibration(), self._store.version
+        now, calibration = self._moment(), require_calibration(self.calibration)
+        require_stages(calibration, now.corridor.fingerprints)
 
         def search(queries: Any, images: Images | None, count: int) -> Answer:
-            self._fit.check(calibration, labels)
-            return self._answer(labels, SearchRequest(count, explain=explain), queries, images)
+            self._fit.check(calibration, now.labels)
+            return now.answer(SearchRequest(count, explain=explain), queries, images)
 
         return CalibratedAnswers(calibration, search)
-
-
-def _is_matrix(queries: Any) -> bool:
-    return isinstance(queries, np.ndarray) and queries.dtype.kind not in "OUST"
 
 
 def loaded(retriever: Retriever | str | Path) -> Retriever:

@@ -127,6 +127,10 @@ class RunDirectory:
         """The file with a line for each training step, which may be missing."""
         return self.path / LOG
 
+    def read_log(self) -> str:
+        """The lines of training; "" where there are none."""
+        return self.log.read_text(encoding="utf-8", errors="replace") if self.log.is_file() else ""
+
     def require_free(self, overwrite: bool = False) -> None:
         """Raise StoreError where `write` would, before the work whose result is to be written."""
         require_free(self.path, KIND, overwrite)

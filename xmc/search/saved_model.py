@@ -21,10 +21,12 @@ from xmc.search.calibrated import CalibrationFit, require_stages
 from xmc.search.journal_mark import JournalMark
 from xmc.search.labelled_model import LabelledModel
 from xmc.search.labels import LabelVersion
+from xmc.search.moment import Moment
 from xmc.search.references import RunReference, SavedState, changes_of_weights
 from xmc.search.run_directory import Run, RunDirectory
 from xmc.search.run_metrics import RunMetrics
 from xmc.search.stages import Corridor, Stage
+from xmc.search.store import LabelStore
 from xmc.storage.signatures import Key
 
 __all__ = ["SavedModel"]
@@ -100,6 +102,18 @@ class SavedModel(LabelledModel):
         with self._store.changing:
             return self._run(self.model)
 
+    def at_one_version(self) -> Self:
+        """The same model with labels, stages and calibration as they are now: changes of one do not show in the other.
+
+        For what is asked of the same labels in several steps, while others change them: of `now = retriever.at_one_version()`,
+        `now.labels`, `now.embeddings` and `now.predict(...)` belong together. Nothing is copied. It waits for a change or a
+        `save` that is under way.
+        """
+        with self._store.changing:
+            same = copy.copy(self)
+            same._store, same._fit = LabelStore(self._store.version), copy.copy(self._fit)
+        return same
+
     @property
     def reference(self) -> RunReference | None:
         """The run directory that it was loaded from or saved to last; None for neither."""
@@ -112,7 +126,8 @@ class SavedModel(LabelledModel):
 
     def use_stages(self, stages: Sequence[Stage]) -> None:
         """Search with these stages between candidates and cut; see xmc.search.stages. ConfigError for one given twice."""
-        self.corridor = Corridor.for_model(self.model, stages)
+        with self._store.changing:
+            self.corridor = Corridor.for_model(self.model, stages)
 
     def require_calibration(self) -> Calibration:
         """The calibration. InputError for a retriever without, and where it was made for other stages of search."""
@@ -163,6 +178,17 @@ class SavedModel(LabelledModel):
             unchanged = saved is not None and not saved.changed(self._parts())
             reference = saved.reference if saved is not None and unchanged else None
             return self._from_run(self._run(copy.deepcopy(self.model, memo)), reference)
+
+    def _moment(self) -> Moment:
+        """All that an answer comes from, as it is now; it waits for nothing.
+
+        Stages that go with a memory are exchanged while there is none, see RememberingModel.use_memory; so labels that were
+        read while the corridor was the same go with it.
+        """
+        while True:
+            corridor, labels = self.corridor, self._store.version
+            if corridor is self.corridor:
+                return Moment(self.model, labels, corridor)
 
     def _run(self, model: DualEncoder) -> Run:
         """What a run directory holds, with this model."""
