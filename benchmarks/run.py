@@ -39,10 +39,11 @@ TABLES = (
     "memory",
     "light",
     "serve",
+    "soak",
 )
 """Each is a module beside this one, with run(seed, methods) -> iterator over lists of measurements."""
 
-OPTIONS = ("gpu", "sizes", "epochs", "small")
+OPTIONS = ("gpu", "sizes", "epochs", "small", "hours", "labels")
 """Options that are arguments of a table's `run`, where it has such."""
 
 
@@ -58,12 +59,19 @@ def main() -> int:
     )
     parser.add_argument("--epochs", type=int, help="training, vixml: in place of the configurations' own number")
     parser.add_argument("--small", action="store_true", help="encode, training, vixml, search, with --gpu: on a CPU")
+    parser.add_argument("--hours", type=float, help="soak: how long, in place of an hour")
+    parser.add_argument(
+        "--labels", type=int, help="soak: how many labels, in place of a million; up to 8,000 need no data"
+    )
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results.csv")
     parser.add_argument("--titles", type=int, help="search, live, filters, batch: only so many of the million titles")
     arguments = parser.parse_args()
     run = importlib.import_module(arguments.table).run
     if arguments.epochs is not None and arguments.epochs < 1:
         parser.error(f"--epochs is {arguments.epochs}; it must be 1 or more.")
+    for name in ("hours", "labels"):
+        if getattr(arguments, name) is not None and not getattr(arguments, name) > 0:
+            parser.error(f"--{name} is {getattr(arguments, name)}; it must be above 0.")
     if arguments.small and not arguments.gpu:
         parser.error("--small tries out what --gpu runs; add --gpu.")
     options = {name: getattr(arguments, name) for name in OPTIONS if getattr(arguments, name)}

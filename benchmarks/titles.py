@@ -28,7 +28,7 @@ from xmc.storage.directories import atomic_directory
 from xmc.storage.manifests import read_manifest
 from xmc.training.trainer import train
 
-__all__ = ["CACHE", "Vectors", "minilm_vectors", "static_vectors", "titles", "titles_at_most"]
+__all__ = ["CACHE", "Vectors", "encoded_titles", "minilm_vectors", "static_vectors", "titles", "titles_at_most"]
 
 CACHE = user_cache() / "benchmarks"
 DIMENSION = 256
@@ -53,7 +53,7 @@ class Vectors:
 
 def static_vectors() -> Vectors:
     """All titles, or the first `titles_at_most`, by a static encoder of 256 dimensions that was trained on LF-WordNet."""
-    vectors = _cached("titles-static", None, _static)
+    vectors = encoded_titles("titles-static", None, _static)
     return replace(vectors, labels=vectors.labels[: titles_at_most()])
 
 
@@ -64,10 +64,11 @@ def titles_at_most() -> int | None:
 
 def minilm_vectors() -> Vectors:
     """200,000 titles, evenly spread over all, by MiniLM, 384 dimensions."""
-    return _cached("titles-minilm", MINILM_TITLES, _minilm)
+    return encoded_titles("titles-minilm", MINILM_TITLES, _minilm)
 
 
-def _cached(name: str, most: int | None, encoder: Callable[[], Encode]) -> Vectors:
+def encoded_titles(name: str, most: int | None, encoder: Callable[[], Encode]) -> Vectors:
+    """Titles, all or a number evenly spread over them, by an encoder, which is made where there are no vectors of this name."""
     folder = CACHE / name
     if not folder.exists():
         every = titles()
