@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
 import re
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -92,6 +94,27 @@ def test_a_changed_retriever_is_to_be_saved_first(calibrated: Path, tmp_path: Pa
     assert isinstance(other, xmc.Retriever)
     assert repr(other) == repr(retriever)
     np.testing.assert_array_equal(other.predict(TEXTS)[1], retriever.predict(TEXTS)[1])
+
+
+@pytest.mark.parametrize("begin", ["loaded", "saved", "judged"])
+def test_labels_of_before_are_given_back(calibrated: Path, tmp_path: Path, begin: str) -> None:
+    """What was saved, and what a calibration was compared with, is known without holding an index that was replaced."""
+    retriever = xmc.Retriever.load(calibrated)
+    if begin == "saved":
+        retriever.save(tmp_path / "run")
+    if begin == "judged":
+        assert retriever.fits_calibration()
+    labels, index = weakref.ref(retriever.labels), weakref.ref(retriever.labels.index)
+    now = retriever.at_one_version()
+    retriever.reindex("int8")
+    gc.collect()
+    assert labels() is now.labels
+    del now
+    gc.collect()
+    assert labels() is None
+    assert index() is None
+    assert repr(retriever).endswith("changed since>")
+    assert not retriever.fits_calibration()
 
 
 def test_a_retriever_that_was_never_saved_says_so(run: Path) -> None:

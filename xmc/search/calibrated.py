@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -123,17 +124,18 @@ class CalibrationFit:
     """Whether labels and index are those that a calibration was made for, remembered until they change."""
 
     def __init__(self) -> None:
-        self._known: tuple[Calibration, LabelVersion, bool] | None = None
+        self._known: tuple[Calibration, weakref.ref[LabelVersion], bool] | None = None
 
     def check(self, calibration: Calibration, labels: LabelVersion) -> bool:
         """Compare them as they are now, and log a warning when they come to differ."""
         known = self._known
         if known is not None and known[0] is not calibration:
             known = None
-        if known is not None and known[1] is labels:
+        if known is not None and known[1]() is labels:
             return known[2]
         is_fit = fits(calibration, labels)
-        self._known = calibration, labels, is_fit  # in one step: other threads see all of a comparison or nothing of it
+        # in one step: other threads see all of a comparison or nothing of it
+        self._known = calibration, weakref.ref(labels), is_fit
         if not is_fit and (known is None or known[2]):
             logger.warning("labels or index were changed after calibration; what it guarantees is for those before")
         return is_fit

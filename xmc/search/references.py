@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -12,7 +13,9 @@ from xmc.encoders.precision import Precision
 from xmc.errors import StoreError
 from xmc.search.run_directory import Run, RunDirectory
 
-__all__ = ["RunReference", "SavedState"]
+__all__ = ["RunReference", "SavedState", "held_weakly"]
+
+_GONE = object()
 
 
 @dataclass(frozen=True)
@@ -69,22 +72,23 @@ def _read(reference: RunReference) -> Run:
     return RunDirectory(reference.directory).read(reference.device, reference.precision)
 
 
-@dataclass(frozen=True)
 class SavedState:
     """What a model was made of when it was saved or loaded, by name, and the run that holds it.
 
-    parts: compared by identity, for those of a retriever never change, but are replaced. changes: of the model's weights, which
-    do change, as torch counts them: not those made through `.data` or NumPy.
+    Parts are compared by identity, for those of a retriever never change, but are replaced; they are held weakly, so that an
+    index that was replaced takes no memory.
     """
 
-    reference: RunReference
-    parts: Mapping[str, Any]
-    changes: int
+    def __init__(self, reference: RunReference, parts: Mapping[str, Any]) -> None:
+        """parts: among them the "model", whose weights do change, as torch counts them: not through `.data` or NumPy."""
+        self.reference = reference
+        self._parts = {name: held_weakly(part) for name, part in parts.items()}
+        self._changes = changes_of_weights(parts["model"])
 
     def changed(self, parts: Mapping[str, Any]) -> list[str]:
         """The names of the parts that are others by now."""
-        names = [name for name, part in self.parts.items() if parts[name] is not part]
-        return names if names or changes_of_weights(parts["model"]) == self.changes else ["model"]
+        names = [name for name, held in self._parts.items() if held() is not parts[name]]
+        return names if names or changes_of_weights(parts["model"]) == self._changes else ["model"]
 
     def require_unchanged(self, parts: Mapping[str, Any]) -> RunReference:
         """The reference; StoreError where it no longer stands for these parts."""
@@ -101,6 +105,20 @@ class SavedState:
                 f"since. Save it first: retriever.save(DIRECTORY)."
             )
         return self.reference
+
+
+def held_weakly(part: Any) -> Callable[[], Any]:
+    """What gives a part as long as somebody else holds it, and then an object that is no part; what cannot be held so stays."""
+    try:
+        reference = weakref.ref(part)
+    except TypeError:
+        return lambda: part
+
+    def held() -> Any:
+        found = reference()
+        return _GONE if found is None else found
+
+    return held
 
 
 def changes_of_weights(model: Any) -> int:

@@ -22,7 +22,7 @@ from xmc.search.journal_mark import JournalMark
 from xmc.search.labelled_model import LabelledModel
 from xmc.search.labels import LabelVersion
 from xmc.search.moment import Moment
-from xmc.search.references import RunReference, SavedState, changes_of_weights
+from xmc.search.references import RunReference, SavedState
 from xmc.search.run_directory import Run, RunDirectory
 from xmc.search.run_metrics import RunMetrics
 from xmc.search.stages import Corridor, Stage
@@ -112,6 +112,7 @@ class SavedModel(LabelledModel):
         with self._store.changing:
             same = copy.copy(self)
             same._store, same._fit = LabelStore(self._store.version), copy.copy(self._fit)
+            same._stored = None
         return same
 
     @property
@@ -210,7 +211,7 @@ class SavedModel(LabelledModel):
         return model
 
     def _mark_saved(self, reference: RunReference) -> None:
-        self._saved = SavedState(reference, self._parts(), changes_of_weights(self.model))
+        self._saved = SavedState(reference, self._parts())
 
     def _parts(self) -> dict[str, Any]:
         """What a run directory holds, by name."""
