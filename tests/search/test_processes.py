@@ -20,12 +20,9 @@ import numpy as np
 import pytest
 from pages import ROOT, Page
 from small_models import MEAN, write_sentence_transformer
-from worlds import colours
 
 import xmc
 from xmc.errors import XMCError
-from xmc.evaluation.fit_reranker import fit_reranker
-from xmc.evaluation.memory import fit_memory
 
 TWO_THREADS = os.environ | {"OMP_NUM_THREADS": "2", "NUMBA_NUM_THREADS": "2"}
 """What the library does by itself on a machine of two cores, whatever the tests run under."""
@@ -86,32 +83,12 @@ def test_spawned_processes_answer_by_every_kind_of_index(runs: list[Path], tmp_p
         forked_child.assert_same(in_child, forked_child.answers(retriever))
 
 
-@pytest.fixture(scope="module")
-def staged(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that remembers its training queries and re-ranks."""
-    pytest.importorskip(
-        "sklearn", reason="scikit-learn, which fits re-rankers, is not installed; pip install scikit-learn"
-    )
-    retriever = xmc.Retriever.load(run)
-    fit_memory(retriever, colours(), "own", split="test", share=0.5)
-    fit_reranker(retriever, colours(), model="logistic", split="test", share=0.5, shortlist=5)
-    directory = tmp_path_factory.mktemp("staged") / "run"
-    retriever.save(directory)
-    return directory
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("ways", [["grandchild", "meanwhile"], ["executor", "loader"], ["light", "training"]])
 def test_children_of_every_kind(run: Path, ways: list[str]) -> None:
     command = [sys.executable, forked_ways.__file__, str(run), *ways]
     done = subprocess.run(command, env=TWO_THREADS, capture_output=True, text=True, timeout=500)
     assert (done.returncode, done.stdout.split()) == (0, ways), done.stderr
-
-
-@pytest.mark.slow
-def test_children_that_remember_and_rerank(staged: Path) -> None:
-    assert [stage.name for stage in xmc.Retriever.load(staged).stages] == ["memory", "rerank"]
-    assert run_forks(staged) == "exact\n"
 
 
 @pytest.mark.slow
