@@ -79,4 +79,5 @@ def require_sentence(ended: Ended, context: object = None) -> str:
 
 
 def _is_temporary(name: str) -> bool:
-    return any(part.startswith(".") and part.endswith((".tmp", ".old", ".download")) for part in name.split("/"))
+    """What a repeat does not go on with, as it does with a download."""
+    return any(part.startswith(".") and part.endswith((".tmp", ".old")) for part in name.split("/"))

@@ -76,7 +76,8 @@ class ParquetWriter(PartWriter):
     def close(self, described: dict[str, Any]) -> None:
         """See PartWriter."""
         try:
-            self._writer.add_key_value_metadata({METADATA: json.dumps(described).encode()})
+            if described:  # it is not an unfinished file that is given up
+                self._writer.add_key_value_metadata({METADATA: json.dumps(described).encode()})
             self._writer.close()
         finally:
             give_up(self._writer)
