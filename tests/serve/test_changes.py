@@ -178,7 +178,9 @@ def test_the_command_line_changes_a_run_with_a_journal(copied: Path) -> None:
     changes.compact()
     with pytest.raises(StoreError, match="was written by another process since it was read"):
         other.save(copied, overwrite=True, unchanged=True)
-    other.save(copied, overwrite=True)  # as a library may: the changes that it lacks are still in the journal
+    with pytest.raises(StoreError, match=r"do not go together: .* 'O'"):
+        other.save(copied, overwrite=True)
+    other.save(copied, overwrite=True, discard=True)  # the changes that it lacks are still in the journal
     changes.apply(edits(remove=["V"]))
     assert not changes.compact()  # the run is another one: it stays as it is
     assert not changes.holds(RunDirectory(copied).fingerprint)

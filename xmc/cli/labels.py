@@ -195,7 +195,7 @@ def _columns(retriever: Retriever, rows: LabelRows) -> pa.Table:
 def _written(retriever: Retriever, run: Path, out: Path | None, done: str, scalings: tuple[Scaling, ...]) -> None:
     """Write the run, and say what changed."""
     in_place = _in_place(run, out)
-    retriever.save(out or run, overwrite=in_place, unchanged=in_place)
+    retriever.save(out or run, overwrite=in_place)
     say(done)
     for scaling in scalings:
         if math.isnan(scaling.rate):

@@ -37,6 +37,7 @@ __all__ = [
     "Several",
     "Updated",
     "new_rows",
+    "number_of_rows",
     "remembered_ids",
     "updated_rows",
 ]
@@ -168,6 +169,13 @@ class Compacted:
     def __call__(self, before: LabelVersion) -> LabelVersion:
         """See Change."""
         return before if before.alive is None else before.compacted(before.index.compact())
+
+
+def number_of_rows(change: Change) -> int:
+    """Number of labels and queries that a change names; 1 for one of another kind."""
+    if isinstance(change, Several):
+        return sum(map(number_of_rows, change.changes))
+    return max(1, len(getattr(change, "uids", ())))
 
 
 def new_rows(

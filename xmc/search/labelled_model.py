@@ -179,6 +179,10 @@ class LabelledModel:
         """Make a change of labels or remembered queries; InputError for one that does not fit."""
         self._store.apply(change)
 
+    def keep_no_changes(self) -> None:
+        """Keep no list of changes any more, which `save` would make again where another process has saved the run meanwhile."""
+        self._store.keep_no_changes()
+
     def set_columns(self, columns: LabelColumns) -> None:
         """Set columns of the label table, joined by its own column `uid`; other labels keep their values, or have null.
 

@@ -265,6 +265,12 @@ class LabelVersion:
         column, lookup = GrowingColumn(self.ids), _lookup(everything)
         return replace(self, everything=everything, all_ids=column, lookup=lookup, held=held)
 
+    def in_order(self, index_rows: Rows, held: IndexVersion) -> LabelVersion:
+        """The labels in some index rows, in that order; held: an index over their embeddings."""
+        everything = self.everything.take(pa.array(index_rows)).combine_chunks()
+        column = GrowingColumn(self.all_ids.values[index_rows])
+        return replace(self, everything=everything, all_ids=column, lookup=_lookup(everything), held=held)
+
     def only(self, ids: Rows) -> LabelVersion:
         """The labels of some ids alone, of any shape, without the index; -1 and ids that are not there are left out."""
         rows = self.index_rows_of_ids(np.unique(ids))

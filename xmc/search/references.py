@@ -75,6 +75,25 @@ def _read(reference: RunReference) -> Run:
 class SavedState:
     """What a model was made of when it was saved or loaded, by name, and the run that holds it.
 
+    parts: compared by identity, for those of a retriever never change, but are replaced. changes: of the model's weights, which
+    do change, as torch counts them: not those made through `.data` or NumPy. files: SHA-256 of the run's files, by name.
+    """
+
+    reference: RunReference
+    parts: Mapping[str, Any]
+    changes: int
+    files: Mapping[str, str]
+
+    def is_of(self, directory: str | Path) -> bool:
+        """Whether it was loaded from this directory, or saved to it."""
+        return Path(directory).resolve() == Path(self.reference.directory).resolve()
+
+    def changed(self, parts: Mapping[str, Any]) -> list[str]:
+        """The names of the parts that are others by now."""
+        names = [name for name, part in self.parts.items() if parts[name] is not part]
+        if "model" not in names and changes_of_weights(parts["model"]) != self.changes:
+            names.append("model")
+        return names
     Parts are compared by identity, for those of a retriever never change, but are replaced; they are held weakly, so that an
     index that was replaced takes no memory.
     """

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -39,13 +39,18 @@ from xmc.storage.directories import atomic_directory, read_unreplaced
 from xmc.storage.fingerprints import fingerprint_of, sha256_file
 from xmc.storage.manifests import LOG, MANIFEST, read_manifest, require_free, verify_files
 from xmc.storage.run_layout import (
+    CALIBRATION,
+    CONFIG,
     ENCODERS,
     INDEX,
     KIND,
     LABELS,
     MEMORY,
+    METRICS,
     MODEL,
     STAGES_FILE,
+    STAGES_FOLDER,
+    TUNING_QUERIES,
     has_memory,
     model_name,
     source_of,
@@ -54,9 +59,6 @@ from xmc.storage.signatures import Key, signed_by
 
 __all__ = ["Run", "RunDirectory"]
 
-CONFIG, METRICS, TUNING_QUERIES, CALIBRATION = "config.yaml", "metrics.json", "tuning-queries.arrow", "calibration"
-STAGES_FOLDER = "stages"
-"""Holds a folder of each stage that has more than its options."""
 _CONTENT = {
     **dict.fromkeys(ENCODERS, "encoder"),
     MODEL: "label vectors, temperature",
@@ -77,7 +79,7 @@ class Run:
     """All that a run directory holds.
 
     tuning_queries: embeddings float32 [n, D] of queries that an index is tuned with. calibration: None before `xmc.calibrate`.
-    stages: the further stages of its searches, see xmc.search.stages. fingerprint: of the directory that it was read from.
+    stages: the further stages of its searches, see xmc.search.stages. files: SHA-256 of the files it was read from, by name.
     source: names the model there, "" for one that was not read. mark: which journalled changes the labels hold.
     """
 
@@ -88,9 +90,14 @@ class Run:
     tuning_queries: Embeddings
     calibration: Calibration | None = None
     stages: tuple[Stage, ...] = ()
-    fingerprint: str = ""
+    files: Mapping[str, str] = field(default_factory=dict)
     source: str = ""
     mark: JournalMark | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the directory that it was read from; "" for one that was not read."""
+        return fingerprint_of(self.files) if self.files else ""
 
     def standalone(self) -> Run:
         """The run as others can open it: nothing outside of it is needed, and nothing is in it but tensors, tables and text.
@@ -134,6 +141,10 @@ class RunDirectory:
     def require_free(self, overwrite: bool = False) -> None:
         """Raise StoreError where `write` would, before the work whose result is to be written."""
         require_free(self.path, KIND, overwrite)
+
+    def is_there(self) -> bool:
+        """Whether there is something that calls itself a run."""
+        return (self.path / MANIFEST).is_file()
 
     def require(self) -> None:
         """Raise StoreError where there is no run; its files are not looked at."""
@@ -199,7 +210,7 @@ class RunDirectory:
     @property
     def fingerprint(self) -> str:
         """SHA-256 over the checksums of all files, without reading the files."""
-        return _fingerprint(self._manifest)
+        return fingerprint_of(_digests_in(self._manifest))
 
     def bytes_by_content(self) -> dict[str, int]:
         """Bytes of the files by what they hold, in words, from the sizes in the manifests."""
@@ -222,8 +233,8 @@ class RunDirectory:
                 f"it is. Do this again, with the run as it is now."
             )
 
-    def write(self, run: Run, overwrite: bool = False, replacing: str | None = None) -> None:
-        """Write a run, whole or not at all.
+    def write(self, run: Run, overwrite: bool = False, replacing: str | None = None) -> dict[str, str]:
+        """Write a run, whole or not at all, and return the SHA-256 of its files by name.
 
         replacing: the fingerprint of the run that it may take the place of.
         Raises StoreError where the directory holds something that is not a run, a run and `overwrite` is not set, or another
@@ -243,7 +254,8 @@ class RunDirectory:
         if run.mark is not None:
             properties["journal"] = run.mark.to_dict()
         known: dict[str, str] = {}
-        with atomic_directory(self.path, KIND, known, **properties) as temporary:
+        written: dict[str, Any] = {}
+        with atomic_directory(self.path, KIND, known, written, **properties) as temporary:
             (temporary / CONFIG).write_text(run.config.to_yaml(), encoding="utf-8")
             (temporary / METRICS).write_text(json.dumps(run.metrics.to_dict(), indent=2) + "\n", encoding="utf-8")
             run.model.save(temporary)
@@ -262,6 +274,7 @@ class RunDirectory:
                 _save_stages(run.stages, temporary / STAGES_FOLDER)
             if replacing is not None:
                 self.require_unreplaced(replacing)  # still: it may have been long
+        return _digests_in(written)
 
     @cached_property
     def _manifest(self) -> dict[str, Any]:
@@ -300,7 +313,7 @@ class RunDirectory:
             tuning_queries=np.concatenate(read_embeddings(self.path / TUNING_QUERIES)),
             calibration=self._calibration(manifest),
             stages=self._stages(manifest, model),
-            fingerprint=_fingerprint(manifest),
+            files=_digests_in(manifest),
             source=source,
             mark=JournalMark.from_properties(manifest["properties"]),
         )
@@ -378,8 +391,8 @@ def _save_stages(stages: Sequence[Stage], directory: Path) -> None:
         directory.rmdir()
 
 
-def _fingerprint(manifest: Mapping[str, Any]) -> str:
-    return fingerprint_of({name: entry["sha256"] for name, entry in manifest["files"].items()})
+def _digests_in(manifest: Mapping[str, Any]) -> dict[str, str]:
+    return {name: str(entry["sha256"]) for name, entry in manifest["files"].items()}
 
 
 def _digests(run: Path) -> dict[str, str]:

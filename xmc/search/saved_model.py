@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -16,11 +17,18 @@ from xmc.config import TrainConfig
 from xmc.encoders.base import device_of
 from xmc.encoders.dual import DualEncoder
 from xmc.encoders.precision import Precision
-from xmc.errors import InputError, StoreError
+from xmc.errors import ConflictError, InputError, StoreError
 from xmc.search.calibrated import CalibrationFit, require_stages
 from xmc.search.journal_mark import JournalMark
 from xmc.search.labelled_model import LabelledModel
 from xmc.search.labels import LabelVersion
+from xmc.search.merging import merged
+from xmc.search.references import RunReference, SavedState, changes_of_weights
+from xmc.search.run_directory import Run, RunDirectory
+from xmc.search.run_metrics import RunMetrics
+from xmc.search.stages import Corridor, Stage
+from xmc.storage.fingerprints import fingerprint_of
+from xmc.storage.locks import alone
 from xmc.search.moment import Moment
 from xmc.search.references import RunReference, SavedState
 from xmc.search.run_directory import Run, RunDirectory
@@ -30,6 +38,8 @@ from xmc.search.store import LabelStore
 from xmc.storage.signatures import Key
 
 __all__ = ["SavedModel"]
+
+logger = logging.getLogger("xmc.search")
 
 
 class SavedModel(LabelledModel):
@@ -82,20 +92,65 @@ class SavedModel(LabelledModel):
         run = RunDirectory(directory).read(device, precision, trusted_keys)
         return cls._from_run(run, RunReference.from_directory(directory, run.fingerprint, device, precision))
 
-    def save(self, directory: str | Path, overwrite: bool = False, unchanged: bool = False) -> None:
+    def save(
+        self, directory: str | Path, overwrite: bool = False, unchanged: bool = False, discard: bool = False
+    ) -> None:
         """Write the run directory: whole or not at all.
 
-        unchanged: what is there must be what this was loaded from or saved to, so that no change of another process is lost.
-        Raises StoreError when `directory` holds something that is not a run, or a run and `overwrite` is not set, or another
-        run than that one.
+        Where another process has saved to the directory that this was loaded from, or saved to last, nothing of that is lost:
+        labels, remembered queries, calibration, stages, index and configuration that were changed there alone are taken over,
+        into this retriever too, and what was changed here is written with them. Processes wait for each other.
+
+        overwrite: a run may be there, and takes in the changes, or is replaced where it is another directory. unchanged: what
+        is there must be what this was loaded from or saved to. discard: whatever was saved there meanwhile is replaced, and
+        lost.
+
+        Raises StoreError when `directory` holds something that is not a run, or a run and `overwrite` is not set; and where
+        what was changed there was changed here too, or `unchanged` is set and anything was changed there.
         """
-        with self._store.changing:
-            replacing = self._saved.reference.fingerprint if unchanged and self._saved is not None else None
-            RunDirectory(directory).write(self._run(self.model), overwrite, replacing)
-            fingerprint = RunDirectory(directory).fingerprint
-            before = None if self._saved is None else self._saved.reference
-            device, precision = ("auto", None) if before is None else (before.device, before.precision)
-            self._mark_saved(RunReference.from_directory(directory, fingerprint, device, precision))
+        target = RunDirectory(directory)
+        with alone(target.path), self._store.changing:
+            saved = self._saved
+            own = saved is not None and saved.is_of(directory)
+            replacing = saved.reference.fingerprint if unchanged and saved is not None else None
+            if own and not unchanged and not discard:
+                target.require_free(overwrite)
+                self._take_over(target)
+            files = target.write(self._run(self.model), overwrite, replacing)
+            device, precision = ("auto", None) if saved is None else (saved.reference.device, saved.reference.precision)
+            self._mark_saved(RunReference.from_directory(directory, fingerprint_of(files), device, precision), files)
+
+    def _take_over(self, target: RunDirectory) -> None:
+        """Take over what another process has saved since. StoreError where it does not fit what was changed here."""
+        saved = self._saved
+        assert saved is not None
+        if not target.is_there() or target.fingerprint == saved.reference.fingerprint:
+            return
+        parts = saved.parts
+        base = Run(
+            parts["model"],
+            parts["labels and index"],
+            parts["configuration"],
+            parts["metrics"],
+            parts["tuning queries"],
+            parts["calibration"],
+            parts["stages"].further,
+            saved.files,
+        )
+        there = target.read(saved.reference.device, saved.reference.precision)
+        try:
+            both = merged(self._run(self.model), saved.changed(self._parts()), self._store.changes, base, there)
+        except ConflictError as error:
+            raise StoreError(
+                f"{target.path} was saved by another process since it was loaded, and the two do not go together: {error} "
+                f"Load it again and repeat the change, save to another directory, or replace what is there with discard=True."
+            ) from error
+        logger.info("%s was saved by another process since it was loaded; the changes of both are kept", target.path)
+        self._store.use(both.labels)
+        self.config, self.metrics, self.tuning_queries = both.config, both.metrics, both.tuning_queries
+        self.calibration, self.mark = both.calibration, both.mark
+        if both.stages != self.stages:
+            self.use_stages(both.stages)
 
     def snapshot(self) -> Run:
         """What `save` writes, as it is now: later changes of labels do not show in it."""
@@ -195,7 +250,8 @@ class SavedModel(LabelledModel):
         """What a run directory holds, with this model."""
         labels, queries = self._store.version, self.tuning_queries
         run = Run(model, labels, self.config, self.metrics, queries, self.calibration, self.stages)
-        return replace(run, source=self.source, mark=self.mark)
+        files = {} if self._saved is None else self._saved.files
+        return replace(run, files=files, source=self.source, mark=self.mark)
 
     @classmethod
     def _from_run(cls, run: Run, reference: RunReference | None) -> Self:
@@ -207,9 +263,12 @@ class SavedModel(LabelledModel):
             raise StoreError(f"The run{where} holds parts of several runs: {error}") from error
         model.calibration, model.source, model.mark = run.calibration, run.source, run.mark
         if reference is not None:
-            model._mark_saved(reference)
+            model._mark_saved(reference, run.files)
         return model
 
+    def _mark_saved(self, reference: RunReference, files: Mapping[str, str]) -> None:
+        self._saved = SavedState(reference, self._parts(), changes_of_weights(self.model), files)
+        self._store.begin_changes()
     def _mark_saved(self, reference: RunReference) -> None:
         self._saved = SavedState(reference, self._parts())
 

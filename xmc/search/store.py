@@ -6,10 +6,13 @@ import threading
 from dataclasses import replace
 
 from xmc.kernels.forks import renew_in_children
-from xmc.search.changes import Change, Compacted
+from xmc.search.changes import Change, Compacted, number_of_rows
 from xmc.search.labels import LabelVersion
 
 __all__ = ["LabelStore"]
+
+KEPT_AT_LEAST = 100_000
+"""Rows of changes that are kept; above them, as many as there are labels."""
 
 
 class LabelStore:
@@ -22,6 +25,21 @@ class LabelStore:
         self.renew_locks()
         renew_in_children(self)
         self._version = version
+        self.begin_changes()
+
+    def begin_changes(self) -> None:
+        """Keep changes from now on, and forget those before: the labels are as they were read or saved."""
+        self._changes: list[Change] | None = []
+        self._rows_changed = 0
+
+    def keep_no_changes(self) -> None:
+        """Keep none any more; for labels that change without end and are kept elsewhere."""
+        self._changes = None
+
+    @property
+    def changes(self) -> list[Change] | None:
+        """What `apply` made since `begin_changes`, to be made again on other labels; None where it is too much to be kept."""
+        return self._changes
 
     def renew_locks(self) -> None:
         """See xmc.kernels.forks.Renewable."""
@@ -37,6 +55,11 @@ class LabelStore:
         with self.changing:
             version = change(self._version)
             self.use(Compacted()(version) if version.index.wants_compaction else version)
+            if self._changes is not None:
+                self._changes.append(change)
+                self._rows_changed += number_of_rows(change)
+                if self._rows_changed > max(KEPT_AT_LEAST, len(version)):
+                    self._changes = None
 
     def use(self, version: LabelVersion) -> None:
         """Replace the version by one of the same labels, such as one with another index."""

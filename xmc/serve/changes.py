@@ -55,6 +55,7 @@ class LabelChanges:
         if retriever.reference is None:
             raise StoreError("The retriever was not loaded from a run; save it first: retriever.save(DIRECTORY).")
         self.directory, self.retriever = Path(directory), retriever
+        retriever.keep_no_changes()  # the journal does
         self._journal = Journal(journal_of(directory))
         self._run = retriever.reference.fingerprint
         self._applying, self._writing, self._compacting = threading.RLock(), threading.Lock(), threading.Lock()

@@ -28,7 +28,11 @@ T = TypeVar("T")
 
 @contextlib.contextmanager
 def atomic_directory(
-    path: str | Path, kind: str, known: Mapping[str, str] | None = None, **properties: Any
+    path: str | Path,
+    kind: str,
+    known: Mapping[str, str] | None = None,
+    written: dict[str, Any] | None = None,
+    **properties: Any,
 ) -> Iterator[Path]:
     """Yield an empty temporary directory that becomes `path`, with a manifest, when the block ends without exception.
 
@@ -38,6 +42,7 @@ def atomic_directory(
         and only if it holds a manifest of the same `kind`: nothing that xmc did not write is ever deleted.
     kind: what the directory is ("run", "index"); stored, and demanded again by `read_manifest`.
     known: SHA-256 of files by name, of those that the block has hashed; files must not change after that.
+    written: filled with the manifest when the block has ended.
     properties: further JSON values stored in the manifest under "properties".
 
     Raises
@@ -50,7 +55,9 @@ def atomic_directory(
     with replaced_directory(path, moved=(TENSORBOARD,)) as temporary:
         yield temporary
         _make_readable(temporary)
-        write_manifest(temporary, kind, properties, known or {})
+        manifest = write_manifest(temporary, kind, properties, known or {})
+        if written is not None:
+            written.update(manifest)
         if (path / LOG).is_file():
             shutil.copyfile(path / LOG, temporary / LOG)
         refuse_foreign_directory(path, kind)  # still: it may have been long

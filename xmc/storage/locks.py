@@ -92,7 +92,7 @@ def _hold_what_stays(directory: Path, wait: bool) -> int | None:
                     raise
                 logger.info("waiting for another process that writes %s", directory)
                 held = hold(directory)
-        except (FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, NotADirectoryError, PermissionError):  # what is done with it says so
             return None
         if held is None or is_at(directory, held):
             return held

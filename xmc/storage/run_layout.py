@@ -8,25 +8,49 @@ from typing import Any
 from xmc.storage.fingerprints import fingerprint_of
 
 __all__ = [
+    "CALIBRATION",
+    "CONFIG",
     "ENCODERS",
     "INDEX",
     "KIND",
     "LABELS",
     "MEMORY",
+    "METRICS",
     "MODEL",
     "STAGES_FILE",
+    "STAGES_FOLDER",
+    "TUNING_QUERIES",
     "has_memory",
     "model_name",
+    "part_of",
     "source_of",
 ]
 
 KIND = "run"
 """What a manifest calls a run."""
+CONFIG, METRICS, TUNING_QUERIES, CALIBRATION = "config.yaml", "metrics.json", "tuning-queries.arrow", "calibration"
+STAGES_FOLDER = "stages"
+"""Holds a folder of each stage that has more than its options."""
 LABELS, INDEX, STAGES_FILE = "labels.parquet", "index", "stages.json"
 MEMORY = "memory"
 """Holds remembered queries: an index over their vectors, their texts and labels."""
 ENCODERS, MODEL = ("encoder", "query_encoder", "label_encoder"), "model.safetensors"
 """Folders and a file that label embeddings are made from."""
+_PARTS = {
+    **dict.fromkeys((*ENCODERS, MODEL), "model"),
+    **dict.fromkeys((LABELS, INDEX), "labels"),
+    MEMORY: "memory",
+    CONFIG: "configuration",
+    METRICS: "metrics",
+    TUNING_QUERIES: "tuning queries",
+    CALIBRATION: "calibration",
+    **dict.fromkeys((STAGES_FILE, STAGES_FOLDER), "stages"),
+}
+
+
+def part_of(name: str) -> str:
+    """What a file of a run belongs to, of the parts that are changed each for itself, such as "labels"."""
+    return _PARTS.get(name.split("/")[0], "something else")
 
 
 def source_of(manifest: Mapping[str, Any]) -> str:
