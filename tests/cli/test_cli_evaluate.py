@@ -100,6 +100,9 @@ def test_judgements_and_major_mistakes(here: Path, tmp_path: Path) -> None:
     words = ["correct" if names.index(label) in row else "wrong" for label, row in zip(first, truth, strict=True)]
     judged = pa.table({"query": lists["uid"], "label": first, "judgement": words})
     pq.write_table(judged, tmp_path / "data" / "judged-test.parquet")
+    fail(xmc("evaluate", here / "good", tmp_path / "data"), "xmc data seal")
+    assert "added: judged-test.parquet" in xmc("data", "seal", tmp_path / "data").stdout
+    assert "are as they were listed" in xmc("data", "seal", tmp_path / "data").stdout
     (tmp_path / "poor.parquet").symlink_to(here / "poor.parquet")
     (tmp_path / "good").symlink_to(here / "good")
     slice_file = tmp_path / "major.parquet"

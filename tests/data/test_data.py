@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import scipy.sparse as sp
-from layouts import LABELS, LAYOUTS, RELEVANCE, TEST, TRAIN, dexml, lines, tabular, xml_json, xml_sparse
+from layouts import LABELS, LAYOUTS, RELEVANCE, TEST, TRAIN, dexml, lines, tabular, unlisted, xml_json, xml_sparse
 
 from xmc.data.convert import convert
 from xmc.data.dataset import Dataset
@@ -129,7 +129,7 @@ def test_files_of_another_shape_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"twice.csv has the column 'text' more than once"):
         convert(open_source(tmp_path / "twice.csv"), tmp_path / "out")
     Dataset.from_lists("small", ["a", "b"], {"train": (["x"], [[0]])}).save(tmp_path / "data")
-    labels = tmp_path / "data" / "labels.parquet"
+    labels = unlisted(tmp_path / "data") / "labels.parquet"
     pq.write_table(pq.read_table(labels).select(["text"]), labels)
     with pytest.raises(DataError, match=r"labels.parquet has no column 'uid', only text"):
         list(validate(open_source(tmp_path / "data")))
@@ -281,7 +281,7 @@ def test_dataset_errors(tmp_path: Path) -> None:
     loaded = Dataset.load(tmp_path / "x")
     assert loaded.fingerprint == data.fingerprint
     assert loaded.split("train").uids.to_pylist() == ["0"]
-    (tmp_path / "x" / "labels.parquet").write_bytes(b"PAR1")
+    (unlisted(tmp_path / "x") / "labels.parquet").write_bytes(b"PAR1")
     with pytest.raises(DataError, match=r"labels.parquet cannot be read"):
         _ = Dataset.load(tmp_path / "x").labels
     properties = json.loads((tmp_path / "x" / "dataset.json").read_text())

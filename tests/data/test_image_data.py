@@ -11,12 +11,14 @@ import pyarrow as pa
 import pytest
 from commands import xmc as command
 from image_worlds import NUMBERS, pictures, same, small
+from layouts import unlisted
 
 from xmc.data.convert import convert
 from xmc.data.dataset import Dataset
 from xmc.data.images.files import content_of, gather_blocks, read_images, write_images
 from xmc.data.images.ragged import RaggedImages
 from xmc.data.readers import open_source
+from xmc.data.seal import seal
 from xmc.errors import DataError, InputError
 
 
@@ -156,7 +158,10 @@ def test_data_sets_with_images(tmp_path: Path) -> None:
     third = Dataset.load(tmp_path / "data")
     assert third.fingerprint == again.fingerprint != data.fingerprint
     assert same(third.split("test").images, pictures([1, 1], 2))
-    (tmp_path / "data" / "images-test.arrow").unlink()  # by hand, or by a process that was killed before it said so
+    (tmp_path / "data" / "images-test.arrow").unlink()
+    with pytest.raises(DataError, match=r"images-test.arrow is missing, which dataset.json lists. .* `xmc data seal"):
+        Dataset.load(tmp_path / "data")
+    assert seal(tmp_path / "data").removed == ("images-test.arrow",)
     assert Dataset.load(tmp_path / "data").fingerprint == data.fingerprint
     small().save(tmp_path / "data", overwrite=True)
     assert not list(tmp_path.glob("data/images-*"))
@@ -182,7 +187,9 @@ def test_images_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     assert data.images("train") is None
     assert Dataset.load(tmp_path / "data").fingerprint == small().fingerprint
     data.add_images("train", pictures([1, 1, 1]))
-    with pytest.raises(DataError, match=r"of 4 numbers, those of train 5; .* remove images-train\.arrow first"):
+    with pytest.raises(
+        DataError, match=r"of 4 numbers, those of train 5; .* remove images-train\.arrow first, and run"
+    ):
         Dataset.load(tmp_path / "data").add_images("test", pictures([1, 1], numbers=4))  # that has not read the others
     data.add_images("train", pictures([1, 1, 1], numbers=4))
     with pytest.raises(DataError, match="is shipped with xmc and stays as it is"):
@@ -196,7 +203,7 @@ def test_conversion_takes_images_along(tmp_path: Path) -> None:
     done = convert(open_source(tmp_path / "data"), tmp_path / "copy")
     assert done.dataset.fingerprint == small(images).fingerprint
     assert same(done.dataset.images("train"), images["train"])
-    table = tmp_path / "data" / "queries-train.parquet"
+    table = unlisted(tmp_path / "data") / "queries-train.parquet"
     import pyarrow.parquet as pq
 
     rows = pq.read_table(table)

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from commands import fail, xmc
 from families import members_restored
+from layouts import unlisted
 from scipy.sparse import csr_matrix, save_npz
 
 from xmc.data.convert import convert
@@ -71,7 +72,7 @@ def write_canonical(root: Path) -> None:
         "labels": pa.array([list(judged) for judged in JUDGED], pa.list_(pa.int32())),
         "relevance": pa.array([list(judged.values()) for judged in JUDGED], pa.list_(pa.float32())),
     }
-    pq.write_table(pa.table(columns), root / "queries-train.parquet")
+    pq.write_table(pa.table(columns), unlisted(root) / "queries-train.parquet")
 
 
 def write_bag_of_words(root: Path) -> None:
@@ -275,7 +276,7 @@ def test_rejected_labels_must_exist(tmp_path: Path) -> None:
     assert "the label 'violet' is not in" in defect.message
 
     Dataset.from_lists("x", LABELS, {"train": (TEXTS, [[0], [2]])}, rejected={"train": [[1], []]}).save(tmp_path / "c")
-    file = tmp_path / "c" / "queries-train.parquet"
+    file = unlisted(tmp_path / "c") / "queries-train.parquet"
     table = pq.read_table(file).drop_columns(["rejected"])
     pq.write_table(table.append_column("rejected", pa.array([[7], [1, 1]], pa.list_(pa.int32()))), file)
     defects = list(validate(open_source(tmp_path / "c")))

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from layouts import unlisted
 from scipy.sparse import csr_matrix
 
 from xmc.data.convert import convert
@@ -133,7 +134,7 @@ def test_without_rejected_labels_format_and_fingerprint_are_as_before(tmp_path: 
 def test_a_file_of_format_1_with_relevances_of_zero_is_read(tmp_path: Path) -> None:
     """Such files were written by conversions before; their pairs of relevance 0 were positives then."""
     Dataset.from_lists("old", ["cat", "dog"], {"train": (["a"], [[0, 1]])}).save(tmp_path)
-    file = tmp_path / "queries-train.parquet"
+    file = unlisted(tmp_path) / "queries-train.parquet"
     table = pq.read_table(file).drop_columns(["relevance", "rejected"])
     pq.write_table(table.append_column("relevance", pa.array([[1.0, 0.0]], pa.list_(pa.float32()))), file)
     split = Dataset.load(tmp_path).split("train")

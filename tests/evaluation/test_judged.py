@@ -8,12 +8,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from layouts import unlisted
 
 from xmc.batch.evaluation import evaluate_files
 from xmc.data.convert import convert
 from xmc.data.dataset import Dataset
 from xmc.data.judgements import JUDGEMENTS
 from xmc.data.readers.canonical import CanonicalSource
+from xmc.data.seal import Sealed, seal
 from xmc.data.sources import TabularColumns
 from xmc.errors import DataError, InputError, StoreError
 from xmc.evaluation.judged import judge
@@ -149,6 +151,9 @@ def test_a_data_set_carries_judgements(tmp_path: Path) -> None:
     # A person puts the file beside a data set that has none; nothing of xmc overwrites it.
     plain.save(tmp_path / "plain")
     pq.write_table(pq.read_table(tmp_path / "data" / "judged-test.parquet"), tmp_path / "plain" / "judged-test.parquet")
+    with pytest.raises(DataError, match=r"judged-test.parquet is not among .* list it with `xmc data seal .*plain`"):
+        Dataset.load(tmp_path / "plain")
+    assert seal(tmp_path / "plain") == Sealed(("judged-test.parquet",), (), ())
     beside = Dataset.load(tmp_path / "plain")
     assert beside.judgements() is not None
     assert beside.fingerprint == plain.fingerprint
@@ -164,7 +169,7 @@ def test_conversion_carries_judgements_of_what_it_keeps(tmp_path: Path) -> None:
     whole = done.judgements()
     assert whole is not None
     assert len(whole) == 2
-    table = pq.read_table(tmp_path / "data" / "queries-test.parquet")
+    table = pq.read_table(unlisted(tmp_path / "data") / "queries-test.parquet")
     bad = table.set_column(2, "labels", pa.array([[0], [99]], pa.list_(pa.int32())))
     pq.write_table(bad, tmp_path / "data" / "queries-test.parquet")
     part = convert(CanonicalSource(tmp_path / "data", TabularColumns()), tmp_path / "part", on_bad_row="drop").dataset

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from layouts import unlisted
 
 from xmc.data.dataset import Dataset
 from xmc.errors import DataError
@@ -124,7 +125,7 @@ def test_uids_that_cannot_be_written(tmp_path: Path) -> None:
     )
     directory = tmp_path / "data"
     Dataset.from_lists("d", ["a"], {"test": (["x", "y"], [[0], [0]])}).save(directory)
-    queries = pq.read_table(directory / "queries-test.parquet")
+    queries = pq.read_table(unlisted(directory) / "queries-test.parquet")
     for uids, message in (
         (["", "x"], "uid of a query of the split 'test' is empty"),
         (["x", "x"], "a query uid twice"),

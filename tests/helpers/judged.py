@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from layouts import unlisted
 
 from xmc.data.dataset import Dataset
 
@@ -17,6 +18,7 @@ def rejecting(data: Dataset, directory: Path, each: int = 2) -> Dataset:
     Rejected labels are drawn from those that are neither positive nor excluded, so that all else is as in `data`.
     """
     data.save(directory)
+    unlisted(directory)
     labels = len(data.labels)
     for number, split in enumerate(data.splits):
         random = np.random.default_rng(number)

@@ -12,6 +12,7 @@ import torch
 from worlds import tiny_config
 
 from xmc.data.dataset import Dataset
+from xmc.data.seal import seal
 from xmc.encoders.dual import build_encoder, unit_rows
 from xmc.errors import DataError
 from xmc.evaluation.major_mistakes import MajorMistakes
@@ -75,6 +76,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     pq.write_table(
         table.append_column("broader", pa.array([BROADER.get(label) for label in LABELS])), directory / "labels.parquet"
     )
+    seal(directory)
     return Dataset.load(directory)
 
 

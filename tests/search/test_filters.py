@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from brute_force import expected
+from layouts import unlisted
 from pyarrow import compute as pc
 from worlds import COLOURS, colours, tiny_config
 
@@ -17,6 +18,7 @@ import xmc
 from xmc.data.convert import convert
 from xmc.data.dataset import Dataset
 from xmc.data.readers import open_source
+from xmc.data.seal import seal
 from xmc.errors import DataError, InputError
 from xmc.indexes.factory import build_index
 
@@ -153,6 +155,7 @@ def test_columns_of_a_data_set_come_along(tmp_path: Path) -> None:
     file = tmp_path / "data" / "labels.parquet"
     table = pq.read_table(file).append_column("warm", pa.array([name in "red pink orange" for name in COLOURS]))
     pq.write_table(table, file)
+    assert seal(tmp_path / "data").changed == ("labels.parquet",)
     convert(open_source(tmp_path / "data"), tmp_path / "converted")
     data = Dataset.load(tmp_path / "converted")
     assert data.fingerprint == fingerprint
@@ -162,6 +165,7 @@ def test_columns_of_a_data_set_come_along(tmp_path: Path) -> None:
     xmc.train(data, tiny_config(epochs=1), tmp_path / "run")
     loaded = xmc.Retriever.load(tmp_path / "run")
     assert set(loaded.predict(["red"], k=4, where="warm")[0][0]) == {"RED", "PINK", "ORANGE", None}
+    unlisted(tmp_path / "data")
     for name in ("id", "xmc_scale", "xmc_examples"):
         pq.write_table(table.append_column(name, pa.array(range(12))), file)
         with pytest.raises(DataError, match=f"a column called {name}, which a run has of its own"):

@@ -18,9 +18,11 @@ from xmc.data.drawing import TRAIN, Splitting, draw_splits, require_new_splits
 from xmc.data.images.collection import ImageCollection
 from xmc.data.images.ragged import RaggedImages
 from xmc.data.judgements import JUDGED_SCHEMA, Judgements
+from xmc.data.listing import Listing
 from xmc.data.split_tables import groups_of_rows, spread_images, spread_tables
 from xmc.data.splits import DataLabels, Split
 from xmc.data.tables import (
+    FILES,
     FILTER_SCHEMA,
     GROUP,
     LABEL_SCHEMA,
@@ -36,6 +38,7 @@ from xmc.data.tables import (
 from xmc.data.targets import Targets
 from xmc.errors import DataError
 from xmc.storage.fingerprints import fingerprint_of
+from xmc.storage.locks import alone
 from xmc.storage.parquet import write_parquet
 
 __all__ = ["SHIPPED", "Dataset", "opened"]
@@ -56,11 +59,12 @@ class Dataset(DatasetConstructors):
         tables: Mapping[str, pa.Table],
         images: Mapping[str, RaggedImages] | None = None,
     ) -> None:
-        """Use `load` or `from_lists`. `tables` by file stem; what is not there is read from `directory`."""
-        self.properties = dict(properties)
-        self.directory = directory
+        """Use `load` or `from_lists`. `tables` by file stem; what is not there is read from `directory`, once verified."""
+        self.properties = {name: value for name, value in properties.items() if name != FILES}
+        self.directory, self.listing = directory, Listing(directory, properties)
         self._tables = dict(tables)
-        self._images = ImageCollection(directory, images or {}, str(directory or self.properties["name"]))
+        where = str(directory or self.properties["name"])
+        self._images = ImageCollection(directory, images or {}, where, self.listing.require)
         self._split_cache: dict[str, Split] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -71,7 +75,9 @@ class Dataset(DatasetConstructors):
     def load(cls, name_or_directory: str | Path) -> Dataset:
         """Open a shipped data set by name, or a canonical directory.
 
-        Raises DataError when there is neither, InputError for what is neither a name nor a path.
+        Files are verified when they are first read, see xmc.data.listing. Raises DataError when there is neither, and for a
+        directory with a file that it does not list, or without one that it does; InputError for what is neither a name nor a
+        path.
         """
         directory, properties = found_data_set(name_or_directory)
         return cls(properties, directory, {})
@@ -256,7 +262,7 @@ class Dataset(DatasetConstructors):
             for stem, schema in stems:
                 write_parquet(self._table(stem, schema), temporary / f"{stem}.parquet", compression="zstd")
             self._images.write(("labels", *self.splits), temporary)
-            write_properties(temporary, self._described())
+            write_properties(temporary, self.described())
 
     def with_splits(
         self, test: float = 0.0, validation: float = 0.0, seed: int = 0, groups: Sequence[Any] | str | None = None
@@ -293,19 +299,22 @@ class Dataset(DatasetConstructors):
         if name != "labels":
             self._check_split(name)
         self.check_images(name, len(images), images.dimension)
-        self._images.replace(name, images, directory)
-        self._split_cache.pop(name, None)
-        for cached in ("fingerprint", "labels"):
-            self.__dict__.pop(cached, None)
-        self.properties = self._described()
-        write_properties(directory, self.properties)
+        with alone(directory):
+            place = f"images-{name}.arrow"
+            with self.listing.replacing(place) as file:
+                self._images.replace(name, images, file, directory / place)
+            self._split_cache.pop(name, None)
+            for cached in ("fingerprint", "labels"):
+                self.__dict__.pop(cached, None)
+            self.properties = self.described()
+            write_properties(directory, self.properties, self.listing.entries)
 
     def _check_split(self, name: str) -> None:
         if name not in self.splits:
             raise DataError(f"The data set {self.name!r} has no split {name!r}, only {', '.join(self.splits)}.")
 
-    def _described(self) -> dict[str, Any]:
-        """What dataset.json holds, with the fingerprint, and the digests of the images that the fingerprint covers."""
+    def described(self) -> dict[str, Any]:
+        """What dataset.json holds but for its list of files: fingerprint, and digests of the images that it covers, too."""
         contents = self._images.contents(self.image_names)
         tables = [self._table(f"queries-{split}", QUERY_SCHEMA) for split in self.splits]
         properties = {name: value for name, value in self.properties.items() if name != "images"}
@@ -326,9 +335,8 @@ class Dataset(DatasetConstructors):
         if stem not in self._tables:
             if self.directory is None:
                 raise DataError(f"The data set {self.name!r} has no table {stem!r}.")
-            self._tables[stem] = read_table(
-                self.directory / f"{stem}.parquet", schema, further=not stem.startswith(("filter", "judged"))
-            )
+            file = self.listing.require(f"{stem}.parquet")
+            self._tables[stem] = read_table(file, schema, further=not stem.startswith(("filter", "judged")))
         return self._tables[stem]
 
 

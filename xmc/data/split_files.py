@@ -78,6 +78,7 @@ def write_splits(dataset: Dataset, directory: Path, splitting: Splitting) -> Dra
     source = dataset.directory
     if source is None:
         raise DataError(f"The data set {dataset.name!r} has no directory; save it first, or use Dataset.with_splits.")
+    dataset.listing.require_all()
     drawn = _draw(dataset, source / f"queries-{TRAIN}.parquet", splitting)
     others = [split for split in dataset.splits if split != TRAIN]
     _copy(source, directory, ["labels.parquet", "images-labels.arrow"])

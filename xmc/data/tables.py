@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,12 @@ from xmc.data.targets import first_contradiction, split_relevance
 from xmc.errors import DataError, InputError, boundary
 from xmc.storage.arrow import read_columns
 from xmc.storage.content_hash import ContentHash
-from xmc.storage.files import atomic_file
+from xmc.storage.exchange import restore
+from xmc.storage.files import atomic_file, read_json
+from xmc.storage.fingerprints import sha256_file
 
 __all__ = [
+    "FILES",
     "FILTER_SCHEMA",
     "FORMATS",
     "GROUP",
@@ -28,9 +31,11 @@ __all__ = [
     "QUERY_SCHEMA",
     "RUN_COLUMNS",
     "TableContent",
+    "file_entry",
     "filter_table",
     "format_of",
     "judged_pairs",
+    "names_read",
     "number_of_rejected",
     "read_properties",
     "read_table",
@@ -38,6 +43,8 @@ __all__ = [
     "write_properties",
 ]
 
+FILES = "files"
+"""Key of dataset.json: the files that are read, see xmc.data.listing."""
 FORMATS = (1, 2)
 """Versions of dataset.json that are read. Format 2 is format 1 with at least one label in a column `rejected`."""
 LABEL_SCHEMA = pa.schema([("uid", pa.string()), ("text", pa.string())])
@@ -131,12 +138,10 @@ def filter_table(pairs: npt.NDArray[np.integer]) -> pa.Table:
 def read_properties(directory: Path) -> dict[str, Any] | None:
     """What dataset.json says; None where there is no such file. Raises DataError for one that is not of a known format."""
     file = directory / "dataset.json"
-    try:
-        properties = json.loads(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
+    restore(directory)
+    if not file.exists():
         return None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{file} cannot be read: {error}") from error
+    properties = read_json(file, DataError)
     kinds = {"format": int, "name": str, "labels": int, "splits": dict}
     known = isinstance(properties, dict) and all(isinstance(properties.get(key), kinds[key]) for key in kinds)
     if not known or properties["format"] not in FORMATS:
@@ -147,10 +152,33 @@ def read_properties(directory: Path) -> dict[str, Any] | None:
     return dict(properties)
 
 
-def write_properties(directory: Path, properties: Mapping[str, Any]) -> None:
-    """Write dataset.json."""
+def names_read(splits: Iterable[str]) -> list[str]:
+    """Names of all files that are read of a data set with these splits, whether they are there or not."""
+    names = ["labels.parquet", "images-labels.arrow"]
+    for split in splits:
+        names += [f"{kind}-{split}.parquet" for kind in ("queries", "filter", "judged")]
+        names.append(f"images-{split}.arrow")
+    return names
+
+
+def file_entry(file: Path) -> dict[str, Any]:
+    """What dataset.json lists of a file."""
+    return {"size": file.stat().st_size, "sha256": sha256_file(file)}
+
+
+def write_properties(
+    directory: Path, properties: Mapping[str, Any], files: Mapping[str, Mapping[str, Any]] | None = None
+) -> None:
+    """Write dataset.json, with a list of the files that are read.
+
+    files: the list; None for all files that are there, which are hashed.
+    """
+    if files is None:
+        names = (name for name in sorted(names_read(properties["splits"])) if (directory / name).is_file())
+        files = {name: file_entry(directory / name) for name in names}
+    described = {**properties, FILES: files}
     with atomic_file(directory / "dataset.json") as temporary:
-        temporary.write_text(json.dumps(properties, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(described, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def judged_pairs(table: pa.Table, labels: int, where: str) -> tuple[csr_matrix, csr_matrix]:

@@ -31,6 +31,7 @@ __all__ = [
     "MANIFEST",
     "SIGNATURE",
     "TENSORBOARD",
+    "is_entry",
     "is_plain_name",
     "listed_files",
     "read_manifest",
@@ -104,11 +105,16 @@ def verify_all(path: Path, kind: str) -> None:
 
 
 def verify_files(
-    root: Path, files: Mapping[str, Mapping[str, Any]], names: Collection[str] | None = None, quietly: bool = False
+    root: Path,
+    files: Mapping[str, Mapping[str, Any]],
+    names: Collection[str] | None = None,
+    quietly: bool = False,
+    what: str = MANIFEST,
 ) -> None:
     """Compare files with the size and SHA-256 that a manifest, or another listing, has of them.
 
     names: of the files to look at; None for all. Those that are not listed are left out. quietly: as of `read_manifest`.
+    what: names the listing in errors.
     StoreError names the first file that is not as listed.
     """
     entries = [
@@ -118,10 +124,10 @@ def verify_files(
     ]
     if quietly or len(entries) == 1:
         for entry in entries:
-            _verify_file(root, *entry, sha256_quietly if quietly else sha256_file)
+            _verify_file(root, what, *entry, sha256_quietly if quietly else sha256_file)
         return
     with ThreadPoolExecutor() as pool:  # hashing lets other threads run
-        for verified in [pool.submit(_verify_file, root, *entry, sha256_file) for entry in entries]:
+        for verified in [pool.submit(_verify_file, root, what, *entry, sha256_file) for entry in entries]:
             verified.result()
 
 
@@ -230,7 +236,7 @@ def _require_entries(path: Path, files: Mapping[str, Any]) -> None:
             raise StoreError(
                 f"{path / MANIFEST} lists {name!r}, which lies outside of {path} or is no name of a file in it."
             )
-        if not _is_entry(entry):
+        if not is_entry(entry):
             raise StoreError(
                 f"{path / MANIFEST} is not a manifest written by xmc: it has no size and SHA-256 of {name!r}, but "
                 f"{entry!r:.100}. Copy the directory again."
@@ -248,7 +254,8 @@ def _wrong_in(manifest: Any) -> str:
     return ""
 
 
-def _is_entry(entry: Any) -> bool:
+def is_entry(entry: Any) -> bool:
+    """Whether something is what a listing says of a file: its size and its SHA-256 in hexadecimal."""
     return (
         isinstance(entry, dict)
         and type(entry.get("size")) is int
@@ -285,17 +292,17 @@ def _entries(root: Path, folders: Collection[str]) -> Iterator[tuple[str, bool, 
                 waiting.append(f"{name}/")
 
 
-def _verify_file(root: Path, name: str, size: int, digest: str, digest_of: Callable[[Path], str]) -> None:
-    file = root / name
+def _verify_file(root: Path, listing: str, name: str, size: int, digest: str, digest_of: Callable[[Path], str]) -> None:
+    file, said = root / name, "the manifest" if listing == MANIFEST else listing
     with boundary(StoreError, f"{file} cannot be read"):
         if root.resolve() not in file.resolve().parents:
-            raise StoreError(f"{root / MANIFEST} lists {name!r}, which lies outside of {root}.")
+            raise StoreError(f"{root / listing} lists {name!r}, which lies outside of {root}.")
         if not file.exists():
-            raise StoreError(f"{file} is missing; the directory is not whole. Copy it again or train again.")
+            raise StoreError(f"{file} is missing; the directory is not whole. Copy it again or make it anew.")
         if not file.is_file():
             raise StoreError(f"{file} is a folder, or otherwise no file; the directory is not as it was written.")
         actual = file.stat().st_size
         if actual != size:
-            raise StoreError(f"{file} has {actual} bytes where the manifest says {size}: it was truncated or edited.")
+            raise StoreError(f"{file} has {actual} bytes where {said} says {size}: it was truncated or edited.")
         if digest_of(file) != digest:
-            raise StoreError(f"{file} does not match its SHA-256 in {MANIFEST}: it was edited or is corrupt.")
+            raise StoreError(f"{file} does not match its SHA-256 in {listing}: it was edited or is corrupt.")

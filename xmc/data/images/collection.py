@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from xmc.data.images.files import content_of, digest_of, dimension_of, read_images, write_images
@@ -15,9 +15,11 @@ __all__ = ["ImageCollection"]
 class ImageCollection:
     """Image embeddings by name: "labels", or that of a split. Files images-NAME.arrow are read on first use."""
 
-    def __init__(self, directory: Path | None, images: Mapping[str, RaggedImages], where: str) -> None:
-        """images: those in memory. where: what errors call the data set."""
-        self.directory, self.where = directory, where
+    def __init__(
+        self, directory: Path | None, images: Mapping[str, RaggedImages], where: str, verified: Callable[[str], Path]
+    ) -> None:
+        """images: those in memory. where: what errors call the data set. verified: a file of it, see Listing.require."""
+        self.directory, self.where, self._verified = directory, where, verified
         self._images: dict[str, RaggedImages | None] = dict(images)
 
     def __getstate__(self) -> dict[str, object]:
@@ -28,7 +30,7 @@ class ImageCollection:
         """The images of a name; None where there are none."""
         if name not in self._images:
             file = self._file(name)
-            self._images[name] = None if file is None else read_images(file)
+            self._images[name] = None if file is None else read_images(self._verified(file.name))
         return self._images[name]
 
     def __contains__(self, name: object) -> bool:
@@ -38,16 +40,23 @@ class ImageCollection:
         """Raise DataError where images of `others`, read or not, have embeddings of another length."""
         for other in others:
             images, file = self._images.get(other), self._file(other)
-            numbers = images.dimension if images is not None else None if file is None else dimension_of(file)
+            numbers = (
+                images.dimension
+                if images is not None
+                else None
+                if file is None
+                else dimension_of(self._verified(file.name))
+            )
             if other != name and numbers not in (None, dimension):
                 raise DataError(
                     f"{self.where}: images of {name} have embeddings of {dimension} numbers, those of {other} {numbers}; "
-                    f"make all of them with one model. To change it, remove images-{other}.arrow first."
+                    f"make all of them with one model. To change it, remove images-{other}.arrow first, and run "
+                    f"`xmc data seal` on the directory."
                 )
 
-    def replace(self, name: str, images: RaggedImages, directory: Path) -> None:
-        """Write the images of a name into the data set's directory, in place of those it has."""
-        write_images(images, directory / f"images-{name}.arrow")
+    def replace(self, name: str, images: RaggedImages, file: Path, named: Path) -> None:
+        """Write the images of a name into a file that takes the place of the one that they have, `named`."""
+        write_images(images, file, named)
         self._images.pop(name, None)
 
     def write(self, names: tuple[str, ...], directory: Path) -> None:
@@ -65,7 +74,7 @@ class ImageCollection:
         for name in names:
             file, images = self._file(name), self._images.get(name)
             if file is not None:
-                contents[name] = content_of(file)
+                contents[name] = content_of(self._verified(file.name))
             elif images is not None:
                 contents[name] = digest_of(images)
         return contents

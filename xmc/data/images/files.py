@@ -21,11 +21,12 @@ COLUMN = "images"
 _BLOCK = 1 << 26
 
 
-def write_images(images: RaggedImages, file: Path) -> str:
+def write_images(images: RaggedImages, file: Path, named: Path | None = None) -> str:
     """Write an Arrow IPC file: a column `images`, large_list<fixed_size_list<halffloat>[I]>, null where a text has none.
 
     The values may be a memory map: they are written from where they are. Returns the SHA-256 of the content, which the file's
-    schema holds. Raises InputError for arrays that are not as `RaggedImages` says, DataError when the file cannot be written.
+    schema holds. named: what errors call the file. Raises InputError for arrays that are not as `RaggedImages` says, DataError
+    when the file cannot be written.
     """
     _check(images)
     flat = pa.array(np.ascontiguousarray(images.values).reshape(-1))
@@ -34,7 +35,7 @@ def write_images(images: RaggedImages, file: Path) -> str:
     column = pa.LargeListArray.from_arrays(pa.array(images.offsets), values, mask=missing)
     digest = digest_of(images)
     table = pa.table([column], names=[COLUMN]).replace_schema_metadata({"sha256": digest})
-    with boundary(DataError, f"The images {file} cannot be written", "Make room, or name another directory."):
+    with boundary(DataError, f"The images {named or file} cannot be written", "Make room, or name another directory."):
         write_arrow_file(table, file)
     return digest
 

@@ -49,7 +49,7 @@ class CanonicalSource(RowSource):
 
     def labels(self) -> Iterator[Row | Defect]:
         """labels.parquet."""
-        file = self.directory / "labels.parquet"
+        file = self.dataset.listing.require("labels.parquet")
         line = 0
         for line, values in enumerate(_records(file, LABEL_SCHEMA), 1):
             yield Row(file, line, str(values["uid"]), values["text"] or "", [], unit="row")
@@ -65,7 +65,7 @@ class CanonicalSource(RowSource):
 
     def queries(self, split: str, labels: int) -> Iterator[Row | Defect]:
         """queries-SPLIT.parquet."""
-        file = self.directory / f"queries-{split}.parquet"
+        file = self.dataset.listing.require(f"queries-{split}.parquet")
         line = 0
         for line, values in enumerate(_records(file, GROUPED_SCHEMA), 1):
             labels_of_query, relevance, rejected = (values.get(name) for name in ("labels", *OPTIONAL))
