@@ -237,9 +237,35 @@ def test_written_predictions_are_evaluated_as_the_run_is(run: Path, retriever: x
     with pytest.raises(DataError, match=r"share no query uid"):
         evaluate_files(tmp_path / "rest.parquet", Dataset.load("wordnet-8k"))
     file = tmp_path / "out" / "part-00000.parquet"
-    file.write_bytes(file.read_bytes()[:-1] + b"x")
-    with pytest.raises(StoreError, match=r"part-00000.parquet is missing or not as the job wrote it"):
+    content = file.read_bytes()
+    for damaged, message in (
+        (content[:-1] + b"x", "does not match its SHA-256 in _SUCCESS"),
+        (content[:-1], "where _SUCCESS says"),
+        (None, "is missing"),
+    ):
+        file.unlink() if damaged is None else file.write_bytes(damaged)
+        with pytest.raises(StoreError, match=rf"part-00000.parquet .*{message}.*predict into another folder"):
+            evaluate_files(tmp_path / "out", data)
+    file.write_bytes(content)
+    (tmp_path / "out" / "part-00007.parquet").write_bytes(content)
+    with pytest.raises(StoreError, match=r"part-00007.parquet is not among the parts that _SUCCESS lists"):
         evaluate_files(tmp_path / "out", data)
+    (tmp_path / "out" / "part-00007.parquet").unlink()
+    listed = (tmp_path / "out" / "_SUCCESS").read_text()
+    for edited in (
+        "[]",
+        "{",
+        listed.replace("part-00000", "../part-00000"),
+        listed.replace('"sha256": "', '"sha256": "0'),
+    ):
+        (tmp_path / "out" / "_SUCCESS").write_text(edited)
+        with pytest.raises(StoreError, match=r"_SUCCESS cannot be read: .*Predict into another folder"):
+            evaluate_files(tmp_path / "out", data)
+    old = json.loads(listed)  # as jobs of before, without sizes
+    for part in old["parts"]:
+        del part["size"]
+    (tmp_path / "out" / "_SUCCESS").write_text(json.dumps(old))
+    assert evaluate_files(tmp_path / "out", data).values == found.values
     (tmp_path / "out" / "_SUCCESS").unlink()
     with pytest.raises(StoreError, match=r"its job is not finished"):
         evaluate_files(tmp_path / "out", data)

@@ -93,7 +93,7 @@ def test_files_of_two_runs_are_never_taken_together(run: Path, tmp_path: Path, m
             content = read(*arguments, **options)
             reads.append(1)
             if len(reads) == 1:
-                other.save(saved, overwrite=True)
+                other.save(saved, overwrite=True, discard=True)
             return content
 
         monkeypatch.setattr(owner, name, read_and_replace)

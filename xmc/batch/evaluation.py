@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -10,13 +9,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from xmc.batch.output import JOB, SUCCESS
+from xmc.batch.finished import finished_job
+from xmc.batch.output import JOB
 from xmc.batch.spreadsheets import restored, restored_lists
 from xmc.data.dataset import Dataset
 from xmc.data.files import TextForm, WantedColumn, open_file
 from xmc.data.files.addresses import ending_of
 from xmc.data.targets import Targets
-from xmc.errors import DataError, InputError, StoreError, boundary
+from xmc.errors import DataError, InputError, StoreError
 from xmc.evaluation.evaluate import compare, depth_of, ks_of
 from xmc.evaluation.evaluated import WrittenEvaluation
 from xmc.evaluation.judged import judge
@@ -24,7 +24,7 @@ from xmc.evaluation.judging import most_excluded
 from xmc.evaluation.predicted import Predicted
 from xmc.metrics import KS, NO_PREDICTION, RECALL_KS, UNKNOWN_LABEL, Measure, measures_of, usual_measures
 from xmc.progress import progress
-from xmc.storage.fingerprints import sha256_file
+from xmc.storage.files import read_json
 
 __all__ = ["evaluate_files", "is_predictions"]
 
@@ -129,22 +129,12 @@ def _read(path: Path, separator: str | None) -> pa.Table:
     """uid, labels list<string>, scores list<float32> of a file, or of the parts of a job."""
     files, job = [path], {}
     if path.is_dir():
-        try:
-            job = json.loads((path / SUCCESS).read_text(encoding="utf-8"))
-            digests = {path / str(part["name"]): str(part["sha256"]) for part in job["parts"]}
-            separator = separator or job.get("separator")
-        except FileNotFoundError as error:
-            raise StoreError(f"{path} has no {SUCCESS}: its job is not finished; go on with it by --resume.") from error
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise StoreError(f"{path / SUCCESS} cannot be read: {error}") from error
-        for file, digest in digests.items():
-            if not file.is_file() or sha256_file(file) != digest:
-                raise StoreError(f"{file} is missing or not as the job wrote it; predict into another folder.")
-        files = list(digests)
+        job = finished_job(path)
+        separator = separator or job.get("separator")
+        files = [path / part["name"] for part in job["parts"]]
     elif (path.parent / JOB).is_file():  # one part
-        with boundary(StoreError, f"{path.parent / JOB} cannot be read"):
-            job = json.loads((path.parent / JOB).read_text(encoding="utf-8"))
-    are_escaped = job.get("formulas") == "escape"
+        job = read_json(path.parent / JOB, StoreError)
+    are_escaped = isinstance(job, dict) and job.get("formulas") == "escape"
     return pa.concat_tables([_lists(file, TextForm(separator=separator), are_escaped) for file in files])
 
 

@@ -3,7 +3,7 @@
 _job.json           what the job is; a job that resumes it must be the same
 part-00000.parquet  rows in the order of the input; what made it and what was counted, in its metadata
 _part-00000.json    the latter of a part in a format that has no metadata, such as part-00000.csv, and its size
-_SUCCESS            JSON: the job, its format, counts, every part with its rows and SHA-256; written last
+_SUCCESS            JSON: the job, its format, counts, every part with its rows, size and SHA-256; written last
 """
 
 from __future__ import annotations
@@ -127,12 +127,13 @@ class Output:
         self._tidy()
         with_hashes = []
         for part in plan.parts:
-            digest = hashlib.sha256()
+            digest, size = hashlib.sha256(), 0
             with self._system.open_input_stream(f"{self._path}/{part.name}") as stream:
                 while block := stream.read(1 << 20):
                     digest.update(block)
+                    size += len(block)
             rows = finished[part.number].written
-            with_hashes.append({"name": part.name, "rows": rows, "sha256": digest.hexdigest()})
+            with_hashes.append({"name": part.name, "rows": rows, "size": size, "sha256": digest.hexdigest()})
         form = {"format": plan.form.format, **plan.form.describe()}
         made_by = {"job": plan.fingerprint, "run": plan.work["run"]}
         content = {**made_by, **form, **summary.to_dict(), "parts": with_hashes}
