@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from commands import fail, xmc
-from layouts import LABELS, TRAIN, dexml, lines, tabular, xml_json, xml_sparse
+from layouts import LABELS, TRAIN, dexml, lines, tabular, unlisted, xml_json, xml_sparse
 from scipy.sparse import csr_matrix, save_npz
 
 from xmc.data.convert import Conversion, convert
@@ -248,7 +248,7 @@ def test_what_a_line_counts_is_said(tmp_path: Path) -> None:
     (defect,) = validate(open_source(tmp_path / "b"))
     assert str(defect).endswith("train.parquet, row 3: the uid '1' stands a second time.")
     Dataset.from_lists("x", ["a"], {"train": (["q", "r"], [[0], [0]])}).save(tmp_path / "c")
-    file = tmp_path / "c" / "queries-train.parquet"
+    file = unlisted(tmp_path / "c") / "queries-train.parquet"
     columns = pq.read_table(file)
     pq.write_table(columns.set_column(0, "uid", pa.array(["0", "0"])), file)
     (defect,) = validate(open_source(tmp_path / "c"))
