@@ -17,6 +17,7 @@ from worlds import COLOURS, colours, tiny_config
 
 import xmc
 from xmc.data.dataset import Dataset
+from xmc.data.seal import seal
 
 __all__ = ["CHECKPOINTED", "REPOSITORY", "take", "write_repository", "write_stock"]
 
@@ -95,6 +96,7 @@ def _write_sources(folder: Path) -> None:
     pq.write_table(table, folder / "queries.parquet")
     judged = {"query": ["0", "1", "2"], "label": ["RED", "BLUE", "PINK"], "judgement": ["wrong"] * 3}
     pq.write_table(pa.table(judged), folder / "judged" / "judged-test.parquet")
+    seal(folder / "judged")
 
 
 def _write_images(folder: Path) -> None:
