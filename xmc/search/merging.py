@@ -33,15 +33,22 @@ _TAKEN_WHOLE = {
 """Parts that are one's or the other's, and their fields in Run."""
 
 
-def merged(mine: Run, changed_here: Sequence[str], changes: Sequence[Change] | None, base: Run, there: Run) -> Run:
-    """The run that has the changes of both: those of `mine`, and those of `there`, since both were `base`.
+def merged(
+    mine: Run,
+    changed_here: Sequence[str],
+    changes: Sequence[Change] | None,
+    base: LabelVersion,
+    files: Mapping[str, str],
+    there: Run,
+) -> Run:
+    """The run that has the changes of both: those of `mine`, and those of `there`, since both were read.
 
-    changed_here: names of the parts of `base` that are others in `mine`. changes: of the labels of `mine`, in their order; None
-    where they are not known. base: with its `files`.
+    changed_here: names of the parts that are others in `mine`. changes: of the labels of `mine`, in their order; None
+    where they are not known. base, files: the labels as they were read, and the SHA-256 of the run's files then.
 
     Raises ConflictError, which names what both changed, in a sentence.
     """
-    changed_there = _changed(base.files, there.files)
+    changed_there = _changed(files, there.files)
     for changed, where in ((changed_here, "here"), (changed_there, "there")):
         if "model" in changed:
             raise ConflictError(f"the model was changed {where}.")
@@ -54,7 +61,7 @@ def merged(mine: Run, changed_here: Sequence[str], changes: Sequence[Change] | N
     labels = there.labels
     if "labels and index" in changed_here:
         if changed_there & {"labels", "memory"}:
-            labels = _labels(mine, "stages" in changed_here, changes, base.labels, there, changed_there)
+            labels = _labels(mine, "stages" in changed_here, changes, base, there, changed_there)
         else:
             labels = mine.labels
     return replace(there, model=mine.model, labels=labels, **taken)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from xmc.encoders.precision import Precision
 from xmc.errors import StoreError
+from xmc.search.labels import LabelVersion
 from xmc.search.run_directory import Run, RunDirectory
 
 __all__ = ["RunReference", "SavedState", "held_weakly"]
@@ -75,39 +76,31 @@ def _read(reference: RunReference) -> Run:
 class SavedState:
     """What a model was made of when it was saved or loaded, by name, and the run that holds it.
 
-    parts: compared by identity, for those of a retriever never change, but are replaced. changes: of the model's weights, which
-    do change, as torch counts them: not those made through `.data` or NumPy. files: SHA-256 of the run's files, by name.
-    """
-
-    reference: RunReference
-    parts: Mapping[str, Any]
-    changes: int
-    files: Mapping[str, str]
-
-    def is_of(self, directory: str | Path) -> bool:
-        """Whether it was loaded from this directory, or saved to it."""
-        return Path(directory).resolve() == Path(self.reference.directory).resolve()
-
-    def changed(self, parts: Mapping[str, Any]) -> list[str]:
-        """The names of the parts that are others by now."""
-        names = [name for name, part in self.parts.items() if parts[name] is not part]
-        if "model" not in names and changes_of_weights(parts["model"]) != self.changes:
-            names.append("model")
-        return names
     Parts are compared by identity, for those of a retriever never change, but are replaced; they are held weakly, so that an
-    index that was replaced takes no memory.
+    index that was replaced takes no memory. labels: as they were then, without what searches them.
     """
 
-    def __init__(self, reference: RunReference, parts: Mapping[str, Any]) -> None:
-        """parts: among them the "model", whose weights do change, as torch counts them: not through `.data` or NumPy."""
-        self.reference = reference
+    def __init__(self, reference: RunReference, parts: Mapping[str, Any], files: Mapping[str, str]) -> None:
+        """parts: among them the "model", whose weights do change, as torch counts them: not through `.data` or NumPy.
+
+        files: SHA-256 of the run's files, by name.
+        """
+        self.reference, self.files = reference, files
+        labels: LabelVersion = parts["labels and index"]
+        self.labels = labels.with_index(replace(labels.index, engine=None))
         self._parts = {name: held_weakly(part) for name, part in parts.items()}
         self._changes = changes_of_weights(parts["model"])
 
     def changed(self, parts: Mapping[str, Any]) -> list[str]:
         """The names of the parts that are others by now."""
         names = [name for name, held in self._parts.items() if held() is not parts[name]]
-        return names if names or changes_of_weights(parts["model"]) == self._changes else ["model"]
+        if "model" not in names and changes_of_weights(parts["model"]) != self._changes:
+            names.append("model")
+        return names
+
+    def is_of(self, directory: str | Path) -> bool:
+        """Whether it was loaded from this directory, or saved to it."""
+        return Path(directory).resolve() == Path(self.reference.directory).resolve()
 
     def require_unchanged(self, parts: Mapping[str, Any]) -> RunReference:
         """The reference; StoreError where it no longer stands for these parts."""

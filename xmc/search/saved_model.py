@@ -23,18 +23,14 @@ from xmc.search.journal_mark import JournalMark
 from xmc.search.labelled_model import LabelledModel
 from xmc.search.labels import LabelVersion
 from xmc.search.merging import merged
-from xmc.search.references import RunReference, SavedState, changes_of_weights
-from xmc.search.run_directory import Run, RunDirectory
-from xmc.search.run_metrics import RunMetrics
-from xmc.search.stages import Corridor, Stage
-from xmc.storage.fingerprints import fingerprint_of
-from xmc.storage.locks import alone
 from xmc.search.moment import Moment
 from xmc.search.references import RunReference, SavedState
 from xmc.search.run_directory import Run, RunDirectory
 from xmc.search.run_metrics import RunMetrics
 from xmc.search.stages import Corridor, Stage
 from xmc.search.store import LabelStore
+from xmc.storage.fingerprints import fingerprint_of
+from xmc.storage.locks import alone
 from xmc.storage.signatures import Key
 
 __all__ = ["SavedModel"]
@@ -126,20 +122,16 @@ class SavedModel(LabelledModel):
         assert saved is not None
         if not target.is_there() or target.fingerprint == saved.reference.fingerprint:
             return
-        parts = saved.parts
-        base = Run(
-            parts["model"],
-            parts["labels and index"],
-            parts["configuration"],
-            parts["metrics"],
-            parts["tuning queries"],
-            parts["calibration"],
-            parts["stages"].further,
-            saved.files,
-        )
         there = target.read(saved.reference.device, saved.reference.precision)
         try:
-            both = merged(self._run(self.model), saved.changed(self._parts()), self._store.changes, base, there)
+            both = merged(
+                self._run(self.model),
+                saved.changed(self._parts()),
+                self._store.changes,
+                saved.labels,
+                saved.files,
+                there,
+            )
         except ConflictError as error:
             raise StoreError(
                 f"{target.path} was saved by another process since it was loaded, and the two do not go together: {error} "
@@ -267,10 +259,8 @@ class SavedModel(LabelledModel):
         return model
 
     def _mark_saved(self, reference: RunReference, files: Mapping[str, str]) -> None:
-        self._saved = SavedState(reference, self._parts(), changes_of_weights(self.model), files)
+        self._saved = SavedState(reference, self._parts(), files)
         self._store.begin_changes()
-    def _mark_saved(self, reference: RunReference) -> None:
-        self._saved = SavedState(reference, self._parts())
 
     def _parts(self) -> dict[str, Any]:
         """What a run directory holds, by name."""
