@@ -20,7 +20,8 @@ from typing_extensions import Unpack
 
 from xmc.errors import InputError, StoreError, XMCError
 from xmc.search.model_card import CardResults, model_card
-from xmc.search.run_directory import Run, RunDirectory
+from xmc.search.run import Run
+from xmc.search.run_directory import RunDirectory
 from xmc.storage.manifests import MANIFEST, listed_files, read_manifest, require_free, verify_all
 from xmc.storage.run_layout import KIND
 

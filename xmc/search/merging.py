@@ -18,7 +18,7 @@ from xmc.errors import ConflictError, InputError
 from xmc.indexes.versions import IndexVersion
 from xmc.search.changes import Added, Change, ColumnsSet, Compacted, Remembered, Removed, Several, Updated
 from xmc.search.labels import LabelVersion
-from xmc.search.run_directory import Run
+from xmc.search.run import Run
 from xmc.storage.run_layout import part_of
 
 __all__ = ["merged"]

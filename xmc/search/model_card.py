@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from xmc.search.run_directory import Run
+from xmc.search.run import Run
 from xmc.search.run_metrics import TrainingRecord
 from xmc.version import __version__
 

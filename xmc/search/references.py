@@ -12,7 +12,8 @@ from typing import Any
 from xmc.encoders.precision import Precision
 from xmc.errors import StoreError
 from xmc.search.labels import LabelVersion
-from xmc.search.run_directory import Run, RunDirectory
+from xmc.search.run import Run
+from xmc.search.run_directory import RunDirectory
 
 __all__ = ["RunReference", "SavedState", "held_weakly"]
 

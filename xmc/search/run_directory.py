@@ -6,24 +6,21 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import pyarrow as pa
-import yaml
 
-from xmc.arrays import Embeddings, Mask
+from xmc.arrays import Mask
 from xmc.calibration.calibration import Calibration
 from xmc.config import TrainConfig
+from xmc.config.yaml_values import read_yaml
 from xmc.encoders.dual import DualEncoder
 from xmc.encoders.precision import Precision
-from xmc.errors import InputError, StoreError
+from xmc.errors import InputError, StoreError, boundary
 from xmc.indexes.blocks import EmbeddingBlocks
-from xmc.indexes.designs import design_of
-from xmc.indexes.engines.exact import ExactDesign
 from xmc.indexes.identifiers import LabelIds
 from xmc.indexes.storage import StoredIndex, read_index, read_rows, write_index
 from xmc.search.journal_mark import JournalMark
@@ -32,6 +29,7 @@ from xmc.search.memory.queries import QueryMemory
 from xmc.search.memory.stage import RecallQueries
 from xmc.search.placement import place_model
 from xmc.search.rerank import stage as _  # noqa: F401 (registers its stage)
+from xmc.search.run import Run
 from xmc.search.run_metrics import RunMetrics
 from xmc.search.stages import STAGES, Stage
 from xmc.storage.arrow import read_embeddings, write_embeddings
@@ -56,8 +54,9 @@ from xmc.storage.run_layout import (
     source_of,
 )  # fmt: skip
 from xmc.storage.signatures import Key, signed_by
+from xmc.storage.small_files import read_text
 
-__all__ = ["Run", "RunDirectory"]
+__all__ = ["RunDirectory"]
 
 _CONTENT = {
     **dict.fromkeys(ENCODERS, "encoder"),
@@ -72,47 +71,6 @@ _CONTENT = {
 """What a file or folder holds, in words."""
 _ALWAYS = ("encoder", "label vectors, temperature", "label embeddings", "index", "labels", "everything else")
 """What is told of every run, where there is nothing of it too."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """All that a run directory holds.
-
-    tuning_queries: embeddings float32 [n, D] of queries that an index is tuned with. calibration: None before `xmc.calibrate`.
-    stages: the further stages of its searches, see xmc.search.stages. files: SHA-256 of the files it was read from, by name.
-    source: names the model there, "" for one that was not read. mark: which journalled changes the labels hold.
-    """
-
-    model: DualEncoder
-    labels: LabelVersion
-    config: TrainConfig
-    metrics: RunMetrics
-    tuning_queries: Embeddings
-    calibration: Calibration | None = None
-    stages: tuple[Stage, ...] = ()
-    files: Mapping[str, str] = field(default_factory=dict)
-    source: str = ""
-    mark: JournalMark | None = None
-
-    @property
-    def fingerprint(self) -> str:
-        """Of the directory that it was read from; "" for one that was not read."""
-        return fingerprint_of(self.files) if self.files else ""
-
-    def standalone(self) -> Run:
-        """The run as others can open it: nothing outside of it is needed, and nothing is in it but tensors, tables and text.
-
-        Adapters are merged into the backbone that they were trained on, which stays where it is; exact search takes the place
-        of an index that writes more than embeddings and ids. ConfigError where adapters cannot be merged.
-        """
-        model = self.model.with_all_vectors(self.model.label_vectors)  # the same parts, exchanged in this one alone
-        model.merge()
-        labels, index = self.labels, self.labels.index
-        if index.design.kind != ExactDesign.kind:
-            labels = labels.with_index(index.with_design(design_of("exact", model.dimension)))
-        if labels.memory is not None:
-            labels = labels.remembering(labels.memory.exact())
-        return replace(self, model=model, labels=labels)
 
 
 class RunDirectory:
@@ -327,12 +285,13 @@ class RunDirectory:
     def _read_label_embeddings(self) -> tuple[EmbeddingBlocks, LabelIds, Mask]:
         directory = self.path / INDEX
         self._verified(f"{INDEX}/{MANIFEST}")
-        dimension = int(read_manifest(directory, "index")["properties"]["dimension"])
+        with self._readable(f"{INDEX}/{MANIFEST}"):
+            dimension = int(read_manifest(directory, "index")["properties"]["dimension"])
         return read_rows(directory, dimension)
 
     @cached_property
     def _config(self) -> TrainConfig:
-        values = self._parsed(CONFIG, yaml.safe_load)
+        values = self._parsed(CONFIG, lambda text: read_yaml(text, str(self.path / CONFIG)))
         return TrainConfig.from_mapping(values, source=str(self.path / CONFIG))
 
     def _metrics(self) -> RunMetrics:
@@ -340,16 +299,15 @@ class RunDirectory:
 
     def _parsed(self, name: str, parse: Callable[[str], Any]) -> Any:
         """The content of a text file. StoreError where it is not of the expected form."""
-        try:
-            return parse((self.path / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
-            raise StoreError(f"The run {self.path} cannot be read: {name}: {error}") from error
+        with self._readable(name):
+            return parse(read_text(self.path / name))
+
+    def _readable(self, name: str) -> AbstractContextManager[None]:
+        return boundary(StoreError, f"The run {self.path} cannot be read: {name}")
 
     def _labels(self, manifest: Mapping[str, Any]) -> LabelVersion:
-        try:
+        with self._readable(LABELS):
             return LabelVersion.read(self.path / LABELS, int(manifest["properties"]["next_label_id"]))
-        except (OSError, ValueError, KeyError, IndexError, pa.ArrowException) as error:
-            raise StoreError(f"The run {self.path} cannot be read: {LABELS}: {error}") from error
 
     def _memory(self, manifest: Mapping[str, Any], device: str | Sequence[str] = "auto") -> QueryMemory | None:
         if not has_memory(manifest):
@@ -360,17 +318,16 @@ class RunDirectory:
         if STAGES_FILE not in manifest["files"]:
             return ()
         stages = []
-        for entry in self._parsed(STAGES_FILE, json.loads):
-            try:
-                name, options = str(entry["name"]), dict(entry["options"])
-                if name not in STAGES:
-                    raise StoreError(
-                        f"The run {self.path} needs the stage {name!r}, which is not there; import what registers it in "
-                        f"xmc.search.stages.STAGES first."
-                    )
+        with self._readable(STAGES_FILE):
+            listed = [(str(entry["name"]), dict(entry["options"])) for entry in self._parsed(STAGES_FILE, json.loads)]
+        for name, options in listed:
+            if name not in STAGES:
+                raise StoreError(
+                    f"The run {self.path} needs the stage {name!r}, which is not there; import what registers it in "
+                    f"xmc.search.stages.STAGES first."
+                )
+            with self._readable(STAGES_FILE):
                 stages.append(STAGES[name].for_model(model, self.path / STAGES_FOLDER / name, **options))
-            except (KeyError, TypeError, ValueError) as error:
-                raise StoreError(f"The run {self.path} cannot be read: {STAGES_FILE}: {error!r}") from error
         return tuple(stages)
 
     def _calibration(self, manifest: Mapping[str, Any]) -> Calibration | None:

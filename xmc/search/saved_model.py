@@ -25,7 +25,8 @@ from xmc.search.labels import LabelVersion
 from xmc.search.merging import merged
 from xmc.search.moment import Moment
 from xmc.search.references import RunReference, SavedState
-from xmc.search.run_directory import Run, RunDirectory
+from xmc.search.run import Run
+from xmc.search.run_directory import RunDirectory
 from xmc.search.run_metrics import RunMetrics
 from xmc.search.stages import Corridor, Stage
 from xmc.search.store import LabelStore
