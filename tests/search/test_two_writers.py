@@ -23,6 +23,7 @@ from xmc.search.memory.queries import QueryMemory
 from xmc.search.memory.stage import RecallQueries
 from xmc.search.memory.votes import VotingRule
 from xmc.search.run_metrics import RunMetrics
+from xmc.storage.signatures import new_key, sign
 
 
 @pytest.fixture
@@ -226,3 +227,18 @@ def test_writers_that_add_labels_at_once_lose_none(copied: Path) -> None:
     assert after.calibration is not None
     assert after.fits_calibration()
     assert sorted(entry.name for entry in copied.parent.iterdir()) == ["run"]
+
+
+def test_who_trusts_keys_takes_over_nothing_that_none_of_them_signed(copied: Path, tmp_path: Path) -> None:
+    key = tmp_path / "key.pem"
+    public = new_key(key)
+    sign(copied, key)
+    first, second = Retriever.load(copied, trusted_keys=[public]), Retriever.load(copied)
+    second.add_labels(["teal"], ["T"])
+    second.save(copied, overwrite=True)
+    first.add_labels(["mauve"], ["M"])
+    with pytest.raises(StoreError, match="sign"):
+        first.save(copied, overwrite=True)
+    sign(copied, key)
+    first.save(copied, overwrite=True)
+    assert {"T", "M"} <= set(Retriever.load(copied).labels.uids.to_pylist())

@@ -66,6 +66,7 @@ class SavedModel(LabelledModel):
         self.source, self.mark = "", cast("JournalMark | None", None)
         self._fit = CalibrationFit()
         self._saved: SavedState | None = None
+        self._trusted_keys: Sequence[Key] | None = None
 
     @classmethod
     def load(
@@ -87,7 +88,9 @@ class SavedModel(LabelledModel):
         that is not there or a word that is no precision.
         """
         run = RunDirectory(directory).read(device, precision, trusted_keys)
-        return cls._from_run(run, RunReference.from_directory(directory, run.fingerprint, device, precision))
+        loaded = cls._from_run(run, RunReference.from_directory(directory, run.fingerprint, device, precision))
+        loaded._trusted_keys = trusted_keys
+        return loaded
 
     def save(
         self, directory: str | Path, overwrite: bool = False, unchanged: bool = False, discard: bool = False
@@ -103,7 +106,8 @@ class SavedModel(LabelledModel):
         lost.
 
         Raises StoreError when `directory` holds something that is not a run, or a run and `overwrite` is not set; and where
-        what was changed there was changed here too, or `unchanged` is set and anything was changed there.
+        what was changed there was changed here too, or `unchanged` is set and anything was changed there, or it was loaded
+        with trusted keys and none of them signed what is there.
         """
         target = RunDirectory(directory)
         with alone(target.path), self._store.changing:
@@ -123,7 +127,7 @@ class SavedModel(LabelledModel):
         assert saved is not None
         if not target.is_there() or target.fingerprint == saved.reference.fingerprint:
             return
-        there = target.read(saved.reference.device, saved.reference.precision)
+        there = target.read(saved.reference.device, saved.reference.precision, self._trusted_keys)
         try:
             both = merged(
                 self._run(self.model),
