@@ -57,6 +57,23 @@ def test_resume_makes_what_is_missing_and_nothing_else(run: Path, tmp_path: Path
     assert {name: (out / name).stat().st_mtime_ns for name in times} == times
 
 
+@pytest.mark.parametrize("form", ["parquet", "csv", "jsonl"])
+def test_resume_refuses_a_part_that_was_damaged_since(run: Path, form: str, tmp_path: Path) -> None:
+    source, out = write_queries(tmp_path / "in.parquet", 100), tmp_path / "out"
+    predict_files(run, source, out, format=form, options=JobOptions(rows_per_part=50))
+    again = JobOptions(rows_per_part=50, resume=True)
+    (out / "_SUCCESS").unlink()
+    part = out / f"part-00001.{form}"
+    whole = part.read_bytes()
+    for place in range(8, len(whole) // 3, len(whole) // 12):  # among the values
+        part.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(StoreError, match=rf"part-00001\.{form} is .*broken.*"):
+            predict_files(run, source, out, format=form, options=again)
+        assert not (out / "_SUCCESS").exists()
+    part.write_bytes(whole)
+    assert predict_files(run, source, out, format=form, options=again).resumed == 2
+
+
 def test_resume_refuses_another_job(run: Path, tmp_path: Path) -> None:
     source, out = write_queries(tmp_path / "in.parquet", 300), tmp_path / "out"
     predict_files(run, source, out, k=3, options=JobOptions(rows_per_part=100))

@@ -62,7 +62,7 @@ class ParquetWriter(PartWriter):
 
     def __init__(self, stream: pa.NativeFile, schema: pa.Schema, separator: str, escape: bool = False) -> None:
         """See PartWriter."""
-        self._writer = pq.ParquetWriter(stream, schema, compression="zstd")
+        self._writer = pq.ParquetWriter(stream, schema, compression="zstd", write_page_checksum=True)
 
     @classmethod
     def takes(cls, kind: pa.DataType) -> bool:

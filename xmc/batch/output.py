@@ -2,7 +2,7 @@
 
 _job.json           what the job is; a job that resumes it must be the same
 part-00000.parquet  rows in the order of the input; what made it and what was counted, in its metadata
-_part-00000.json    the latter of a part in a format that has no metadata, such as part-00000.csv, and its size
+_part-00000.json    the latter of a part in a format that has no metadata, such as part-00000.csv, its size and SHA-256
 _SUCCESS            JSON: the job, its format, counts, every part with its rows, size and SHA-256; written last
 """
 
@@ -13,7 +13,7 @@ import hashlib
 import json
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -127,13 +127,9 @@ class Output:
         self._tidy()
         with_hashes = []
         for part in plan.parts:
-            digest, size = hashlib.sha256(), 0
-            with self._system.open_input_stream(f"{self._path}/{part.name}") as stream:
-                while block := stream.read(1 << 20):
-                    digest.update(block)
-                    size += len(block)
+            digest, size = self.digest(f"{self._path}/{part.name}")
             rows = finished[part.number].written
-            with_hashes.append({"name": part.name, "rows": rows, "size": size, "sha256": digest.hexdigest()})
+            with_hashes.append({"name": part.name, "rows": rows, "size": size, "sha256": digest})
         form = {"format": plan.form.format, **plan.form.describe()}
         made_by = {"job": plan.fingerprint, "run": plan.work["run"]}
         content = {**made_by, **form, **summary.to_dict(), "parts": with_hashes}
@@ -154,6 +150,15 @@ class Output:
             raise StoreError(
                 f"{self.address}/{part.name} is not a part that this job wrote, or is broken: {error}"
             ) from error
+
+    def digest(self, path: str) -> tuple[str, int]:
+        """SHA-256 of a file, and its bytes."""
+        digest, size = hashlib.sha256(), 0
+        with self._system.open_input_stream(path) as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+                size += len(block)
+        return digest.hexdigest(), size
 
     def size(self, name: str) -> int:
         """Bytes of a file of the folder."""
@@ -231,13 +236,30 @@ class Output:
                 f"{self.address}/{part.name} was written by another job, from run {metadata.get('run')}; "
                 f"remove it, or name another folder."
             )
-        done = Done(**metadata["done"])
+        with boundary(StoreError, f"{self.address}/{part.name} is broken", "Remove it, and go on by --resume."):
+            done = Done(**metadata["done"])
+            self._require_whole(part, metadata, done)
         if done.bad and metadata["policy"] != policy:
             raise StoreError(
                 f"{self.address}/{part.name} has bad rows that were treated as --on-bad-row {metadata['policy']} says, not "
                 f"{policy}; give the same, or remove it."
             )
         return done
+
+    def _require_whole(self, part: Part, metadata: Mapping[str, Any], done: Done) -> None:
+        """ValueError, or what the reader raises, for a part whose bytes are others than those that were written."""
+        path = f"{self._path}/{part.name}"
+        if not OUTPUT_FORMATS[part.format].describes:
+            if "sha256" in metadata and self.digest(path)[0] != metadata["sha256"]:  # versions before wrote none
+                raise ValueError("it does not match its SHA-256")
+            return
+        with (
+            self._system.open_input_file(path) as file,
+            pq.ParquetFile(file, page_checksum_verification=True) as parquet,
+        ):
+            rows = sum(len(batch) for batch in parquet.iter_batches())
+        if rows != done.written:
+            raise ValueError(f"it has {rows:,} rows, and {done.written:,} were written")
 
 
 class PartFile:
@@ -266,10 +288,10 @@ class PartFile:
         described = {"job": plan.fingerprint, "run": plan.work["run"], "policy": policy, "done": asdict(done)}
         with self._output.writing():
             self._writer.close(described)
-            size = self._stream.tell()
             self._stream.close()
             if not self._writer.describes:  # before the part: a part that is there is whole
-                beside = json.dumps({**described, "bytes": size}, indent=2) + "\n"
+                digest, size = self._output.digest(self._temporary)
+                beside = json.dumps({**described, "bytes": size, "sha256": digest}, indent=2) + "\n"
                 self._output.write_text(_beside(self._part), beside)
             self._output.publish(self._temporary, self._part.name)
 
