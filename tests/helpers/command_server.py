@@ -188,6 +188,9 @@ def _child(request: dict[str, Any], says: int, tells: int) -> None:
         os.dup2(says, 1)
         os.dup2(says, 2)
         os.close(says)
+        # The streams of the server remember what they were opened on, and that they were read.
+        sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))
+        sys.stdin = os.fdopen(os.open(os.devnull, os.O_RDONLY))
         _limit(request)
         sys.argv = ["xmc", *request["arguments"]]
         from xmc.cli import main
