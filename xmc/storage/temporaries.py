@@ -30,8 +30,13 @@ def aside_of(path: Path) -> Path:
 
 
 def left_of(path: Path, aside: bool) -> Iterator[Path]:
-    """What is under names of `aside_of`, or else of `temporary_of`, beside `path`."""
-    pattern = re.compile(rf"\.{re.escape(path.name)}\.[^.]+\.{_ASIDE if aside else _UNFINISHED}", re.DOTALL)
+    """What is under names of `aside_of`, or else of `temporary_of`, beside `path`; of names made of such a name, too.
+
+    A file whose writer writes it under a temporary name by itself, and is given one, has both.
+    """
+    name, unfinished = re.escape(path.name), rf"\.[^.]+\.{_UNFINISHED}"
+    names = rf"\.{name}\.[^.]+\.{_ASIDE}" if aside else rf"\.{name}{unfinished}|\.\.{name}{unfinished}{unfinished}"
+    pattern = re.compile(names, re.DOTALL)
     with contextlib.suppress(OSError):
         yield from [entry for entry in path.parent.iterdir() if pattern.fullmatch(entry.name)]
 
