@@ -55,7 +55,7 @@ def test_a_crash_leaves_the_old_or_the_new(name: str, server: CommandServer, sto
     assert ended.code == 0, ended.said
     for prefix, kind, state in trace.states(copies, MIXTURES):
         shutil.rmtree(folder)
-        write_state(state, folder)
+        write_state(state, folder, trace.times)
         where = f"{prefix} of {len(trace.records)} operations, {kind}"
         try:
             seen = command.see(folder)

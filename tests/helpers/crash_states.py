@@ -10,14 +10,16 @@ The model is that of ALICE (Pillai et al., OSDI 2014), with what POSIX promises,
 
 The states of a prefix of the trace are: all unsynced lost; all names there and unsynced content lost, of zeros, or cut; and
 mixtures drawn at random. Blocks within a file are not reordered: each file is written in sequence. A rename that the recording
-library did not see (Rust programs call the kernel without libc) is seen at the next sync of the file.
+library did not see (Rust programs call the kernel without libc) is known from the name under which the file is synced next, and
+counts as made when the file was closed.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -73,7 +75,11 @@ class Trace:
         self._folders: list[Folder] = []
         self._root = self._scan(self._root_path)
         self._number = 0
+        self._renamed: dict[int, tuple[str, str]] = {}
         self.records: list[list[str]] = []
+        self.times = {
+            file.relative_to(root).as_posix(): file.stat().st_mtime_ns for file in root.rglob("*") if file.is_file()
+        }
 
     def _scan(self, path: Path) -> Folder:
         folder = self._new_folder()
@@ -100,6 +106,8 @@ class Trace:
             if prefix:
                 self._number = prefix
                 self._step(self.records[prefix - 1], written.get(prefix - 1, b""))
+                if prefix - 1 in self._renamed:
+                    self._rename_unseen(*self._renamed[prefix - 1])
             for kind, state in self._possible(prefix, mixtures, seed):
                 digest = hashlib.sha256(repr(sorted(state.items())).encode()).hexdigest()
                 if digest not in known:
@@ -110,14 +118,25 @@ class Trace:
         """The content of a file after each record that writes it, from the copy that was taken next."""
         contents: dict[int, bytes] = {}
         copied: dict[str, bytes] = {}
+        synced: dict[str, str] = {}
+        closed: dict[str, tuple[int, str]] = {}
         for place in range(len(self.records) - 1, -1, -1):
             kind, inode, *more = self.records[place]
+            if kind == "close" and inode in synced:
+                closed[inode] = place, synced[inode]
+            elif kind == "sync":
+                synced[inode] = more[1]
+            elif kind == "create" and inode in closed:
+                after, name = closed.pop(inode)
+                if Path(name).parent == Path(more[0]).parent and name != more[0]:
+                    self._renamed[after] = more[0], name
             if kind in ("sync", "close") and more[0] != "0":
                 contents[place] = copied[inode] = (copies / more[0]).read_bytes()
             elif kind == "write":
                 contents[place] = copied.get(inode, b"")[: int(more[0])].ljust(int(more[0]), b"\0")
             elif kind == "create":
                 copied.pop(inode, None)
+                synced.pop(inode, None)
         return contents
 
     def _step(self, record: list[str], content: bytes) -> None:
@@ -149,11 +168,13 @@ class Trace:
         if isinstance(node, Folder):
             node.sync()
             return
-        folder, name = self._place(path)
-        if folder.entries.get(name) is not node:  # a rename that was not seen
-            (before,) = (other for other, entry in folder.entries.items() if entry is node)
-            folder.change(self._number, **{before: None, name: node})
+        assert self._node(path) is node, path
         node.durable, node.latest, node.dirty = content, content, False
+
+    def _rename_unseen(self, old: str, new: str) -> None:
+        folder, name = self._place(old)
+        if name in folder.entries:  # otherwise it was seen
+            self._rename(old, new)
 
     def _rename(self, old: str, new: str) -> None:
         (source, before), (target, after) = self._place(old), self._place(new)
@@ -262,11 +283,13 @@ def _state(
     return state
 
 
-def write_state(state: State, folder: Path) -> None:
-    """Make a folder that holds a state."""
+def write_state(state: State, folder: Path, times: Mapping[str, int] | None = None) -> None:
+    """Make a folder that holds a state. times: of last changes, by path, for files that have one, in nanoseconds."""
     folder.mkdir()
     for name, content in state.items():
         if content is None:
             (folder / name).mkdir()
         else:
             (folder / name).write_bytes(content)
+            if times and name in times:
+                os.utime(folder / name, ns=(times[name], times[name]))
