@@ -147,7 +147,7 @@ class _Soak:
                 next_save = time.monotonic() + sizes.save_seconds
             if time.monotonic() >= next_row:
                 self._row(time.monotonic() - start)
-                next_row += sizes.row_seconds
+                next_row = max(next_row, time.monotonic() - sizes.row_seconds) + sizes.row_seconds
             self.searches.require_alive()
             time.sleep(max(0.0, sizes.round_seconds - (time.monotonic() - began)))
         self._save(load=True)
