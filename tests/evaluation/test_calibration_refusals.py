@@ -13,6 +13,7 @@ from xmc.calibration.sets import Wanted
 from xmc.data.dataset import Dataset
 from xmc.errors import DataError, InputError
 from xmc.evaluation.check import check
+from xmc.search.moment import Moment
 
 
 def test_only_queries_that_were_kept_aside(run: Path, data: Dataset, tmp_path: Path) -> None:
@@ -99,7 +100,7 @@ def test_what_cannot_be_given_is_refused_before_the_search(run: Path, monkeypatc
     def search(*arguments: object) -> None:
         raise AssertionError("searched")
 
-    monkeypatch.setattr(retriever, "_answer", search)
+    monkeypatch.setattr(Moment, "answer", search)
     with pytest.raises(InputError, match=r"significance of 0\.001 needs 999 calibration queries or more"):
         retriever.predict_sets(["a"], significance=0.001)
     with pytest.raises(InputError, match="limit must be at least 0"):
