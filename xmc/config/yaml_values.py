@@ -33,7 +33,7 @@ class _PlainLoader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """The next node, within the bound on nesting."""
-        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+        mark = self.peek_event().start_mark
         if self._depth == DEEPEST:
             raise yaml.composer.ComposerError(None, None, f"it is nested deeper than {DEEPEST} levels", mark)
         self._depth += 1
@@ -92,4 +92,8 @@ def read_yaml(text: str, what: str) -> Any:
     with boundary(ConfigError, what):
         if len(text) > LONGEST_DOCUMENT:
             raise ValueError(f"it has {len(text):,} characters, and a configuration has {LONGEST_DOCUMENT:,} at most")
-        return yaml.load(text, _PlainLoader)
+        loader = _PlainLoader(text)
+        try:
+            return loader.get_single_data()
+        finally:
+            loader.dispose()
