@@ -33,7 +33,7 @@ class _PlainLoader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """The next node, within the bound on nesting."""
-        mark = self.peek_event().start_mark
+        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
         if self._depth == DEEPEST:
             raise yaml.composer.ComposerError(None, None, f"it is nested deeper than {DEEPEST} levels", mark)
         self._depth += 1
