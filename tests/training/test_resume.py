@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ import xmc
 from xmc.config import CheckpointConfig
 from xmc.encoders.dual import DualEncoder, build_encoder
 from xmc.errors import StoreError
-from xmc.storage import directories
+from xmc.storage import directories, manifests
 from xmc.storage.manifests import LOG
 from xmc.training.checkpoints import Checkpoints, require_space
 from xmc.training.optimizers import Optimizers
@@ -276,9 +277,9 @@ def test_ctrl_c_keeps_a_checkpoint_to_go_on_from(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["sync", "sha256_file"])
+@pytest.mark.parametrize(("module", "name"), [(directories, "sync"), (manifests, "sha256_file")])
 def test_no_room_at_the_last_moment_is_told_of_the_checkpoint(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    module: ModuleType, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When all is written and goes to the disk, or is read for its checksum."""
 
@@ -287,7 +288,7 @@ def test_no_room_at_the_last_moment_is_told_of_the_checkpoint(
 
     checkpoints = Checkpoints(tmp_path / "run", CheckpointConfig())
     checkpoints.save(1, {"a": torch.zeros(2)}, {})
-    monkeypatch.setattr(directories, name, full)
+    monkeypatch.setattr(module, name, full)
     with pytest.raises(
         StoreError,
         match=r"checkpoint of step 2 cannot be written to .*No space.*The last whole one is .*Make room and go on",
