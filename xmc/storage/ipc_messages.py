@@ -11,9 +11,13 @@ __all__ = ["IPC_FILE", "require_whole_ipc"]
 IPC_FILE = b"ARROW1"
 """What an Arrow IPC file begins and ends with; a stream does not."""
 _CONTINUATION = 0xFFFFFFFF
-_RECORD_BATCH = 3
-_HEADER_TYPE, _BODY_LENGTH = 1, 3
-"""Places of two fields in the table of a message."""
+_DICTIONARY, _RECORD_BATCH = 2, 3
+_RATIOS = {0: 255, 1: 32_768}
+"""Bytes that a byte may stand for, by codec: LZ4, and Zstandard, whose smallest block has 4 bytes and stands for 128 KiB."""
+_BUFFER = 16
+"""Bytes of an entry of the list of a batch's buffers: place and length."""
+_HEADER_TYPE, _HEADER, _BODY_LENGTH = 1, 2, 3
+"""Places of fields in the table of a message."""
 _BLOCKS = (2, 3)
 """Places of the lists of dictionaries and of record batches in the table of a footer."""
 _BLOCK = 24
@@ -89,9 +93,12 @@ def _walk(opened: pa.NativeFile, place: int, size: int) -> tuple[int, int]:
             raise ValueError(
                 f"the message at byte {place:,} says a length of {length:,}, and {size:,} bytes are all there are"
             )
-        kind, body = _message(opened.read_at(length, place + ahead))
+        content = opened.read_at(length, place + ahead)
+        kind, body = _message(content)
         if body < 0 or place + ahead + length + body > size:
             raise ValueError(f"the message at byte {place:,} says {body:,} bytes, and {size:,} are all there are")
+        if kind in (_DICTIONARY, _RECORD_BATCH):
+            _require_possible_buffers(opened, content, kind, place + ahead + length, body)
         found += kind == _RECORD_BATCH
         place += ahead + length + body
 
@@ -102,9 +109,42 @@ def _message(content: bytes) -> tuple[int, int]:
     return (kind[1] if kind else 0), (body[1] if body else 0)
 
 
-def _field(content: bytes, number: int, form: str) -> tuple[int, int] | None:
-    """Place and value of a field of the table that a flatbuffer holds; None for one that is not set."""
-    (table,) = struct.unpack_from("<I", content, 0)
+def _require_possible_buffers(opened: pa.NativeFile, content: bytes, kind: int, start: int, body: int) -> None:
+    """Raise ValueError for a packed buffer that says more bytes than it can stand for: Arrow makes room for them first.
+
+    start, body: place and length of the body of the message.
+    """
+    batch = _inner(content, _HEADER)
+    if batch is not None and kind == _DICTIONARY:
+        batch = _inner(content, 1, batch)
+    packing = None if batch is None else _inner(content, 3, batch)
+    buffers = None if packing is None else _inner(content, 2, batch)
+    if packing is None or buffers is None:
+        return
+    codec = _field(content, 0, "<B", packing)
+    ratio = _RATIOS.get(codec[1] if codec else 0, max(_RATIOS.values()))
+    (count,) = struct.unpack_from("<I", content, buffers)
+    if count > len(content) // _BUFFER:
+        raise ValueError("a message names more buffers than it has room for")
+    for number in range(count):
+        place, length = struct.unpack_from("<qq", content, buffers + 4 + _BUFFER * number)
+        if length < 8 or not 0 <= place <= body - length:
+            continue  # empty, or out of the body, which the reader refuses
+        (said,) = struct.unpack("<q", opened.read_at(8, start + place))
+        if said > ratio * length:
+            raise ValueError(f"a packed buffer says {said:,} bytes, which {length:,} cannot hold")
+
+
+def _inner(content: bytes, number: int, table: int | None = None) -> int | None:
+    """The place of the table or list that a field points to; None for one that is not set."""
+    field = _field(content, number, "<I", table)
+    return None if field is None else field[0] + field[1]
+
+
+def _field(content: bytes, number: int, form: str, table: int | None = None) -> tuple[int, int] | None:
+    """Place and value of a field of a table of a flatbuffer, by default its root; None for one that is not set."""
+    if table is None:
+        (table,) = struct.unpack_from("<I", content, 0)
     (back,) = struct.unpack_from("<i", content, table)
     fields = table - back
     if fields < 0:

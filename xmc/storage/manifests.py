@@ -195,8 +195,9 @@ def refuse_foreign_directory(path: Path, kind: str) -> None:
     """Raise StoreError where writing a directory of `kind` to `path` would replace something that is not one."""
     restore(path)
     if not path.exists() or (
-        path.is_dir() and not any(entry.name not in (LOG, TENSORBOARD) for entry in path.iterdir())
-    ):
+        path.is_dir()
+        and all(entry.name in (LOG, TENSORBOARD) or entry.name.startswith(f".{LOG}.") for entry in path.iterdir())
+    ):  # a log, or what a killed process left of writing it
         return
     if not path.is_dir():
         raise StoreError(f"{path} is a file; name a directory for the {kind}.")

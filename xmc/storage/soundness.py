@@ -44,6 +44,7 @@ def require_sound_parquet(parquet: pq.ParquetFile, opened: pa.NativeFile) -> Non
     if sum(rows) != metadata.num_rows:
         raise ValueError(f"its {len(rows):,} row groups have {sum(rows):,} rows, but it says {metadata.num_rows:,}")
     if rows and metadata.num_columns:
+        _probe(parquet, len(rows) - 1)
         group = metadata.row_group(len(rows) - 1)
         chunks = (group.column(place) for place in range(group.num_columns))
         behind = max(min(max(0, _start(chunk) + chunk.total_compressed_size), size) for chunk in chunks)
@@ -57,6 +58,7 @@ def require_sound_group(parquet: pq.ParquetFile, number: int, size: int) -> None
     group = parquet.metadata.row_group(number)
     if not group.num_rows:  # then writers set offsets as they like
         return
+    _probe(parquet, number)
     for place in range(group.num_columns):
         chunk = group.column(place)
         first = _start(chunk)
@@ -68,6 +70,12 @@ def require_sound_group(parquet: pq.ParquetFile, number: int, size: int) -> None
                 f"the column {chunk.path_in_schema} of row group {number} has {chunk.num_values:,} values for "
                 f"{group.num_rows:,} rows"
             )
+
+
+def _probe(parquet: pq.ParquetFile, number: int) -> None:
+    """Read the first row of a group. What Arrow raises for a damaged description of columns, it raises here: where the
+    description alone is asked for, it ends the process."""
+    next(parquet.iter_batches(1, row_groups=[number]), None)
 
 
 def _start(chunk: pq.ColumnChunkMetaData) -> int:

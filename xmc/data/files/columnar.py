@@ -116,6 +116,7 @@ class ParquetFile(ColumnarFile):
             self._file = pq.ParquetFile(opened, buffer_size=1 << 20, page_checksum_verification=True)
             require_sound_parquet(self._file, opened)
             self.file_schema = self._file.schema_arrow
+            self.names  # noqa: B018 (decoded here, where what is not UTF-8 is told)
         self._fit()
 
     def count(self, strict: bool = False) -> int:
@@ -164,6 +165,7 @@ class ArrowFile(ColumnarFile):
             opened.seek(0)
             self._file = pa.ipc.open_file(opened) if is_file else None
             self.file_schema = self._file.schema if self._file is not None else pa.ipc.open_stream(opened).schema
+            self.names  # noqa: B018 (as of Parquet)
         self._fit()
 
     def count(self, strict: bool = False) -> int:
