@@ -115,6 +115,8 @@ def _write_images(folder: Path) -> None:
         sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
         ViTModel(ViTConfig(image_size=16, patch_size=8, **sizes)).save_pretrained(folder / "vision")
     ViTImageProcessor(size={"height": 16, "width": 16}).save_pretrained(folder / "vision")
+    for file in (folder / "vision").iterdir():
+        file.chmod(0o644)  # safetensors writes for its owner alone, and some tests give up that right
     arrays = folder / "arrays"
     arrays.mkdir()
     numbers = np.random.default_rng(0)
