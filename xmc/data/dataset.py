@@ -336,7 +336,14 @@ class Dataset(DatasetConstructors):
             if self.directory is None:
                 raise DataError(f"The data set {self.name!r} has no table {stem!r}.")
             file = self.listing.require(f"{stem}.parquet")
-            self._tables[stem] = read_table(file, schema, further=not stem.startswith(("filter", "judged")))
+            table = read_table(file, schema, further=not stem.startswith(("filter", "judged")))
+            sizes = {f"queries-{split}": size for split, size in self.properties["splits"].items()}
+            sizes |= {"labels": self.properties["labels"]} if "labels" in self.properties else {}
+            if sizes.get(stem, len(table)) != len(table):
+                raise DataError(
+                    f"{file} has {len(table):,} rows, and dataset.json says {sizes[stem]}; convert it again."
+                )
+            self._tables[stem] = table
         return self._tables[stem]
 
 
