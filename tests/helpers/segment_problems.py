@@ -104,9 +104,7 @@ def rounding_noise(run: Run) -> list[float]:
 
     Flash attention rounds values before the backward pass reads them, and rounds probabilities P and the scores' gradients dS
     before it multiplies them. A rounding to a precision ε moves a number by a part of at most ε/2, with a standard deviation
-    of ε/√12 of it at most, and numbers of a sum independently. The values o are in dS = P (dP - g·o). Of tensors of float32,
-    the additions of a sum of m terms count as well, by the float32 that all dtypes are summed in: partial sums grow as √i, so
-    that their roundings have the variance m/2 of that of the whole.
+    of ε/√12 of it at most, and numbers of a sum independently. The values o are in dS = P (dP - g·o).
     """
     dtype, exact = run.tensors[0].dtype, run.to(torch.float64, run.offsets.device.type)
     query, key, value = exact.tensors
@@ -126,14 +124,7 @@ def rounding_noise(run: Run) -> list[float]:
     of_key, of_value = (tensor.unflatten(1, (-1, group)).sum(2) for tensor in (of_key, of_value))
     unit, factors = torch.finfo(dtype).eps / 12**0.5, (1.0, scale, scale, 1.0)
     variances = (of_values, of_query, of_key, of_value)
-    terms = [
-        run.longest * number / 2 * (torch.finfo(torch.float32).eps / torch.finfo(dtype).eps) ** 2
-        for number in (1, 1, group, group)
-    ]
-    return [
-        unit * float((factor**2 * inside + count * whole.square()).max()) ** 0.5
-        for inside, factor, count, whole in zip(variances, factors, terms, exact.truth(), strict=True)
-    ]
+    return [unit * factor * float(one.max()) ** 0.5 for one, factor in zip(variances, factors, strict=True)]
 
 
 def assert_no_worse(run: Run, actual: list[Tensor], slack: float = 8.0) -> None:
