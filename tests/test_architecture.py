@@ -111,6 +111,16 @@ def test_a_circle_is_found(graph: dict[str, set[str]], circle: list[str] | None)
     assert _circle(graph) == circle
 
 
+def test_helpers_of_tests_and_benchmarks_have_names_of_their_own() -> None:
+    """Tests of benchmarks import from both folders: of two files of one name, which is imported would be the order's choice."""
+    folders = (ROOT / "benchmarks", *(folder for folder in (ROOT / "tests").iterdir() if list(folder.glob("*.py"))))
+    found: dict[str, list[str]] = {}
+    for file in (file for folder in folders for file in folder.glob("*.py") if not file.name.startswith("test_")):
+        found.setdefault(file.name, []).append(str(file.relative_to(ROOT)))
+    twice = {name: where for name, where in found.items() if len(where) > 1}
+    assert set(twice) <= {"__init__.py", "conftest.py"}, twice
+
+
 def class_names(file: Path) -> list[str]:
     """The public classes that a file defines."""
     tree = ast.parse(file.read_text(encoding="utf-8"))

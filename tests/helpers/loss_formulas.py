@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from kernel_problems import random_positives
+from random_kernel_inputs import random_positives
 from torch import Tensor
 from torch.nn.functional import logsigmoid, normalize
 

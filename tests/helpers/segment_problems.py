@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from kernel_problems import DEVIATIONS
+from random_kernel_inputs import DEVIATIONS
 from torch import Tensor
 from torch.nn import functional
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from kernel_problems import random_positives
+from random_kernel_inputs import random_positives
 
 from xmc.errors import InputError
 from xmc.kernels.entries import Entries, flagged_pairs

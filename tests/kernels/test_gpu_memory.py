@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from kernel_problems import needs_triton
+from random_kernel_inputs import needs_triton
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 

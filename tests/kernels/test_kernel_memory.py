@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from kernel_problems import CPU_ENGINES, needs_triton, random_positives
+from random_kernel_inputs import CPU_ENGINES, needs_triton, random_positives
 from torch.nn.functional import normalize
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves

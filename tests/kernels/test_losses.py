@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from kernel_problems import CPU_ENGINES, random_positives
+from random_kernel_inputs import CPU_ENGINES, random_positives
 from loss_formulas import dense_loss, solve_threshold
 from torch import Tensor, nn
 from torch.nn.functional import normalize, softplus

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from kernel_problems import needs_triton, random_positives
+from random_kernel_inputs import needs_triton, random_positives
 from torch import Tensor
 from torch.nn.functional import normalize
 from torch.utils._python_dispatch import TorchDispatchMode

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from kernel_problems import random_positives
+from random_kernel_inputs import random_positives
 from loss_formulas import assert_agree, cosines, dense_loss
 
 from xmc.kernels import losses

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from kernel_problems import (
+from random_kernel_inputs import (
     CPU_ENGINES,
     ENGINES,
     assert_no_worse,

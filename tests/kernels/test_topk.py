@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import torch
-from kernel_problems import ENGINES, needs_triton
+from random_kernel_inputs import ENGINES, needs_triton
 from torch import Tensor
 
 from xmc.errors import ConfigError, InputError

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from kernel_problems import Problem, assert_no_worse, dense, evaluate, problem, random_positives
+from random_kernel_inputs import Problem, assert_no_worse, dense, evaluate, problem, random_positives
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves

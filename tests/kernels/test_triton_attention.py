@@ -7,7 +7,7 @@ from typing import Any
 import functorch.compile
 import pytest
 import torch
-from kernel_problems import needs_triton
+from random_kernel_inputs import needs_triton
 from segment_problems import RAGGED, Run, assert_no_worse
 from torch import Tensor
 from torch._dynamo.backends.common import aot_autograd

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from kernel_problems import DEVIATIONS, NAMES, Problem, evaluate, needs_triton, problem, rounding_noise
+from random_kernel_inputs import DEVIATIONS, NAMES, Problem, evaluate, needs_triton, problem, rounding_noise
 from torch import Tensor
 from torch.nn.functional import normalize
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from kernel_problems import needs_triton
+from random_kernel_inputs import needs_triton
 from torch import Tensor
 from torch.nn.functional import normalize
 

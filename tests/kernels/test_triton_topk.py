@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from kernel_problems import needs_triton
+from random_kernel_inputs import needs_triton
 from torch import Tensor
 
 from xmc.errors import NotFiniteError

@@ -43,8 +43,7 @@ def require_sound_parquet(parquet: pq.ParquetFile, opened: pa.NativeFile) -> Non
         require_possible(number, size)
     if sum(rows) != metadata.num_rows:
         raise ValueError(f"its {len(rows):,} row groups have {sum(rows):,} rows, but it says {metadata.num_rows:,}")
-    if rows and metadata.num_columns:
-        _probe(parquet, len(rows) - 1)
+    if rows and metadata.num_columns and _can_be_described(parquet, len(rows) - 1):
         group = metadata.row_group(len(rows) - 1)
         chunks = (group.column(place) for place in range(group.num_columns))
         behind = max(min(max(0, _start(chunk) + chunk.total_compressed_size), size) for chunk in chunks)
@@ -70,6 +69,16 @@ def require_sound_group(parquet: pq.ParquetFile, number: int, size: int) -> None
                 f"the column {chunk.path_in_schema} of row group {number} has {chunk.num_values:,} values for "
                 f"{group.num_rows:,} rows"
             )
+
+
+def _can_be_described(parquet: pq.ParquetFile, number: int) -> bool:
+    """Whether a row can be read of a group. Where none can, that is told with the row when the group is read, behind those
+    before it, which are whole."""
+    try:
+        _probe(parquet, number)
+    except (pa.ArrowException, OSError, ValueError, MemoryError):
+        return False
+    return True
 
 
 def _probe(parquet: pq.ParquetFile, number: int) -> None:
