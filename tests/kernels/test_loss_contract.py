@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 from families import members_restored
-from random_kernel_inputs import CPU_ENGINES, random_positives
 from loss_formulas import FORMULAS, assert_agree, cosines, dense_loss, weighted_positives
+from random_kernel_inputs import CPU_ENGINES, random_positives
 from torch import Tensor
 
 from xmc.errors import InputError

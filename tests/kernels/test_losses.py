@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from random_kernel_inputs import CPU_ENGINES, random_positives
 from loss_formulas import dense_loss, solve_threshold
+from random_kernel_inputs import CPU_ENGINES, random_positives
 from torch import Tensor, nn
 from torch.nn.functional import normalize, softplus
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from random_kernel_inputs import random_positives
 from loss_formulas import assert_agree, cosines, dense_loss
+from random_kernel_inputs import random_positives
 
 from xmc.kernels import losses
 from xmc.kernels.losses import Positives

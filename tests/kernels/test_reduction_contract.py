@@ -11,7 +11,16 @@ from inspect import signature
 import pytest
 import torch
 from families import members_restored
-from random_kernel_inputs import ENGINES, SHAPES, assert_no_worse, dense, evaluate, problem, rounding_noise, statistics_of
+from random_kernel_inputs import (
+    ENGINES,
+    SHAPES,
+    assert_no_worse,
+    dense,
+    evaluate,
+    problem,
+    rounding_noise,
+    statistics_of,
+)
 from torch import Tensor
 
 from xmc.errors import ConfigError

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from random_kernel_inputs import CPU_ENGINES, needs_triton, random_positives
 from loss_formulas import dense_loss, solve_threshold
+from random_kernel_inputs import CPU_ENGINES, needs_triton, random_positives
 from torch import Tensor
 from torch.nn.functional import logsigmoid, normalize
 from torch.utils._python_dispatch import TorchDispatchMode
