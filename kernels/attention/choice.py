@@ -38,7 +38,6 @@ class AtHand:
     flash: int
 
 
-@torch.compiler.assume_constant_result
 def at_hand(device: torch.device, dtype: torch.dtype, impl: str | None) -> AtHand:
     """What there is for tensors of a dtype on a device: a constant of a compiled module.
 
@@ -47,6 +46,10 @@ def at_hand(device: torch.device, dtype: torch.dtype, impl: str | None) -> AtHan
     """
     backend = choose_backend(impl, torch.empty(0, dtype=dtype, device=device))
     return AtHand(backend, bool(impl or os.environ.get("XMC_KERNELS")), _flash_capability(device))
+
+
+at_hand._dynamo_marked_constant = True  # type: ignore[attr-defined]
+"""What torch.compiler.assume_constant_result does; that imports the compiler, which is a third of the time a program starts."""
 
 
 def engine_of(there: AtHand, dtype: torch.dtype, head_size: int, dropout: bool) -> str:

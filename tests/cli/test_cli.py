@@ -56,6 +56,16 @@ def test_import_loads_nothing_heavy() -> None:
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
+def test_a_search_loads_no_compiler(run: Path) -> None:
+    """Parts of libraries that take long to import, and that a search by bags of features does not use."""
+    code = (
+        "import sys; from xmc import Retriever; Retriever.load(sys.argv[1]).search(['a boat'])\n"
+        "sys.exit(str({'torch._dynamo', 'triton', 'scipy.special', 'scipy.stats', 'transformers'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(run)], capture_output=True, text=True)
+    assert done.stderr == "set()\n"
+
+
 def test_evaluate_search_and_index(run: Path, tmp_path: Path) -> None:
     table = xmc("evaluate", run, "wordnet-8k").stdout
     for name in ("P@1", "nDCG@5", "PSP@5", "R@100", "2,828 queries"):

@@ -128,6 +128,7 @@ def test_memory_is_known_before_building(design: str) -> None:
     assert factory_of("int8") == "SQ8"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("design", ["NSG16", "PCA16,NSG24,SQ8"])
 def test_the_most_memory_of_graphs_that_drop_links(design: str) -> None:
     most = bytes_per_label(design, DIMENSION, 20_000)

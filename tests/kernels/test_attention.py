@@ -142,6 +142,11 @@ def compiled(backend: str) -> None:
                 torch.testing.assert_close(one, other)
 
 
+def test_what_is_at_hand_is_marked_as_the_compiler_marks_it() -> None:
+    marks = dict(vars(at_hand))
+    assert vars(torch.compiler.assume_constant_result(at_hand)) == marks
+
+
 def test_compiled() -> None:
     compiled("aot_eager")
 

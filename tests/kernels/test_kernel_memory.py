@@ -42,12 +42,13 @@ class Largest(TorchDispatchMode):
         return result
 
 
-SLOW = {"soft_topk": [pytest.mark.slow]}
-"""A search in rounds: by the interpreter each of them takes seconds."""
+QUICK = ("binary_cross_entropy", "decoupled_softmax", "triplet_margin")
+"""Losses that stand for the others by the interpreter, which takes seconds for each."""
 
+MARKS = {name: [needs_triton] if name in QUICK else [needs_triton, pytest.mark.slow] for name in LOSSES}
 CASES = [
     *(pytest.param(name, "torch", id=f"{name}-torch") for name in LOSSES),
-    *(pytest.param(name, "triton", id=f"{name}-triton", marks=[needs_triton, *SLOW.get(name, [])]) for name in LOSSES),
+    *(pytest.param(name, "triton", id=f"{name}-triton", marks=MARKS[name]) for name in LOSSES),
 ]
 
 

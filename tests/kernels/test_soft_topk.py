@@ -136,12 +136,16 @@ def test_launches_on_a_device(warm: bool | None, most: int, monkeypatch: pytest.
 
 PROBLEMS = [(0.05, 2.0, 5), (0.05, 2.0, 1), (0.07, 2.0, 30), (1.0, 1.0, 5), (0.02, 2.0, 5)]
 """Temperature, slope and k."""
+CLUSTERED = [(*problem, "torch") for problem in PROBLEMS] + [
+    pytest.param(*problem, "triton", marks=[needs_triton, *([pytest.mark.slow] if place else [])])
+    for place, problem in enumerate(PROBLEMS)
+]
+"""By the interpreter one of them, and the others with the slow tests."""
 
 
 @pytest.mark.usefixtures("as_on_a_device")
-@pytest.mark.parametrize("impl", CPU_ENGINES)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
-@pytest.mark.parametrize(("temperature", "slope", "k"), PROBLEMS)
+@pytest.mark.parametrize(("temperature", "slope", "k", "impl"), CLUSTERED)
 def test_clusters_from_nothing(temperature: float, slope: float, k: int, dtype: torch.dtype, impl: str) -> None:
     """With a device's passes, where a query's best labels stand together: loss and gradient are those of the formula."""
     q, z, positives = clusters(900 if impl == "triton" else 9_000)

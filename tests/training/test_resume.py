@@ -95,7 +95,7 @@ def steps(out: Path) -> int:
     return (out / LOG).read_text().count('"loss"') if (out / LOG).exists() else 0
 
 
-@pytest.mark.parametrize("trial", range(20))
+@pytest.mark.parametrize("trial", [*range(6), *(pytest.param(trial, marks=pytest.mark.slow) for trial in range(6, 20))])
 def test_killed_at_random_and_resumed(trial: int, trainer: Trainer, unbroken: dict[str, Path], tmp_path: Path) -> None:
     """Every third is killed while a checkpoint is being written, the others at a random step."""
     chance = random.Random(trial)

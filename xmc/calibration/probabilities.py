@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import expit
 
 from xmc.calibration.candidates import FREQUENCY_GROUPS, Candidates
 
@@ -101,6 +100,8 @@ class Probabilities:
 
     def of_sums(self, sums: Floats) -> Floats:
         """The probabilities of all K `sums` of queries, float64 [n, K]."""
+        from scipy.special import expit  # a twentieth of the time a program starts, which few runs need
+
         probabilities = np.zeros(sums.shape)
         for band, (first, end) in enumerate(bands(sums.shape[1])):
             banded = sums[:, first:end]
