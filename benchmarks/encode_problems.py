@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 
 import lf_wordnet
@@ -17,6 +17,7 @@ from models import package_folder
 from titles import titles
 from torch import Tensor
 
+from xmc.cached import cached_property
 from xmc.config import TransformerConfig
 from xmc.data.dataset import Dataset
 from xmc.data.tokens import RaggedTokens

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from xmc.arrays import Mask, Rows
+from xmc.cached import cached_property
 from xmc.errors import InputError
 
 __all__ = ["LabelIds", "RowLookup", "as_ids", "type_name"]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from xmc.arrays import Embeddings, Rows
+from xmc.cached import cached_property
 from xmc.errors import InputError
 from xmc.indexes.blocks import EmbeddingBlocks, GrowingColumn
 from xmc.indexes.checks import require_matrix

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from xmc.arrays import Embeddings, Mask, Rows
+from xmc.cached import cached_property
 from xmc.errors import InputError
 from xmc.indexes.blocks import EmbeddingBlocks
 from xmc.indexes.checks import require_count, require_matrix, require_rows

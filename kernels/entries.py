@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from xmc.cached import cached_property
 from xmc.kernels.positives import Positives, kept_indptr
 
 __all__ = ["Entries", "flagged_pairs"]

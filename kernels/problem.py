@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from xmc.cached import cached_property
 from xmc.kernels.entries import Entries, flagged_pairs
 from xmc.kernels.positives import Positives
 from xmc.kernels.reductions import Reduction

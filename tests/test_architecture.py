@@ -12,8 +12,8 @@ ROOT = Path(__file__).resolve().parents[1]
 MAPPED = {"kernels": "xmc.kernels", "indexes": "xmc.indexes", "training": "xmc.training"}
 
 ORDER = (
-    "namesake", "version", "shown", "errors", "registry", "arrays", "terminal", "progress", "storage", "faults", "kernels",
-    "config", "metrics", "data",
+    "namesake", "version", "shown", "errors", "cached", "registry", "arrays", "terminal", "progress", "storage", "faults",
+    "kernels", "config", "metrics", "data",
     "encoders", "indexes", "calibration", "light",
     "search", "evaluation", "training",
     "batch", "serve", "interop", "report", "doctor",

@@ -6,13 +6,13 @@ import contextlib
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
 from typing_extensions import Self
 
+from xmc.cached import cached_property
 from xmc.config import TrainConfig
 from xmc.encoders.dual import DualEncoder
 from xmc.encoders.precision import Computed

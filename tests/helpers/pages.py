@@ -15,6 +15,7 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
+from xmc.cached import cached_property
 from xmc.cli import app
 from xmc.config import TrainConfig
 
@@ -53,12 +54,12 @@ class Page:
         """Its path in the working tree."""
         return str(self.path.relative_to(ROOT))
 
-    @functools.cached_property
+    @cached_property
     def text(self) -> str:
         """All of it."""
         return self.path.read_text(encoding="utf-8")
 
-    @functools.cached_property
+    @cached_property
     def blocks(self) -> list[Block]:
         """Its fenced blocks in order."""
         found = []

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
 
 from xmc.batch.form import OutputForm, kept_columns, wanted_columns
 from xmc.batch.options import Columns
+from xmc.cached import cached_property
 from xmc.data.files import WantedColumn, open_file
 from xmc.data.files.addresses import InputFile, list_files
 from xmc.storage.fingerprints import fingerprint_of_json

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csc_matrix, csr_matrix
+
+from xmc.cached import cached_property
 
 __all__ = ["LabelSets"]
 

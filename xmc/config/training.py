@@ -23,7 +23,7 @@ from xmc.config.section import Section, plain_values
 from xmc.config.shipped import config_file
 from xmc.config.validation import ValidationConfig
 from xmc.config.yaml_values import LONGEST_DOCUMENT, read_yaml
-from xmc.errors import ConfigError
+from xmc.errors import ConfigError, boundary
 from xmc.storage.small_files import read_text
 
 __all__ = ["TrainConfig"]
@@ -230,13 +230,15 @@ class TrainConfig(Section):
     def _read(cls, values: Mapping[str, Any], changes: Iterable[tuple[list[str], Any]], source: str) -> TrainConfig:
         """Values, then changes, the shorter keys and kinds first so that a section's kind comes before its keys."""
         given = Values(source or cls.__name__, default_kinds(cls), plain_values(cls))
-        given.update(values)
-        for keys, value in sorted(changes, key=lambda change: (len(change[0]), change[0][-1] != "kind")):
-            given.put(keys, value)
+        with boundary(ConfigError, f"{given.source} cannot be read"):  # values of callers may be nested without end
+            given.update(values)
+            for keys, value in sorted(changes, key=lambda change: (len(change[0]), change[0][-1] != "kind")):
+                given.put(keys, value)
+            mapping = given.mapping()
         if given.renamed:
             names = ", ".join(f"{old} is {new}" for old, new in given.renamed.items())
             logger.warning("%s has keys of an older version, which are called otherwise now: %s", given.source, names)
-        return super().from_mapping(given.mapping(), source=source)
+        return super().from_mapping(mapping, source=source)
 
 
 def _plain(value: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from typing_extensions import Self
 
+from xmc.cached import cached_property
 from xmc.data.constructors import DatasetConstructors
 from xmc.data.directory import SHIPPED, data_set_directory, found_data_set
 from xmc.data.drawing import TRAIN, Splitting, draw_splits, require_new_splits

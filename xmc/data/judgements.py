@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy.sparse import csr_matrix
 
+from xmc.cached import cached_property
 from xmc.data.targets import Targets, no_pairs
 from xmc.errors import DataError
 from xmc.metrics.truth import pairs_of, truth_without

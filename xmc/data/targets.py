@@ -8,12 +8,12 @@ truth), or unknown, which is everything else, and what training takes for a nega
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_matrix
 
+from xmc.cached import cached_property
 from xmc.errors import InputError
 from xmc.metrics.truth import filter_rows, pairs_of, truth_without
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
+from xmc.cached import cached_property
 from xmc.metrics.ranking import NO_PREDICTION, best_ranks
 
 __all__ = ["RankedPairs"]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from xmc.cached import cached_property
 from xmc.errors import DataError
 from xmc.evaluation.evaluate import compare
 from xmc.evaluation.judging import Ranking, most_excluded

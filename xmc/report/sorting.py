@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from functools import cached_property, lru_cache
+from functools import lru_cache
 
 import numpy as np
 
+from xmc.cached import cached_property
 from xmc.report.hierarchy import Hierarchy
 from xmc.report.run import ReportedRun
 from xmc.report.task import Task

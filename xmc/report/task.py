@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 from pyarrow import compute as pc
 from scipy.sparse import csr_matrix
 
+from xmc.cached import cached_property
 from xmc.data.dataset import Dataset
 from xmc.data.judgements import Judgements
 from xmc.data.splits import Split

@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from fractions import Fraction
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from xmc.arrays import Embeddings, Ids, Mask
+from xmc.cached import cached_property
 from xmc.calibration.calibration import Calibration
 from xmc.calibration.decisions import Policy
 from xmc.calibration.powerset import Region

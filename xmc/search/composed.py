@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from xmc.arrays import Embeddings, Ids, Rows
+from xmc.cached import cached_property
 from xmc.search.passages import combined, strongest
 from xmc.search.queries import Query
 from xmc.search.reasons import Reason

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from pyarrow import acero
 from pyarrow import compute as pc
 
 from xmc.arrays import Embeddings, Ids, Mask, Rows
+from xmc.cached import cached_property
 from xmc.errors import InputError
 from xmc.indexes.blocks import GrowingColumn
 from xmc.indexes.identifiers import RowLookup

@@ -7,13 +7,13 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
 from xmc.arrays import Mask
+from xmc.cached import cached_property
 from xmc.calibration.calibration import Calibration
 from xmc.config import TrainConfig
 from xmc.config.yaml_values import read_yaml

@@ -21,7 +21,7 @@ def write_run_of_transformer(folder: Path) -> None:
     """A run whose encoder is a BERT of two layers."""
     write_bert(folder.parent / "backbone")
     values = {
-        "encoder": {"kind": "transformer", "directory": str(folder.parent / "backbone"), "dimension": 8},
+        "encoder": {"kind": "transformer", "directory": str(folder.parent / "backbone")},
         "epochs": 1,
         "batch_size": 64,
         "device": "cpu",

@@ -26,11 +26,14 @@ def odd_value(chance: Random) -> Any:
 
 
 def damaged_value(value: Any, chance: Random) -> Any:
-    """A value of JSON with a change at one place inside."""
-    path = chance.choice(list(_paths(value)))
+    """A value of JSON with a change at one place inside; itself where it is nested too deeply to be copied."""
+    try:
+        path = chance.choice(list(_paths(value)))
+        value = copy.deepcopy(value)
+    except RecursionError:
+        return value
     if not path:
         return odd_value(chance)
-    value = copy.deepcopy(value)
     inside = value
     for key in path[:-1]:
         inside = inside[key]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from itertools import islice
 from typing import Any, ClassVar, Literal
 
 import orjson
 
+from xmc.cached import cached_property
 from xmc.data.files.addresses import InputFile
 from xmc.data.files.lines import text_lines
 from xmc.data.files.rows import Record, StringsFile

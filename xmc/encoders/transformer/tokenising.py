@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from xmc.cached import cached_property
 from xmc.data.tokens import RaggedTokens
 from xmc.encoders.base import Side
 from xmc.encoders.spans import word_blocks, word_spans

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ import pyarrow as pa
 import torch
 
 from xmc.arrays import Embeddings, Ids, Rows
+from xmc.cached import cached_property
 from xmc.encoders.dual import unit_rows
 from xmc.encoders.precision import multiplies_bfloat16
 from xmc.errors import InputError, StoreError, boundary

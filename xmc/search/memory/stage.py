@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from xmc.arrays import Embeddings, Rows
+from xmc.cached import cached_property
 from xmc.encoders.dual import DualEncoder
 from xmc.errors import InputError
 from xmc.search.fitted import FittedOn
