@@ -21,6 +21,7 @@ from typing import Any
 from fuzzing.folders import Changes, apply, files_of, repair, restore, times_of
 from fuzzing.targets import Case, Target
 from xmc.errors import LONGEST_MESSAGE, XMCError
+from xmc.shown import visible
 
 __all__ = ["SOUND", "Outcome", "prepare", "run_case", "work"]
 
@@ -108,7 +109,7 @@ def run_case(
 
 def _refusal(error: XMCError) -> Outcome:
     said = str(error)
-    if len(said) > LONGEST_MESSAGE or not said.isprintable() or not said:
+    if len(said) > LONGEST_MESSAGE or visible(said) != said or not said:  # unassigned characters are not obeyed
         return Outcome("traceback", f"the message is not one line of at most {LONGEST_MESSAGE} characters: {said!r}")
     if "not enough memory" in said:
         return Outcome("no memory", said, _place(error))
