@@ -39,6 +39,7 @@ test-slow: $(VENV)/.installed-dev
 test-nightly: $(VENV)/.installed-dev
 	XMC_CASES=2000 $(BIN)/python -m pytest --numprocesses 2 -m slow tests/data/files/test_written_tables.py
 	XMC_CASES=10000 $(BIN)/python -m pytest -m slow tests/fuzz
+	XMC_KILLS=20 $(BIN)/python -m pytest tests/batch tests/serve/test_server_kills.py tests/training/test_resume.py -k kill
 	XMC_KILLS=100 XMC_FAILURES=30 XMC_MIXTURES=20 $(BIN)/python -m pytest -m slow tests/durability
 
 # Damaged inputs of every format by fresh seeds, MINUTES long; those that are neither read nor refused are kept in build/fuzz.

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from batch_kills import command, kill_and_resume
 from commands import ENVIRONMENT
+from repetitions import kills
 from worlds import COLOURS, colours, tiny_config
 
 import xmc
@@ -148,7 +149,7 @@ def test_killed_at_any_moment_nothing_is_lost_or_doubled(run: Path, tmp_path: Pa
     source = write_queries(tmp_path / "in.parquet", 120_000)
     arguments = [run, "--input", source, "--rows-per-part", 1000, "-k", 5]
     predict_files(run, source, tmp_path / "whole", k=5, options=JobOptions(rows_per_part=1000))
-    assert kill_and_resume(arguments, tmp_path / "out", kills=12, start=3.0, seed=1) == 12
+    assert kill_and_resume(arguments, tmp_path / "out", kills=kills(6), start=3.0, seed=1) == kills(6)
     names = sorted(file.name for file in (tmp_path / "whole").iterdir())
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == names
     for name in names:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from batch_kills import command, kill_and_resume
 from commands import ENVIRONMENT
+from repetitions import kills
 from worlds import tiny_config, wordnet_part
 
 import xmc
@@ -133,5 +134,5 @@ def test_a_bad_row_is_a_sentence_from_a_worker_too(run: Path, tmp_path: Path) ->
 def test_a_killed_job_is_resumed(run: Path, source: Path, whole: dict[str, bytes], tmp_path: Path) -> None:
     out = tmp_path / "out"
     arguments = [run, "--input", source, "--rows-per-part", 31, "--on-bad-row", "drop", "--engine", "ray"]
-    assert kill_and_resume(arguments, out, kills=8, start=10.0, seed=2) == 8
+    assert kill_and_resume(arguments, out, kills=kills(3), start=10.0, seed=2) == kills(3)
     assert contents(out) == whole

@@ -7,19 +7,21 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from warm_process import WarmProcess
+from warm_process import warm_commands
 
 ENVIRONMENT = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
 
 
-_WARM = WarmProcess()
-
-
-def xmc(*arguments: object, input: str | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run `xmc` with the arguments and return what it printed. input: what it is given; cwd: the folder it runs in."""
-    return _WARM.run([str(argument) for argument in arguments], ENVIRONMENT, str(cwd or Path.cwd()), input)
+def xmc(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
+    """Run `xmc` with the arguments and return what it printed. options: of subprocess.run."""
+    return subprocess.run(
+        [str(warm_commands() / "xmc"), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        **options,  # type: ignore[call-overload]
+    )
 
 
 def fail(done: subprocess.CompletedProcess[str], message: str) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from typer.testing import CliRunner
+from warm_process import warm_commands
 
 from xmc.cached import cached_property
 from xmc.cli import app
@@ -96,7 +97,11 @@ class Page:
 def run_blocks(page: Page) -> int:
     """Run a page from top to bottom in the working directory: Python in one namespace, shell commands in between."""
     namespace: dict[str, object] = {"__name__": "__main__"}
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "COLUMNS": "160"}
+    environment = {
+        **os.environ,
+        "PATH": f"{warm_commands()}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "COLUMNS": "160",
+    }
     count = 0
     for block in page.blocks:
         if block.reason is not None or block.language not in ("python", "bash"):

@@ -1,28 +1,32 @@
 """A process that has imported torch and the other libraries once, and forks a child for each command of `xmc`.
 
-A child imports `xmc` itself and runs it as `python -m xmc` does, with its own standard streams, environment and folder; the
-seconds that the libraries take to import are what it saves. The process that forks computes nothing, so no library has a pool
-of threads that the child would wait for.
+A child imports `xmc` itself and runs it as `python -m xmc` does, with the standard streams, environment and folder of the
+program that asked for it; the seconds that the libraries take to import are what it saves. The process that forks computes
+nothing, so no library has a pool of threads that the child would wait for.
 
-    python warm_process.py    reads requests as lines of JSON, and answers each by the exit code
+    python warm_process.py SOCKET    forks until it is killed
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
+import functools
 import importlib
 import json
 import os
 import runpy
+import select
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-__all__ = ["WarmProcess"]
+__all__ = ["warm_commands"]
 
 LIBRARIES = (
     "torch",
@@ -46,61 +50,92 @@ LIBRARIES = (
     "typer",
     "yaml",
 )
+CLIENT = """#!{python} -SE
+import json, os, signal, socket, sys
+
+line = socket.socket(socket.AF_UNIX)
+line.connect({address!r})
+socket.send_fds(line, [b"x"], [0, 1, 2])
+line.sendall(json.dumps([sys.argv[1:], dict(os.environ), os.getcwd()]).encode() + b"\\n")
+answers = line.makefile()
+pid = int(answers.readline())
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda number, _: os.kill(pid, number))
+code = int(answers.readline())
+if code < 0:
+    signal.signal(-code, signal.SIG_DFL)
+    os.kill(os.getpid(), -code)
+os._exit(code)
+"""
+"""The program `xmc` that asks for a child, and ends as it does."""
 
 
-class WarmProcess:
-    """Runs commands of `xmc`, one at a time. Started by the first, and ended with the process that made it."""
-
-    def __init__(self) -> None:
-        """Nothing is started yet."""
-        self._lock = threading.Lock()
-        self._process: subprocess.Popen[str] | None = None
-
-    def run(
-        self, arguments: Sequence[str], environment: Mapping[str, str], folder: str, given: str | None = None
-    ) -> subprocess.CompletedProcess[str]:
-        """What `python -m xmc ARGUMENTS` printed, and its exit code. folder: where it runs. given: its standard input."""
-        with self._lock, tempfile.TemporaryDirectory() as streams:
-            files = [Path(streams, name) for name in ("in", "out", "err")]
-            files[0].write_text(given or "", encoding="utf-8")
-            request = [list(arguments), dict(environment), folder, list(map(str, files))]
-            server = self._started()
-            assert server.stdin is not None
-            assert server.stdout is not None
-            server.stdin.write(json.dumps(request) + "\n")
-            server.stdin.flush()
-            code = int(server.stdout.readline())
-            out, err = (file.read_text(encoding="utf-8") for file in files[1:])
-        return subprocess.CompletedProcess([sys.executable, "-m", "xmc", *arguments], code, out, err)
-
-    def _started(self) -> subprocess.Popen[str]:
-        if self._process is None:
-            pipe = subprocess.PIPE
-            self._process = subprocess.Popen([sys.executable, __file__], stdin=pipe, stdout=pipe, text=True)
-            atexit.register(self._process.kill)
-        return self._process
+@functools.cache
+def warm_commands() -> Path:
+    """A folder with a program `xmc`. The process is started by the first call, and ends with that which called."""
+    folder = tempfile.TemporaryDirectory(prefix="warm-")
+    address = str(Path(folder.name, "socket"))
+    client = Path(folder.name, "xmc")
+    client.write_text(CLIENT.format(python=sys.executable, address=address), encoding="utf-8")
+    client.chmod(0o755)
+    server = subprocess.Popen([sys.executable, __file__, address], stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    assert server.stdout.readline() == "ready\n"
+    atexit.register(folder.cleanup)
+    atexit.register(server.kill)
+    return Path(folder.name)
 
 
-def _serve() -> None:
+def _serve(address: str) -> None:
     sys.path.pop(0)  # the folder of this file, which a command does not have
     for name in LIBRARIES:
         importlib.import_module(name)
-    for line in sys.stdin:
-        pid = os.fork()
-        if pid == 0:
-            _child(*json.loads(line))
-        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(address)
+        listening.listen()
+        print("ready", flush=True)
+        while True:
+            line, _ = listening.accept()
+            if os.fork() == 0:
+                listening.close()
+                _keep(line)
+            line.close()
+            with contextlib.suppress(ChildProcessError):
+                while os.waitpid(-1, os.WNOHANG)[0]:
+                    pass
 
 
-def _child(arguments: list[str], environment: dict[str, str], folder: str, streams: list[str]) -> None:
+def _keep(line: socket.socket) -> None:
+    """Fork the child, tell its number and how it ended, and kill it where nobody listens any more."""
+    _, streams, _, _ = socket.recv_fds(line, 1, 3)
+    arguments, environment, folder = json.loads(line.makefile().readline())
+    pid = os.fork()
+    if pid == 0:
+        line.close()
+        _run(arguments, environment, folder, streams)
+    line.sendall(f"{pid}\n".encode())
+    for number in streams:
+        os.close(number)
+    while True:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            with contextlib.suppress(OSError):
+                line.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
+            os._exit(0)
+        if select.select([line], [], [], 0.003)[0]:
+            os.kill(pid, signal.SIGKILL)
+
+
+def _run(arguments: list[str], environment: dict[str, str], folder: str, streams: list[int]) -> None:
     """Run the command, and end as a program does."""
     code = 1
     try:
         os.environ.clear()
         os.environ.update(environment)
         os.chdir(folder)
-        for number, file in enumerate(streams):
-            os.dup2(os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND), number)
+        for number, stream in enumerate(streams):
+            os.dup2(stream, number)
+            os.close(stream)
         sys.stdin, sys.stdout = os.fdopen(0, closefd=False), os.fdopen(1, "w", closefd=False)
         sys.stderr = os.fdopen(2, "w", closefd=False, errors="backslashreplace")
         sys.argv = ["xmc", *arguments]
@@ -129,4 +164,4 @@ def _ended() -> int:
 
 
 if __name__ == "__main__":
-    _serve()
+    _serve(sys.argv[1])

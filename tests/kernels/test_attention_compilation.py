@@ -35,8 +35,8 @@ ALL: dict[int, dict[str, Variant]] = {
     90: variants("bf16", (16, 80, 256), PLAIN, CAUSAL, FULL)
     | variants("bf16", (32, 64, 128), FULL)
     | variants("fp32", (32, 64, 128, 256), PLAIN, FULL),
-    80: variants("bf16", (32, 64, 128, 256), PLAIN, FULL) | variants("fp32", (64, 256), PLAIN),
-    120: variants("bf16", (32, 64, 128, 256), PLAIN, FULL),
+    80: variants("bf16", (64, 256), PLAIN, FULL) | variants("fp32", (64, 256), PLAIN),
+    120: variants("bf16", (64, 256), PLAIN, FULL),
 }
 
 SHARED_MEMORY = {80: 99 * 1024, 90: 227 * 1024, 120: 99 * 1024}

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from repetitions import kills
 from server_kills import kill_and_check
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("workers", "kills"), [(1, 12), (2, 8)])
-def test_kills_lose_no_change(remembering: Path, tmp_path: Path, workers: int, kills: int) -> None:
-    counts = kill_and_check(remembering, tmp_path, kills, workers, seed=workers)
+@pytest.mark.parametrize(("workers", "times"), [(1, 6), (2, 4)])
+def test_kills_lose_no_change(remembering: Path, tmp_path: Path, workers: int, times: int) -> None:
+    counts = kill_and_check(remembering, tmp_path, kills(times), workers, seed=workers)
     assert counts["changes confirmed"] > 20

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from processes import environment, stopped_while
+from repetitions import kills
 from resumable_runs import configurations
 from safetensors.torch import load_file
 from small_models import write_bert
@@ -95,7 +96,7 @@ def steps(out: Path) -> int:
     return (out / LOG).read_text().count('"loss"') if (out / LOG).exists() else 0
 
 
-@pytest.mark.parametrize("trial", [*range(6), *(pytest.param(trial, marks=pytest.mark.slow) for trial in range(6, 20))])
+@pytest.mark.parametrize("trial", range(kills(6)))
 def test_killed_at_random_and_resumed(trial: int, trainer: Trainer, unbroken: dict[str, Path], tmp_path: Path) -> None:
     """Every third is killed while a checkpoint is being written, the others at a random step."""
     chance = random.Random(trial)
