@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import subprocess
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 from small_models import write_bert, write_decoder
 from torch import nn
+from warm_process import warm_commands
 
 from xmc.config import ENCODER_SECTIONS, ImagesConfig, LearningRates, StaticConfig, TrainConfig
 from xmc.data.token_cache import TokenCache, cached_tokens
@@ -262,7 +262,7 @@ def test_saved_and_loaded_in_another_process(encoder: Encoder, tmp_path: Path) -
     texts = [text.strip() for text in TEXTS]
     (tmp_path / "texts.txt").write_text("\x1e".join(texts), encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, "-c", LOAD, str(tmp_path / "moved"), encoder.kind],
+        [str(warm_commands() / "code"), LOAD, str(tmp_path / "moved"), encoder.kind],
         capture_output=True,
         text=True,
         timeout=120,

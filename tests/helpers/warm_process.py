@@ -1,6 +1,7 @@
-"""A process that has imported torch and the other libraries once, and forks a child for each command of `xmc`.
+"""A process that has imported torch and the other libraries once, and forks a child for each command of `xmc`, and each
+`python -c`.
 
-A child imports `xmc` itself and runs it as `python -m xmc` does, with the standard streams, environment and folder of the
+A child imports `xmc` itself and runs it as `python` does, with the standard streams, environment and folder of the
 program that asked for it; the seconds that the libraries take to import are what it saves. The process that forks computes
 nothing, so no library has a pool of threads that the child would wait for.
 
@@ -56,7 +57,7 @@ import json, os, signal, socket, sys
 line = socket.socket(socket.AF_UNIX)
 line.connect({address!r})
 socket.send_fds(line, [b"x"], [0, 1, 2])
-line.sendall(json.dumps([sys.argv[1:], dict(os.environ), os.getcwd()]).encode() + b"\\n")
+line.sendall(json.dumps([sys.argv, dict(os.environ), os.getcwd()]).encode() + b"\\n")
 answers = line.makefile()
 pid = int(answers.readline())
 for number in (signal.SIGINT, signal.SIGTERM):
@@ -67,17 +68,20 @@ if code < 0:
     os.kill(os.getpid(), -code)
 os._exit(code)
 """
-"""The program `xmc` that asks for a child, and ends as it does."""
+"""A program that asks for a child, and ends as it does."""
 
 
 @functools.cache
 def warm_commands() -> Path:
-    """A folder with a program `xmc`. The process is started by the first call, and ends with that which called."""
+    """A folder with the programs `xmc`, and `code`, which takes the code and its arguments as `python -c` does.
+
+    The process is started by the first call, and ends with that which called.
+    """
     folder = tempfile.TemporaryDirectory(prefix="warm-")
     address = str(Path(folder.name, "socket"))
-    client = Path(folder.name, "xmc")
-    client.write_text(CLIENT.format(python=sys.executable, address=address), encoding="utf-8")
-    client.chmod(0o755)
+    for client in (Path(folder.name, "xmc"), Path(folder.name, "code")):
+        client.write_text(CLIENT.format(python=sys.executable, address=address), encoding="utf-8")
+        client.chmod(0o755)
     server = subprocess.Popen([sys.executable, __file__, address], stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None
     assert server.stdout.readline() == "ready\n"
@@ -138,8 +142,7 @@ def _run(arguments: list[str], environment: dict[str, str], folder: str, streams
             os.close(stream)
         sys.stdin, sys.stdout = os.fdopen(0, closefd=False), os.fdopen(1, "w", closefd=False)
         sys.stderr = os.fdopen(2, "w", closefd=False, errors="backslashreplace")
-        sys.argv = ["xmc", *arguments]
-        code = _ended()
+        code = _ended(Path(arguments[0]).name, arguments[1:])
         threading._shutdown()  # type: ignore[attr-defined]  # threads that are not daemons end first
         atexit._run_exitfuncs()
         sys.stdout.flush()
@@ -148,10 +151,15 @@ def _run(arguments: list[str], environment: dict[str, str], folder: str, streams
         os._exit(code)
 
 
-def _ended() -> int:
+def _ended(program: str, arguments: list[str]) -> int:
     """The exit code of the command."""
     try:
-        runpy.run_module("xmc", run_name="__main__", alter_sys=True)
+        if program == "xmc":
+            sys.argv = ["xmc", *arguments]
+            runpy.run_module("xmc", run_name="__main__", alter_sys=True)
+        else:
+            sys.argv, sys.path[:0] = ["-c", *arguments[1:]], ["", *os.environ.get("PYTHONPATH", "").split(":")]
+            exec(compile(arguments[0], "<string>", "exec"), {"__name__": "__main__"})
     except SystemExit as end:
         if end.code is None or isinstance(end.code, int):
             return end.code or 0

@@ -163,7 +163,7 @@ class Changes(RuleBasedStateMachine):
         np.testing.assert_array_equal(self.index.embeddings, expected)
 
 
-@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize("named", [pytest.param(False, marks=pytest.mark.slow), True])
 @pytest.mark.parametrize("design", ["exact", "Flat", "HNSW8", "IVF8,Flat", "IVF8,PQ4x4fs,Refine(SQ8)", "SQ8", "PQ4x4"])
 def test_any_order_of_changes(design: str, named: bool) -> None:
     machine = type("Machine", (Changes,), {"design": design, "named": named, "exact": design in ("exact", "Flat")})

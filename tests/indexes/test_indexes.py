@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from families import toys_registered
 from processes import environment
+from warm_process import warm_commands
 
 from xmc.errors import ConfigError, InputError, StoreError
 from xmc.indexes.engines.faiss import FaissDesign
@@ -141,7 +142,7 @@ def test_save_and_load_in_another_process(design: str, tmp_path: Path) -> None:
         "i = load_index(sys.argv[1] + '/index'); ids, s = i.search(np.load(sys.argv[1] + '/queries.npy'), 7); "
         "np.savez(sys.argv[1] + '/out.npz', ids=ids.astype('U'), s=s)"
     )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, env=environment())
+    subprocess.run([str(warm_commands() / "code"), code, str(tmp_path)], check=True, env=environment())
     with np.load(tmp_path / "out.npz") as out:
         assert out["ids"].tolist() == expected.tolist()
         # numpy's products, which the toy design is made of, hang in the last bit on where a memory map begins

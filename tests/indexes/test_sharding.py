@@ -76,7 +76,9 @@ def test_shards_of_different_ids_are_refused() -> None:
         merge_shards([(np.array([[1]]), scores), (np.array([["a"]], object), scores)], 1)
 
 
-@pytest.mark.parametrize("design", ["exact", "IVF64,SQ8", "HNSW16"])
+@pytest.mark.parametrize(
+    "design", ["exact", *(pytest.param(one, marks=pytest.mark.slow) for one in ("IVF64,SQ8", "HNSW16"))]
+)
 def test_processes_share_one_copy(design: str, tmp_path: Path) -> None:
     """What a process reads of a loaded index is memory of the file, which the system keeps once for all of them.
 

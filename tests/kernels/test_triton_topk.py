@@ -61,7 +61,7 @@ def found(
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("size", [2, 4, 8, 16])
+@pytest.mark.parametrize("size", [4, *(pytest.param(size, marks=pytest.mark.slow) for size in (2, 8, 16))])
 def test_every_size_of_group(size: int, way: int | None, device: str) -> None:
     """With bias and exclusions, among them the best labels of each query; with fewer groups than are asked for."""
     q, z, bias = integers(17, 4, seed=1), integers(203, 4, seed=2), integers(203, seed=3)

@@ -22,7 +22,7 @@ from xmc.storage.manifests import LOG
 from xmc.training.checkpoints import Checkpoints
 
 
-@pytest.mark.parametrize("processes", [2, 3])
+@pytest.mark.parametrize("processes", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_losses_with_labels_split_over_processes(processes: int) -> None:
     output = run(processes, [str(TESTS / "distributed_losses.py")])
     assert int(re.findall(r"compared (\d+)", output)[0]) >= 90

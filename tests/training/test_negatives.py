@@ -309,7 +309,13 @@ def test_labels_judged_not_relevant_are_scored_with_their_query_and_pushed() -> 
 
 
 @pytest.mark.parametrize(
-    "given", [{"objective.positives_per_query": 1}, {"objective.positives_per_query": 2}, {}], ids=str
+    "given",
+    [
+        {"objective.positives_per_query": 1},
+        pytest.param({"objective.positives_per_query": 2}, marks=pytest.mark.slow),
+        pytest.param({}, marks=pytest.mark.slow),
+    ],
+    ids=str,
 )
 @pytest.mark.parametrize("is_taught", [False, True])
 def test_a_sample_holds_labels_as_often_as_it_says(given: dict[str, object], is_taught: bool) -> None:
