@@ -261,8 +261,9 @@ def test_saved_and_loaded_in_another_process(encoder: Encoder, tmp_path: Path) -
     (tmp_path / "written").rename(tmp_path / "moved")
     texts = [text.strip() for text in TEXTS]
     (tmp_path / "texts.txt").write_text("\x1e".join(texts), encoding="utf-8")
+    (tmp_path / "load.py").write_text(LOAD)
     done = subprocess.run(
-        [str(warm_commands() / "code"), LOAD, str(tmp_path / "moved"), encoder.kind],
+        [str(warm_commands() / "script"), str(tmp_path / "load.py"), str(tmp_path / "moved"), encoder.kind],
         capture_output=True,
         text=True,
         timeout=120,

@@ -25,6 +25,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from exit_codes import exit_code_of
 from write_events import Action, arm, compiled, happened
 
 __all__ = ["CommandServer", "Ended", "hub_variables"]
@@ -196,7 +197,7 @@ def _child(request: dict[str, Any], says: int, tells: int) -> None:
         from xmc.cli import main
 
         arm(request["watched"], Action(**request["action"]))
-        code = _code_of(main)
+        code = exit_code_of(main)
         threading._shutdown()  # type: ignore[attr-defined]  # as at the end of a program: threads that are not daemons end first
         sys.stdout.flush()
         sys.stderr.flush()
@@ -207,21 +208,6 @@ def _child(request: dict[str, Any], says: int, tells: int) -> None:
         sys.stderr.flush()
     finally:
         os._exit(code)
-
-
-def _code_of(main: Any) -> int:
-    """The exit code that a program would have."""
-    try:
-        main()
-    except SystemExit as end:
-        if end.code is None or isinstance(end.code, int):
-            return end.code or 0
-        print(end.code, file=sys.stderr)
-        return 1
-    except BaseException:
-        traceback.print_exc()
-        return 1
-    return 0
 
 
 def _limit(request: dict[str, Any]) -> None:

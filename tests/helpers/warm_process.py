@@ -1,5 +1,5 @@
 """A process that has imported torch and the other libraries once, and forks a child for each command of `xmc`, and each
-`python -c`.
+script.
 
 A child imports `xmc` itself and runs it as `python` does, with the standard streams, environment and folder of the
 program that asked for it; the seconds that the libraries take to import are what it saves. The process that forks computes
@@ -24,8 +24,9 @@ import subprocess
 import sys
 import tempfile
 import threading
-import traceback
 from pathlib import Path
+
+from exit_codes import exit_code_of
 
 __all__ = ["warm_commands"]
 
@@ -73,13 +74,13 @@ os._exit(code)
 
 @functools.cache
 def warm_commands() -> Path:
-    """A folder with the programs `xmc`, and `code`, which takes the code and its arguments as `python -c` does.
+    """A folder with the programs `xmc`, and `script`, which takes the path of one and its arguments.
 
     The process is started by the first call, and ends with that which called.
     """
     folder = tempfile.TemporaryDirectory(prefix="warm-")
     address = str(Path(folder.name, "socket"))
-    for client in (Path(folder.name, "xmc"), Path(folder.name, "code")):
+    for client in (Path(folder.name, "xmc"), Path(folder.name, "script")):
         client.write_text(CLIENT.format(python=sys.executable, address=address), encoding="utf-8")
         client.chmod(0o755)
     server = subprocess.Popen([sys.executable, __file__, address], stdout=subprocess.PIPE, text=True)
@@ -142,7 +143,7 @@ def _run(arguments: list[str], environment: dict[str, str], folder: str, streams
             os.close(stream)
         sys.stdin, sys.stdout = os.fdopen(0, closefd=False), os.fdopen(1, "w", closefd=False)
         sys.stderr = os.fdopen(2, "w", closefd=False, errors="backslashreplace")
-        code = _ended(Path(arguments[0]).name, arguments[1:])
+        code = exit_code_of(lambda: _program(Path(arguments[0]).name, arguments[1:]))
         threading._shutdown()  # type: ignore[attr-defined]  # threads that are not daemons end first
         atexit._run_exitfuncs()
         sys.stdout.flush()
@@ -151,24 +152,13 @@ def _run(arguments: list[str], environment: dict[str, str], folder: str, streams
         os._exit(code)
 
 
-def _ended(program: str, arguments: list[str]) -> int:
-    """The exit code of the command."""
-    try:
-        if program == "xmc":
-            sys.argv = ["xmc", *arguments]
-            runpy.run_module("xmc", run_name="__main__", alter_sys=True)
-        else:
-            sys.argv, sys.path[:0] = ["-c", *arguments[1:]], ["", *os.environ.get("PYTHONPATH", "").split(":")]
-            exec(compile(arguments[0], "<string>", "exec"), {"__name__": "__main__"})
-    except SystemExit as end:
-        if end.code is None or isinstance(end.code, int):
-            return end.code or 0
-        print(end.code, file=sys.stderr)
-        return 1
-    except BaseException:
-        traceback.print_exc()
-        return 1
-    return 0
+def _program(program: str, arguments: list[str]) -> None:
+    if program == "xmc":
+        sys.argv = ["xmc", *arguments]
+        runpy.run_module("xmc", run_name="__main__", alter_sys=True)
+    else:
+        sys.argv, sys.path[:0] = arguments, os.environ.get("PYTHONPATH", "").split(":")
+        runpy.run_path(arguments[0], run_name="__main__")
 
 
 if __name__ == "__main__":

@@ -142,7 +142,10 @@ def test_save_and_load_in_another_process(design: str, tmp_path: Path) -> None:
         "i = load_index(sys.argv[1] + '/index'); ids, s = i.search(np.load(sys.argv[1] + '/queries.npy'), 7); "
         "np.savez(sys.argv[1] + '/out.npz', ids=ids.astype('U'), s=s)"
     )
-    subprocess.run([str(warm_commands() / "code"), code, str(tmp_path)], check=True, env=environment())
+    (tmp_path / "load.py").write_text(code)
+    subprocess.run(
+        [str(warm_commands() / "script"), str(tmp_path / "load.py"), str(tmp_path)], check=True, env=environment()
+    )
     with np.load(tmp_path / "out.npz") as out:
         assert out["ids"].tolist() == expected.tolist()
         # numpy's products, which the toy design is made of, hang in the last bit on where a memory map begins
