@@ -29,18 +29,19 @@ quickstart: $(VENV)/.installed
 	$(BIN)/xmc quickstart
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not slow and not nightly"
 
 # What takes minutes: kills, Ray, a browser, every page of the documentation.
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m slow
 
-# Many more random tables, damaged inputs, kills, failing writes and crashes than the slow tests have: some hours.
+# What the slow tests leave out, and many more random tables, damaged inputs, kills, failing writes and crashes: some hours.
 test-nightly: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m nightly
 	XMC_CASES=2000 $(BIN)/python -m pytest --numprocesses 2 -m slow tests/data/files/test_written_tables.py
 	XMC_CASES=10000 $(BIN)/python -m pytest -m slow tests/fuzz
 	XMC_KILLS=20 $(BIN)/python -m pytest tests/batch tests/serve/test_server_kills.py tests/training/test_resume.py -k kill
-	XMC_KILLS=100 XMC_FAILURES=30 XMC_MIXTURES=20 $(BIN)/python -m pytest -m slow tests/durability
+	XMC_KILLS=100 XMC_FAILURES=30 XMC_MIXTURES=20 $(BIN)/python -m pytest -m "slow or nightly" tests/durability
 
 # Damaged inputs of every format by fresh seeds, MINUTES long; those that are neither read nor refused are kept in build/fuzz.
 fuzz: $(VENV)/.installed-dev

@@ -20,8 +20,8 @@ GROWTH, SPARE_MIB = 1.15, 100.0
 """Memory of its own may be this factor, and so many MiB, above what it was in the second quarter."""
 DESCRIPTORS = 8
 """File descriptors may be this number above those of the second quarter."""
-FALL = 0.03
-"""Recall may be this share below that of the first half."""
+FALL, ERRORS = 0.03, 4.0
+"""Recall may be this share below that of the first half, and in short soaks four standard errors of the difference."""
 
 
 def resources() -> dict[str, Any]:
@@ -115,10 +115,12 @@ def _trends(minutes: Sequence[Minute]) -> list[str]:
     if after > before + DESCRIPTORS:
         said.append(f"File descriptors grow: {before:.0f} in the second quarter of the time, {after:.0f} in the last.")
     half = len(minutes) // 2
-    first, second_half = (
-        float(np.mean([recall for one in some for recall in one.seen.recalls] or [np.nan]))
+    halves = [
+        np.array([recall for one in some for recall in one.seen.recalls] or [np.nan])
         for some in (minutes[:half], minutes[half:])
-    )
-    if second_half < first - FALL:
+    ]
+    first, second_half = (float(recalls.mean()) for recalls in halves)
+    error = sum(float(recalls.var()) / len(recalls) for recalls in halves) ** 0.5
+    if second_half < first - max(FALL, ERRORS * error):
         said.append(f"Recall falls: {first:.2%} in the first half of the time, {second_half:.2%} in the second.")
     return said

@@ -22,7 +22,7 @@ from xmc.search.passages import PassageOptions
 
 pytest.importorskip("ray", reason="Ray is not installed; pip install 'ray[data]'")
 # Each starts a cluster on this machine, which takes ten seconds; one after another.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
+pytestmark = pytest.mark.xdist_group("ray")
 
 ROWS = 1500
 
@@ -66,6 +66,7 @@ def workers() -> list[int]:
     return found
 
 
+@pytest.mark.nightly
 def test_formats_and_columns_of_the_input_are_as_on_one_machine(run: Path, source: Path, tmp_path: Path) -> None:
     form = {"k": 3, "format": "csv", "separator": "|", "keep_columns": ["text"]}
     options = {"rows_per_part": 400, "on_bad_row": "null"}
@@ -75,6 +76,7 @@ def test_formats_and_columns_of_the_input_are_as_on_one_machine(run: Path, sourc
     assert contents(tmp_path / "ray") == contents(tmp_path / "one")
 
 
+@pytest.mark.slow
 def test_two_workers_one_of_which_is_killed_give_the_same_files(
     run: Path, source: Path, whole: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -92,6 +94,7 @@ def test_two_workers_one_of_which_is_killed_give_the_same_files(
     assert contents(out) == whole
 
 
+@pytest.mark.slow
 def test_labels_split_between_actors_give_the_same_files(
     run: Path, source: Path, whole: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -100,6 +103,7 @@ def test_labels_split_between_actors_give_the_same_files(
     assert contents(tmp_path / "out") == whole
 
 
+@pytest.mark.nightly
 def test_passages_of_long_texts_give_the_same_files(run: Path, source: Path, tmp_path: Path) -> None:
     cut = PassageOptions(tokens=3, stride=2)
     for name, more in (("one", {}), ("shards", {"engine": "ray", "workers": 1, "index_shards": 2})):
@@ -108,6 +112,7 @@ def test_passages_of_long_texts_give_the_same_files(run: Path, source: Path, tmp
     assert contents(tmp_path / "shards") == contents(tmp_path / "one")
 
 
+@pytest.mark.nightly
 def test_memory_and_reranker_give_the_same_files(source: Path, tmp_path: Path) -> None:
     data = wordnet_part(600)
     config = tiny_config(epochs=2, calibration=0.5)
@@ -122,6 +127,7 @@ def test_memory_and_reranker_give_the_same_files(source: Path, tmp_path: Path) -
     assert contents(tmp_path / "shards") == contents(tmp_path / "one")
 
 
+@pytest.mark.slow
 def test_a_bad_row_is_a_sentence_from_a_worker_too(run: Path, tmp_path: Path) -> None:
     pq.write_table(pa.table({"uid": ["a", "b"], "text": ["a boat", None]}), tmp_path / "in.parquet")
     arguments = [run, "--input", tmp_path / "in.parquet", "--output", tmp_path / "out", "--engine", "ray"]
@@ -131,8 +137,9 @@ def test_a_bad_row_is_a_sentence_from_a_worker_too(run: Path, tmp_path: Path) ->
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_killed_job_is_resumed(run: Path, source: Path, whole: dict[str, bytes], tmp_path: Path) -> None:
     out = tmp_path / "out"
     arguments = [run, "--input", source, "--rows-per-part", 31, "--on-bad-row", "drop", "--engine", "ray"]
-    assert kill_and_resume(arguments, out, kills=kills(3), start=10.0, seed=2) == kills(3)
+    assert kill_and_resume(arguments, out, kills=kills(1), start=10.0, seed=2) == kills(1)
     assert contents(out) == whole

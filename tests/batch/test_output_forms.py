@@ -205,8 +205,9 @@ def test_every_form_is_resumed_bit_for_bit(run: Path, tmp_path: Path) -> None:
             predict_files(run, tmp_path / "in.csv", tmp_path / "out", **(same | change))  # type: ignore[arg-type]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("format", ["csv", "jsonl"])
+@pytest.mark.parametrize(
+    "format", [pytest.param("csv", marks=pytest.mark.nightly), pytest.param("jsonl", marks=pytest.mark.slow)]
+)
 def test_killed_at_any_moment_nothing_is_lost(run: Path, tmp_path: Path, format: str) -> None:
     rows = 60_000
     texts = [f"{COLOURS[row % 12]}, number {row}" for row in range(rows)]

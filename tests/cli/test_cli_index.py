@@ -33,6 +33,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(Dataset.load("wordnet-8k"), config, tmp_path_factory.mktemp("index") / "run").directory
 
 
+@pytest.mark.slow
 def test_tuned_for_a_goal(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "tuned"
     done = xmc("index", run, "--recall", 0.9, "--k", 5, "--max-memory", "500kB", "--budget", "60s", "--out", out)

@@ -133,6 +133,7 @@ def test_a_reader_that_leaves_and_a_full_disk_behind_standard_output(tmp_path: P
     assert done.stderr == b"error: a file cannot be read or written: the disk is full.\n"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="arguments are text on Windows")
 def test_arguments_that_are_no_text_and_streams_that_cannot_show_them(tmp_path: Path) -> None:
     ascii_only = {**os.environ, "LC_ALL": "C", "PYTHONIOENCODING": "ascii", "NO_COLOR": "1"}

@@ -215,7 +215,7 @@ def start_and_kill(job: list[str], root: Path, all_parts: int) -> bool:
     return running
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_job_that_is_killed_goes_on_to_the_same_end(vision: Path, tmp_path: Path) -> None:
     def embedded(kills: int, most: int) -> bytes | None:
         """What the job makes after so many kills; None where one of them came too late."""

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import yaml
@@ -22,6 +23,15 @@ from xmc.training.trainer import train
 
 ALL = [Page(path) for path in PAGES]
 WITH_CODE = [page for page in ALL if any(block.language in ("python", "bash") for block in page.blocks)]
+
+
+LONG = ("docs/calibration.md", "docs/predict.md", "docs/scaling.md")
+"""Pages that take a minute and more, and show commands that have tests of their own."""
+
+
+def pace(page: Page) -> Any:
+    """When the code of a page is run."""
+    return pytest.mark.nightly if page.name in LONG else pytest.mark.slow if page.slow else ()
 
 
 def by_name(page: Page) -> str:
@@ -55,7 +65,7 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     "page",
-    [pytest.param(page, marks=pytest.mark.slow if page.slow else ()) for page in WITH_CODE],
+    [pytest.param(page, marks=pace(page)) for page in WITH_CODE],
     ids=[page.name for page in WITH_CODE],
 )
 def test_code_runs(page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:

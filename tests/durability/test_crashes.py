@@ -21,7 +21,7 @@ from write_events import Action, compiled
 
 from xmc.serve.journal import Journal
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("durability")]
+pytestmark = pytest.mark.xdist_group("durability")
 
 MIXTURES = int(os.environ.get("XMC_MIXTURES", "1"))
 """Mixtures of lost and kept writes that are tried for each prefix of a trace."""
@@ -40,11 +40,13 @@ TRACED = (
     "report",
     "export --to sentence-transformers",
 )
-IN_CI = ("train --overwrite", "data convert --overwrite", "index", "calibrate", "labels add", "predict")
-"""What the issue of durability is about; the others are traced where mixtures are many."""
+OFTEN = ("data convert --overwrite", "labels add", "predict")
+"""What stands for the ways to write: a directory replaced, one changed in place, a job of parts."""
 
 
-@pytest.mark.parametrize("name", TRACED if MIXTURES > 1 else IN_CI)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in OFTEN else pytest.mark.nightly) for name in TRACED]
+)
 def test_a_crash_leaves_the_old_or_the_new(name: str, server: CommandServer, stock: Path, tmp_path: Path) -> None:
     command, folder, copies = COMMANDS[name], tmp_path / "here", tmp_path / "copies"
     rehearsal = Rehearsal.of(server, command, stock, folder)
@@ -69,6 +71,7 @@ def test_a_crash_leaves_the_old_or_the_new(name: str, server: CommandServer, sto
     repeat(server, command, folder, rehearsal)
 
 
+@pytest.mark.slow
 def test_a_crash_loses_no_confirmed_change_of_a_journal(tmp_path: Path) -> None:
     folder, copies = tmp_path / "here", tmp_path / "copies"
     folder.mkdir()

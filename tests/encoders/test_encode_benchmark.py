@@ -80,27 +80,29 @@ def test_options_that_do_not_fit() -> None:
     ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("table", "options", "methods", "metrics"),
     [
-        (
+        pytest.param(
             "encode",
             ["--methods", "xmc bfloat16"],
             {f"xmc bfloat16, {model}, labels of wordnet-8k, gpu" for model in ("MiniLM", "SmolLM2-135M, LoRA")},
             {"forward", "forward + backward"},
+            marks=pytest.mark.nightly,
         ),
-        (
+        pytest.param(
             "training",
             ["--epochs", "1", "--methods", "xmc MiniLM, LF-WordNet, bank", "xmc MiniLM, LF-WordNet, all"],
             {"xmc MiniLM, LF-WordNet, bank, 1 epochs", "xmc MiniLM, LF-WordNet, all, 1 epochs"},
             {"P@1", "training", "seconds a step", "tokens a second"},
+            marks=pytest.mark.slow,
         ),
-        (
+        pytest.param(
             "vixml",
             ["--epochs", "1", "--methods", "xmc MiniLM", "xmc SmolLM2"],
             {"xmc MiniLM, LF-WordNet, 1 epochs", "xmc SmolLM2 135M, LoRA, LF-WordNet, 1 epochs"},
             {"P@1", "seconds a step", "share of the bfloat16 matmul rate"},
+            marks=pytest.mark.nightly,
         ),
     ],
 )

@@ -14,8 +14,6 @@ import xmc
 from xmc.config import LoRAConfig
 from xmc.encoders.transformer.encoder import TransformerEncoder
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture(scope="module")
 def encoder() -> TransformerEncoder:
@@ -38,6 +36,7 @@ def whole(encoder: TransformerEncoder, tmp_path_factory: pytest.TempPathFactory)
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_it_is_the_same_from_gguf_and_safetensors(encoder: TransformerEncoder, whole: Path, tmp_path: Path) -> None:
     """Adapters beside the GGUF file, and weights that are saved whole."""
     features = encoder.featurize(["a boat with two hulls", "a dog"])
@@ -48,6 +47,7 @@ def test_it_is_the_same_from_gguf_and_safetensors(encoder: TransformerEncoder, w
     torch.testing.assert_close(TransformerEncoder.load(whole.parent).eval()(features), expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_it_embeds_what_is_alike_alike(encoder: TransformerEncoder) -> None:
     texts = [
         "a sailing vessel with two hulls side by side",
@@ -65,6 +65,7 @@ def test_it_embeds_what_is_alike_alike(encoder: TransformerEncoder) -> None:
     assert cosines[2].argsort(descending=True)[1] == 3
 
 
+@pytest.mark.nightly
 def test_adapters_are_trained_saved_and_read(whole: Path, tmp_path: Path) -> None:
     data = wordnet_part(160)
     config = xmc.TrainConfig.from_mapping(

@@ -1,6 +1,6 @@
 """Damaged inputs of every format end in a sound result or in a sentence; nothing else may come of them.
 
-XMC_CASES: number of cases of each target in the slow tests, in place of 200 (2,000 of every format take an hour of processor
+XMC_CASES: number of cases of each target in the slow tests, in place of 100 (2,000 of every format take an hour of processor
 time); `make test-nightly` has 10,000. Of targets whose cases are dear there are fewer, in proportion: see `Target.slow`.
 """
 
@@ -62,17 +62,11 @@ def require_sound(counts: dict[str, dict[str, int]], said: str) -> None:
     assert not {name: found for name, found in counts.items() if set(found) - {"sound", "refused"}}, said
 
 
-def test_a_few_damaged_inputs_of_every_format(tmp_path: Path) -> None:
-    """But for models that take long to write."""
-    patterns = [pattern for group, patterns in GROUPS.items() if group != "runs" for pattern in patterns]
-    require_sound(*fuzz(tmp_path, "--cases", "2", "--targets", "run exact*", *patterns))
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("group", GROUPS)
 def test_many_damaged_inputs(group: str, tmp_path: Path) -> None:
     counts, said = fuzz(
-        tmp_path, "--scaled", "--cases", os.environ.get("XMC_CASES", "200"), "--targets", *GROUPS[group]
+        tmp_path, "--scaled", "--cases", os.environ.get("XMC_CASES", "100"), "--targets", *GROUPS[group]
     )
     print(said)
     require_sound(counts, said)

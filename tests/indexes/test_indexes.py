@@ -31,7 +31,10 @@ LEAST_RECALL = {
     "OPQ8,IVF8,PQ8x4": 0.15,
     "toy-matrix": 1.0,
 }
-DESIGNS = list(LEAST_RECALL)
+DESIGNS = [
+    pytest.param(design, marks=pytest.mark.nightly) if design.startswith("OPQ") else design for design in LEAST_RECALL
+]
+"""To learn a rotation takes seconds each time."""
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -144,6 +144,7 @@ def built_bytes(design: str) -> float:
     return len(faiss.serialize_index(engine.index)) / 20_000
 
 
+@pytest.mark.slow
 def test_devices_are_asked_exactly_first() -> None:
     """Devices of the processor stand for GPUs: exact search in both precisions is measured there, and that is enough."""
     stages: list[str] = []

@@ -214,6 +214,7 @@ def test_copies_are_whole(several: XMCClassifier) -> None:
         assert (other.predict(X) == several.predict(X)).all()
 
 
+@pytest.mark.slow
 def test_nothing_is_left_and_nothing_is_printed(tmp_path: Path) -> None:
     code = (
         "from xmc import XMCClassifier\n"

@@ -44,6 +44,7 @@ def test_without_a_gpu_it_says_what_it_needs() -> None:
     assert (done.stdout, done.stderr) == ("2\n", "torch finds no CUDA device; --small tries the script out on a CPU.\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("table", "size", "method", "metrics"),
     [

@@ -53,7 +53,9 @@ def test_every_parallel_kernel_is_called_here() -> None:
     assert sorted(f"{module}.{node.name}" for module, tree in sources() for node in guarded(tree)) == sorted(CALLS)
 
 
-@pytest.mark.parametrize(("layer", "way"), [("workqueue", "threads"), ("omp", "child")])
+@pytest.mark.parametrize(
+    ("layer", "way"), [("workqueue", "threads"), pytest.param("omp", "child", marks=pytest.mark.slow)]
+)
 def test_every_parallel_kernel_may_be_called_from_threads_and_forked_children(layer: str, way: str) -> None:
     """Where OpenMP is missing, numba's layer is "workqueue", and it aborts the process when two threads enter it."""
     environment = os.environ | {"NUMBA_THREADING_LAYER": layer, "NUMBA_NUM_THREADS": "2", "OMP_NUM_THREADS": "2"}

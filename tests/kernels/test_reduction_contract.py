@@ -52,8 +52,8 @@ def test_error_is_no_larger_than_that_of_plain_torch(
 ) -> None:
     """Each value and gradient is as near to float64 as dense torch code in the same dtype, plus a small term."""
     impl, device = engine
-    if engine == ("triton", "cpu") and shape[1] > 1000 and (name, dtype) != ("log_sum_exp", torch.float32):
-        shape = (16, 301, 33)  # the interpreter takes its time: the largest shape once
+    if engine == ("triton", "cpu") and shape[1] > 1000:
+        shape = (16, 301, 33)  # the interpreter takes its time
     one = problem(shape, seed=3).to(dtype, device)
     truth = evaluate(name, one.to(torch.float64, device), impl="reference")
     plain, noise = dense(name, one), rounding_noise(name, one, dtype)

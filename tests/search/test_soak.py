@@ -89,6 +89,8 @@ def test_what_grows_or_falls_is_said(soak: Any) -> None:
     ):
         worse = [minute(number, **(changed if number >= 10 else {})) for number in range(20)]
         assert soak.Verdict.of(worse, []).sentences == (said,)
+    few = [minute(number, recall=(0.4, 1.0)[number % 2] - 0.05 * (number >= 10)) for number in range(20)]
+    assert soak.Verdict.of(few, []).holds  # ten queries say nothing of 5%
     unseen = [replace(one, seen=Seen()) for one in steady[:3]]
     assert "the time was too short" in soak.Verdict.of(unseen, []).sentences[0]
 

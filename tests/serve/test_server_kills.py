@@ -9,8 +9,10 @@ from repetitions import kills
 from server_kills import kill_and_check
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("workers", "times"), [(1, 6), (2, 4)])
+@pytest.mark.parametrize(
+    ("workers", "times"),
+    [pytest.param(1, 4, marks=pytest.mark.slow), pytest.param(2, 4, marks=pytest.mark.nightly)],
+)
 def test_kills_lose_no_change(remembering: Path, tmp_path: Path, workers: int, times: int) -> None:
     counts = kill_and_check(remembering, tmp_path, kills(times), workers, seed=workers)
     assert counts["changes confirmed"] > 20

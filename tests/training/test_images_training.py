@@ -60,8 +60,9 @@ def config(model: Path, images: int, **transformer: Any) -> xmc.TrainConfig:
     )
 
 
-@pytest.mark.parametrize("kind", ["encoder", "decoder"])
-@pytest.mark.slow
+@pytest.mark.parametrize(
+    "kind", [pytest.param("encoder", marks=pytest.mark.nightly), pytest.param("decoder", marks=pytest.mark.slow)]
+)
 def test_what_images_tell_is_learned_from_them_alone(kind: str, data: Dataset, tmp_path: Path) -> None:
     model = write_bert(tmp_path / "model") if kind == "encoder" else write_decoder(tmp_path / "model", "llama")
     prompt = {} if kind == "encoder" else {"query_prompt": "a boat {text} and its house {images} on the sea"}

@@ -96,7 +96,8 @@ def steps(out: Path) -> int:
     return (out / LOG).read_text().count('"loss"') if (out / LOG).exists() else 0
 
 
-@pytest.mark.parametrize("trial", range(kills(6)))
+@pytest.mark.slow
+@pytest.mark.parametrize("trial", range(kills(3)))
 def test_killed_at_random_and_resumed(trial: int, trainer: Trainer, unbroken: dict[str, Path], tmp_path: Path) -> None:
     """Every third is killed while a checkpoint is being written, the others at a random step."""
     chance = random.Random(trial)

@@ -1,4 +1,4 @@
-"""Files of 300 MB are converted and predicted in bounded memory, by processes of their own."""
+"""Files of 180 MB are converted and predicted in bounded memory, by processes of their own."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from worlds import colours, tiny_config
 
 import xmc
 
-SMALL, LARGE = 100 << 20, 300 << 20
-MORE = 160 << 20
+SMALL, LARGE = 60 << 20, 180 << 20
+MORE = 96 << 20
 """Bytes that a source of LARGE may take beyond one of SMALL: of memory that grows with rows there are hashes and offsets."""
 
 
@@ -61,9 +61,10 @@ def peak(*arguments: object) -> int:
     return int(done.stdout) << 10
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the unit of ru_maxrss is another elsewhere")
-@pytest.mark.parametrize("ending", [".csv", ".jsonl"])
+@pytest.mark.parametrize(
+    "ending", [pytest.param(".csv", marks=pytest.mark.slow), pytest.param(".jsonl", marks=pytest.mark.nightly)]
+)
 def test_large_sources_take_as_much_memory_as_small_ones(tmp_path: Path, ending: str) -> None:
     xmc.train(colours(), tiny_config(epochs=1), out=tmp_path / "run")
     converted, predicted = {}, {}
