@@ -98,6 +98,7 @@ def test_where_no_column_is_found_the_columns_and_the_option_are_named(world: Pa
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_files_of_texts_for_checks_and_tuning(world: Path, tmp_path: Path) -> None:
     """The same options as jobs have, and the same names."""
     texts = "".join(f"{text};é\n" for _, text, _ in ROWS)

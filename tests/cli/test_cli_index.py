@@ -54,6 +54,7 @@ def test_tuned_for_a_goal(run: Path, tmp_path: Path) -> None:
     assert np.mean([len(set(a) & set(b)) / 5 for a, b in zip(found.tolist(), truth.tolist(), strict=True)]) >= 0.85
 
 
+@pytest.mark.slow
 def test_queries_of_the_users_own(run: Path, tmp_path: Path) -> None:
     texts = [*Dataset.load("wordnet-8k").split("test").texts.to_pylist()[:300], None]
     pq.write_table(pa.table({"text": texts}), tmp_path / "mine.parquet")
@@ -65,6 +66,7 @@ def test_queries_of_the_users_own(run: Path, tmp_path: Path) -> None:
     fail(xmc("index", run, "--queries", tmp_path / "other.parquet", "--recall", 0.5), "has no column 'text'")
 
 
+@pytest.mark.slow
 def test_by_default_few_labels_are_searched_exactly(run: Path, tmp_path: Path) -> None:
     named = xmc("index", run, "int8", "--rescore", 3, "--out", tmp_path / "named")
     assert "int8: 32 bytes a label, 239.6 kB in all" in named.stdout

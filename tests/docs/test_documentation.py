@@ -9,7 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
 import yaml
@@ -27,11 +26,6 @@ WITH_CODE = [page for page in ALL if any(block.language in ("python", "bash") fo
 
 LONG = ("docs/calibration.md", "docs/predict.md", "docs/scaling.md")
 """Pages that take a minute and more, and show commands that have tests of their own."""
-
-
-def pace(page: Page) -> Any:
-    """When the code of a page is run."""
-    return pytest.mark.nightly if page.name in LONG else pytest.mark.slow if page.slow else ()
 
 
 def by_name(page: Page) -> str:
@@ -65,7 +59,7 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     "page",
-    [pytest.param(page, marks=pace(page)) for page in WITH_CODE],
+    [pytest.param(page, marks=pytest.mark.nightly if page.name in LONG else pytest.mark.slow) for page in WITH_CODE],
     ids=[page.name for page in WITH_CODE],
 )
 def test_code_runs(page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
@@ -149,6 +143,7 @@ def test_links_of_the_readme_lead_somewhere() -> None:
     assert [link for link in links if not (ROOT / link.partition("#")[0]).exists()] == []
 
 
+@pytest.mark.slow
 def test_the_site_builds_strictly(tmp_path: Path) -> None:
     pytest.importorskip("material", reason="mkdocs-material is not installed; pip install -e .[docs]")
     pytest.importorskip("mkdocstrings", reason="mkdocstrings is not installed; pip install -e .[docs]")

@@ -374,6 +374,7 @@ def test_transformers_is_imported_when_it_is_needed() -> None:
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_nothing_is_printed(bert: Path, tmp_path: Path) -> None:
     code = (
         "import sys, pathlib\n"

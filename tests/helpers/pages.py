@@ -29,7 +29,6 @@ MARK = re.compile(r"<!-- not run:(?P<reason>[^\n]*?)-->\s*\Z")
 NEEDS = re.compile(r"^<!-- needs: (?P<run>\S+) -->$", re.MULTILINE)
 PACKAGE = re.compile(r"^<!-- needs package: (\w+) -->$", re.MULTILINE)
 INLINE = re.compile(r"`((?:xmc|python benchmarks/run\.py|make) [^`]+)`")
-TRAINS = re.compile(r"\bxmc\.train\(|\.fit\(")
 PROGRAMS = ("xmc", "make", "python", "torchrun", "pip", "ray")
 NAMED_OPTION = re.compile(r"^\W*?(?P<first>--[a-z][a-z\d-]*)(?P<more>(?: +--?[a-z][a-z\d-]*)*)")
 
@@ -86,12 +85,6 @@ class Page:
     def packages(self) -> list[str]:
         """The packages that its code imports, and that may be missing."""
         return PACKAGE.findall(self.text)
-
-    @property
-    def slow(self) -> bool:
-        """Whether processes are started or models trained."""
-        run = [block for block in self.blocks if block.reason is None]
-        return any(block.language == "bash" or TRAINS.search(block.code) for block in run)
 
 
 def run_blocks(page: Page) -> int:

@@ -132,7 +132,7 @@ def test_16_bits_there_and_back() -> None:
     np.testing.assert_array_equal(faiss.vector_to_array(again.codes), faiss.vector_to_array(coded.codes))
 
 
-@pytest.mark.parametrize("factory", ["Flat", "IVF16,Flat", "IVF16,PQ8", "IVF16,SQ8", "IVF16,SQfp16"])
+@pytest.mark.parametrize("factory", ["Flat", "IVF16,Flat", "IVF16,PQ8x4", "IVF16,SQ8", "IVF16,SQfp16"])
 def test_shards_find_what_the_whole_finds(factory: str) -> None:
     """As several GPUs share an index; here its parts are on the processor."""
     index = index_of(factory)

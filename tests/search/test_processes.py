@@ -51,6 +51,7 @@ def runs(run: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return found
 
 
+@pytest.mark.slow
 def test_forked_children_answer_by_every_kind_of_index(runs: list[Path]) -> None:
     """They hung in torch's OpenMP, and were ended by numba's, in the thread that forked."""
     assert run_forks(*runs).split() == ["exact", "SQ8", "HNSW8", "IVF2,Flat"]

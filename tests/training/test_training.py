@@ -263,6 +263,7 @@ def test_unit_gradient() -> None:
     assert unit(torch.zeros(1, 3)).tolist() == [[0.0, 0.0, 0.0]]
 
 
+@pytest.mark.slow
 def test_a_transformer_learns_and_is_loaded(tmp_path: Path) -> None:
     """The real MiniLM, separate towers and a learned temperature."""
     data = colours()
