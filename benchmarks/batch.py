@@ -51,10 +51,11 @@ for first in range(0, len(texts), WINDOW):
 print(json.dumps({"seconds": time.perf_counter() - start, "loaded": loaded}))
 """
 JOB = """
-import json, resource, sys
+import json, sys
+from pathlib import Path
 from xmc.batch import predict_files
 summary = predict_files(*sys.argv[1:4], k=int(sys.argv[4]))
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
 print(json.dumps({"seconds": summary.seconds, "peak": peak, **summary.busy}))
 """
 

@@ -23,7 +23,7 @@ from measurements import Measurement
 __all__ = ["run"]
 
 COMMON = """
-import json, resource, sys, tempfile
+import json, sys, tempfile
 from pathlib import Path
 import numpy as np
 import torch
@@ -40,7 +40,7 @@ from xmc.training.step import Step
 seed, size = int(sys.argv[1]), int(sys.argv[2])
 
 def resident():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
 
 def world(words, queries, query_words, labels, label_words):
     random = np.random.default_rng(seed)

@@ -87,7 +87,7 @@ resource.setrlimit(resource.RLIMIT_AS, (used + (100 << 20),) * 2)
 try:
     TrainConfig.load(sys.argv[1])
 except XMCError as error:
-    print(len(str(error)), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
+    print(len(str(error)))
 """
 
 
@@ -96,5 +96,4 @@ def test_a_bomb_takes_no_memory(tmp_path: Path) -> None:
     command = [sys.executable, "-c", PROGRAM, tmp_path / "bomb.yaml"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
-    length, _ = map(int, done.stdout.split())
-    assert length < 500
+    assert int(done.stdout) < 500

@@ -1,4 +1,4 @@
-"""Files of 180 MB are converted and predicted in bounded memory, by processes of their own."""
+"""Files of 300 MB are converted and predicted in bounded memory, by processes of their own."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from worlds import colours, tiny_config
 
 import xmc
 
-SMALL, LARGE = 60 << 20, 180 << 20
-MORE = 96 << 20
+SMALL, LARGE = 100 << 20, 300 << 20
+MORE = 160 << 20
 """Bytes that a source of LARGE may take beyond one of SMALL: of memory that grows with rows there are hashes and offsets."""
 
 
