@@ -37,6 +37,8 @@ from xmc.training.prototypes import add_prototypes
 
 TESTS = Path(__file__).parents[1] / "helpers"
 NAMES = list(configurations(""))
+KILLED = pytest.mark.xdist_group("resume")
+"""In one process of the tests, so that the unbroken runs are trained once."""
 TORN: list[bool] = []
 """Of each run that was to be killed while it wrote a checkpoint, whether it was."""
 
@@ -96,8 +98,9 @@ def steps(out: Path) -> int:
     return (out / LOG).read_text().count('"loss"') if (out / LOG).exists() else 0
 
 
+@KILLED
 @pytest.mark.slow
-@pytest.mark.parametrize("trial", range(kills(3)))
+@pytest.mark.parametrize("trial", range(kills(6)))
 def test_killed_at_random_and_resumed(trial: int, trainer: Trainer, unbroken: dict[str, Path], tmp_path: Path) -> None:
     """Every third is killed while a checkpoint is being written, the others at a random step."""
     chance = random.Random(trial)
@@ -152,6 +155,8 @@ def test_a_checkpoint_holds_what_is_learned(trainer: Trainer, tmp_path: Path) ->
     assert not [name for name in names if "lora_" not in name and name.endswith(("weight", "bias"))]
 
 
+@KILLED
+@pytest.mark.slow
 def test_some_were_killed_while_writing() -> None:
     if not TORN:
         pytest.skip("no run that was to be killed while it wrote a checkpoint came before this test")
