@@ -125,6 +125,7 @@ def test_nothing_foreign_is_overwritten(run: Path, tmp_path: Path) -> None:
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["notes.txt"]
 
 
+@pytest.mark.slow
 def test_a_second_job_on_a_folder_is_refused_while_the_first_lives(run: Path, tmp_path: Path) -> None:
     source, out = write_queries(tmp_path / "in.parquet", 200_000), tmp_path / "out"
     arguments = [run, "--input", source, "--output", out, "--rows-per-part", 500]

@@ -66,6 +66,7 @@ def test_a_search_loads_no_compiler(run: Path) -> None:
     assert done.stderr == "set()\n"
 
 
+@pytest.mark.slow
 def test_evaluate_search_and_index(run: Path, tmp_path: Path) -> None:
     table = xmc("evaluate", run, "wordnet-8k").stdout
     for name in ("P@1", "nDCG@5", "PSP@5", "R@100", "2,828 queries"):

@@ -14,6 +14,8 @@ import xmc
 from xmc.config import LoRAConfig
 from xmc.encoders.transformer.encoder import TransformerEncoder
 
+pytestmark = pytest.mark.xdist_group("smollm2")
+
 
 @pytest.fixture(scope="module")
 def encoder() -> TransformerEncoder:

@@ -21,7 +21,8 @@ from xmc.indexes.sharding import merge_shards
 vectors = partial(random_vectors.vectors, dimension=24)
 
 
-@pytest.mark.parametrize("processes", [pytest.param(2, marks=pytest.mark.slow), 3])
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [2, 3])
 def test_labels_split_over_processes(processes: int) -> None:
     assert "equal" in run(processes, [str(TESTS / "distributed_search.py")])
 

@@ -22,7 +22,8 @@ from xmc.storage.manifests import LOG
 from xmc.training.checkpoints import Checkpoints
 
 
-@pytest.mark.parametrize("processes", [pytest.param(2, marks=pytest.mark.slow), 3])
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [2, 3])
 def test_losses_with_labels_split_over_processes(processes: int) -> None:
     output = run(processes, [str(TESTS / "distributed_losses.py")])
     assert int(re.findall(r"compared (\d+)", output)[0]) >= 90
@@ -68,6 +69,7 @@ def losses(directory: Path) -> list[float]:
     return [line["loss"] for line in lines if "loss" in line]
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_ends_the_job_and_is_named(tmp_path: Path) -> None:
     data = colours()
     data.save(tmp_path / "data")

@@ -82,6 +82,7 @@ def test_every_option_learns_an_easy_world(changes: dict[str, object], tmp_path:
     assert retriever.predict(["something purple"], k=1)[0].tolist() == [["PURPLE"]]
 
 
+@pytest.mark.slow
 def test_real_data_beats_the_label_texts_by_far(tmp_path: Path) -> None:
     """With 1,500 of 11,313 training queries; the most frequent labels alone reach P@1 of about 33."""
     data = wordnet_part()
@@ -144,6 +145,7 @@ def wait_for_steps(run: Path, steps: int) -> None:
     raise TimeoutError("training did not start")
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_loadable_run(tmp_path: Path) -> None:
     arguments = [sys.executable, "-c", INTERRUPTED, str(Path(__file__).parents[1] / "helpers"), str(tmp_path / "run")]
     # A shell starts what runs in the background with SIGINT ignored, and a process hands that on.

@@ -227,6 +227,7 @@ xmc.train(wordnet_part(200), tiny_config(static=static), Path(sys.argv[2]))
 """
 
 
+@pytest.mark.slow
 def test_running_out_of_memory_says_what_to_lower(tmp_path: Path) -> None:
     """Label embeddings take 58 MiB at a time, where 16 are left."""
     arguments = [sys.executable, "-c", STARVED, str(Path(__file__).parents[1] / "helpers"), str(tmp_path / "run")]
