@@ -86,6 +86,19 @@ def test_second_call_reads_a_memory_map(tmp_path: Path) -> None:
         second.values[0] = 0
 
 
+def test_what_a_killed_process_left_goes_when_the_file_is_read(tmp_path: Path) -> None:
+    """Where another process has written the file since; what is being written stays."""
+    cache = TokenCache(tmp_path)
+    cached_tokens(["a boat"], hash_features, "k", cache)
+    file = cache.file(["a boat"], "k")
+    left, new = (file.with_name(f".{file.name}.{name}.tmp") for name in ("0123456789ab", "ba9876543210"))
+    left.write_bytes(b"half")
+    new.write_bytes(b"half")
+    os.utime(left, (0, 0))
+    cached_tokens(["a boat"], hash_features, "k", cache)
+    assert sorted(tmp_path.iterdir()) == sorted([file, new])
+
+
 def test_arrow_columns_lists_and_nulls_share_a_cache(tmp_path: Path) -> None:
     featurize = Counting()
     column = pa.chunked_array([["not this", "a boat"], [None], TEXTS[2:]])[1:]

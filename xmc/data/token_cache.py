@@ -20,6 +20,7 @@ from xmc.errors import StoreError, boundary
 from xmc.progress import progress
 from xmc.storage.arrow import read_columns, write_arrow_file
 from xmc.storage.caches import keep_below, mark_used, user_cache
+from xmc.storage.temporaries import remove_abandoned
 
 __all__ = ["MOST_BYTES", "TokenCache", "cached_tokens", "read_tokens", "write_tokens"]
 
@@ -67,9 +68,13 @@ class TokenCache:
         return self.directory / f"tokens-{_key(texts, features_key)}.arrow"
 
     def read(self, file: Path) -> RaggedTokens | None:
-        """What the cache holds under the name, verified; None where it holds nothing, or something damaged."""
+        """What the cache holds under the name, verified; None where it holds nothing, or something damaged.
+
+        What killed processes left of writing it is removed: a file that is there is not written again.
+        """
         if not file.exists():
             return None
+        remove_abandoned(file)
         try:
             tokens = read_tokens(file, mapped=self.most_bytes is None)
         except StoreError as error:
