@@ -20,7 +20,7 @@ from xmc.kernels.forks import renew_in_children
 
 __all__ = ["read_faiss_index", "require_design"]
 
-SETTINGS = ("d", "metric_type", "code_size", "nlist", "bbs", "M2", "nbits", "by_residual")
+SETTINGS = ("d", "metric_type", "code_size", "nlist", "bbs", "M2", "nbits", "by_residual", "implem", "qbs", "qbs2")
 """What an index must have as the empty index of its design has it."""
 PART_SETTINGS = {
     "pq": ("d", "M", "nbits", "code_size"),

@@ -115,6 +115,8 @@ def test_edges(run: Path) -> None:
         light.predict([7])  # type: ignore[list-item]
     with pytest.raises(InputError, match="There is no label 'MAUVE'"):
         light.label_texts(["MAUVE"])
+    with pytest.raises(InputError, match="There is no label None"):
+        light.label_texts([None])  # type: ignore[list-item]
 
 
 def test_threads_share_a_predictor(run: Path) -> None:

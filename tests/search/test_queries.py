@@ -115,6 +115,11 @@ def test_mistakes(retriever: xmc.Retriever) -> None:
         xmc.Query([3])  # type: ignore[list-item]
     with pytest.raises(InputError, match=r"must be strings, but \{\} is of type dict"):
         xmc.Query([{}])  # type: ignore[list-item]
+    for part in ("texts", "labels", "passages"):
+        with pytest.raises(InputError, match=f"The {part} of a Query must be strings, but None is of type NoneType"):
+            xmc.Query(**{part: ["red", None]})
+    with pytest.raises(InputError, match="named by uids, which are strings, but None is of type NoneType"):
+        retriever.predict(["red"], exclude=["PINK", None])
     for wrong in (True, 3, iter("ab")):
         for part in ("texts", "labels", "embeddings", "passages"):
             with pytest.raises(InputError, match=f"The {part} of a Query must be a list"):

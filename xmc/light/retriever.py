@@ -100,9 +100,9 @@ class LightRetriever:
         from xmc.light.files import values_at
 
         known = {uid: row for row, uid in enumerate(self._run.uids.to_pylist())}
-        missing = next((uid for uid in uids if uid not in known), None)
-        if missing is not None:
-            raise InputError(f"There is no label {missing!r} in this run.")
+        for uid in uids:
+            if uid not in known:
+                raise InputError(f"There is no label {uid!r} in this run.")
         rows = np.array([known[uid] for uid in uids], np.int64)
         return [text or "" for text in values_at(self._run.texts, rows)]
 

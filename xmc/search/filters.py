@@ -41,11 +41,11 @@ def narrow(
         return Selection(allowed)
 
     def find(uids: list[Any]) -> Rows:
-        other = next((uid for uid in uids if not isinstance(uid, str)), None)
-        if other is not None:
-            raise InputError(
-                f"Labels are named by uids, which are strings, but {other!r} is of type {type(other).__name__}."
-            )
+        for uid in uids:
+            if not isinstance(uid, str):
+                raise InputError(
+                    f"Labels are named by uids, which are strings, but {uid!r} is of type {type(uid).__name__}."
+                )
         return labels.index_rows(uids)
 
     return select(KeyedRows(find, len(labels.all_ids), labels.living, "uid"), queries, include, exclude, allowed)

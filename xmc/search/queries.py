@@ -246,12 +246,7 @@ def _listed(given: Any, kind: str, wanted: str) -> Any:
 def _passages(given: Any) -> tuple[str, ...]:
     if isinstance(given, str):
         raise InputError("The passages of a Query must be a list of texts; PassageOptions cut a text into passages.")
-    passages = tuple(_listed(given, "passages", "a list of texts"))
-    other = next((text for text in passages if not isinstance(text, str)), None)
-    if other is not None:
-        raise InputError(
-            f"The passages of a Query must be strings, but {other!r:.100} is of type {type(other).__name__}."
-        )
+    passages = tuple(map(_string("passages"), _listed(given, "passages", "a list of texts")))
     if len(passages) > MOST_PASSAGES:
         raise InputError(f"A Query may have {MOST_PASSAGES:,} passages, but has {len(passages):,}; let each be longer.")
     return passages
