@@ -119,6 +119,15 @@ def test_a_file_of_another_metric(tmp_path):
         loaded(design, tmp_path)
 
 
+@pytest.mark.parametrize(("name", "setting"), [("PQ4x4fs", "implem"), ("PQ4x4fs", "qbs"), ("IVF4,PQ4x4fs", "qbs2")])
+def test_a_way_of_scanning_that_there_is_not(tmp_path, name, setting):
+    design, index = saved(tmp_path, name)
+    setattr(index, setting, 77)
+    faiss.write_index(index, str(tmp_path / FILE))
+    with pytest.raises(StoreError, match=f"has {setting} 77, not 0"):
+        loaded(design, tmp_path)
+
+
 def test_codes_that_are_too_short_or_a_center_that_is(tmp_path):
     design, index = saved(tmp_path, "RaBitQ")
     faiss.copy_array_to_vector(np.zeros(3, np.float32), index.center)
