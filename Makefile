@@ -31,7 +31,7 @@ quickstart: $(VENV)/.installed
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not slow and not nightly"
 
-# What takes minutes: kills, Ray, a browser, every page of the documentation.
+# What takes minutes: kills, Ray, a browser, pages of the documentation.
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m slow
 

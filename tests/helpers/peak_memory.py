@@ -24,7 +24,7 @@ def peak() -> int:
 def number_printed(program: str, *arguments: object) -> int:
     """What a program prints, in which `peak()` is the most memory so far, in MiB. Skips where the system has no /proc."""
     if sys.platform != "linux":
-        pytest.skip("the most memory that a process took is read from /proc, which only Linux has")
+        pytest.skip("/proc is missing, which says what a process took at most; it is of Linux alone")
     command = [sys.executable, "-c", PEAK + program, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
