@@ -20,25 +20,34 @@ __all__ = ["Positives", "kept_indptr", "require_positives"]
 
 @dataclass(frozen=True)
 class Positives:
-    """Positive labels of B queries: those of query i are `indices[indptr[i]:indptr[i + 1]]`.
+    """Positive labels of B queries, or entries of any kind: those of query i are `indices[indptr[i]:indptr[i + 1]]`.
 
     indptr: int64 [B + 1], starting at 0.
     indices: int32 or int64 [nnz], sorted and unique within a row.
-    weights: optional relevance, floating [nnz], not negative; a loss divides by their sum in each row.
+    weights: optional, the *pull* of each entry, its weight as a positive, floating [nnz], not negative; None for ones. A loss
+        divides by their sum in each row, and a row counts where it is above 0.
+    push: optional, the *push* of each entry, its weight as a negative, floating [nnz], not negative; a pair without an entry
+        has a pull of 0 and a push of 1. None where every entry is a plain positive. So an entry (pull, push) is a positive
+        (w, 0), a pair that counts nowhere (0, 0), a rejected one (0, κ), or an uncertain one (p, 1 - p); each loss says
+        what it makes of a push.
 
-    lowest, highest: the smallest and the largest of `indices`; 0 and -1 where there are none.
+    lowest, highest: the smallest and the largest of `indices`; 0 and -1 where there are none. widest: the largest number of
+    entries of a row, or more.
 
     Everything is checked once, here, and no loss asks these tensors again. Make positives on the CPU and move them with `to`:
     checks on a GPU wait for it.
 
-    Raises InputError when the arrays do not fit together, a row is not sorted and unique, or a weight is negative or NaN.
+    Raises InputError when the arrays do not fit together, a row is not sorted and unique, or a weight or a push is negative
+    or NaN.
     """
 
     indptr: Tensor
     indices: Tensor
     weights: Tensor | None = None
+    push: Tensor | None = None
     lowest: int = field(init=False, repr=False, compare=False, default=0)
     highest: int = field(init=False, repr=False, compare=False, default=-1)
+    widest: int = field(init=False, repr=False, compare=False, default=0)
 
     def __post_init__(self) -> None:
         indptr, indices = self.indptr, self.indices
@@ -49,15 +58,17 @@ class Positives:
                 f"Positives.indices must be int32 or int64 with indptr[-1] = {int(indptr[-1])} entries, "
                 f"but is {indices.dtype} of shape {tuple(indices.shape)}."
             )
-        if len(indices):
-            self._note(int(indices.min()), int(indices.max()))
         if bool((indptr.diff() < 0).any()):
             raise InputError("Positives.indptr must not decrease.")
-        if self.weights is not None:
-            if self.weights.shape != indices.shape or not self.weights.is_floating_point():
-                raise InputError("Positives.weights must be floating, with one entry for each index.")
-            if not bool((self.weights >= 0).all()):
-                raise InputError("Positives.weights must not be negative or NaN.")
+        if len(indices):
+            self._note(int(indices.min()), int(indices.max()), int(indptr.diff().max()))
+        for name, values in (("weights", self.weights), ("push", self.push)):
+            if values is None:
+                continue
+            if values.shape != indices.shape or not values.is_floating_point():
+                raise InputError(f"Positives.{name} must be floating, with one entry for each index.")
+            if not bool((values >= 0).all()):
+                raise InputError(f"Positives.{name} must not be negative or NaN.")
         if len(indices) > 1:
             rows = self.rows
             ordered = (indices.diff() > 0) | (rows.diff() > 0)
@@ -72,7 +83,7 @@ class Positives:
 
     @property
     def counts(self) -> Tensor:
-        """Number of positives of each row, int64 [B]."""
+        """Number of entries of each row, int64 [B]."""
         return self.indptr.diff()
 
     @cached_property
@@ -97,13 +108,15 @@ class Positives:
         # A copy to the CPU must have ended before it is read; what reads one on a GPU comes after it anyway.
         ahead = torch.device(device).type == "cuda"
         indptr, indices = (tensor.to(device, non_blocking=ahead) for tensor in (self.indptr, self.indices))
-        weights = None if self.weights is None else self.weights.to(device, non_blocking=ahead)
-        if indptr is self.indptr and indices is self.indices and weights is self.weights:
+        weights, push = (
+            None if values is None else values.to(device, non_blocking=ahead) for values in (self.weights, self.push)
+        )
+        if indptr is self.indptr and indices is self.indices and weights is self.weights and push is self.push:
             return self
-        return self._checked(indptr, indices, weights, self.lowest, self.highest)
+        return self._checked(indptr, indices, weights, push, (self.lowest, self.highest, self.widest))
 
     def joined(self, other: Positives | None, labels: int) -> Positives:
-        """The pairs of both, over `labels` labels, without weights; a pair of both stands twice.
+        """The pairs of both, over `labels` labels, without weights and pushes; a pair of both stands twice.
 
         For a search, to which pairs are left out, twice or once. No tensor is asked for its values.
         """
@@ -114,46 +127,64 @@ class Positives:
         lowest, highest = min(self.lowest, other.lowest), max(self.highest, other.highest)
         if not len(self.indices):
             lowest = other.lowest
-        return self._checked(self.indptr + other.indptr, columns, None, lowest, highest)
+        notes = lowest, highest, self.widest + other.widest
+        return self._checked(self.indptr + other.indptr, columns, None, None, notes)
 
     @classmethod
-    def _checked(cls, indptr: Tensor, indices: Tensor, weights: Tensor | None, lowest: int, highest: int) -> Positives:
+    def _checked(
+        cls,
+        indptr: Tensor,
+        indices: Tensor,
+        weights: Tensor | None,
+        push: Tensor | None,
+        notes: tuple[int, int, int],
+    ) -> Positives:
         """Positives of arrays that are known to be right."""
         made = object.__new__(cls)
-        for name, value in {"indptr": indptr, "indices": indices, "weights": weights}.items():
+        for name, value in {"indptr": indptr, "indices": indices, "weights": weights, "push": push}.items():
             object.__setattr__(made, name, value)
-        made._note(lowest, highest)
+        made._note(*notes)
         return made
 
-    def _note(self, lowest: int, highest: int) -> None:
-        object.__setattr__(self, "lowest", lowest)
-        object.__setattr__(self, "highest", highest)
+    def _note(self, lowest: int, highest: int, widest: int) -> None:
+        for name, value in {"lowest": lowest, "highest": highest, "widest": widest}.items():
+            object.__setattr__(self, name, value)
 
     @classmethod
     def none(cls, queries: int, device: torch.device | str = "cpu") -> Positives:
         """Rows without any positive."""
         indptr = torch.zeros(queries + 1, dtype=torch.int64, device=device)
-        return cls._checked(indptr, indptr[:0], None, 0, -1)
+        return cls._checked(indptr, indptr[:0], None, None, (0, -1, 0))
 
     @classmethod
-    def from_lists(cls, rows: Sequence[Sequence[int]], weights: Sequence[Sequence[float]] | None = None) -> Positives:
-        """Positives of each query as a list; lists are sorted, and of a label given twice the first weight stays.
+    def from_lists(
+        cls,
+        rows: Sequence[Sequence[int]],
+        weights: Sequence[Sequence[float]] | None = None,
+        push: Sequence[Sequence[float]] | None = None,
+    ) -> Positives:
+        """Entries of each query as a list; lists are sorted, and of a label given twice the first weight and push stay.
 
-        Weights become float64, so that a loss of float64 embeddings sees the numbers that were given.
+        Weights and pushes become float64, so that a loss of float64 embeddings sees the numbers that were given.
 
         >>> Positives.from_lists([[3, 1], [], [2]]).indices
         tensor([1, 3, 2])
+        >>> Positives.from_lists([[3, 1]], [[1.0, 0.0]], push=[[0.0, 2.0]]).push
+        tensor([2., 0.], dtype=torch.float64)
         """
-        pairs = [
-            dict(reversed(list(zip(row, [1.0] * len(row) if weights is None else weights[i], strict=True))))
-            for i, row in enumerate(rows)
-        ]
-        flat = [(label, row[label]) for row in pairs for label in sorted(row)]
+        pairs = [dict(reversed([(label, place) for place, label in enumerate(row)])) for row in rows]
+        flat = [(i, row[label], label) for i, row in enumerate(pairs) for label in sorted(row)]
         indptr = torch.tensor([0, *(len(row) for row in pairs)], dtype=torch.int64).cumsum(0)
-        indices = torch.tensor([label for label, _ in flat], dtype=torch.int64)
-        if weights is None:
-            return cls(indptr, indices)
-        return cls(indptr, indices, torch.tensor([weight for _, weight in flat], dtype=torch.float64))
+        indices = torch.tensor([label for _, _, label in flat], dtype=torch.int64)
+
+        def given(lists: Sequence[Sequence[float]] | None, name: str) -> Tensor | None:
+            if lists is None:
+                return None
+            if [len(values) for values in lists] != [len(row) for row in rows]:
+                raise InputError(f"{name} must have one number for each label of each row.")
+            return torch.tensor([lists[i][place] for i, place, _ in flat], dtype=torch.float64)
+
+        return cls(indptr, indices, given(weights, "weights"), given(push, "push"))
 
     @classmethod
     def from_scipy(cls, matrix: csr_matrix, weighted: bool = False) -> Positives:

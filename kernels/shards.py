@@ -44,10 +44,9 @@ class LabelShard:
         inside_range = self.label_range(labels)
         inside = (pairs.indices >= inside_range.start) & (pairs.indices < inside_range.stop)
         positions = inside.nonzero()[:, 0]
-        weights = None if pairs.weights is None else pairs.weights[positions]
-        return Positives(
-            kept_indptr(pairs.indptr, inside), pairs.indices[positions] - inside_range.start, weights
-        ), positions
+        weights, push = (None if values is None else values[positions] for values in (pairs.weights, pairs.push))
+        indptr = kept_indptr(pairs.indptr, inside)
+        return Positives(indptr, pairs.indices[positions] - inside_range.start, weights, push), positions
 
     def combine(
         self,

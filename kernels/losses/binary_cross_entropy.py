@@ -14,6 +14,7 @@ from xmc.kernels.losses.rows import Options, label_count, mean_over_counted_rows
 from xmc.kernels.positives import Positives
 from xmc.kernels.reductions import Softplus
 from xmc.kernels.row_statistics import row_statistics
+from xmc.kernels.softplus import softplus
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -28,37 +29,67 @@ def binary_cross_entropy(
     temperature: float | Tensor = 0.05,
     *,
     propensities: Tensor | None = None,
+    bound: bool = False,
     **options: Unpack[Options],
 ) -> Tensor:
     """Every label its own yes-or-no question, summed over labels, averaged over queries.
 
-    mean_i [ Σ_j softplus(s_ij) - Σ_{p∈P_i} y_ip s_ip ], s_ij = q_i·z_j / τ + b_j, the target y_ip the relevance weight, 1
-    where there are none. The sum over all labels streams; the positives correct it sparsely. A row without positives (or
-    with weights of sum 0) does not count.
+    mean_i [ Σ_j ℓ⁻(s_ij) + Σ_e (n_ie - 1) ℓ⁻(s_ie) + y_ie ℓ⁺(s_ie) ], ℓ⁻(s) = softplus(s), ℓ⁺(s) = softplus(-s), with
+    s_ij = q_i·z_j / τ + b_j, and y, n the pull and push of the row's entries. The sum over all labels streams; the entries
+    correct it sparsely. A row without positives (or with a pull of sum 0) does not count.
 
-    propensities: optional [L], in (0, 1], the probability that a relevant label was marked as one. y_ip is then divided by
-    it, which makes the loss an unbiased estimate of the loss on complete marks: y/p · ℓ⁺ + (1 - y/p) · ℓ⁻ with
-    ℓ⁺ = softplus(-s) and ℓ⁻ = softplus(s) is softplus(s) - (y/p) s (Qaraei et al., Convex Surrogates for Unbiased Loss
-    Functions in Extreme Classification with Missing Labels, WWW 2021; propensities of Jain et al., KDD 2016).
-    It is not bounded from below: a positive of small propensity is pulled without end, so keep scores bounded.
+    A positive without a push (n_e = 0 < y_e, or no push given at all) has the target y_e, its relevance weight, 1 where there
+    are none: n_e is 1 - y_e for it, so that it contributes ℓ⁻(s) - y s.
+
+    propensities: optional [L], in (0, 1], the probability p that a relevant label was marked as one. Each positive without a
+    push then has the target y/p: y/p · ℓ⁺ + (1 - y/p) · ℓ⁻, an unbiased estimate of the loss on complete marks. It is
+    convex, for ℓ⁺(s) - ℓ⁻(s) is -s, but not bounded from below: a positive of small propensity is pulled without end, so
+    keep scores bounded. Entries with a push, and those without a pull, stay as they are: they tell what is known of a pair.
+    bound: take a bound of it that is bounded from below: a target a = y/p above 1 has the pull 2a - 1 and the push 0. The
+    unbiased 0-1 loss is a [s < 0] + (1 - a) [s ≥ 0] = (2a - 1) [s < 0] + 1 - a, and ℓ⁺ / log 2 bounds [s < 0]. Needs
+    propensities.
+    Source: Qaraei et al., Convex Surrogates for Unbiased Loss Functions in Extreme Classification with Missing Labels, WWW 2021,
+    which bounds the unbiased 0-1 loss so (the formula is derived here, from its abstract); propensities of Jain et al., KDD 2016.
 
     Other arguments and errors as in `decoupled_softmax`; InputError also for propensities outside of (0, 1]. On a GPU those are
     not looked for: the loss of a positive that has one is NaN.
     """
+    if bound and propensities is None:
+        raise InputError("bound needs propensities, whose unbiased loss it bounds.")
     if propensities is not None:
-        count = label_count(labels, options)
-        if propensities.shape != (count,):
-            raise InputError(f"propensities must have shape ({count},), not {tuple(propensities.shape)}.")
-        allowed = (propensities > 0) & (propensities <= 1)
-        if not values_are_free(propensities):
-            propensities = torch.where(allowed, propensities, torch.nan)
-        elif not bool(allowed.all()):
-            raise InputError("propensities must be in (0, 1].")
-    total, _, positive_scores = row_statistics(Softplus(), queries, labels, positives, temperature, **options)
-    targets = weights_of(positives, positive_scores)
+        propensities = _checked(propensities, label_count(labels, options))
+    total, _, scores = row_statistics(Softplus(), queries, labels, positives, temperature, **options)
+    targets = weights_of(positives, scores)
+    # n + y - 1, what an entry has of ℓ⁻ beyond the -y s that is left of ℓ⁺ then; None where it is 0 for all
+    excess = None
+    plain: Tensor | None = None
+    if positives.push is not None:
+        push = positives.push.to(scores)
+        plain = (push == 0) & (targets > 0)
+        excess = torch.where(plain, 0.0, push + targets - 1)
     if propensities is not None:
-        targets = targets / propensities.to(targets)[positives.indices.long()]
-    return mean_over_counted_rows(total - row_sum(targets * positive_scores, positives), positives)
+        corrected = targets / propensities.to(targets)[positives.indices.long()]
+        if bound:
+            above = (corrected - 1).clamp_min(0)
+            corrected = corrected + above
+            excess = 2 * above if excess is None else torch.where(plain, 2 * above, excess)
+        targets = corrected if plain is None else torch.where(plain, corrected, targets)
+    terms = targets * scores
+    if excess is not None:
+        terms = terms - excess * softplus(scores)
+    return mean_over_counted_rows(total - row_sum(terms, positives), positives)
+
+
+def _checked(propensities: Tensor, count: int) -> Tensor:
+    """The propensities of `count` labels; on a device NaN for those that are none, elsewhere InputError."""
+    if propensities.shape != (count,):
+        raise InputError(f"propensities must have shape ({count},), not {tuple(propensities.shape)}.")
+    allowed = (propensities > 0) & (propensities <= 1)
+    if not values_are_free(propensities):
+        return torch.where(allowed, propensities, torch.nan)
+    if not bool(allowed.all()):
+        raise InputError("propensities must be in (0, 1].")
+    return propensities
 
 
 LOSSES.register("binary_cross_entropy", Loss(binary_cross_entropy, over_all_labels=True))

@@ -10,7 +10,7 @@ from torch import Tensor
 from xmc.errors import InputError, NotFiniteError
 from xmc.kernels.devices import values_are_free
 from xmc.kernels.losses.loss import LOSSES, Loss
-from xmc.kernels.losses.rows import mean_over_rows
+from xmc.kernels.losses.rows import mean_over_rows, row_sum
 from xmc.kernels.pairs import pair_scores
 from xmc.kernels.positives import Positives, require_positives
 from xmc.kernels.topk import topk_unchecked
@@ -37,6 +37,9 @@ def triplet_margin(
     margins=(m, m). Relevance weights and rows without positives as in `decoupled_softmax`. The papers draw one positive a
     query and step; this is the expectation of that.
 
+    Entries of pull y and push n: every entry of a push above 0 is a negative of the row's other positives too, beside the k
+    hardest labels without an entry, and its terms count n times: n_n ω_pn v_pn. An entry of push 0 never is.
+
     queries [B, D], labels [L, D], positives, exclude, impl: as in `label_statistics`, with its errors. Returns a scalar.
     Raises InputError also for k < 1, margins that are not 0 ≤ least ≤ most, and a temperature that is not positive.
     Sources: Dahiya et al., Prototypical Extreme Multi-label Classification with a Dynamic Margin Loss (PRIME), NAACL 2025;
@@ -53,15 +56,24 @@ def triplet_margin(
         torch.cat([rows, negatives.rows]),
         torch.cat([positives.indices.long(), negatives.labels]),
     )
-    positive = scores[: len(rows), None]
+    positive, candidate = scores[: len(rows), None], exists[rows]
     negative = torch.where(exists, scores[len(rows) :].view(exists.shape), -torch.inf)[rows]
+    highest = negative[:, :1].detach()
+    if positives.push is not None:
+        places, is_other = _pushed_beside(positives, positives.push)
+        beside = torch.where(is_other, scores[places], -torch.inf)
+        negative, candidate = torch.cat([negative, beside], 1), torch.cat([candidate, is_other], 1)
+        highest = negative.detach().amax(1, keepdim=True)
     margin = (positive - negative).detach().abs().clamp(least, most)
-    violation = torch.where(exists[rows], (negative - positive + margin).clamp_min(0), 0.0)
+    violation = torch.where(candidate, (negative - positive + margin).clamp_min(0), 0.0)
     violators = violation > 0
     # Shifted by the row's largest score before masking, so that a row without violators has weights of zero, not NaN.
-    shifted = torch.where(violators, negative - negative[:, :1].detach(), 0.0) / temperature
+    shifted = torch.where(violators, negative - highest, 0.0) / temperature
     weights = torch.where(violators, shifted.exp(), 0.0)
     weights = weights / weights.sum(1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
+    if positives.push is not None:
+        push = torch.where(is_other, positives.push.to(weights)[places], 0.0)
+        weights = weights * torch.cat([torch.ones_like(weights[:, : exists.shape[1]]), push], 1)
     return negatives.marked(mean_over_rows((weights * violation).sum(1), positives))
 
 
@@ -80,7 +92,8 @@ def prototype_regularisation(
 
     ½ mean⁺_{(i,p)} max(0, q_i·z_p - q_i·c_p + m) + ½ mean⁺_{(i,n)} max(0, q_i·c_n - q_i·z_n + m), where p runs over the
     positives of i, n over the k labels of largest q_i·c_n that are not positive, and mean⁺ is the mean over the terms that
-    are not zero. Relevance weights are not used, but a positive of weight 0 does not count.
+    are not zero. Relevance weights are not used, but a positive of weight 0 does not count. An entry without a pull and with a
+    push above 0 is one of the n, however it scores, in a row that has a positive; an entry with a pull is one of the p alone.
 
     queries [B, D]; labels z [L, D], from the text encoder alone; prototypes c [L, D], what the label network makes of them;
     positives, exclude, impl: as in `label_statistics`, with its errors. Returns a scalar.
@@ -94,9 +107,12 @@ def prototype_regularisation(
     lead = pair_scores(queries, prototypes, rows, columns) - pair_scores(queries, labels, rows, columns)
     first = len(positives.rows)
     pulled, pushed = (margin - lead[:first]).clamp_min(0), (margin + lead[first:]).clamp_min(0)
+    pushed = torch.where(negatives.exists.flatten(), pushed, 0.0)
     if positives.weights is not None:
         pulled = torch.where(positives.weights > 0, pulled, 0.0)
-    pushed = torch.where(negatives.exists.flatten(), pushed, 0.0)
+        if positives.push is not None:
+            rejected = (positives.weights == 0) & (positives.push > 0) & _counted(positives)[positives.rows]
+            pushed = torch.cat([pushed, torch.where(rejected, (margin + lead[:first]).clamp_min(0), 0.0)])
     return negatives.marked((_mean_of_nonzero(pulled) + _mean_of_nonzero(pushed)) / 2)
 
 
@@ -134,9 +150,26 @@ def _hardest(
     sound = ~scores.isnan().any()
     if values_are_free(scores) and not bool(sound):
         raise NotFiniteError("queries or labels hold NaN, or infinities that cancel, which cannot be ranked.")
-    exists = (chosen >= 0) & (positives.counts > 0)[:, None]
+    exists = (chosen >= 0) & _counted(positives)[:, None]
     rows = torch.arange(len(queries), device=chosen.device)[:, None].expand_as(chosen)
     return _Negatives(exists, rows.flatten(), chosen.clamp_min(0).flatten(), sound)
+
+
+def _counted(positives: Positives) -> Tensor:
+    """Which rows have an entry with a pull, bool [B]."""
+    if positives.weights is None:
+        return positives.counts > 0
+    return row_sum(positives.weights, positives) > 0
+
+
+def _pushed_beside(positives: Positives, push: Tensor) -> tuple[Tensor, Tensor]:
+    """For each entry the entries of its row: places [nnz, W], and which are others that have a push, bool [nnz, W]."""
+    rows, count = positives.rows, len(push)
+    numbers = torch.arange(positives.widest, device=push.device)
+    places = (positives.indptr[:-1][rows][:, None] + numbers).clamp_max(max(count - 1, 0))
+    is_inside = numbers < positives.counts[rows][:, None]
+    is_other = places != torch.arange(count, device=push.device)[:, None]
+    return places, is_inside & is_other & (push > 0)[places]
 
 
 def _mean_of_nonzero(terms: Tensor) -> Tensor:

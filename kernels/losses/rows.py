@@ -1,4 +1,4 @@
-"""What the losses share: their options, and sums and means over the positives of each row."""
+"""What the losses share: their options, and sums and means over the entries of each row."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from xmc.kernels.shards import LabelShard
 __all__ = [
     "Options",
     "label_count",
+    "log_of_sum",
     "mean_over_counted_rows",
     "mean_over_rows",
     "row_logsumexp",
@@ -55,22 +56,34 @@ def row_logsumexp(terms: Tensor, positives: Positives) -> Tensor:
     rows = positives.rows
     highest = torch.full((len(positives),), -torch.inf, dtype=terms.dtype, device=terms.device)
     highest = highest.scatter_reduce(0, rows, terms.detach(), "amax").clamp_min(torch.finfo(terms.dtype).min)
-    total = row_sum((terms - highest[rows]).exp(), positives)
-    filled = total > 0
-    return torch.where(filled, torch.where(filled, total, 1.0).log() + highest, -torch.inf)
+    return log_of_sum(row_sum((terms - highest[rows]).exp(), positives), highest)
+
+
+def log_of_sum(total: Tensor, highest: Tensor) -> Tensor:
+    """log(total) + highest, of exponentials relative to `highest`; -inf, without gradient, for a total of 0."""
+    empty = total == 0
+    return torch.where(empty, -torch.inf, torch.where(empty, 1.0, total).log() + highest)
 
 
 def weights_of(positives: Positives, like: Tensor) -> Tensor:
-    """The relevance weights [nnz], ones where there are none."""
+    """The pulls [nnz], ones where there are none."""
     return torch.ones_like(like) if positives.weights is None else positives.weights.to(like)
 
 
-def mean_over_rows(terms: Tensor, positives: Positives) -> Tensor:
-    """Weighted mean of the terms [nnz] within each row, then the mean over the rows that have any weight."""
+def mean_over_rows(terms: Tensor, positives: Positives, pushed: Tensor | None = None) -> Tensor:
+    """Sum of the terms [nnz] of each row by pull, over the row's pull, then the mean over the rows that have any.
+
+    pushed: added to the pull times the term of each entry, [nnz].
+    """
     weights = weights_of(positives, terms)
     totals = row_sum(weights, positives)
-    shares = weights / totals[positives.rows].clamp_min(torch.finfo(terms.dtype).tiny)
-    return torch.dot(shares, terms) / (totals > 0).sum().clamp_min(1)
+    divisors = totals[positives.rows].clamp_min(torch.finfo(terms.dtype).tiny)
+    if positives.push is not None:  # what only pushes may have an infinite term
+        terms = torch.where(weights > 0, terms, 0.0)
+    total = torch.dot(weights / divisors, terms)
+    if pushed is not None:
+        total = total + torch.where(totals[positives.rows] > 0, pushed / divisors, 0.0).sum()
+    return total / (totals > 0).sum().clamp_min(1)
 
 
 def mean_over_counted_rows(values: Tensor, positives: Positives) -> Tensor:

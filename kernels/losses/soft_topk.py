@@ -66,6 +66,11 @@ def soft_topk(
     s_ij = q_i·z_j / τ + b_j. t_i is differentiated implicitly. Relevance weights and rows without positives as in
     `decoupled_softmax`, and all other arguments and errors too.
 
+    Entries of pull y and push n: every label that is not excluded takes its place among the k, as often as any other; that is
+    a push of 1. What a push has above 1 is a cross-entropy to not passing: Σ_e max(0, n_e - 1) · -log σ(-α (s_ie + t_i)) is
+    added to Σ_e y_e · -log σ(α (s_ie + t_i)), both over Σ_e y_e. A push of at most 1 changes nothing, nor does any where no
+    more than k labels are left.
+
     k: number of labels that pass, 1 ≤ k < L. slope: α > 0.
     threshold: optional float tensor [B], the solution of an earlier step for these queries, NaN where there is none; it is
         overwritten with this step's. A start near the solution saves a pass over the scores.
@@ -109,7 +114,11 @@ def soft_topk(
     # The implicit function's gradient: dt = -dF / F'.
     change = (total - total.detach()) / derivative.clamp_min(torch.finfo(total.dtype).tiny)
     passed = slope * (positive_scores + (solution - change)[positives.rows])
-    return mean_over_rows(-logsigmoid(passed), positives)
+    pushed = None
+    if positives.push is not None:
+        above = (positives.push.to(passed) - 1).clamp_min(0)
+        pushed = torch.where(search.all_pass[positives.rows], 0.0, above * -logsigmoid(-passed))
+    return mean_over_rows(-logsigmoid(passed), positives, pushed)
 
 
 class _Search:

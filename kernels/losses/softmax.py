@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from xmc.kernels.losses.loss import LOSSES, Loss
-from xmc.kernels.losses.rows import Options, mean_over_rows, row_logsumexp
+from xmc.kernels.losses.pushes import logaddexp, other_entries_logsumexp, pushed_scores
+from xmc.kernels.losses.rows import Options, mean_over_rows, row_logsumexp, weights_of
 from xmc.kernels.positives import Positives
 from xmc.kernels.softplus import softplus
 from xmc.kernels.statistics import label_statistics
@@ -32,13 +34,25 @@ def softmax(
     mean_i (1/|P_i|) Σ_{p∈P_i} [ log Σ_j exp(s_ij) - s_ip ], s_ij = q_i·z_j / τ + b_j. With relevance weights w the inner
     mean is Σ_p w_p [...] / Σ_p w_p. A row without positives (or with weights of sum 0) does not count.
 
+    Entries of pull y and push n: the inner mean is by y, and entry e counts d_e times in the sum over all labels: max(1, n_e)
+    times where y_e > 0, since a positive counts once whatever its push, and n_e times where y_e = 0: a rejected pair of push
+    κ κ times, a pair without pull and push not at all. In a sample, the exp(s_e) of an entry without a pull is divided by
+    π_e, as any negative's; that of a positive is not.
+
     Arguments, errors and result as in `decoupled_softmax`.
     Source: Gupta et al., Dual-encoders for Extreme Multi-label Classification, ICLR 2024, eq. 3.
     """
     negative_logsumexp, positive_scores = label_statistics(
         queries, labels, positives, temperature, log_inclusion=log_inclusion, **options
     )
-    positive_logsumexp = row_logsumexp(positive_scores, positives)[positives.rows]
+    counted = positive_scores
+    if positives.push is not None:
+        pushed = pushed_scores(positives, positives.push, positive_scores, log_inclusion)
+        counted = positive_scores + positives.push.to(positive_scores).clamp_min(1).log()
+        counted = torch.where(weights_of(positives, positive_scores) > 0, counted, pushed)
+    positive_logsumexp = row_logsumexp(counted, positives)[positives.rows]
+    if positives.push is not None:  # -inf only in rows that do not count
+        positive_logsumexp = torch.where(positive_logsumexp == -torch.inf, 0.0, positive_logsumexp)
     # logaddexp of the two, with a gradient that is finite where there are no negatives
     partition = softplus(negative_logsumexp[positives.rows] - positive_logsumexp) + positive_logsumexp
     return mean_over_rows(partition - positive_scores, positives)
@@ -59,6 +73,10 @@ def decoupled_softmax(
     With relevance weights w the inner mean is Σ_p w_p [...] / Σ_p w_p. A row without positives (or with weights of sum 0)
     does not count.
 
+    Entries of pull y and push n: mean_i Σ_e y_e [ logaddexp(N_ie, s_ie) - s_ie ] / Σ_e y_e, where N_ie is
+    log( exp(N_i) + Σ_{e' ≠ e} n_e' exp(s_ie') / π_e' ): the row's other entries compete for e by their push, and its own push
+    is left out. π is 1 but in a sample (`log_inclusion`). P_i are all entries; one of push 0 competes for nothing.
+
     Parameters
     ----------
     queries [B, D], labels [L, D], positives, temperature, log_inclusion: as in `label_statistics`, with its errors.
@@ -76,7 +94,11 @@ def decoupled_softmax(
     negative_logsumexp, positive_scores = label_statistics(
         queries, labels, positives, temperature, log_inclusion=log_inclusion, **options
     )
-    return mean_over_rows(softplus(negative_logsumexp[positives.rows] - positive_scores), positives)
+    negatives = negative_logsumexp[positives.rows]
+    if positives.push is not None:
+        pushed = pushed_scores(positives, positives.push, positive_scores, log_inclusion)
+        negatives = logaddexp(negatives, other_entries_logsumexp(pushed, positives))
+    return mean_over_rows(softplus(negatives - positive_scores), positives)
 
 
 LOSSES.register("softmax", Loss(softmax))
