@@ -21,8 +21,9 @@ class StepTargets:
     labels: int64 [n], ascending and unique within a query.
     pull: float32 [n], the weight of the pair as a positive. push: float32 [n], its weight as a negative.
 
-    A positive has a pull above 0 and a push of 0; an excluded pair has 0 and 0, and counts nowhere; a pair that was judged not
-    relevant has a pull of 0 and a push of 1, as has every pair without an entry.
+    A positive has a pull above 0 and a push of 0; an excluded pair has 0 and 0, and counts nowhere; a rejected pair, one that
+    was judged not relevant, has a pull of 0 and a push κ > 0; an uncertain pair has both. A pair without an entry has a pull
+    of 0 and a push of 1, as has a rejected one of κ = 1.
     """
 
     indptr: Tensor
@@ -42,10 +43,15 @@ class StepTargets:
 
     @cached_property
     def positives(self) -> Positives:
-        """The entries with a pull, as kernels take them; without weights where every pull is 1."""
-        chosen = self.kept(self.pull > 0)
+        """The entries that kernels must see: those with a pull, and rejected pairs of another push than 1.
+
+        Excluded pairs are in `exclude`, and a rejected pair of push 1 is a candidate as any other. Without weights where every
+        pull is 1, and without pushes where every push is 0.
+        """
+        chosen = self.kept((self.pull > 0) | ((self.push != 0) & (self.push != 1)))
         weights = None if bool((chosen.pull == 1).all()) else chosen.pull
-        return Positives(chosen.indptr, chosen.labels, weights)
+        push = chosen.push if bool(chosen.push.any()) else None
+        return Positives(chosen.indptr, chosen.labels, weights, push)
 
     @cached_property
     def exclude(self) -> Positives | None:
@@ -67,7 +73,7 @@ class StepTargets:
 
     @property
     def rejected_labels(self) -> Tensor:
-        """The labels that were judged not relevant to some query, int64, ascending."""
+        """The labels that are rejected for some query, int64, ascending."""
         unique: Tensor = self.labels[(self.pull == 0) & (self.push > 0)].unique()
         return unique
 

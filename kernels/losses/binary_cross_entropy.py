@@ -48,8 +48,8 @@ def binary_cross_entropy(
     bound: take a bound of it that is bounded from below: a target a = y/p above 1 has the pull 2a - 1 and the push 0. The
     unbiased 0-1 loss is a [s < 0] + (1 - a) [s ≥ 0] = (2a - 1) [s < 0] + 1 - a, and ℓ⁺ / log 2 bounds [s < 0]. Needs
     propensities.
-    Source: Qaraei et al., Convex Surrogates for Unbiased Loss Functions in Extreme Classification with Missing Labels, WWW 2021,
-    which bounds the unbiased 0-1 loss so (the formula is derived here, from its abstract); propensities of Jain et al., KDD 2016.
+    Sources: Qaraei et al., Convex Surrogates for Unbiased Loss Functions in Extreme Classification with Missing Labels, WWW
+    2021, whose idea the bound of the unbiased 0-1 loss is (the formula is derived here); propensities of Jain et al., KDD 2016.
 
     Other arguments and errors as in `decoupled_softmax`; InputError also for propensities outside of (0, 1]. On a GPU those are
     not looked for: the loss of a positive that has one is NaN.

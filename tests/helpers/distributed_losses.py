@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from random_kernel_inputs import random_entries
 from torch import Tensor
 
 from xmc.kernels.losses import LOSSES, Positives
@@ -34,9 +35,11 @@ def compare(world: World, name: str, impl: str, sizes: tuple[int, int, int], cas
     if case == "positives in the first shard alone":
         lists = [[label % max(sizes[1] // world.size, 1) for label in row] for row in lists]
     positives = Positives.from_lists(lists)
+    if case == "entries with a push":
+        positives = random_entries(sizes[0], sizes[1], seed=sum(sizes))
     others = Positives.from_lists([[(3 * i) % sizes[1]] for i in range(sizes[0])])
     options: dict[str, Any] = {"exclude": others, "tile_bytes": 4096}
-    if not LOSSES[name].over_all_labels and case == "sampled":
+    if not LOSSES[name].over_all_labels and case in ("sampled", "entries with a push"):
         options["log_inclusion"] = -torch.rand(sizes[1], dtype=torch.float64)
     if name == "soft_topk":
         options["k"] = 2
@@ -65,7 +68,7 @@ def main() -> None:
     dist.init_process_group("gloo")
     world = World(dist.get_rank(), dist.get_world_size())
     count = 0
-    cases = ("plain", "sampled", "positives in the first shard alone")
+    cases = ("plain", "sampled", "positives in the first shard alone", "entries with a push")
     for name, impl, case in itertools.product(NAMES, ("torch", "reference"), cases):
         for sizes in ((7, 23, 5), (1, 5, 3), (16, 100, 8)):
             compare(world, name, impl, sizes, case)

@@ -46,6 +46,27 @@ def random_positives(queries: int, labels: int, seed: int, most: int = 6, full: 
     return Positives.from_lists(rows)
 
 
+KINDS = [(1.0, 0.0), (0.7, 0.0), (0.0, 0.0), (0.0, 0.3), (0.0, 1.0), (0.0, 4.0), (0.6, 0.4), (2.5, 1.5), (0.3, 1e-3)]
+"""Pull and push of positives, a pair that counts nowhere, rejected pairs, and uncertain ones."""
+
+
+def random_entries(queries: int, labels: int, seed: int, most: int = 9) -> Positives:
+    """Rows of 0 to `most` entries of all KINDS. Of several rows, 0 has none, 1 rejected ones only, and 2 positives only."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = [torch.randperm(labels, generator=generator)[: min(most, labels)] for _ in range(queries)]
+    lists, pull, push = [], [], []
+    for number, row in enumerate(rows):
+        count = 0 if number == 0 and queries > 1 else int(torch.randint(2, len(row) + 1, (1,), generator=generator))
+        kinds = torch.randint(0, len(KINDS), (count,), generator=generator).tolist()
+        kinds = {1: [5, *[3] * (count - 1)], 2: [kind % 2 for kind in kinds]}.get(number, kinds)
+        if queries == 1:
+            kinds[0] = 0
+        lists.append(row[:count].tolist())
+        pull.append([KINDS[kind][0] for kind in kinds])
+        push.append([KINDS[kind][1] for kind in kinds])
+    return Positives.from_lists(lists, pull, push)
+
+
 @dataclass
 class Problem:
     """Arguments of a row statistic; `tensors` are queries, labels, temperature, bias, shift, all with gradients."""

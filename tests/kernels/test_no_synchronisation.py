@@ -64,15 +64,20 @@ def loss_of(
     return LOSSES[name](queries, labels, positives, temperature, exclude=exclude, **options)
 
 
-def inputs(device: str, dtype: torch.dtype = torch.float32) -> tuple[list[Tensor], Positives, Positives]:
-    """Queries, labels, temperature, bias, log_inclusion and propensities, then positives with weights, and excluded pairs."""
+def inputs(
+    device: str, dtype: torch.dtype = torch.float32, pushed: bool = False
+) -> tuple[list[Tensor], Positives, Positives]:
+    """Queries, labels, temperature, bias, log_inclusion and propensities, then positives with weights, and excluded pairs.
+
+    pushed: whether the positives have pushes too.
+    """
     generator = torch.Generator().manual_seed(0)
     queries, labels = (normalize(torch.randn(n, DIMENSION, generator=generator)) for n in (QUERIES, LABELS))
     bias, inclusion, propensities = (torch.rand(LABELS, generator=generator) * 0.5 + 0.5 for _ in range(3))
     tensors = [queries.to(dtype), labels.to(dtype), torch.tensor(0.1), bias, inclusion.log(), propensities]
     positives = random_positives(QUERIES, LABELS, seed=1)
-    weights = torch.rand(len(positives.indices), generator=generator)
-    weighted = Positives(positives.indptr, positives.indices, weights).to(device)
+    weights, push = (torch.rand(len(positives.indices), generator=generator) for _ in range(2))
+    weighted = Positives(positives.indptr, positives.indices, weights, push if pushed else None).to(device)
     exclude = random_positives(QUERIES, LABELS, seed=2, full=False).to(device)
     moved = [tensor.to(device).requires_grad_(number < 4) for number, tensor in enumerate(tensors)]
     return moved, weighted, exclude
@@ -80,12 +85,12 @@ def inputs(device: str, dtype: torch.dtype = torch.float32) -> tuple[list[Tensor
 
 @needs_triton
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("excluded", [False, True])
+@pytest.mark.parametrize(("excluded", "pushed"), [(False, False), (True, False), (True, True)])
 @pytest.mark.parametrize("name", NAMES)
 def test_a_loss_asks_no_tensor_for_its_value(
-    name: str, excluded: bool, dtype: torch.dtype, request: pytest.FixtureRequest
+    name: str, excluded: bool, pushed: bool, dtype: torch.dtype, request: pytest.FixtureRequest
 ) -> None:
-    tensors, positives, exclude = inputs("meta", dtype)
+    tensors, positives, exclude = inputs("meta", dtype, pushed)
     request.getfixturevalue("unlaunched")
     loss = loss_of(name, tensors, positives, exclude if excluded else None, impl="triton")
     loss.backward()
@@ -164,11 +169,11 @@ def test_no_number_is_made_a_tensor_on_a_device() -> None:
 
 
 @pytest.mark.cuda
-@pytest.mark.parametrize("excluded", [False, True])
+@pytest.mark.parametrize(("excluded", "pushed"), [(False, False), (True, False), (True, True)])
 @pytest.mark.parametrize("name", NAMES)
-def test_a_captured_loss_is_the_loss(name: str, excluded: bool) -> None:
+def test_a_captured_loss_is_the_loss(name: str, excluded: bool, pushed: bool) -> None:
     """A replay on new inputs is what a call on them is, up to the order in which torch adds up on a GPU."""
-    tensors, positives, exclude = inputs("cuda")
+    tensors, positives, exclude = inputs("cuda", pushed=pushed)
 
     def step() -> list[Tensor]:
         loss = loss_of(name, tensors, positives, exclude if excluded else None)
@@ -201,9 +206,10 @@ def test_a_temperature_on_a_gpu_that_is_no_positive_number_makes_the_loss_nan(te
 
 
 @pytest.mark.cuda
+@pytest.mark.parametrize("pushed", [False, True])
 @pytest.mark.parametrize("name", NAMES)
-def test_nan_on_a_gpu_makes_the_loss_nan(name: str) -> None:
-    tensors, positives, _ = inputs("cuda")
+def test_nan_on_a_gpu_makes_the_loss_nan(name: str, pushed: bool) -> None:
+    tensors, positives, _ = inputs("cuda", pushed=pushed)
     with torch.no_grad():
         tensors[1][3] = torch.nan
     assert loss_of(name, tensors, positives, None).isnan()
