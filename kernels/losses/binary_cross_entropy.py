@@ -59,21 +59,19 @@ def binary_cross_entropy(
     if propensities is not None:
         propensities = _checked(propensities, label_count(labels, options))
     total, _, scores = row_statistics(Softplus(), queries, labels, positives, temperature, **options)
-    targets = weights_of(positives, scores)
-    # n + y - 1, what an entry has of ℓ⁻ beyond the -y s that is left of ℓ⁺ then; None where it is 0 for all
-    excess = None
-    plain: Tensor | None = None
+    given = weights_of(positives, scores)
+    # Of an entry there is y s to take off and (n + y - 1) ℓ⁻ to add, `excess`, which is 0 for a positive without a push.
+    targets, excess = given, None
+    if propensities is not None:
+        targets = given / propensities.to(given)[positives.indices.long()]
+        if bound:
+            above = (targets - 1).clamp_min(0)
+            targets, excess = targets + above, 2 * above
     if positives.push is not None:
         push = positives.push.to(scores)
-        plain = (push == 0) & (targets > 0)
-        excess = torch.where(plain, 0.0, push + targets - 1)
-    if propensities is not None:
-        corrected = targets / propensities.to(targets)[positives.indices.long()]
-        if bound:
-            above = (corrected - 1).clamp_min(0)
-            corrected = corrected + above
-            excess = 2 * above if excess is None else torch.where(plain, 2 * above, excess)
-        targets = corrected if plain is None else torch.where(plain, corrected, targets)
+        plain = (push == 0) & (given > 0)
+        targets = torch.where(plain, targets, given)
+        excess = torch.where(plain, 0.0 if excess is None else excess, push + given - 1)
     terms = targets * scores
     if excess is not None:
         terms = terms - excess * softplus(scores)
