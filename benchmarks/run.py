@@ -40,6 +40,7 @@ TABLES = (
     "light",
     "serve",
     "soak",
+    "imperfect",
 )
 """Each is a module beside this one, with run(seed, methods) -> iterator over lists of measurements."""
 

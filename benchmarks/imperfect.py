@@ -1,0 +1,162 @@
+"""Table imperfect: wordnet-8k with planted corruption of its training split, and what repairs it wins back.
+
+Each method is a corruption, which benchmarks/planted.py makes from the seed, and what is done about it: "plain" trains as if
+nothing were wrong, "oracle" knows what is missing and keeps it out of the negatives; without its wrong pairs a data set is
+clean, so that "clean: plain" is the oracle of wrong pairs. Corruption and model both change with the seed. The configuration
+is the default one but for what a method names; metrics are of the clean test split, propensities of the clean training split.
+
+What has been measured is kept in build/benchmarks/imperfect, with the metrics of each query, and not measured again until
+the method's configuration or its CODE changes. `python benchmarks/imperfect_table.py` shows the means over seeds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import planted
+from measurements import Measurement
+from retrieval import CACHE
+
+from xmc.config import TrainConfig
+from xmc.data.dataset import Dataset
+from xmc.evaluation.evaluate import evaluate
+from xmc.evaluation.per_query import QueryMetrics
+from xmc.search.retriever import Retriever
+from xmc.storage.files import atomic_file
+from xmc.training.trainer import train
+
+__all__ = ["METHODS", "METRICS", "Method", "file_of", "run"]
+
+Best = npt.NDArray[np.int64]
+METRICS = ("P@1", "P@5", "nDCG@5", "PSP@1", "PSP@5")
+CODE = "1"
+"""Of plain training and the corruptions: another one where they change, so that what was measured is measured again."""
+KEPT = 50
+"""Number of best labels of each training query that are kept of a run that another method begins with."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A corruption, and what is done about it.
+
+    plant: makes the data set from the clean one and the seed. repair: changes it, given the clean one, the planted one, the
+    best labels of each training query by the run of the method `first`, and the seed. changes: keys of the configuration.
+    """
+
+    plant: Callable[[Dataset, int], Dataset]
+    repair: Callable[[Dataset, Dataset, Best, int], Dataset] | None = None
+    first: str = ""
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    code: str = CODE
+
+    def config(self, seed: int) -> TrainConfig:
+        """Of its training."""
+        return TrainConfig(seed=seed, token_cache=None).changed(**self.changes)
+
+
+def _oracle(clean: Dataset, data: Dataset, best: Best, seed: int) -> Dataset:
+    return planted.with_left_out(data, planted.removed(clean, data))
+
+
+def _beyond(rank: int, clean: Dataset, data: Dataset, best: Best, seed: int) -> Dataset:
+    return planted.with_left_out(data, planted.beyond(data, best[:, :rank]))
+
+
+def _rejected(wrong: float, clean: Dataset, data: Dataset, best: Best, seed: int) -> Dataset:
+    return planted.with_rejected(clean, data, planted.not_given(data, best, 5), wrong, seed)
+
+
+def _bag_shares(size: int, random: bool, data: Dataset, seed: int) -> Dataset:
+    return planted.bag_shares(data, planted.bag_rows(data, size, seed, random))
+
+
+PLANTED: dict[str, Callable[[Dataset, int], Dataset]] = {
+    "clean": lambda data, seed: data,
+    "wrong 50%": lambda data, seed: planted.wrong_by_frequency(data, 0.5, seed),
+    "missing 50%": lambda data, seed: planted.drop(data, 0.5, seed),
+    "one positive": planted.one_positive,
+    "wrong 20%": lambda data, seed: planted.wrong_by_frequency(data, 0.2, seed),
+    "similar wrong 50%": lambda data, seed: planted.wrong_similar(data, 0.5, seed),
+    "stripped 30%": lambda data, seed: planted.strip_labels(data, 0.3, seed),
+}
+"""Corruptions of given pairs by name."""
+WRONG, MISSING = ("wrong 50%", "wrong 20%", "similar wrong 50%"), ("missing 50%", "one positive", "stripped 30%")
+WEIGHTS = {"objective.relevance_weights": True}
+METHODS: dict[str, Method] = {f"{case}: plain": Method(plant) for case, plant in PLANTED.items()}
+METHODS |= {f"{case}: oracle": Method(PLANTED[case], _oracle) for case in MISSING}
+METHODS |= {
+    f"bags of {size}{'' if random else ', by subject'}: shares": Method(
+        partial(_bag_shares, size, random), None, "", WEIGHTS
+    )
+    for size, random in ((8, True), (64, True), (8, False))
+}
+METHODS |= {
+    f"{case}: rank {rank}": Method(PLANTED[case], partial(_beyond, rank), f"{case}: plain")
+    for case in (*WRONG, "clean")
+    for rank in (20,)
+}
+METHODS |= {
+    f"missing 50%: rejected{name}": Method(PLANTED["missing 50%"], partial(_rejected, wrong), "missing 50%: plain")
+    for name, wrong in (("", 0.0), (", 20% wrong", 0.2))
+}
+"""By name."""
+BEGUN_WITH = {method.first for method in METHODS.values()}
+
+
+def run(seed: int, methods: Sequence[str]) -> Iterator[list[Measurement]]:
+    """Measure each method whose name begins with one of `methods`; all without such."""
+    clean = Dataset.load("wordnet-8k")
+    for name in METHODS:
+        if not methods or name.startswith(tuple(methods)):
+            found = _measured(name, clean, seed)
+            yield [Measurement("imperfect", name, metric, value, unit, seed) for metric, value, unit in found]
+
+
+def file_of(name: str, seed: int, suffix: str = ".json") -> Path:
+    """Where what was measured is kept: .json the metrics, .parquet those of each query, .npy training queries' best labels."""
+    method = METHODS[name]
+    key = json.dumps([name, seed, method.config(seed).flat(), method.code], sort_keys=True)
+    plain = "".join(letter if letter.isalnum() else "-" for letter in name)
+    return CACHE / "imperfect" / f"{plain}-{seed}-{hashlib.sha256(key.encode()).hexdigest()[:12]}{suffix}"
+
+
+def _measured(name: str, clean: Dataset, seed: int) -> list[tuple[str, float, str]]:
+    """Rows (metric, value, unit): those that are kept, else of a training."""
+    file = file_of(name, seed)
+    if not file.exists():
+        _measure(name, clean, seed)
+    return [tuple(row) for row in json.loads(file.read_text(encoding="utf-8"))]
+
+
+def _measure(name: str, clean: Dataset, seed: int) -> None:
+    method = METHODS[name]
+    data = method.plant(clean, seed)
+    if method.repair is not None:
+        best = np.zeros((0, 0), np.int64)
+        if method.first:
+            _measured(method.first, clean, seed)
+            best = np.load(file_of(method.first, seed, ".npy"))
+        data = method.repair(clean, data, best, seed)
+    directory = CACHE / "runs" / "imperfect"
+    start = time.perf_counter()
+    train(data, method.config(seed), directory, overwrite=True)
+    seconds = time.perf_counter() - start
+    retriever = Retriever.load(directory)
+    evaluation = evaluate(retriever, clean, exact=True, metrics="p,ndcg,psp", k=[1, 5])
+    rows = [(metric, evaluation[metric], "percent") for metric in METRICS] + [("training", seconds, "seconds")]
+    file_of(name, seed).parent.mkdir(parents=True, exist_ok=True)
+    QueryMetrics.from_evaluated(name, evaluation).save(file_of(name, seed, ".parquet"))
+    if name in BEGUN_WITH:
+        best, _ = retriever.exact().search(clean.split("train").texts.to_pylist(), KEPT)
+        np.save(file_of(name, seed, ".npy"), best.astype(np.int32))
+    with atomic_file(file_of(name, seed)) as temporary:
+        temporary.write_text(json.dumps(rows), encoding="utf-8")
