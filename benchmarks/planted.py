@@ -6,7 +6,7 @@ filters stay as they are. The same seed gives the same corruption.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,8 @@ __all__ = [
 Rows = npt.NDArray[np.int64]
 NEIGHBOURS = 20
 """Number of labels that a similar wrong label is drawn from."""
+LEAST_WEIGHT = 0.05
+"""Of a word in the TF-IDF row of a label, whose length is 1; lighter words are left out."""
 ROUNDS = 200
 """Number of draws after which a wrong label that has not been found is given up."""
 
@@ -129,10 +131,9 @@ def wrong_by_frequency(data: Dataset, share: float, seed: int) -> Dataset:
     Each is of a query of a given pair drawn at random, and a label drawn by the number of its training queries; never a true
     pair, nor one of the filter.
     """
-    generator, keys, labels = np.random.default_rng(seed), keys_of(data), len(data.labels)
-    queries = _drawn_pairs(generator, keys, share) // labels
-    chances = np.bincount(keys % labels, minlength=labels) / len(keys)
-    return with_train(data, _with_wrong(data, queries, lambda which: generator.choice(labels, len(which), p=chances)))
+    generator = np.random.default_rng(seed)
+    queries = _drawn_pairs(generator, keys_of(data), share) // len(data.labels)
+    return with_train(data, _with_wrong(data, queries, _by_frequency(data, generator)))
 
 
 def wrong_similar(data: Dataset, share: float, seed: int) -> Dataset:
@@ -144,7 +145,10 @@ def wrong_similar(data: Dataset, share: float, seed: int) -> Dataset:
     generator, labels = np.random.default_rng(seed), len(data.labels)
     queries, given = np.divmod(_drawn_pairs(generator, keys_of(data), share), labels)
     nearest = similar_labels(data, NEIGHBOURS)
-    draw = lambda which: nearest[given[which], generator.integers(0, NEIGHBOURS, len(which))]  # noqa: E731
+
+    def draw(which: Rows) -> Rows:
+        return nearest[given[which], generator.integers(0, NEIGHBOURS, len(which))]
+
     return with_train(data, _with_wrong(data, queries, draw))
 
 
@@ -159,6 +163,9 @@ def similar_labels(data: Dataset, count: int) -> Rows:
     queries, texts = rows[: len(train)], rows[len(train) :]
     profiles = normalize(train.positives.astype(bool).astype(np.float32).T @ queries) + texts
     profiles = normalize(profiles).tocsr()
+    profiles.data[profiles.data < LEAST_WEIGHT] = 0  # they hardly change a cosine
+    profiles.eliminate_zeros()
+    profiles = normalize(profiles)
     nearest = np.zeros((len(data.labels), count), np.int64)
     for start in range(0, len(nearest), 1024):
         cosines = (profiles[start : start + 1024] @ profiles.T).toarray()
@@ -240,26 +247,37 @@ def bag_shares(data: Dataset, bags: Sequence[Rows]) -> Dataset:
     )
 
 
-def _with_wrong(data: Dataset, queries: Rows, draw: Any) -> Rows:
-    """Keys of the given pairs and, for each of `queries`, one with a label that is drawn anew until it is new and wrong.
+def _wrong_labels(data: Dataset, queries: Rows, draw: Callable[[Rows], Rows]) -> Rows:
+    """A wrong label for each of `queries`, int64, each pair once: drawn anew until it is not given, in the filter or taken.
 
-    draw: labels int64 for positions of `queries`. Queries for which none was found after ROUNDS get none.
+    draw: labels int64 for positions of `queries`. -1 where none was found in ROUNDS.
     """
-    labels, given = len(data.labels), keys_of(data)
-    taken = np.union1d(given, _filtered(data))
-    added: list[Rows] = []
-    open_positions = np.arange(len(queries))
+    labels, found = len(data.labels), np.full(len(queries), -1, np.int64)
+    taken = np.union1d(keys_of(data), _filtered(data))
+    missing = np.arange(len(queries))
     for _ in range(ROUNDS):
-        if not len(open_positions):
+        if not len(missing):
             break
-        keys = queries[open_positions] * labels + draw(open_positions)
+        drawn = draw(missing)
+        keys = queries[missing] * labels + drawn
         _, first = np.unique(keys, return_index=True)
         new = np.zeros(len(keys), bool)
         new[first] = ~np.isin(keys[first], taken)
-        added.append(keys[new])
-        taken = np.union1d(taken, keys[new])
-        open_positions = open_positions[~new]
-    return np.concatenate([given, *added])
+        found[missing[new]] = drawn[new]
+        taken, missing = np.union1d(taken, keys[new]), missing[~new]
+    return found
+
+
+def _with_wrong(data: Dataset, queries: Rows, draw: Callable[[Rows], Rows]) -> Rows:
+    """Keys of the given pairs and of those of `_wrong_labels`."""
+    wrong = _wrong_labels(data, queries, draw)
+    return np.concatenate([keys_of(data), (queries * len(data.labels) + wrong)[wrong >= 0]])
+
+
+def _by_frequency(data: Dataset, generator: np.random.Generator) -> Callable[[Rows], Rows]:
+    """Draws labels by the number of their training queries."""
+    counts = np.bincount(data.split("train").positives.indices, minlength=len(data.labels))
+    return lambda which: generator.choice(len(counts), len(which), p=counts / counts.sum())
 
 
 def _filtered(data: Dataset) -> Rows:
