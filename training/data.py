@@ -14,6 +14,7 @@ import pyarrow as pa
 from xmc.arrays import Rows
 from xmc.config import TrainConfig
 from xmc.data.dataset import Dataset
+from xmc.data.evidence import CandidateSets, LabelBags, Votes
 from xmc.data.held_out import uses_of_queries
 from xmc.data.images.ragged import RaggedImages
 from xmc.data.splits import Split
@@ -45,6 +46,8 @@ class TrainingData:
     of the documents; bags: then for each of them the row of its document, int64, else None.
 
     validation_filter: pairs (row of `validation`, label), int64 [m, 2], that count nowhere.
+
+    votes, candidate_sets, label_bags: evidence about the documents, whose rows it names; None where there is none.
     """
 
     dataset: Dataset
@@ -56,6 +59,9 @@ class TrainingData:
     query_features: RaggedTokens
     label_features: RaggedTokens
     known: KnownPairs
+    votes: Votes | None = None
+    candidate_sets: CandidateSets | None = None
+    label_bags: LabelBags | None = None
 
 
 def prepare(dataset: Dataset, config: TrainConfig, model: DualEncoder, clock: Clock | None = None) -> TrainingData:
@@ -69,7 +75,7 @@ def prepare(dataset: Dataset, config: TrainConfig, model: DualEncoder, clock: Cl
             f"The data set {dataset.name!r} has no split train, only {', '.join(dataset.splits) or 'none'}."
         )
     every, validation = dataset.split("train"), None
-    uses = uses_of_queries(len(every), config.validation.share, config.calibration, config.seed)
+    uses = uses_of_queries(len(every), config.validation.share, config.calibration, config.seed, every.labelled)
     training, targets = every, dataset.targets("train")
     if len(uses.training) < len(every):
         training, targets = every.take(uses.training), targets.take(uses.training)
@@ -104,7 +110,33 @@ def prepare(dataset: Dataset, config: TrainConfig, model: DualEncoder, clock: Cl
         taught = taught_labels(distillation, training, labels) if distillation.teacher else None
         known = KnownPairs(targets, config, taught)
     excluded = pairs_of_rows(dataset.filter("train"), uses.validation)
-    return TrainingData(dataset, documents, training, bags, validation, excluded, query_features, label_features, known)
+    votes, sets, label_bags = _evidence(dataset, uses.training)
+    return TrainingData(
+        dataset,
+        documents,
+        training,
+        bags,
+        validation,
+        excluded,
+        query_features,
+        label_features,
+        known,
+        votes,
+        sets,
+        label_bags,
+    )
+
+
+def _evidence(dataset: Dataset, rows: Rows) -> tuple[Votes | None, CandidateSets | None, LabelBags | None]:
+    """The evidence about some training queries; None where there is none of a kind, or none is left."""
+    votes, sets, bags = dataset.votes(), dataset.candidate_sets(), dataset.label_bags()
+    if bags is not None and (cut := bags.number_cut(rows)):
+        logger.warning("%d bags are not used: some of their queries are held out for validation or calibration", cut)
+    return (
+        None if votes is None else votes.take(rows) or None,
+        None if sets is None else sets.take(rows) or None,
+        None if bags is None else bags.take(rows) or None,
+    )
 
 
 def _token_cache(setting: str | None, encoder: Encoder, texts: int) -> TokenCache | None:

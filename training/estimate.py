@@ -72,7 +72,7 @@ def estimate(dataset: Dataset, config: TrainConfig, processes: int = 1) -> Estim
     device = training_device(config)
     computed = model.compute_in(config.precision, device)
     _check(model, labels, config)
-    uses = uses_of_queries(len(training), config.validation.share, config.calibration, config.seed)
+    uses = uses_of_queries(len(training), config.validation.share, config.calibration, config.seed, training.labelled)
     lengths = Lengths(
         training.positives.nnz / max(len(training), 1),
         _mean_tokens(model, training.texts[:MEASURED_TEXTS].to_pylist(), True),

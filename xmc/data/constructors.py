@@ -11,6 +11,8 @@ import numpy.typing as npt
 import pyarrow as pa
 from typing_extensions import Self
 
+from xmc.arrays import Mask
+from xmc.data.evidence import CandidateSets, LabelBags, Votes, evidence_tables
 from xmc.data.from_arrow import tables_from_arrow
 from xmc.data.huggingface import LabelTexts, read_huggingface
 from xmc.data.images.ragged import RaggedImages
@@ -37,6 +39,10 @@ class DatasetConstructors(ABC):
         rejected: Mapping[str, Lists] | None = None,
         filters: Mapping[str, npt.NDArray[np.integer]] | None = None,
         judged: Mapping[str, Iterable[tuple[str, str, str]]] | None = None,
+        votes: Mapping[str, Votes] | None = None,
+        candidate_sets: Mapping[str, CandidateSets] | None = None,
+        label_bags: Mapping[str, LabelBags] | None = None,
+        labelled: Mapping[str, Sequence[bool] | Mask] | None = None,
         propensity: tuple[float, float] = (0.55, 1.5),
         images: Mapping[str, RaggedImages] | None = None,
     ) -> Self:
@@ -44,19 +50,28 @@ class DatasetConstructors(ABC):
 
         Uids are row numbers unless given. rejected: by split, for each query the rows of the labels that were judged
         not relevant. filters: by split, pairs (query row, label row) int [m, 2] that count nowhere. judged: by split,
-        (query uid, label uid, judgement), see `judgements`. images: by split, and of "labels". Raises InputError for
-        lengths and types that do not match, and a uid given twice, DataError for label rows out of range, for a label
-        that is positive and rejected, and as `judgements`.
+        (query uid, label uid, judgement), see `judgements`. votes, candidate_sets, label_bags: by split, see
+        xmc.data.evidence. labelled: by split, for each query whether anything is known of its labels. images: by split, and
+        of "labels".
+
+        Raises InputError for lengths and types that do not match, and a uid given twice, DataError for label rows out of
+        range, for a label that is positive and rejected, for labels of a query that is not labelled, and as `judgements` and
+        `votes`.
         """
-        require_splits(splits, query_uids=query_uids, rejected=rejected, filters=filters, judged=judged)
+        evidence = {"votes": votes, "candidate_sets": candidate_sets, "label_bags": label_bags}
+        given = {"rejected": rejected, "filters": filters, "judged": judged, "labelled": labelled}
+        require_splits(splits, query_uids=query_uids, **given, **evidence)
         tables = {"labels": label_table(label_texts, label_uids)}
         for split, (texts, lists) in splits.items():
             uids = (query_uids or {}).get(split)
-            tables[f"queries-{split}"] = query_table(split, texts, lists, (rejected or {}).get(split), uids)
+            known = ((rejected or {}).get(split), uids, (labelled or {}).get(split))
+            tables[f"queries-{split}"] = query_table(split, texts, lists, *known)
         for split, pairs in (filters or {}).items():
             tables[f"filter-{split}"] = filter_of_pairs(split, pairs)
         for split, judgements in (judged or {}).items():
             tables[f"judged-{split}"] = judged_table(judgements)
+        for argument, by_split in evidence.items():
+            tables |= evidence_tables(argument, by_split or {})
         return cls._from_tables(name, tables, list(splits), propensity, images)
 
     @classmethod

@@ -31,7 +31,6 @@ from xmc.data.tables import (
     QUERY_SCHEMA,
     TableContent,
     filter_table,
-    format_of,
     write_properties,
 )
 from xmc.errors import DataError
@@ -131,7 +130,7 @@ def _convert(source: RowSource, directory: Path, name: str | None, on_bad_row: s
         job.write_judgements(split)
         job.write_images(split, query_rows)
     properties = {
-        "format": format_of(job.rejected_labels),
+        "format": job.format,
         "name": name,
         "propensity": list(propensity_parameters(name)),
         "labels": int((label_rows >= 0).sum()),
@@ -153,7 +152,7 @@ class _Job(RowTables):
         super().__init__(source, on_bad_row)
         self.directory = directory
         self.hashes: dict[str, str] = {}
-        self.rejected_labels = 0
+        self.format = 1
         self.images: dict[str, str] = {}
 
     def write_table(
@@ -170,7 +169,7 @@ class _Job(RowTables):
                 kept += len(batch)
                 line.advance(len(usable))
         self.hashes.update(content.digests())
-        self.rejected_labels += content.rejected_labels
+        self.format = max(self.format, content.format)
         return np.concatenate(batches) if batches else np.zeros(0, np.int64)
 
     def add_label_columns(self, label_rows: npt.NDArray[np.int64]) -> None:

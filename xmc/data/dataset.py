@@ -12,9 +12,10 @@ import pyarrow as pa
 from typing_extensions import Self
 
 from xmc.cached import cached_property
-from xmc.data.constructors import DatasetConstructors
 from xmc.data.directory import SHIPPED, data_set_directory, found_data_set
 from xmc.data.drawing import TRAIN, Splitting, draw_splits, require_new_splits
+from xmc.data.evidence import Evidence
+from xmc.data.evidenced import EvidencedDataset
 from xmc.data.images.collection import ImageCollection
 from xmc.data.images.ragged import RaggedImages
 from xmc.data.judgements import JUDGED_SCHEMA, Judgements
@@ -31,7 +32,7 @@ from xmc.data.tables import (
     TableContent,
     format_of,
     judged_pairs,
-    number_of_rejected,
+    labelled_queries,
     read_table,
     write_properties,
 )
@@ -44,7 +45,7 @@ from xmc.storage.parquet import write_parquet
 __all__ = ["SHIPPED", "Dataset", "opened"]
 
 
-class Dataset(DatasetConstructors):
+class Dataset(EvidencedDataset):
     """Queries with their positive labels, by split, and the labels. Columns are read when they are first asked for.
 
     >>> data = Dataset.load("wordnet-8k")
@@ -63,9 +64,9 @@ class Dataset(DatasetConstructors):
         self.properties = {name: value for name, value in properties.items() if name != FILES}
         self.directory, self.listing = directory, Listing(directory, properties)
         self._tables = dict(tables)
-        where = str(directory or self.properties["name"])
-        self._images = ImageCollection(directory, images or {}, where, self.listing.require)
+        self._images = ImageCollection(directory, images or {}, self._where(), self.listing.require)
         self._split_cache: dict[str, Split] = {}
+        self._evidence_cache: dict[str, Evidence] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickled with what was read, and with a directory that other working directories find."""
@@ -93,9 +94,8 @@ class Dataset(DatasetConstructors):
         further: Mapping[str, Any] | None = None,
     ) -> Self:
         """See DatasetConstructors."""
-        rejected_labels = sum(number_of_rejected(tables[f"queries-{split}"]) for split in splits)
         properties = {
-            "format": format_of(rejected_labels),
+            "format": max(format_of(stem, table) for stem, table in tables.items() if len(table) or stem == "labels"),
             "name": name,
             "propensity": list(propensity),
             "labels": len(tables["labels"]),
@@ -106,6 +106,7 @@ class Dataset(DatasetConstructors):
         for split in splits:
             dataset.split(split)
             dataset.judgements(split)
+            dataset.evidence(split)
         for stem in images or {}:
             dataset.images(stem)
         return dataset
@@ -154,14 +155,17 @@ class Dataset(DatasetConstructors):
     def split(self, name: str) -> Split:
         """The queries of a split.
 
-        Raises DataError for an unknown split, label rows out of range, and labels that are positive and rejected.
+        Raises DataError for an unknown split, label rows out of range, labels that are positive and rejected, and labels of a
+        query that is not labelled.
         """
         self._check_split(name)
         if name not in self._split_cache:
             table = self._table(f"queries-{name}", QUERY_SCHEMA)
-            where = f"{self.directory or self.name}: queries-{name}.parquet"
-            positives, rejected = judged_pairs(table, len(self.labels), where)
-            self._split_cache[name] = Split(table["uid"], table["text"], positives, rejected, self.images(name))
+            where = f"{self._where()}: queries-{name}.parquet"
+            positives, rejected = judged_pairs(table, self._number_of_labels(), where)
+            labelled = labelled_queries(table, positives, rejected, where)
+            images = self.images(name)
+            self._split_cache[name] = Split(table["uid"], table["text"], positives, rejected, images, labelled)
         return self._split_cache[name]
 
     def targets(self, split: str) -> Targets:
@@ -227,9 +231,16 @@ class Dataset(DatasetConstructors):
         if not self._has(stem):
             return None
         table = self._table(stem, JUDGED_SCHEMA)
-        where = f"{self.directory or self.name}: {stem}.parquet"
+        where = f"{self._where()}: {stem}.parquet"
         queries = self._table(f"queries-{split}", QUERY_SCHEMA)
         return Judgements.from_table(table, queries["uid"], self.labels.uids, where)
+
+    def _where(self) -> str:
+        """What messages about tables begin with."""
+        return str(self.directory or self.properties["name"])
+
+    def _number_of_labels(self) -> int:
+        return len(self.labels)
 
     def _has(self, stem: str) -> bool:
         """Whether there is a table, in memory or as a file."""
@@ -280,14 +291,28 @@ class Dataset(DatasetConstructors):
         require_new_splits(self.name, self.splits, splitting)
         queries = self._table(f"queries-{TRAIN}", QUERY_SCHEMA)
         groups = GROUP if isinstance(groups, str) and groups == self.source_columns.get(GROUP) else groups
-        drawn = draw_splits(self.split(TRAIN).positives, splitting, groups_of_rows(groups, queries))
+        drawn = draw_splits(
+            self.split(TRAIN).positives, splitting, groups_of_rows(groups, queries), self.labelled(TRAIN)
+        )
         tables = {stem: self._table(stem, schema) for stem, schema in self._stems()}
         every = {name: self.images(name) for name in self.image_names}
         names = (*drawn.rows, *(split for split in self.splits if split != TRAIN))
         spread, images = spread_tables(tables, drawn), spread_images(every, drawn)
-        dataset = self._from_tables(self.name, spread, names, self.propensity, images)
-        dataset.properties = {**self.properties, **dataset.properties, "split_by": splitting.to_dict()}
-        dataset.properties = {k: value for k, value in dataset.properties.items() if k not in ("images", "fingerprint")}
+        return self._again(spread, names, images, split_by=splitting.to_dict())
+
+    def _again(
+        self,
+        tables: Mapping[str, pa.Table],
+        splits: Sequence[str],
+        images: Mapping[str, RaggedImages] | None = None,
+        **further: Any,
+    ) -> Self:
+        """A data set in memory like this one, of other tables. images: None for those there are. further: properties."""
+        every = {name: self.images(name) for name in self.image_names} if images is None else images
+        there = {name: given for name, given in every.items() if given is not None}
+        dataset = self._from_tables(self.name, tables, splits, self.propensity, there)
+        properties = {**self.properties, **dataset.properties, **further}
+        dataset.properties = {k: value for k, value in properties.items() if k not in ("images", "fingerprint")}
         return dataset
 
     def add_images(self, name: str, images: RaggedImages) -> None:
@@ -316,9 +341,8 @@ class Dataset(DatasetConstructors):
     def described(self) -> dict[str, Any]:
         """What dataset.json holds but for its list of files: fingerprint, and digests of the images that it covers, too."""
         contents = self._images.contents(self.image_names)
-        tables = [self._table(f"queries-{split}", QUERY_SCHEMA) for split in self.splits]
         properties = {name: value for name, value in self.properties.items() if name != "images"}
-        properties["format"] = format_of(sum(number_of_rejected(table) for table in tables))
+        properties["format"] = max(format_of(stem, self._table(stem, schema)) for stem, schema in self._stems())
         return {**properties, **({"images": contents} if contents else {}), "fingerprint": self.fingerprint}
 
     def _stems(self) -> list[tuple[str, pa.Schema]]:
@@ -329,6 +353,7 @@ class Dataset(DatasetConstructors):
                 stems.append((f"filter-{split}", FILTER_SCHEMA))
             if self._has(f"judged-{split}"):
                 stems.append((f"judged-{split}", JUDGED_SCHEMA))
+            stems += [(f"{name}-{split}", evidence.schema) for name, evidence in self.evidence(split).items()]
         return stems
 
     def _table(self, stem: str, schema: pa.Schema) -> pa.Table:
@@ -336,7 +361,7 @@ class Dataset(DatasetConstructors):
             if self.directory is None:
                 raise DataError(f"The data set {self.name!r} has no table {stem!r}.")
             file = self.listing.require(f"{stem}.parquet")
-            table = read_table(file, schema, further=not stem.startswith(("filter", "judged")))
+            table = read_table(file, schema, further=stem == "labels" or stem.startswith("queries-"))
             sizes = {f"queries-{split}": size for split, size in self.properties["splits"].items()}
             sizes |= {"labels": self.properties["labels"]} if "labels" in self.properties else {}
             if sizes.get(stem, len(table)) != len(table):

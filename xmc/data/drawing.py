@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy.sparse import csr_matrix
 
-from xmc.arrays import Rows
+from xmc.arrays import Mask, Rows
 from xmc.errors import ConfigError, DataError
 
 __all__ = ["TRAIN", "DrawnSplits", "Splitting", "draw_splits", "groups_of_values", "require_new_splits"]
@@ -159,10 +159,13 @@ class _Units:
         return True
 
 
-def draw_splits(positives: csr_matrix, splitting: Splitting, groups: Rows | None = None) -> DrawnSplits:
+def draw_splits(
+    positives: csr_matrix, splitting: Splitting, groups: Rows | None = None, labelled: Mask | None = None
+) -> DrawnSplits:
     """Draw queries from the training split; the same arguments give the same rows on every machine.
 
-    positives: CSR [n, L]. groups: the number of each query's group, int64 [n].
+    positives: CSR [n, L]. groups: the number of each query's group, int64 [n]. labelled: bool [n], False for queries that stay
+    in train, as do their groups: nothing could be judged by them. Shares are of those that may be drawn.
 
     Every label with a positive keeps one in train. Raises DataError where not one query can be taken for a split.
     """
@@ -171,11 +174,15 @@ def draw_splits(positives: csr_matrix, splitting: Splitting, groups: Rows | None
     units = _units(positives, units_of)
     single = np.asarray((units.counts > 0).sum(axis=0)).ravel() == 1
     at = np.zeros(len(units.sizes), np.int64)
+    drawable = np.ones(len(units.sizes), bool)
+    if labelled is not None:
+        drawable[units_of[~labelled]] = False
+        queries = int(labelled.sum())
     wanted: dict[str, int] = {}
     for number, (name, share) in enumerate(splitting.shares.items(), 1):
         wanted[name] = max(1, round(share * queries))
         random = np.random.default_rng([splitting.seed, STREAMS[name]])
-        taken = _draw(units, np.flatnonzero(at == 0), wanted[name], random)
+        taken = _draw(units, np.flatnonzero((at == 0) & drawable), wanted[name], random)
         if not len(taken):
             raise DataError(
                 f"No {'query' if groups is None else 'group'} of the {queries:,} queries in train can become {name}: each has "

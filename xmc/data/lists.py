@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from xmc.arrays import Mask
 from xmc.data.sequences import in_order, is_utf8
 from xmc.data.tables import FILTER_SCHEMA, LABEL_SCHEMA, QUERY_SCHEMA, filter_table
 from xmc.errors import InputError
 
-__all__ = ["Lists", "filter_of_pairs", "label_table", "query_table", "require_splits"]
+__all__ = ["Lists", "filter_of_pairs", "label_table", "labelled_column", "query_table", "require_splits"]
 
 Lists = Sequence[Sequence[int]]
 
@@ -29,7 +30,12 @@ def label_table(texts: Sequence[str], uids: Sequence[str] | None) -> pa.Table:
 
 
 def query_table(
-    split: str, texts: Sequence[str], labels: Lists, rejected: Lists | None, uids: Sequence[str] | None
+    split: str,
+    texts: Sequence[str],
+    labels: Lists,
+    rejected: Lists | None,
+    uids: Sequence[str] | None,
+    labelled: Sequence[bool] | Mask | None = None,
 ) -> pa.Table:
     """The table of a split's queries, with sorted lists of label rows, each row once; uids are row numbers unless
     given.
@@ -51,11 +57,30 @@ def query_table(
             rows or None
             for rows in _rows(rejected or [[]] * len(listed), f"The rejected labels of the split {split!r}")
         ],
+        "labelled": labelled_column(split, labelled, len(listed)),
     }
     try:
         return pa.table(columns, schema=QUERY_SCHEMA)
     except (pa.ArrowException, OverflowError) as error:
         raise InputError(f"The split {split!r} has a label row that does not fit 32 bits: {error}") from error
+
+
+def labelled_column(split: str, labelled: Sequence[bool] | Mask | None, queries: int) -> pa.Array:
+    """The column `labelled` of a split's queries, null for those that are labelled; of None, for all.
+
+    Raises InputError for another number of values, and what is not True or False.
+    """
+    given = (
+        [True] * queries if labelled is None else in_order(labelled, f"labelled of the split {split!r} must be a list")
+    )
+    if len(given) != queries:
+        raise InputError(f"labelled of the split {split!r} has {len(given)} values for {queries} queries.")
+    wrong = next((place for place, value in enumerate(given) if not isinstance(value, (bool, np.bool_))), None)
+    if wrong is not None:
+        raise InputError(
+            f"labelled of the split {split!r} must be True or False, but at {wrong} is {given[wrong]!r:.100}."
+        )
+    return pa.array([None if value else False for value in given], pa.bool_())
 
 
 def filter_of_pairs(split: str, pairs: npt.ArrayLike) -> pa.Table:

@@ -86,6 +86,7 @@ class RowTables:
                 for pairs in positives
             ]
             columns["rejected"] = [self._rejected(row, label_rows) or None for row in rows]
+            columns["labelled"] = [None if row.labelled else False for row in rows]
             columns[GROUP] = [row.group for row in rows]
         return pa.record_batch([pa.array(columns[column.name], column.type) for column in schema], schema=schema)
 

@@ -51,6 +51,7 @@ class Row:
     labels: the rows of a query's judged labels, [] in label tables. relevance: one of each of these, None for all ones;
     0 says that the label was judged not relevant. rejected: rows of further labels that were judged not relevant.
     unit: what `line` counts: lines of a text file, or rows. group: of a query, by which a data set is split; None for none.
+    labelled: False for a query of whose labels nothing is known.
     """
 
     file: Path
@@ -62,6 +63,7 @@ class Row:
     rejected: list[int] = field(default_factory=list)
     unit: Literal["line", "row"] = "line"
     group: str | None = None
+    labelled: bool = True
 
     @property
     def positives(self) -> list[tuple[int, float]]:
@@ -173,7 +175,13 @@ def _check_labels(row: Row, labels: int, add: Callable[[Literal["error", "warnin
             add("warning", f"duplicate {what} in a row", message)
             row = row.with_labels_once
     positives = {label for label, _ in row.positives}
-    if not positives:
+    if not row.labelled:
+        if row.labels or row.rejected:
+            message = (
+                f"the query {row.uid!r} has labels, but labelled says that nothing is known of it; decide for one."
+            )
+            add("error", "labels of a query that is not labelled", message)
+    elif not positives:
         add("warning", "query without labels", f"the query {row.uid!r} has no labels.")
     contradictions = sorted(positives & set(row.rejected))
     if contradictions:

@@ -18,10 +18,11 @@ from xmc.data.checks import BATCH
 from xmc.data.dataset import Dataset, opened
 from xmc.data.directory import data_set_directory
 from xmc.data.drawing import TRAIN, DrawnSplits, Splitting, draw_splits, groups_of_values, require_new_splits
+from xmc.data.evidence import EVIDENCE
 from xmc.data.images.files import content_of, gather_blocks, write_images
 from xmc.data.images.ragged import RaggedImages
 from xmc.data.judgements import JUDGED_SCHEMA
-from xmc.data.split_tables import judged_of
+from xmc.data.split_tables import judged_of, warn_of_lost_bags
 from xmc.data.tables import (
     FILTER_SCHEMA,
     GROUP,
@@ -30,6 +31,7 @@ from xmc.data.tables import (
     TableContent,
     filter_table,
     judged_pairs,
+    labelled_queries,
     with_columns,
     write_properties,
 )
@@ -42,7 +44,7 @@ from xmc.storage.parquet import parquet_writer, write_parquet
 
 __all__ = ["SplitDataset", "split_data_set", "write_splits"]
 
-JUDGED_COLUMNS = pa.schema([QUERY_SCHEMA.field(name) for name in ("labels", "relevance", "rejected")])
+JUDGED_COLUMNS = pa.schema([QUERY_SCHEMA.field(name) for name in ("labels", "relevance", "rejected", "labelled")])
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def write_splits(dataset: Dataset, directory: Path, splitting: Splitting) -> Dra
     others = [split for split in dataset.splits if split != TRAIN]
     _copy(source, directory, ["labels.parquet", "images-labels.arrow"])
     for split in others:
-        names = [f"{stem}-{split}.parquet" for stem in ("queries", "filter", "judged")]
+        names = [f"{stem}-{split}.parquet" for stem in ("queries", "filter", "judged", *EVIDENCE)]
         _copy(source, directory, [*names, f"images-{split}.arrow"])
     _write_queries(source / f"queries-{TRAIN}.parquet", directory, drawn)
     for split, rows in drawn.rows.items():
@@ -91,6 +93,7 @@ def write_splits(dataset: Dataset, directory: Path, splitting: Splitting) -> Dra
         if len(pairs):
             write_parquet(filter_table(pairs), directory / f"filter-{split}.parquet", compression="zstd")
         _write_judgements(source / f"judged-{TRAIN}.parquet", directory, split)
+    _write_evidence(dataset, directory, drawn)
     images = dataset.images(TRAIN)
     for split, rows in drawn.rows.items():
         if images is None:
@@ -117,8 +120,8 @@ def _draw(dataset: Dataset, file: Path, splitting: Splitting) -> DrawnSplits:
                 f"column of the source for this."
             )
         groups = groups_of_values(read_columns(file, [column], kind=DataError, what=what)[column])
-    positives, _ = judged_pairs(table, dataset.properties["labels"], str(file))
-    return draw_splits(positives, splitting, groups)
+    positives, rejected = judged_pairs(table, dataset.properties["labels"], str(file))
+    return draw_splits(positives, splitting, groups, labelled_queries(table, positives, rejected, str(file)))
 
 
 def _copy(source: Path, directory: Path, names: list[str]) -> None:
@@ -179,6 +182,16 @@ def _write_judgements(file: Path, directory: Path, split: str) -> None:
         write_parquet(kept, directory / file.name.replace(TRAIN, split), compression="zstd")
 
 
+def _write_evidence(dataset: Dataset, directory: Path, drawn: DrawnSplits) -> None:
+    """The evidence of the training queries, in the splits that they are in now."""
+    evidence = dataset.evidence(TRAIN)
+    for name, given in evidence.items():
+        for split, rows in drawn.rows.items():
+            if len(taken := given.take(rows)):
+                write_parquet(taken.table(), directory / f"{name}-{split}.parquet", compression="zstd")
+    warn_of_lost_bags(evidence, drawn)
+
+
 def _taken(images: RaggedImages, rows: Rows, folder: Path) -> RaggedImages:
     """The images of some rows, on disk in place of memory."""
 
@@ -195,16 +208,18 @@ def _describe(dataset: Dataset, directory: Path, splits: dict[str, int], splitti
     images = {name: directory / f"images-{name}.arrow" for name in ("labels", *splits)}
     contents = {name: content_of(file) for name, file in images.items() if file.is_file()}
     digests = {f"images-{name}": content for name, content in contents.items()}
-    stems = {"labels": LABEL_SCHEMA}
+    stems, format = {"labels": LABEL_SCHEMA}, 1
     for split in splits:
         stems |= {f"queries-{split}": QUERY_SCHEMA, f"filter-{split}": FILTER_SCHEMA, f"judged-{split}": JUDGED_SCHEMA}
+        stems |= {f"{name}-{split}": kind.schema for name, kind in EVIDENCE.items()}
     for stem, schema in stems.items():
         if (directory / f"{stem}.parquet").is_file():
             content = TableContent(stem)
             for batch in read_batches(directory / f"{stem}.parquet", BATCH, kind=DataError):
                 content.update(with_columns(pa.Table.from_batches([batch]), schema))
             digests.update(content.digests())
+            format = max(format, content.format)
     kept = {name: value for name, value in dataset.properties.items() if name not in ("images", "fingerprint")}
-    described = {**kept, "splits": splits, "split_by": splitting.to_dict()}
+    described = {**kept, "format": format, "splits": splits, "split_by": splitting.to_dict()}
     properties = {**described, **({"images": contents} if contents else {}), "fingerprint": fingerprint_of(digests)}
     write_properties(directory, properties)

@@ -12,12 +12,20 @@ import pyarrow.compute as pc
 
 from xmc.arrays import Rows
 from xmc.data.drawing import TRAIN, DrawnSplits, groups_of_values
+from xmc.data.evidence import EVIDENCE, Evidence, LabelBags
 from xmc.data.images.ragged import RaggedImages
 from xmc.data.tables import FILTER_SCHEMA, filter_table
 from xmc.data.targets import pairs_of_rows
 from xmc.errors import InputError
 
-__all__ = ["groups_of_rows", "judged_of", "pairs_of", "spread_images", "spread_tables"]
+__all__ = [
+    "groups_of_rows",
+    "judged_of",
+    "pairs_of",
+    "spread_images",
+    "spread_tables",
+    "warn_of_lost_bags",
+]
 
 logger = logging.getLogger("xmc.data")
 
@@ -48,15 +56,27 @@ def spread_tables(tables: Mapping[str, pa.Table], drawn: DrawnSplits) -> dict[st
         logger.info(sentence)
     spread = {stem: table for stem, table in tables.items() if not stem.endswith(f"-{TRAIN}")}
     pairs, judged = tables.get(f"filter-{TRAIN}"), tables.get(f"judged-{TRAIN}")
+    found = {name: (kind, tables.get(f"{name}-{TRAIN}")) for name, kind in EVIDENCE.items()}
+    evidence = {name: kind.from_sound(table) for name, (kind, table) in found.items() if table is not None}
     for split, rows in drawn.rows.items():
         queries = tables[f"queries-{TRAIN}"].take(pa.array(rows))
         given = {
             f"queries-{split}": queries,
             f"filter-{split}": None if pairs is None else pairs_of(pairs, rows),
             f"judged-{split}": None if judged is None else judged_of(judged, queries["uid"]),
+            **{f"{name}-{split}": of_train.take(rows).table() for name, of_train in evidence.items()},
         }
         spread |= {stem: table for stem, table in given.items() if table is not None and len(table)}
+    warn_of_lost_bags(evidence, drawn)
     return spread
+
+
+def warn_of_lost_bags(evidence: Mapping[str, Evidence], drawn: DrawnSplits) -> None:
+    """Say how many bags of training queries are in no split, because their queries are in several. evidence: by kind."""
+    bags = evidence.get(LabelBags.kind)
+    lost = 0 if bags is None else len(bags) - sum(len(bags.take(rows)) for rows in drawn.rows.values())
+    if lost:
+        logger.warning("%d bags are left out: their queries are not all in one split now", lost)
 
 
 def pairs_of(pairs: pa.Table, rows: Rows) -> pa.Table:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from scipy.sparse import csr_matrix
 
+from xmc.arrays import Mask
 from xmc.data.images.ragged import RaggedImages
 from xmc.data.targets import Targets
 
@@ -44,7 +45,8 @@ class Split:
     uids, texts: Arrow strings. positives: scipy CSR float32 [n, L], sorted; a stored value is the relevance, greater
     than 0, and 1 where the data set gives none. rejected: CSR bool [n, L], sorted, the pairs that were judged not
     relevant: those of relevance 0, and those of the column `rejected`. images: embeddings of the images of each query;
-    None where the data set has none.
+    None where the data set has none. labelled: bool [n], False for a query of whose labels nothing is known; None where all
+    queries are labelled.
     """
 
     uids: pa.ChunkedArray
@@ -52,6 +54,7 @@ class Split:
     positives: csr_matrix
     rejected: csr_matrix
     images: RaggedImages | None = None
+    labelled: Mask | None = None
 
     def __len__(self) -> int:
         return len(self.uids)
@@ -62,19 +65,21 @@ class Split:
             f", {self.rejected.nnz:,} rejected" if self.rejected.nnz else ""
         )
         images = ", with images" if self.images is not None else ""
+        if self.labelled is not None:
+            pairs += f", {int((~self.labelled).sum()):,} queries not labelled"
         return f"<{type(self).__name__}: {len(self):,} queries, {self.positives.shape[1]:,} labels, {pairs}{images}>"
 
     def take(self, rows: npt.NDArray[np.integer]) -> Split:
         """The queries `rows`, in that order."""
         arrow_rows = pa.array(rows)
         images = None if self.images is None else self.images.take(rows)
-        return Split(
-            self.uids.take(arrow_rows), self.texts.take(arrow_rows), self.positives[rows], self.rejected[rows], images
-        )
+        labelled = None if self.labelled is None else self.labelled[rows]
+        uids, texts = self.uids.take(arrow_rows), self.texts.take(arrow_rows)
+        return Split(uids, texts, self.positives[rows], self.rejected[rows], images, labelled)
 
     def targets(self, excluded: npt.NDArray[np.integer] | None = None) -> Targets:
         """What is known of the pairs of these queries; `excluded`: filter pairs (query, label), int [m, 2].
 
         Raises InputError for filter pairs outside of the split.
         """
-        return Targets.from_pairs(self.positives, self.rejected, excluded)
+        return Targets.from_pairs(self.positives, self.rejected, excluded, self.labelled)

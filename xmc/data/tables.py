@@ -13,6 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy.sparse import csr_matrix
 
+from xmc.arrays import Mask
+from xmc.data.evidence import EVIDENCE
 from xmc.data.targets import first_contradiction, split_relevance
 from xmc.errors import DataError, InputError, boundary
 from xmc.storage.arrow import read_columns
@@ -35,8 +37,8 @@ __all__ = [
     "filter_table",
     "format_of",
     "judged_pairs",
+    "labelled_queries",
     "names_read",
-    "number_of_rejected",
     "read_properties",
     "read_table",
     "with_columns",
@@ -45,8 +47,9 @@ __all__ = [
 
 FILES = "files"
 """Key of dataset.json: the files that are read, see xmc.data.listing."""
-FORMATS = (1, 2)
-"""Versions of dataset.json that are read. Format 2 is format 1 with at least one label in a column `rejected`."""
+FORMATS = (1, 2, 3)
+"""Versions of dataset.json that are read. Format 2 is format 1 with at least one label in a column `rejected`; format 3 is what
+has evidence beside labels (xmc.data.evidence), or a query that is not labelled."""
 LABEL_SCHEMA = pa.schema([("uid", pa.string()), ("text", pa.string())])
 RUN_COLUMNS = ("id", "xmc_scale", "xmc_examples")
 """Columns that the labels of a run have of their own, so that further columns of a data set's labels have other names."""
@@ -57,55 +60,69 @@ QUERY_SCHEMA = pa.schema(
         ("labels", pa.list_(pa.int32())),
         ("relevance", pa.list_(pa.float32())),
         ("rejected", pa.list_(pa.int32())),
+        ("labelled", pa.bool_()),
     ]
 )
 GROUP = "group"
 """A further column of queries, strings: queries of one value stay together where a data set is split."""
 GROUPED_SCHEMA = QUERY_SCHEMA.append(pa.field(GROUP, pa.string()))
-OPTIONAL = ("relevance", "rejected")
+OPTIONAL = ("relevance", "rejected", "labelled")
 """Columns that a file may lack; they are null then."""
 FILTER_SCHEMA = pa.schema([("query", pa.int32()), ("label", pa.int32())])
-
-
-def format_of(rejected_labels: int) -> int:
-    """The format that dataset.json names: the lowest one whose readers understand everything that the directory says."""
-    return 2 if rejected_labels else 1
 
 
 class TableContent:
     """The digests of a table's content, fed in batches, by the names under which a data set's fingerprint has them.
 
-    A column `rejected` has a digest of its own, and none where it holds no label: data sets without rejected pairs keep
-    the fingerprint that they had before there was such a column.
+    The columns `rejected` and `labelled` have digests of their own, and none where the one holds no label and the other says
+    `false` of no query: data sets without them keep the fingerprint that they had before there were such columns.
     """
 
     def __init__(self, stem: str) -> None:
         """stem: the name of the table's file without its ending."""
         self.stem = stem
-        self.rejected_labels = 0
-        self._content, self._rejected = ContentHash(), ContentHash()
+        self.format = 1
+        """What dataset.json names at least: the lowest format whose readers understand all of the table."""
+        self._content = ContentHash()
+        self._apart = {name: ContentHash() for name in _FORMAT_OF_COLUMN}
+        self._says: set[str] = set()
 
     def update(self, table: pa.Table | pa.RecordBatch) -> None:
         """Add rows."""
-        names = [name for name in table.schema.names if name != "rejected"]
-        self._content.update(table.select(names))
-        if "rejected" in table.schema.names:
-            self.rejected_labels += number_of_rejected(table)
-            self._rejected.update(table.select(["rejected"]))
+        self._content.update(table.select([name for name in table.schema.names if name not in self._apart]))
+        self.format = max(self.format, format_of(self.stem, table))
+        for name, (column, says) in _columns_apart(table).items():
+            self._apart[name].update(pa.table({name: column}))
+            self._says |= {name} if says else set()
 
     def digests(self) -> dict[str, str]:
         """By name, such as "queries-train", and "queries-train/rejected" where there is a rejected pair."""
-        digests = {self.stem: self._content.hexdigest()}
-        if self.rejected_labels:
-            digests[f"{self.stem}/rejected"] = self._rejected.hexdigest()
-        return digests
+        apart = {f"{self.stem}/{name}": self._apart[name].hexdigest() for name in sorted(self._says)}
+        return {self.stem: self._content.hexdigest(), **apart}
 
 
-def number_of_rejected(table: pa.Table | pa.RecordBatch) -> int:
-    """Number of labels in the lists of the column `rejected`."""
-    column = table["rejected"]
-    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
-    return sum(len(chunk.flatten()) for chunk in chunks)
+_FORMAT_OF_COLUMN = {"rejected": 2, "labelled": 3}
+"""Columns of queries with digests of their own, and the format that what they say needs."""
+
+
+def format_of(stem: str, table: pa.Table | pa.RecordBatch) -> int:
+    """The lowest format whose readers understand all that a table says. stem: the name of its file without its ending."""
+    if stem.partition("-")[0] in EVIDENCE:
+        return 3
+    return max([1, *(_FORMAT_OF_COLUMN[name] for name, (_, says) in _columns_apart(table).items() if says)])
+
+
+def _columns_apart(table: pa.Table | pa.RecordBatch) -> dict[str, tuple[pa.Array | pa.ChunkedArray, bool]]:
+    """The columns with digests of their own, as they are hashed, and whether each says anything of any row."""
+    columns: dict[str, tuple[pa.Array | pa.ChunkedArray, bool]] = {}
+    if "rejected" in table.schema.names:
+        column = table["rejected"]
+        chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+        columns["rejected"] = column, any(len(chunk.flatten()) for chunk in chunks)
+    if "labelled" in table.schema.names:
+        labelled = pc.fill_null(table["labelled"], True)
+        columns["labelled"] = labelled, pc.all(labelled).as_py() is False
+    return columns
 
 
 def read_table(file: Path, schema: pa.Schema, further: bool = False) -> pa.Table:
@@ -156,7 +173,7 @@ def names_read(splits: Iterable[str]) -> list[str]:
     """Names of all files that are read of a data set with these splits, whether they are there or not."""
     names = ["labels.parquet", "images-labels.arrow"]
     for split in splits:
-        names += [f"{kind}-{split}.parquet" for kind in ("queries", "filter", "judged")]
+        names += [f"{kind}-{split}.parquet" for kind in ("queries", "filter", "judged", *EVIDENCE)]
         names.append(f"images-{split}.arrow")
     return names
 
@@ -205,6 +222,23 @@ def judged_pairs(table: pa.Table, labels: int, where: str) -> tuple[csr_matrix, 
         row, label = contradiction
         raise DataError(f"{where}, row {row}: label {label} is positive and rejected; take it out of one of the lists.")
     return positives, rejected
+
+
+def labelled_queries(table: pa.Table, positives: csr_matrix, rejected: csr_matrix, where: str) -> Mask | None:
+    """Whether anything is known of the labels of each query of a table, bool [n]; None where all are labelled.
+
+    Raises DataError, which begins with `where`, for a query that is not labelled and has labels all the same.
+    """
+    labelled = np.asarray(pc.fill_null(table["labelled"], True).to_numpy(), bool)
+    if labelled.all():
+        return None
+    contradictions = np.flatnonzero(~labelled & (np.diff(positives.indptr) + np.diff(rejected.indptr) > 0))
+    if len(contradictions):
+        raise DataError(
+            f"{where}, row {contradictions[0]}: the query has labels, but labelled says that nothing is known of it; empty its "
+            f"lists, or set labelled to true."
+        )
+    return labelled
 
 
 def _relevances(table: pa.Table, column: pa.Array, where: str) -> npt.NDArray[np.float32]:

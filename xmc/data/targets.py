@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_matrix
 
+from xmc.arrays import Mask
 from xmc.cached import cached_property
 from xmc.errors import InputError
 from xmc.metrics.truth import filter_rows, pairs_of, truth_without
@@ -28,16 +29,23 @@ class Targets:
 
     positives: scipy CSR float32 [n, L], the judged relevant pairs; every stored value is greater than 0 and is the
     pair's weight. rejected: CSR bool [n, L], the pairs that were judged not relevant. No pair is positive and rejected.
-    excluded: CSR bool [n, L], the pairs that count nowhere, whatever the other two matrices say of them.
+    excluded: CSR bool [n, L], the pairs that count nowhere, whatever the other two matrices say of them. labelled: bool [n],
+    False for a query of whose pairs nothing is known, not even that those without a label are not relevant; None where all
+    queries are labelled.
     """
 
     positives: csr_matrix
     rejected: csr_matrix
     excluded: csr_matrix
+    labelled: Mask | None = None
 
     @classmethod
     def from_pairs(
-        cls, positives: csr_matrix, rejected: csr_matrix | None = None, excluded: npt.NDArray[np.integer] | None = None
+        cls,
+        positives: csr_matrix,
+        rejected: csr_matrix | None = None,
+        excluded: npt.NDArray[np.integer] | None = None,
+        labelled: Mask | None = None,
     ) -> Targets:
         """From matrices as in a `Split` and filter pairs (query, label), int [m, 2].
 
@@ -64,7 +72,7 @@ class Targets:
             )
         indptr, indices = filter_rows(excluded, queries, labels)
         pairs = csr_matrix((np.ones(len(indices), bool), indices, indptr), shape=(queries, labels))
-        return cls(positives, rejected, pairs)
+        return cls(positives, rejected, pairs, labelled)
 
     def __len__(self) -> int:
         """Number of queries."""
@@ -78,7 +86,8 @@ class Targets:
 
     def take(self, rows: npt.NDArray[np.integer]) -> Targets:
         """The targets of the queries `rows`, in that order."""
-        return Targets(self.positives[rows], self.rejected[rows], self.excluded[rows])
+        labelled = None if self.labelled is None else self.labelled[rows]
+        return Targets(self.positives[rows], self.rejected[rows], self.excluded[rows], labelled)
 
     @cached_property
     def positive_counts(self) -> npt.NDArray[np.int64]:

@@ -136,7 +136,9 @@ def _uses(retriever: Retriever, dataset: Dataset) -> Uses | None:
     trained, config = retriever.metrics.training, retriever.config
     if "train" not in dataset.splits or trained is None or trained.dataset_fingerprint != dataset.fingerprint:
         return None
-    return uses_of_queries(len(dataset.split("train")), config.validation.share, config.calibration, config.seed)
+    queries = dataset.split("train")
+    shares = config.validation.share, config.calibration
+    return uses_of_queries(len(queries), *shares, config.seed, queries.labelled)
 
 
 def _require_enough(aside: AsideQueries, split: str, dataset: Dataset, beside: str) -> None:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from xmc.arrays import Embeddings, Ids, Mask, Rows
 from xmc.search.memory.queries import QueryMemory
-from xmc.search.memory.votes import Votes, VotingRule
+from xmc.search.memory.votes import NeighbourVotes, VotingRule
 from xmc.search.stages import SearchState
 
 __all__ = ["DEPTH", "Trials", "choose_rule", "rules_to_try"]
@@ -45,7 +45,7 @@ class Trials:
     """
 
     similarities: Floats
-    votes: Votes
+    votes: NeighbourVotes
     rarities: Floats
     places: Rows
     scores: Embeddings
@@ -60,7 +60,7 @@ class Trials:
         """state: after candidates. vectors: of its queries, in the space of the memory. truth, excluded: ids of labels."""
         similarities, rows = memory.nearest(vectors, NEIGHBOURS)
         equal = np.where(rows >= 0, 0.0, -np.inf)
-        votes = Votes.from_neighbours(memory, equal, rows, VotingRule(NEIGHBOURS, 1.0, 1.0))
+        votes = NeighbourVotes.from_neighbours(memory, equal, rows, VotingRule(NEIGHBOURS, 1.0, 1.0))
         candidates, _ = state.ranked()
         table = _PairTable.from_pairs(candidates, votes, state.labels.next_id)
         weights = 1 / _propensities(memory, state.labels.next_id)
@@ -106,7 +106,7 @@ class _PairTable:
     ids: Ids
 
     @classmethod
-    def from_pairs(cls, candidates: Ids, votes: Votes, size: int) -> _PairTable:
+    def from_pairs(cls, candidates: Ids, votes: NeighbourVotes, size: int) -> _PairTable:
         """Of candidates [n, m] and of what is voted for. size: above all ids."""
         rows = np.broadcast_to(np.arange(len(candidates))[:, None], candidates.shape)[candidates >= 0]
         keys = np.concatenate([rows * size + candidates[candidates >= 0], votes.queries * size + votes.ids])
@@ -117,7 +117,7 @@ class _PairTable:
         ids[queries, columns] = keys % size
         return cls(keys, size, ids)
 
-    def places(self, votes: Votes) -> Rows:
+    def places(self, votes: NeighbourVotes) -> Rows:
         """Where in the flat `ids` each entry is, int64."""
         queries = votes.queries
         found: Rows = np.searchsorted(self.keys, queries * self.size + votes.ids)

@@ -68,10 +68,10 @@ class CanonicalSource(RowSource):
         file = self.dataset.listing.require(f"queries-{split}.parquet")
         line = 0
         for line, values in enumerate(_records(file, GROUPED_SCHEMA), 1):
-            labels_of_query, relevance, rejected = (values.get(name) for name in ("labels", *OPTIONAL))
+            labels_of_query, relevance, rejected, labelled = (values.get(name) for name in ("labels", *OPTIONAL))
             uid, text = str(values["uid"]), values["text"] or ""
-            group = values.get(GROUP)
-            yield Row(file, line, uid, text, labels_of_query or [], relevance, rejected or [], "row", group)
+            further = values.get(GROUP), labelled is not False
+            yield Row(file, line, uid, text, labels_of_query or [], relevance, rejected or [], "row", *further)
         yield from self._count(f"queries-{split}", line, self.dataset.properties["splits"][split])
 
     def filter(self, split: str) -> Iterator[tuple[Path, int, int, int] | Defect]:

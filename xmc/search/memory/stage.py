@@ -18,7 +18,7 @@ from xmc.search.fitted import FittedOn
 from xmc.search.memory.encoder import encoder_alone, name_of_encoder, placed_beside
 from xmc.search.memory.queries import QueryMemory
 from xmc.search.memory.union import with_votes
-from xmc.search.memory.votes import Floats, Votes, VotingRule
+from xmc.search.memory.votes import Floats, NeighbourVotes, VotingRule
 from xmc.search.other_encoder import OtherEncoder
 from xmc.search.queries import query_list
 from xmc.search.reasons import Reason, Reasons
@@ -77,10 +77,10 @@ class RecallQueries(Stage):
         """What names the encoder; "" for the run's own. A memory says by the same name what made its vectors."""
         return "" if self.encoder is None else name_of_encoder(self.encoder)
 
-    def votes(self, state: SearchState) -> Votes:
+    def votes(self, state: SearchState) -> NeighbourVotes:
         """The votes for the queries of a state that is encoded; InputError as a call."""
         memory = self.require_memory(state.labels.memory)
-        return Votes.from_neighbours(memory, *self.neighbours(state), self.rule)
+        return NeighbourVotes.from_neighbours(memory, *self.neighbours(state), self.rule)
 
     def neighbours(self, state: SearchState) -> tuple[Floats, Rows]:
         """The nearest remembered queries of those of a state, as `QueryMemory.nearest`; InputError as a call."""
@@ -116,7 +116,7 @@ class RecallQueries(Stage):
         if not ids.size or not len(memory) or state.request.diversity:
             return state
         recalled = self.neighbours(state)
-        votes = Votes.from_neighbours(memory, *recalled, self.rule)
+        votes = NeighbourVotes.from_neighbours(memory, *recalled, self.rule)
         after = replace(with_votes(state, votes), recalled=recalled)
         return after.explained(_reasons(after, votes, memory)) if state.request.explain else after
 
@@ -141,7 +141,7 @@ def _named(encoder: str) -> str:
     return f"the encoder {encoder[:12]}" if encoder else "the run's own encoder"
 
 
-def _reasons(state: SearchState, votes: Votes, memory: QueryMemory) -> Reasons:
+def _reasons(state: SearchState, votes: NeighbourVotes, memory: QueryMemory) -> Reasons:
     """The neighbours that voted for each label, the strongest vote first."""
     ids, _ = state.ranked()
     said: Mapping[tuple[int, int], list[Reason]] = defaultdict(list)

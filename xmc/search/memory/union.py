@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from xmc.arrays import Embeddings, Ids, Rows
-from xmc.search.memory.votes import Floats, Votes
+from xmc.search.memory.votes import Floats, NeighbourVotes
 from xmc.search.stages import SearchState
 
 __all__ = ["with_votes"]
@@ -26,7 +26,7 @@ class _Tally:
     votes: Floats
 
     @classmethod
-    def from_votes(cls, candidates: Ids, votes: Votes) -> _Tally:
+    def from_votes(cls, candidates: Ids, votes: NeighbourVotes) -> _Tally:
         """candidates: int64 [n, m], -1 for none."""
         width = 1 + max(int(candidates.max(initial=0)), int(votes.ids.max(initial=0)))
         there = candidates >= 0
@@ -58,7 +58,7 @@ class _Tally:
         return ids, votes
 
 
-def with_votes(state: SearchState, votes: Votes) -> SearchState:
+def with_votes(state: SearchState, votes: NeighbourVotes) -> SearchState:
     """The best labels by score and votes together, as many as there were candidates, best first.
 
     Labels that only votes name are scored exactly, so that among all labels those of the highest sums are found. Labels that

@@ -12,7 +12,7 @@ from xmc.arrays import Ids, Rows
 from xmc.errors import InputError
 from xmc.search.memory.queries import QueryMemory
 
-__all__ = ["Votes", "VotingRule"]
+__all__ = ["NeighbourVotes", "VotingRule"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -66,7 +66,7 @@ class VotingRule:
 
 
 @dataclass(frozen=True)
-class Votes:
+class NeighbourVotes:
     """What neighbours of n queries add to scores: one entry for each neighbour and each of its labels.
 
     queries: which query, ascending. ids: of the labels, int64. values: float64. rows: the remembered query.
@@ -80,7 +80,7 @@ class Votes:
     columns: Rows
 
     @classmethod
-    def from_neighbours(cls, memory: QueryMemory, similarities: Floats, rows: Rows, rule: VotingRule) -> Votes:
+    def from_neighbours(cls, memory: QueryMemory, similarities: Floats, rows: Rows, rule: VotingRule) -> NeighbourVotes:
         """Of neighbours [n, k] as from `QueryMemory.nearest`."""
         shares = rule.weight * rule.shares(similarities)
         places = np.flatnonzero((rows.ravel() >= 0) & (shares.ravel() > 0))

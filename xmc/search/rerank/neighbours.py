@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from xmc.arrays import Ids
 from xmc.errors import InputError
-from xmc.search.memory.votes import Votes, VotingRule
+from xmc.search.memory.votes import NeighbourVotes, VotingRule
 from xmc.search.rerank.features import Feature, FeatureContext, FeatureValues
 from xmc.search.state import SearchState
 
@@ -44,7 +44,7 @@ class NeighbourFeature(Feature):
             return values
         similarities, rows = state.recalled
         rule = VotingRule(max(1, rows.shape[1]), TEMPERATURE, 1.0)
-        votes = Votes.from_neighbours(memory, similarities, rows, rule)
+        votes = NeighbourVotes.from_neighbours(memory, similarities, rows, rule)
         places, said = _places(ids, votes)
         by_label = [np.zeros(ids.size), np.zeros(ids.size), np.full(ids.size, -np.inf)]
         np.add.at(by_label[0], places, votes.values[said])
@@ -57,7 +57,7 @@ class NeighbourFeature(Feature):
         return values
 
 
-def _places(ids: Ids, votes: Votes) -> tuple[npt.NDArray[np.integer], npt.NDArray[np.integer]]:
+def _places(ids: Ids, votes: NeighbourVotes) -> tuple[npt.NDArray[np.integer], npt.NDArray[np.integer]]:
     """For votes whose label is a candidate of their query: its place among all candidates, and which votes they are."""
     width = 1 + max(int(ids.max(initial=0)), int(votes.ids.max(initial=0)))
     keys = np.where(ids >= 0, np.arange(len(ids))[:, None] * width + ids, -1).ravel()
