@@ -146,6 +146,6 @@ def test_a_file_of_format_1_with_relevances_of_zero_is_read(tmp_path: Path) -> N
 def test_a_format_that_is_not_known_is_refused(tmp_path: Path) -> None:
     judged().save(tmp_path)
     file = tmp_path / "dataset.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), "format": 3}))
-    with pytest.raises(DataError, match="is not of format 1 or 2 with"):
+    file.write_text(json.dumps({**json.loads(file.read_text()), "format": 4}))
+    with pytest.raises(DataError, match="is not of format 1, 2 or 3 with"):
         Dataset.load(tmp_path)

@@ -162,7 +162,7 @@ class Dataset(EvidencedDataset):
         if name not in self._split_cache:
             table = self._table(f"queries-{name}", QUERY_SCHEMA)
             where = f"{self._where()}: queries-{name}.parquet"
-            positives, rejected = judged_pairs(table, self._number_of_labels(), where)
+            positives, rejected = judged_pairs(table, len(self.labels), where)
             labelled = labelled_queries(table, positives, rejected, where)
             images = self.images(name)
             self._split_cache[name] = Split(table["uid"], table["text"], positives, rejected, images, labelled)
@@ -240,7 +240,8 @@ class Dataset(EvidencedDataset):
         return str(self.directory or self.properties["name"])
 
     def _number_of_labels(self) -> int:
-        return len(self.labels)
+        """As dataset.json says it, where it does: labels are not read for it."""
+        return int(self.properties["labels"]) if "labels" in self.properties else len(self.labels)
 
     def _has(self, stem: str) -> bool:
         """Whether there is a table, in memory or as a file."""

@@ -99,14 +99,16 @@ class EvidencedDataset(DatasetConstructors):
 
     def _evidence(self, kind: type[Kind], split: str) -> Kind | None:
         """Evidence of one kind; None where there is no table, or no row in it."""
-        queries, stem = len(self.split(split)), f"{kind.kind}-{split}"
+        self._check_split(split)
+        stem = f"{kind.kind}-{split}"
         cached = self._evidence_cache.get(stem)
         if cached is None and self._has(stem):
-            table = self._table(stem, kind.schema)
-            cached = kind.from_table(table, queries, self._number_of_labels(), f"{self._where()}: {stem}.parquet")
+            sizes = self.properties["splits"][split], self._number_of_labels()
+            cached = kind.from_table(self._table(stem, kind.schema), *sizes, f"{self._where()}: {stem}.parquet")
             self._evidence_cache[stem] = cached
         return cached if isinstance(cached, kind) and len(cached) else None
 
+    properties: Mapping[str, Any]
     _evidence_cache: dict[str, Evidence]
 
     @property
@@ -121,6 +123,9 @@ class EvidencedDataset(DatasetConstructors):
     @abstractmethod
     def _where(self) -> str:
         """What messages about tables begin with."""
+
+    @abstractmethod
+    def _check_split(self, name: str) -> None: ...
 
     @abstractmethod
     def _number_of_labels(self) -> int: ...

@@ -163,7 +163,7 @@ def read_properties(directory: Path) -> dict[str, Any] | None:
     known = isinstance(properties, dict) and all(isinstance(properties.get(key), kinds[key]) for key in kinds)
     if not known or properties["format"] not in FORMATS:
         raise DataError(
-            f"{file} is not of format {' or '.join(map(str, FORMATS))} with {', '.join(kinds)}; "
+            f"{file} is not of format {', '.join(map(str, FORMATS[:-1]))} or {FORMATS[-1]} with {', '.join(kinds)}; "
             f"convert the data set again with `xmc data convert`."
         )
     return dict(properties)
