@@ -284,7 +284,7 @@ def test_dataset_errors(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"labels.parquet cannot be read"):
         _ = Dataset.load(tmp_path / "x").labels
     properties = json.loads((tmp_path / "x" / "dataset.json").read_text())
-    (tmp_path / "x" / "dataset.json").write_text(json.dumps({**properties, "format": 3}))
+    (tmp_path / "x" / "dataset.json").write_text(json.dumps({**properties, "format": 4}))
     with pytest.raises(DataError, match="not of format 1"):
         Dataset.load(tmp_path / "x")
 
