@@ -108,7 +108,7 @@ class EvidencedDataset(DatasetConstructors):
             self._evidence_cache[stem] = cached
         return cached if isinstance(cached, kind) and len(cached) else None
 
-    properties: Mapping[str, Any]
+    properties: dict[str, Any]
     _evidence_cache: dict[str, Evidence]
 
     @property
