@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import planted
+import planted_evidence
 from measurements import Measurement
 from retrieval import CACHE
 
@@ -40,6 +41,8 @@ Best = npt.NDArray[np.int64]
 METRICS = ("P@1", "P@5", "nDCG@5", "PSP@1", "PSP@5")
 CODE = "1"
 """Of plain training and the corruptions: another one where they change, so that what was measured is measured again."""
+ESTIMATOR = "1"
+"""Of the estimator of targets, likewise."""
 KEPT = 50
 """Number of best labels of each training query that are kept of a run that another method begins with."""
 
@@ -79,6 +82,33 @@ def _bag_shares(size: int, random: bool, data: Dataset, seed: int) -> Dataset:
     return planted.bag_shares(data, planted.bag_rows(data, size, seed, random))
 
 
+def _bags(size: int, random: bool, data: Dataset, seed: int) -> Dataset:
+    return planted_evidence.in_bags(data, planted.bag_rows(data, size, seed, random))
+
+
+def _sets(data: Dataset, seed: int) -> Dataset:
+    return planted_evidence.hidden_in_sets(data, 4, seed)
+
+
+def _voted(data: Dataset, seed: int) -> Dataset:
+    return planted_evidence.voted(data, ACCURACIES, seed)
+
+
+def _majority(names: Sequence[str], clean: Dataset, data: Dataset, best: Best, seed: int) -> Dataset:
+    return planted_evidence.by_majority(data, names)
+
+
+def _all_of_sets(clean: Dataset, data: Dataset, best: Best, seed: int) -> Dataset:
+    return planted_evidence.all_of_sets(data)
+
+
+def _posterior(**supervision: Any) -> dict[str, Any]:
+    """Keys of the configuration for the estimator of targets."""
+    return {f"supervision.{key}": value for key, value in {"estimator": "posterior", **supervision}.items()}
+
+
+ACCURACIES = (0.9, 0.7, 0.5)
+"""Of the planted sources."""
 PLANTED: dict[str, Callable[[Dataset, int], Dataset]] = {
     "clean": lambda data, seed: data,
     "wrong 50%": lambda data, seed: planted.wrong_by_frequency(data, 0.5, seed),
@@ -89,26 +119,49 @@ PLANTED: dict[str, Callable[[Dataset, int], Dataset]] = {
     "stripped 30%": lambda data, seed: planted.strip_labels(data, 0.3, seed),
 }
 """Corruptions of given pairs by name."""
-WRONG, MISSING = ("wrong 50%", "wrong 20%", "similar wrong 50%"), ("missing 50%", "one positive", "stripped 30%")
-WEIGHTS = {"objective.relevance_weights": True}
-METHODS: dict[str, Method] = {f"{case}: plain": Method(plant) for case, plant in PLANTED.items()}
-METHODS |= {f"{case}: oracle": Method(PLANTED[case], _oracle) for case in MISSING}
-METHODS |= {
-    f"bags of {size}{'' if random else ', by subject'}: shares": Method(
-        partial(_bag_shares, size, random), None, "", WEIGHTS
-    )
-    for size, random in ((8, True), (64, True), (8, False))
+ESTIMATED: dict[str, dict[str, Any]] = {
+    "clean": _posterior(wrong="estimate"),
+    "wrong 50%": _posterior(wrong="estimate"),
+    "wrong 20%": _posterior(wrong="estimate"),
+    "similar wrong 50%": _posterior(wrong="estimate"),
+    "missing 50%": _posterior(recorded=0.5),
+    "one positive": _posterior(positives=5.0),
+    "stripped 30%": _posterior(recorded=0.64),
 }
-METHODS |= {
-    f"{case}: rank {rank}": Method(PLANTED[case], partial(_beyond, rank), f"{case}: plain")
-    for case in (*WRONG, "clean")
-    for rank in (20,)
-}
-METHODS |= {
-    f"missing 50%: rejected{name}": Method(PLANTED["missing 50%"], partial(_rejected, wrong), "missing 50%: plain")
-    for name, wrong in (("", 0.0), (", 20% wrong", 0.2))
-}
-"""By name."""
+"""What the estimator is told of each."""
+MISSING = ("missing 50%", "one positive", "stripped 30%")
+WRONG = ("wrong 50%", "wrong 20%", "similar wrong 50%")
+BAGS = {"bags of 8": (8, True), "bags of 1": (1, True), "bags of 64": (64, True), "bags of 8, by subject": (8, False)}
+REJECTED = {"missing 50%, rejected": 0.0, "missing 50%, rejected, 20% wrong": 0.2}
+"""The share of rejections that are of true pairs."""
+
+
+def _methods() -> Iterator[tuple[str, Method]]:
+    """All, by name."""
+    for case, plant in PLANTED.items():
+        yield f"{case}: plain", Method(plant)
+        yield f"{case}: posterior", Method(plant, changes=ESTIMATED[case], code=ESTIMATOR)
+    for case in MISSING:
+        yield f"{case}: oracle", Method(PLANTED[case], _oracle)
+    for case in WRONG:
+        yield f"{case}: rank 20", Method(PLANTED[case], partial(_beyond, 20), f"{case}: plain")
+    for case, (size, random) in BAGS.items():
+        weights = {"objective.relevance_weights": True}
+        yield f"{case}: plain", Method(partial(_bag_shares, size, random), changes=weights)
+        yield f"{case}: posterior", Method(partial(_bags, size, random), changes=_posterior(), code=ESTIMATOR)
+    for case, wrong in REJECTED.items():
+        repair, told = partial(_rejected, wrong), _posterior(recorded=0.5)
+        yield f"{case}: posterior", Method(PLANTED["missing 50%"], repair, "missing 50%: plain", told, ESTIMATOR)
+    yield "sets of 5: plain", Method(_sets, _all_of_sets)
+    yield "sets of 5: posterior", Method(_sets, changes=_posterior(), code=ESTIMATOR)
+    yield "sources: plain", Method(_voted, partial(_majority, ()))
+    yield "sources: best source", Method(_voted, partial(_majority, (planted_evidence.source_name(max(ACCURACIES)),)))
+    yield "sources: posterior", Method(_voted, changes=_posterior(), code=ESTIMATOR)
+
+
+METHODS: dict[str, Method] = dict(_methods())
+"""By name. "plain" of bags takes the share of a bag's queries that have a label for its relevance, of sets all labels for
+positives, of sources their majority."""
 BEGUN_WITH = {method.first for method in METHODS.values()}
 
 

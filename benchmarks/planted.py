@@ -32,6 +32,7 @@ __all__ = [
     "with_rejected",
     "with_train",
     "wrong_by_frequency",
+    "wrong_labels",
     "wrong_similar",
 ]
 
@@ -247,7 +248,7 @@ def bag_shares(data: Dataset, bags: Sequence[Rows]) -> Dataset:
     )
 
 
-def _wrong_labels(data: Dataset, queries: Rows, draw: Callable[[Rows], Rows]) -> Rows:
+def wrong_labels(data: Dataset, queries: Rows, draw: Callable[[Rows], Rows]) -> Rows:
     """A wrong label for each of `queries`, int64, each pair once: drawn anew until it is not given, in the filter or taken.
 
     draw: labels int64 for positions of `queries`. -1 where none was found in ROUNDS.
@@ -269,8 +270,8 @@ def _wrong_labels(data: Dataset, queries: Rows, draw: Callable[[Rows], Rows]) ->
 
 
 def _with_wrong(data: Dataset, queries: Rows, draw: Callable[[Rows], Rows]) -> Rows:
-    """Keys of the given pairs and of those of `_wrong_labels`."""
-    wrong = _wrong_labels(data, queries, draw)
+    """Keys of the given pairs and of those of `wrong_labels`."""
+    wrong = wrong_labels(data, queries, draw)
     return np.concatenate([keys_of(data), (queries * len(data.labels) + wrong)[wrong >= 0]])
 
 

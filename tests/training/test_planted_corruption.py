@@ -167,6 +167,79 @@ def test_shares_of_bags_are_relevances(planted: Any, clean: Dataset) -> None:
 
 
 @pytest.fixture
+def evidence(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import planted_evidence
+
+    return planted_evidence
+
+
+def nothing_is_labelled(data: Dataset, clean: Dataset) -> bool:
+    labelled = data.labelled("train")
+    return labelled is not None and not labelled.any() and not keys(data) and same_elsewhere(data, clean)
+
+
+def test_counts_of_bags_are_those_of_their_queries(planted: Any, evidence: Any, clean: Dataset) -> None:
+    rows = planted.bag_rows(clean, 8, seed=2)
+    data, true = evidence.in_bags(clean, rows), clean.split("train").positives.toarray() > 0
+    assert nothing_is_labelled(data, clean)
+    bags = data.label_bags("train")
+    counts = np.zeros((len(rows), LABELS))
+    counts[np.repeat(np.arange(len(rows)), np.diff(bags.label_indptr)), bags.labels] = bags.counts
+    members = np.split(bags.queries, bags.query_indptr[1:-1])
+    assert [queries.tolist() for queries in members] == [queries.tolist() for queries in rows]
+    np.testing.assert_array_equal(counts, [true[queries].sum(axis=0) for queries in rows])
+
+
+def test_a_set_hides_one_true_label_among_others_of_its_frequency(
+    evidence: Any, clean: Dataset, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(evidence, "DECOY_PLACES", 10)
+    data, true = evidence.hidden_in_sets(clean, 4, seed=1), keys(clean)
+    assert nothing_is_labelled(data, clean)
+    sets = data.candidate_sets("train")
+    labels = np.split(sets.labels, sets.indptr[1:-1])
+    pairs = [(query, label) for query, row in zip(sets.queries.tolist(), labels, strict=True) for label in row.tolist()]
+    assert len(sets) == len(true)
+    assert len(pairs) == len(set(pairs)) > 4.5 * len(true)
+    assert set(pairs) > true
+    counts = np.asarray(clean.split("train").positives.getnnz(axis=0))
+    ordered = np.sort(counts)
+    for query, row in zip(sets.queries.tolist(), labels, strict=True):
+        hidden = [label for label in row.tolist() if (query, label) in true]
+        assert len(hidden) == 1
+        lowest = ordered[max(np.searchsorted(ordered, counts[hidden[0]]) - 10, 0)]
+        highest = ordered[min(np.searchsorted(ordered, counts[hidden[0]], "right") + 9, LABELS - 1)]
+        assert lowest <= counts[row].min()
+        assert counts[row].max() <= highest
+    assert (sets.least == 1).all()
+    assert (sets.most == 1).all()
+    assert keys(evidence.all_of_sets(data)) == set(pairs)
+
+
+def test_sources_are_as_often_right_as_they_are_called(evidence: Any, clean: Dataset) -> None:
+    data, true = evidence.voted(clean, (0.9, 0.6), seed=1), keys(clean)
+    assert nothing_is_labelled(data, clean)
+    votes = data.votes("train")
+    pairs = list(zip(votes.queries.tolist(), votes.labels.tolist(), strict=True))
+    is_true = np.array([pair in true for pair in pairs])
+    assert votes.names == ("right 60%", "right 90%")
+    for place, accuracy in enumerate((0.6, 0.9)):
+        of_source = votes.sources == place
+        assert of_source.sum() == len(true)  # a half of the true pairs and as many wrong ones
+        assert 0.4 < is_true[of_source].mean() < 0.6
+        assert abs(((votes.values[of_source] > 0) == is_true[of_source]).mean() - accuracy) < 0.05
+    best = evidence.by_majority(data, ["right 90%"])
+    assert keys(best) == {pair for pair, source, value in zip(pairs, votes.sources, votes.values, strict=True)
+                          if source == 1 and value > 0}  # fmt: skip
+    sums: dict[tuple[int, int], float] = {}
+    for pair, value in zip(pairs, votes.values.tolist(), strict=True):
+        sums[pair] = sums.get(pair, 0) + value
+    assert keys(evidence.by_majority(data)) == {pair for pair, value in sums.items() if value > 0}
+    assert best.votes("train") is None
+
+
+@pytest.fixture
 def table(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     import imperfect_table
