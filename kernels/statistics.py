@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
+from xmc.errors import InputError
 from xmc.kernels.budget import TileBytes
 from xmc.kernels.positives import Positives
 from xmc.kernels.reductions import LogSumExp, Sigmoid, Softplus
@@ -12,6 +14,7 @@ from xmc.kernels.shards import LabelShard
 
 __all__ = [
     "Positives",
+    "label_sigmoid_sums",
     "label_statistics",
     "row_statistics",
     "sigmoid_statistics",
@@ -137,6 +140,51 @@ def sigmoid_statistics(
         shard=shard,
     )
     return total, derivative
+
+
+def label_sigmoid_sums(
+    queries: Tensor,
+    labels: Tensor,
+    label_temperatures: Tensor | None = None,
+    *,
+    temperature: float | Tensor = 1.0,
+    label_bias: Tensor | None = None,
+    tile_bytes: TileBytes = "auto",
+    keep_bytes: int = 0,
+    negatives_dtype: str | None = None,
+    impl: str | None = None,
+) -> Tensor:
+    """Sum over the queries of σ(s_ij / T_j) for each label, [L], with s_ij = q_i·z_j / τ + b_j.
+
+    The sum runs over the batch and not over the labels: `sigmoid_statistics` with the sides exchanged. The B x L scores are
+    never held. label_temperatures: T > 0, floating [L] on the labels' device; None for ones. Differentiable, once, in queries,
+    labels, label_temperatures, temperature and label_bias. Other arguments and errors as in `label_statistics`; InputError also
+    for label_temperatures or label_bias of another shape.
+
+    >>> import torch
+    >>> label_sigmoid_sums(torch.zeros(4, 2), torch.ones(3, 2))
+    tensor([2., 2., 2.])
+    """
+    for name, values in (("label_temperatures", label_temperatures), ("label_bias", label_bias)):
+        if values is not None and values.shape != labels.shape[:1]:
+            raise InputError(f"{name} must have shape ({len(labels)},), not {tuple(values.shape)}.")
+    shift = labels.new_zeros(len(labels), dtype=torch.promote_types(labels.dtype, torch.float32))
+    if label_bias is not None:
+        shift = label_bias.to(shift)
+    if label_temperatures is not None:
+        shift = shift / label_temperatures
+        labels = (labels / label_temperatures.to(shift)[:, None]).to(labels.dtype)
+    total, _ = sigmoid_statistics(
+        labels,
+        queries,
+        shift,
+        temperature=temperature,
+        tile_bytes=tile_bytes,
+        keep_bytes=keep_bytes,
+        negatives_dtype=negatives_dtype,
+        impl=impl,
+    )
+    return total
 
 
 def softplus_sum(

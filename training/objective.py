@@ -23,13 +23,19 @@ class Objective:
     """
 
     def __init__(
-        self, config: TrainConfig, dimension: int, world: World, multiplied: torch.dtype | None = None
+        self,
+        config: TrainConfig,
+        dimension: int,
+        world: World,
+        multiplied: torch.dtype | None = None,
+        propensities: Tensor | None = None,
     ) -> None:
         """multiplied: the type in which queries meet labels, with sums of float32; None for that of the embeddings.
 
+        propensities: float32 [L], for a loss that is corrected by them; such a loss scores all labels in every step.
         Raises ConfigError for nested dimensions that are not below `dimension`, that of the embeddings.
         """
-        self.multiplied = multiplied
+        self.multiplied, self.propensities = multiplied, propensities
         nested_dimensions = config.objective.nested_dimensions
         if any(nested >= dimension for nested in nested_dimensions):
             raise ConfigError(
@@ -59,6 +65,8 @@ class Objective:
         them; texts where `needs_texts`.
         """
         device = queries.device
+        if self.propensities is not None:  # moved once
+            self.propensities = self.propensities.to(device)
         if self.repeated:
             labels, texts = self.world.gather(labels), None if texts is None else self.world.gather(texts)
         embedded = EmbeddedStep(
@@ -73,6 +81,7 @@ class Objective:
             self.config.tile_bytes,
             self.config.keep_bytes,
             self.multiplied,
+            self.propensities,
         )
         losses = [self._at(embedded.cut(dimension, self.normalize)) for dimension in self.dimensions]
         loss = torch.stack(losses).mean()

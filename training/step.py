@@ -18,6 +18,7 @@ from xmc.training.negatives import JoinedNegatives, StepLabels
 from xmc.training.objective import Objective
 from xmc.training.parts import TrainingRun
 from xmc.training.randomness import Purpose, seed_for, torch_random
+from xmc.training.terms.losses import configured_propensities
 
 __all__ = ["Step"]
 
@@ -30,7 +31,8 @@ class Step:
         self.encoder = GradientCache() if caching_of_run(run).cached else StepEncoder()
         # A GPU multiplies float32 without its tensor cores; embeddings that come of bfloat16 lose little by that.
         multiplied = torch.bfloat16 if run.device.type == "cuda" and run.precision == "bfloat16" else None
-        self.objective = Objective(run.config, run.model.dimension, run.world, multiplied)
+        propensities = configured_propensities(run.config, run.data.known.targets)
+        self.objective = Objective(run.config, run.model.dimension, run.world, multiplied, propensities)
 
     def dropped_queries(self, batch: Batch) -> RaggedTokens:
         """The tokens that this step sees of this process's part of the batch's queries."""

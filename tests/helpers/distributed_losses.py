@@ -41,6 +41,8 @@ def compare(world: World, name: str, impl: str, sizes: tuple[int, int, int], cas
     options: dict[str, Any] = {"exclude": others, "tile_bytes": 4096}
     if not LOSSES[name].over_all_labels and case in ("sampled", "entries with a push"):
         options["log_inclusion"] = -torch.rand(sizes[1], dtype=torch.float64)
+    if name == "binary_cross_entropy" and case in ("sampled", "entries with a push"):
+        options |= {"propensities": 1 - 0.9 * torch.rand(sizes[1], dtype=torch.float64), "bound": case == "sampled"}
     if name == "soft_topk":
         options["k"] = 2
     loss = LOSSES[name]

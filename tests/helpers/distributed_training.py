@@ -66,6 +66,15 @@ def configurations(bert: Path) -> dict[str, tuple[str, dict[str, Any]]]:
             },
         ),
         "static-soft-topk": ("colours", {**TINY, "objective.loss": "soft_topk", "objective.learn_temperature": True}),
+        "static-propensities": (
+            "colours",
+            {
+                **TINY,
+                "objective.loss": {"kind": "binary_cross_entropy", "propensities": "bound"},
+                "objective.nested_dimensions": [8],
+                "negatives": "bank",
+            },
+        ),
         "static-prototypes": ("colours", {**TINY, **PROTOTYPES}),
         "static-margins": ("colours", {**TINY, "objective.loss": "triplet_margin", "objective.nested_dimensions": [8]}),
         "bert-bank": (

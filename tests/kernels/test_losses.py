@@ -153,6 +153,56 @@ def test_propensities_make_the_loss_unbiased() -> None:
     assert complete.item() == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("weight", [1.0, 0.2])
+@pytest.mark.parametrize("propensity", [0.9, 0.25, 0.05])
+def test_the_bound_of_the_unbiased_loss_bounds_the_unbiased_0_1_loss(propensity: float, weight: float) -> None:
+    """By ℓ / log 2, up to a constant; it grows without end on neither side, and is the unbiased loss where that is bounded."""
+    target = weight / propensity
+    scores = torch.linspace(-9, 9, 41, dtype=torch.float64)
+    unbiased = target * (scores < 0).double() + (1 - target) * (scores >= 0).double()
+    one = Positives.from_lists([[0]], [[weight]])
+    query, given = torch.ones(1, 1, dtype=torch.float64), torch.full((1,), propensity, dtype=torch.float64)
+
+    def loss(bound: bool) -> Tensor:
+        labels = (score[None, None] for score in scores)
+        return torch.stack(
+            [binary_cross_entropy(query, label, one, 1.0, propensities=given, bound=bound) for label in labels]
+        )
+
+    values, plain = loss(True), loss(False)
+    assert bool((values / math.log(2) + min(0, 1 - target) >= unbiased - 1e-12).all())
+    assert bool((values >= 0).all())
+    assert bool((values.diff().diff() > 0).all())
+    if target <= 1:
+        torch.testing.assert_close(values, plain)
+    else:
+        torch.testing.assert_close(values, (2 * target - 1) * softplus(-scores))
+        assert float(plain.min()) < 8 * (1 - target)
+
+
+@pytest.mark.parametrize("bound", [False, True])
+def test_propensities_leave_entries_with_a_push_as_they_are(bound: bool) -> None:
+    """They correct what is a positive and no more."""
+    q, z, bias, _ = world()
+    lists, pull, push = [[3, 9, 11]] * 11, [[1.0, 0.7, 0.0]] * 11, [[0.0, 0.3, 2.0]] * 11
+    propensities = torch.linspace(0.2, 1, 67, dtype=torch.float64)
+    target = 1 / float(propensities[3])
+    scores = q @ z.T / 0.5 + bias
+    total = softplus(scores, threshold=40)
+    positive = target * softplus(-scores[:, 3]) + (1 - target) * softplus(scores[:, 3])
+    if bound:
+        positive = (2 * target - 1) * softplus(-scores[:, 3])
+    uncertain = 0.7 * softplus(-scores[:, 9]) + 0.3 * softplus(scores[:, 9])
+    others = total.sum(1) - total[:, [3, 9, 11]].sum(1)
+    expected = (others + positive + uncertain + 2 * total[:, 11]).mean()
+    entries = Positives.from_lists(lists, pull, push)
+    actual = binary_cross_entropy(q, z, entries, 0.5, label_bias=bias, propensities=propensities, bound=bound)
+    torch.testing.assert_close(actual, expected)
+    inputs = [q, z, bias]
+    for left, right in zip(torch.autograd.grad(actual, inputs), torch.autograd.grad(expected, inputs), strict=True):
+        torch.testing.assert_close(left, right)
+
+
 FAMILIES = {
     "flat": lambda: torch.randn(8, 40_000) * 0.3,
     "normal": lambda: torch.randn(8, 40_000),
@@ -312,6 +362,8 @@ def test_refuses_what_does_not_fit() -> None:
         soft_topk(q, z, one, k=1, threshold=torch.zeros(3))
     with pytest.raises(InputError, match=r"propensities must have shape \(4,\)"):
         binary_cross_entropy(q, z, one, propensities=torch.ones(3))
+    with pytest.raises(InputError, match="bound needs propensities"):
+        binary_cross_entropy(q, z, one, bound=True)
     with pytest.raises(InputError, match=r"propensities must be in \(0, 1\]"):
         binary_cross_entropy(q, z, one, propensities=torch.tensor([0.5, 0.0, 1.0, 1.0]))
     with pytest.raises(InputError, match="0 <= least <= most"):

@@ -12,9 +12,10 @@ import torch
 from loss_formulas import assert_agree, cosines, dense_loss
 from random_kernel_inputs import random_positives
 
+from xmc.errors import InputError
 from xmc.kernels import losses
 from xmc.kernels.losses import Positives
-from xmc.kernels.statistics import label_statistics, sigmoid_statistics, softplus_sum
+from xmc.kernels.statistics import label_sigmoid_sums, label_statistics, sigmoid_statistics, softplus_sum
 from xmc.kernels.topk import topk_inner_product
 
 SHAPES = [(1, 7, 3), (11, 67, 5), (23, 401, 17)]
@@ -76,6 +77,28 @@ def test_statistics(shape: tuple[int, int, int], tile_bytes: int) -> None:
     total = softplus_sum(queries, labels, temperature=TEMPERATURE, **options)
     expected = torch.logaddexp(scores, scores.new_zeros(())).sum(1)
     assert_agree((total * weights).sum(), (expected * weights).sum(), [queries, labels, bias])
+
+
+@pytest.mark.parametrize("tile_bytes", [520, 2**26])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_sums_over_the_queries(shape: tuple[int, int, int], tile_bytes: int) -> None:
+    queries, labels, bias = cosines(shape)
+    own = torch.linspace(0.3, 1, shape[1], dtype=torch.float64).requires_grad_()
+    temperature = torch.tensor(TEMPERATURE, dtype=torch.float64, requires_grad=True)
+    weights = torch.randn(shape[1], dtype=torch.float64)
+    total = label_sigmoid_sums(queries, labels, own, temperature=temperature, label_bias=bias, tile_bytes=tile_bytes)
+    expected = torch.sigmoid((queries @ labels.T / temperature + bias) / own).sum(0)
+    assert_agree((total * weights).sum(), (expected * weights).sum(), [queries, labels, own, temperature, bias])
+    plain = label_sigmoid_sums(queries, labels, temperature=TEMPERATURE, tile_bytes=tile_bytes)
+    torch.testing.assert_close(plain, torch.sigmoid(queries @ labels.T / TEMPERATURE).sum(0), rtol=1e-12, atol=1e-12)
+
+
+def test_sums_over_the_queries_refuse_what_is_not_of_the_labels() -> None:
+    queries, labels = torch.ones(3, 2), torch.ones(5, 2)
+    with pytest.raises(InputError, match=r"label_temperatures must have shape \(5,\), not \(3,\)"):
+        label_sigmoid_sums(queries, labels, torch.ones(3))
+    with pytest.raises(InputError, match=r"label_bias must have shape \(5,\), not \(3,\)"):
+        label_sigmoid_sums(queries, labels, label_bias=torch.ones(3))
 
 
 @pytest.mark.parametrize("shape", SHAPES)

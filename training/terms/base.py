@@ -29,6 +29,7 @@ class EmbeddedStep:
     teacher. log_inclusion: None, or float32 [C].
     temperature: τ. shard: which of the C labels are this process's; None for all. tile_bytes: largest tile of scores.
     keep_bytes: see `label_statistics`. multiplied: the type in which queries meet labels; None for that of the embeddings.
+    propensities: float32 [C], the chance of each label to be marked where it is relevant; None for a loss without.
     """
 
     queries: Tensor
@@ -42,6 +43,7 @@ class EmbeddedStep:
     tile_bytes: TileBytes
     keep_bytes: int
     multiplied: torch.dtype | None = None
+    propensities: Tensor | None = None
 
     def cut(self, dimension: int, normalize: bool) -> EmbeddedStep:
         """The same step with embeddings cut to their first numbers, and made unit again where `normalize` is set."""

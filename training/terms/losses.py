@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from xmc.config import TrainConfig
+from xmc.data.targets import Targets
 from xmc.kernels.losses import LOSSES, Loss
+from xmc.metrics.propensity import propensities
 from xmc.training.targets import StepTargets
 from xmc.training.terms.base import EmbeddedStep
 
-__all__ = ["configured_loss", "ranking_loss"]
+__all__ = ["configured_loss", "configured_propensities", "ranking_loss"]
 
 
 def configured_loss(config: TrainConfig) -> Loss:
@@ -19,8 +22,22 @@ def configured_loss(config: TrainConfig) -> Loss:
     return LOSSES[options.kind].with_settings(**settings) if settings else LOSSES[options.kind]
 
 
+def configured_propensities(config: TrainConfig, targets: Targets) -> Tensor | None:
+    """The propensity of each label, float32 [L], from the training queries; None for a loss that is not corrected by them."""
+    model = config.objective.loss.propensity_model
+    if model is None:
+        return None
+    return torch.from_numpy(propensities(targets.positive_counts, len(targets), *model)).float()
+
+
 def ranking_loss(
-    loss: Loss, step: EmbeddedStep, queries: Tensor, labels: Tensor, targets: StepTargets, log_inclusion: Tensor | None
+    loss: Loss,
+    step: EmbeddedStep,
+    queries: Tensor,
+    labels: Tensor,
+    targets: StepTargets,
+    log_inclusion: Tensor | None,
+    propensities: Tensor | None = None,
 ) -> Tensor:
     """A loss of queries [B, D] against labels [C, D]; what is not given here is that of the step."""
     if step.multiplied is not None:
@@ -33,6 +50,7 @@ def ranking_loss(
         step.temperature,
         exclude=exclude,
         log_inclusion=log_inclusion,
+        propensities=propensities,
         tile_bytes=step.tile_bytes,
         keep_bytes=step.keep_bytes,
         shard=step.shard,

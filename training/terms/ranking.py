@@ -36,4 +36,6 @@ class RankingTerm(Term):
 
     def loss(self, step: EmbeddedStep) -> Tensor:
         """The loss."""
-        return ranking_loss(self.ranked, step, step.queries, step.labels, step.targets, step.log_inclusion)
+        return ranking_loss(
+            self.ranked, step, step.queries, step.labels, step.targets, step.log_inclusion, step.propensities
+        )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from xmc.config.field_errors import FieldError
 from xmc.config.section import KindSection
 from xmc.errors import ConfigError
 from xmc.registry import Registry
@@ -19,7 +20,15 @@ __all__ = [
     "SoftTopkConfig",
     "SoftmaxConfig",
     "TripletMarginConfig",
+    "two_positive",
 ]
+
+
+def two_positive(values: tuple[float, ...]) -> tuple[float, ...]:
+    """A and B of a propensity model; raises FieldError unless they are two numbers above 0."""
+    if len(values) != 2 or min(values) <= 0:
+        raise FieldError("must be two numbers A and B > 0")
+    return values
 
 
 class LossConfig(KindSection):
@@ -27,6 +36,11 @@ class LossConfig(KindSection):
 
     over_all_labels: ClassVar[bool] = False
     """Whether the loss is defined over all labels of a query, so that a step must score them all."""
+
+    @property
+    def propensity_model(self) -> tuple[float, float] | None:
+        """A and B of the propensities (see xmc.metrics.propensities) that the loss takes; None for a loss without."""
+        return None
 
     def settings(self) -> dict[str, Any]:
         """The arguments with which the loss of this kind in xmc.kernels.losses is called: by default the section's keys."""
@@ -70,6 +84,23 @@ class BinaryCrossEntropyConfig(LossConfig):
 
     kind: Literal["binary_cross_entropy"] = "binary_cross_entropy"
     """The binary cross-entropy."""
+    propensities: Literal["none", "unbiased", "bound"] = "none"
+    """Correct for relevant labels that nobody marked, by the chance p of a label to be marked (Jain et al., KDD 2016): with
+    "unbiased" a positive has the target 1/p, an unbiased estimate of the loss on complete marks that pulls without end;
+    "bound" bounds it from below (Qaraei et al., WWW 2021)."""
+    propensity: tuple[float, ...] = (0.55, 1.5)
+    """A and B of the propensity model."""
+
+    @property
+    def propensity_model(self) -> tuple[float, float] | None:
+        """`propensity`, where it is used."""
+        return None if self.propensities == "none" else (self.propensity[0], self.propensity[1])
+
+    def settings(self) -> dict[str, Any]:
+        """As xmc.kernels.losses.binary_cross_entropy calls them; what is not a number comes with the data."""
+        return {"bound": True} if self.propensities == "bound" else {}
+
+    _two = field_validator("propensity")(two_positive)
 
 
 class TripletMarginConfig(LossConfig):

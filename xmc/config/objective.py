@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 
 from xmc.config.field_errors import FieldError
 from xmc.config.kinds import Family
-from xmc.config.losses import LOSS_SECTIONS, DecoupledSoftmaxConfig, LossConfig
+from xmc.config.losses import LOSS_SECTIONS, DecoupledSoftmaxConfig, LossConfig, two_positive
 from xmc.config.section import Section
 
 __all__ = ["DistillationConfig", "ObjectiveConfig"]
@@ -52,12 +52,7 @@ class ObjectiveConfig(Section):
     distillation: DistillationConfig = DistillationConfig()
     """A teacher to learn from."""
 
-    @field_validator("positives_propensity")
-    @classmethod
-    def _two(cls, values: tuple[float, ...]) -> tuple[float, ...]:
-        if len(values) != 2 or min(values) <= 0:
-            raise FieldError("must be two numbers A and B > 0")
-        return values
+    _two = field_validator("positives_propensity")(two_positive)
 
     @field_validator("nested_dimensions")
     @classmethod
