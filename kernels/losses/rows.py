@@ -78,8 +78,6 @@ def mean_over_rows(terms: Tensor, positives: Positives, pushed: Tensor | None = 
     weights = weights_of(positives, terms)
     totals = row_sum(weights, positives)
     divisors = totals[positives.rows].clamp_min(torch.finfo(terms.dtype).tiny)
-    if positives.push is not None:  # what only pushes may have an infinite term
-        terms = torch.where(weights > 0, terms, 0.0)
     total = torch.dot(weights / divisors, terms)
     if pushed is not None:
         total = total + torch.where(totals[positives.rows] > 0, pushed / divisors, 0.0).sum()
