@@ -176,11 +176,8 @@ def run(seed: int, methods: Sequence[str]) -> Iterator[list[Measurement]]:
 
 def file_of(name: str, seed: int, suffix: str = ".json") -> Path:
     """Where what was measured is kept: .json the metrics, .parquet those of each query, .npy training queries' best labels."""
-    method, usual = METHODS[name], TrainConfig().flat()
-    changed = {
-        key: value for key, value in method.config(seed).flat().items() if key not in usual or value != usual[key]
-    }
-    key = json.dumps([name, seed, changed, method.code], sort_keys=True)
+    method = METHODS[name]
+    key = json.dumps([name, seed, dict(method.changes), method.code], sort_keys=True)
     plain = "".join(letter if letter.isalnum() else "-" for letter in name)
     return CACHE / "imperfect" / f"{plain}-{seed}-{hashlib.sha256(key.encode()).hexdigest()[:12]}{suffix}"
 
