@@ -33,6 +33,7 @@ from xmc.evaluation.evaluate import evaluate
 from xmc.evaluation.per_query import QueryMetrics
 from xmc.search.retriever import Retriever
 from xmc.storage.files import atomic_file
+from xmc.storage.manifests import LOG
 from xmc.training.trainer import train
 
 __all__ = ["METHODS", "METRICS", "Method", "file_of", "run"]
@@ -76,6 +77,10 @@ def _beyond(rank: int, clean: Dataset, data: Dataset, best: Best, seed: int) -> 
 
 def _rejected(wrong: float, clean: Dataset, data: Dataset, best: Best, seed: int) -> Dataset:
     return planted.with_rejected(clean, data, planted.not_given(data, best, 5), wrong, seed)
+
+
+def _reviewed(wrong: float, clean: Dataset, data: Dataset, best: Best, seed: int) -> Dataset:
+    return planted_evidence.with_verdicts(clean, data, planted.not_given(data, best, 5), wrong, seed)
 
 
 def _bag_shares(size: int, random: bool, data: Dataset, seed: int) -> Dataset:
@@ -132,8 +137,14 @@ ESTIMATED: dict[str, dict[str, Any]] = {
 MISSING = ("missing 50%", "one positive", "stripped 30%")
 WRONG = ("wrong 50%", "wrong 20%", "similar wrong 50%")
 BAGS = {"bags of 8": (8, True), "bags of 1": (1, True), "bags of 64": (64, True), "bags of 8, by subject": (8, False)}
-REJECTED = {"missing 50%, rejected": 0.0, "missing 50%, rejected, 20% wrong": 0.2}
-"""The share of rejections that are of true pairs."""
+REVIEWED = {
+    "missing 50%, rejected": partial(_rejected, 0.0),
+    "missing 50%, rejected, 20% wrong": partial(_rejected, 0.2),
+    "missing 50%, reviewed": partial(_reviewed, 0.0),
+    "missing 50%, reviewed, 20% wrong": partial(_reviewed, 0.2),
+}
+"""Of each query's five best labels that are not given by plain training: those that are not true are rejected, and a share of
+all rejections is of true pairs; or each is voted on by a reviewer, who is wrong that often."""
 
 
 def _methods() -> Iterator[tuple[str, Method]]:
@@ -149,8 +160,8 @@ def _methods() -> Iterator[tuple[str, Method]]:
         weights = {"objective.relevance_weights": True}
         yield f"{case}: plain", Method(partial(_bag_shares, size, random), changes=weights)
         yield f"{case}: posterior", Method(partial(_bags, size, random), changes=_posterior(), code=ESTIMATOR)
-    for case, wrong in REJECTED.items():
-        repair, told = partial(_rejected, wrong), _posterior(recorded=0.5)
+    for case, repair in REVIEWED.items():
+        told = _posterior(recorded=0.5)
         yield f"{case}: posterior", Method(PLANTED["missing 50%"], repair, "missing 50%: plain", told, ESTIMATOR)
     yield "sets of 5: plain", Method(_sets, _all_of_sets)
     yield "sets of 5: posterior", Method(_sets, changes=_posterior(), code=ESTIMATOR)
@@ -205,7 +216,8 @@ def _measure(name: str, clean: Dataset, seed: int) -> None:
     seconds = time.perf_counter() - start
     retriever = Retriever.load(directory)
     evaluation = evaluate(retriever, clean, exact=True, metrics="p,ndcg,psp", k=[1, 5])
-    rows = [(metric, evaluation[metric], "percent") for metric in METRICS] + [("training", seconds, "seconds")]
+    rows = [(metric, evaluation[metric], "percent") for metric in METRICS]
+    rows += [("training", seconds, "seconds"), *_estimated(directory)]
     file_of(name, seed).parent.mkdir(parents=True, exist_ok=True)
     QueryMetrics.from_evaluated(name, evaluation).save(file_of(name, seed, ".parquet"))
     if name in BEGUN_WITH:
@@ -213,3 +225,15 @@ def _measure(name: str, clean: Dataset, seed: int) -> None:
         np.save(file_of(name, seed, ".npy"), best.astype(np.int32))
     with atomic_file(file_of(name, seed)) as temporary:
         temporary.write_text(json.dumps(rows), encoding="utf-8")
+
+
+def _estimated(directory: Path) -> Iterator[tuple[str, float, str]]:
+    """What the first estimate of a run says of the data, from its log: the share of wrong pairs, accuracies of sources."""
+    for line in (directory / LOG).read_text(encoding="utf-8").splitlines():
+        found = json.loads(line).get("supervision")
+        if found:
+            yield "wrong given pairs, estimated", 100 * found["wrong"], "percent"
+            yield "left out", float(found["left_out"]), "pairs"
+            for name, accuracy in found["accuracies"].items():
+                yield f"accuracy of {name}, estimated", 100 * accuracy, "percent"
+            return

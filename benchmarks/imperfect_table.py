@@ -59,7 +59,7 @@ def rows_of(values: Mapping[str, Mapping[int, Mapping[str, Values]]]) -> Iterato
     for name, by_seed in values.items():
         seeds = sorted(by_seed)
         means = [f"{np.mean([by_seed[seed][metric].mean() for seed in seeds]):.2f}" for metric in METRICS]
-        plain = f"{name.split(': ')[0].split(', rejected')[0]}: plain"
+        plain = f"{name.split(': ')[0].split(', re')[0]}: plain"
         shared = [seed for seed in seeds if seed in values.get(plain, {}) and seed in values.get(CLEAN, {})]
         gains = ["", "", ""]
         if name not in (plain, CLEAN) and shared:

@@ -16,7 +16,7 @@ from scipy.sparse import csr_matrix
 from xmc.data.dataset import Dataset
 from xmc.data.evidence import CandidateSets, LabelBags, Votes
 
-__all__ = ["all_of_sets", "by_majority", "hidden_in_sets", "in_bags", "source_name", "voted"]
+__all__ = ["all_of_sets", "by_majority", "hidden_in_sets", "in_bags", "source_name", "voted", "with_verdicts"]
 
 Rows = npt.NDArray[np.int64]
 DECOY_PLACES = 25
@@ -88,6 +88,21 @@ def voted(data: Dataset, accuracies: Sequence[float], seed: int) -> Dataset:
         values.append(np.where(right == true[covered], 1.0, -1.0))
     votes = Votes.from_arrays(*map(np.concatenate, (queries, named)), sources, np.concatenate(values))
     return _unlabelled(data, votes=votes)
+
+
+def with_verdicts(clean: Dataset, data: Dataset, best: Rows, wrong: float, seed: int) -> Dataset:
+    """The data set with the votes of a source "reviewer" on each query's best labels that are not given.
+
+    best: int64 [n, k], the labels, -1 for none; see `planted.not_given`. wrong: the chance of a verdict to be wrong.
+    """
+    labels = len(data.labels)
+    rows, columns = np.nonzero(best >= 0)
+    keys = np.unique(rows * labels + best[rows, columns])
+    right = np.random.default_rng(seed).random(len(keys)) >= wrong
+    values = np.where(right == np.isin(keys, keys_of(clean)), 1.0, -1.0)
+    return data.with_evidence(
+        "train", votes=Votes.from_arrays(keys // labels, keys % labels, ["reviewer"] * len(keys), values)
+    )
 
 
 def by_majority(data: Dataset, names: Collection[str] = ()) -> Dataset:

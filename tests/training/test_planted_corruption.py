@@ -239,6 +239,19 @@ def test_sources_are_as_often_right_as_they_are_called(evidence: Any, clean: Dat
     assert best.votes("train") is None
 
 
+def test_a_reviewer_is_wrong_as_often_as_was_asked_for(planted: Any, evidence: Any, clean: Dataset) -> None:
+    dropped, true = planted.drop(clean, 0.5, 1), keys(clean)
+    best = planted.not_given(dropped, np.tile(np.arange(LABELS), (QUERIES, 1)), 10)
+    for wrong in (0.0, 0.2):
+        data = evidence.with_verdicts(clean, dropped, best, wrong, seed=1)
+        assert keys(data) == keys(dropped)
+        votes = data.votes("train")
+        pairs = list(zip(votes.queries.tolist(), votes.labels.tolist(), strict=True))
+        assert set(pairs) == {(query, label) for query, row in enumerate(best.tolist()) for label in row}
+        mistaken = np.mean([(value > 0) != (pair in true) for pair, value in zip(pairs, votes.values, strict=True)])
+        assert abs(mistaken - wrong) < 0.03
+
+
 @pytest.fixture
 def table(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
