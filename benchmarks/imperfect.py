@@ -34,6 +34,7 @@ from xmc.evaluation.per_query import QueryMetrics
 from xmc.search.retriever import Retriever
 from xmc.storage.files import atomic_file
 from xmc.storage.manifests import LOG
+from xmc.training.checkpoints import Checkpoint
 from xmc.training.trainer import train
 
 __all__ = ["METHODS", "METRICS", "Method", "file_of", "run"]
@@ -167,7 +168,8 @@ def _methods() -> Iterator[tuple[str, Method]]:
     yield "sets of 5: posterior", Method(_sets, changes=_posterior(), code=ESTIMATOR)
     yield "sources: plain", Method(_voted, partial(_majority, ()))
     yield "sources: best source", Method(_voted, partial(_majority, (planted_evidence.source_name(max(ACCURACIES)),)))
-    yield "sources: posterior", Method(_voted, changes=_posterior(), code=ESTIMATOR)
+    saved = {"checkpoint.steps": 99}
+    yield "sources: posterior", Method(_voted, changes={**_posterior(), **saved}, code=ESTIMATOR)
 
 
 METHODS: dict[str, Method] = dict(_methods())
@@ -212,12 +214,16 @@ def _measure(name: str, clean: Dataset, seed: int) -> None:
         data = method.repair(clean, data, best, seed)
     directory = CACHE / "runs" / "imperfect"
     start = time.perf_counter()
-    train(data, method.config(seed), directory, overwrite=True)
+    believed = _Believed()
+    train(data, method.config(seed), directory, overwrite=True, callbacks=[believed])
     seconds = time.perf_counter() - start
     retriever = Retriever.load(directory)
     evaluation = evaluate(retriever, clean, exact=True, metrics="p,ndcg,psp", k=[1, 5])
     rows = [(metric, evaluation[metric], "percent") for metric in METRICS]
     rows += [("training", seconds, "seconds"), *_estimated(directory)]
+    if data.votes("train") is not None and believed.probabilities is not None and not len(planted.keys_of(data)):
+        losses = planted_evidence.log_losses(clean, data, believed.probabilities)
+        rows += [("log-loss of the posterior", losses[0], ""), ("log-loss of the majority", losses[1], "")]
     file_of(name, seed).parent.mkdir(parents=True, exist_ok=True)
     QueryMetrics.from_evaluated(name, evaluation).save(file_of(name, seed, ".parquet"))
     if name in BEGUN_WITH:
@@ -225,6 +231,19 @@ def _measure(name: str, clean: Dataset, seed: int) -> None:
         np.save(file_of(name, seed, ".npy"), best.astype(np.int32))
     with atomic_file(file_of(name, seed)) as temporary:
         temporary.write_text(json.dumps(rows), encoding="utf-8")
+
+
+class _Believed:
+    """Hears of checkpoints, and keeps the probabilities of pairs with evidence that are in the last one."""
+
+    probabilities: npt.NDArray[np.floating] | None = None
+
+    def on_save(self, step: int, directory: Path) -> None:
+        """See xmc.training.callbacks."""
+        if directory.parent.name.endswith("checkpoints"):
+            checkpoint = Checkpoint(directory)
+            if "supervision.evidence" in checkpoint.names:
+                self.probabilities = checkpoint.tensor("supervision.evidence").numpy()
 
 
 def _estimated(directory: Path) -> Iterator[tuple[str, float, str]]:

@@ -16,7 +16,16 @@ from scipy.sparse import csr_matrix
 from xmc.data.dataset import Dataset
 from xmc.data.evidence import CandidateSets, LabelBags, Votes
 
-__all__ = ["all_of_sets", "by_majority", "hidden_in_sets", "in_bags", "source_name", "voted", "with_verdicts"]
+__all__ = [
+    "all_of_sets",
+    "by_majority",
+    "hidden_in_sets",
+    "in_bags",
+    "log_losses",
+    "source_name",
+    "voted",
+    "with_verdicts",
+]
 
 Rows = npt.NDArray[np.int64]
 DECOY_PLACES = 25
@@ -113,6 +122,22 @@ def by_majority(data: Dataset, names: Collection[str] = ()) -> Dataset:
     keys = votes.queries[used] * len(data.labels) + votes.labels[used]
     pairs, places = np.unique(keys, return_inverse=True)
     return with_train(data, pairs[np.bincount(places, votes.values[used]) > 0])
+
+
+def log_losses(clean: Dataset, data: Dataset, probabilities: npt.NDArray[np.floating]) -> tuple[float, float]:
+    """The mean of -log of what is said of the truth of each pair that is voted on, by probabilities and by majority.
+
+    probabilities: of the pairs in the order of query and label, [n]. The majority says (votes for + 1) / (votes + 2).
+    """
+    votes = data.votes("train")
+    assert votes is not None
+    pairs, places = np.unique(votes.queries * len(data.labels) + votes.labels, return_inverse=True)
+    majority = (np.bincount(places, votes.values > 0) + 1) / (np.bincount(places) + 2)
+    true = np.isin(pairs, keys_of(clean))
+    losses = []
+    for said in (np.clip(np.asarray(probabilities, np.float64), 1e-4, 1 - 1e-4), majority):
+        losses.append(float(-np.log(np.where(true, said, 1 - said)).mean()))
+    return losses[0], losses[1]
 
 
 def _unlabelled(data: Dataset, **evidence: Any) -> Dataset:

@@ -237,6 +237,12 @@ def test_sources_are_as_often_right_as_they_are_called(evidence: Any, clean: Dat
         sums[pair] = sums.get(pair, 0) + value
     assert keys(evidence.by_majority(data)) == {pair for pair, value in sums.items() if value > 0}
     assert best.votes("train") is None
+    ordered = sorted(sums)
+    sure = evidence.log_losses(clean, data, np.array([float(pair in true) for pair in ordered]))
+    unsure = evidence.log_losses(clean, data, np.full(len(ordered), 0.5))
+    assert sure[0] == pytest.approx(0, abs=1e-3)
+    assert unsure[0] == pytest.approx(np.log(2))
+    assert 0.3 < sure[1] == unsure[1] < np.log(2)
 
 
 def test_a_reviewer_is_wrong_as_often_as_was_asked_for(planted: Any, evidence: Any, clean: Dataset) -> None:
