@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from xmc.data.evidence.source_rows import EvidenceRows, numbered
 from xmc.data.images.ragged import RaggedImages
 from xmc.data.rows import Defect, Row, checked_row
-from xmc.data.sources import RowSource
+from xmc.data.sources import RowSource, WrappedSource
 from xmc.errors import ConfigError
 
 __all__ = ["CleanedSource", "LabelCleaning"]
@@ -48,14 +49,13 @@ class LabelCleaning:
         return text.lower() if self.lowercase else text
 
 
-class CleanedSource(RowSource):
+class CleanedSource(WrappedSource):
     """A source whose labels are cleaned. Labels that become one, and those left out, are warnings, which are counted."""
 
     def __init__(self, source: RowSource, cleaning: LabelCleaning) -> None:
         """Raises ConfigError for `min_count` where there is no split train to count in."""
-        self.source, self.cleaning = source, cleaning
-        self.name, self.splits = source.name, source.splits
-        vars(self).update(format=source.format, has_uids=source.has_uids, filter_unit=source.filter_unit)
+        super().__init__(source)
+        self.cleaning = cleaning
         if cleaning.min_count > 1 and TRAIN not in source.splits:
             raise ConfigError(
                 "min_count counts the positives of the split train, which there is none of; leave it out."
@@ -65,16 +65,6 @@ class CleanedSource(RowSource):
         self._kept: list[int] = []
         """The row in the source of each new row."""
         self._renamed: dict[str, str] = {}
-
-    @classmethod
-    def fits(cls, path: Path) -> bool:
-        """Never: it is made from another source."""
-        return False
-
-    @property
-    def has_groups(self) -> bool:
-        """See RowSource."""
-        return self.source.has_groups
 
     def properties(self) -> dict[str, Any]:
         """Those of the source, and what is done to labels."""
@@ -146,6 +136,13 @@ class CleanedSource(RowSource):
                 yield item
             elif self._rows[item[3]] >= 0:
                 yield (*item[:3], int(self._rows[item[3]]))
+
+    def evidence(self, kind: str, split: str, queries: int) -> EvidenceRows:
+        """With the rows that labels have now, see xmc.data.evidence.rows.Evidence.renumbered."""
+        rows = self.source.evidence(kind, split, queries)
+        found = rows.checked(queries, len(self._rows))
+        table = found.evidence.renumbered(np.arange(queries), self._rows).table()
+        return EvidenceRows(kind, rows.file, rows.unit, numbered(len(table)), table, found.defects)
 
     def _cleaned(self, label: Row) -> Row:
         text = self.cleaning(label.text)

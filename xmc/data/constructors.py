@@ -117,6 +117,7 @@ class DatasetConstructors(ABC):
         label_uid: str = "uid",
         label_text: str = "text",
         group: str | None = None,
+        labelled: str | None = None,
         name: str = "arrow",
         on_bad_row: str = "error",
         propensity: tuple[float, float] = (0.55, 1.5),
@@ -124,7 +125,7 @@ class DatasetConstructors(ABC):
         """Build from a table, which becomes the split "train", or from a mapping of tables by split; by the rules of files.
 
         tables: of pandas (from 2.2 on), Polars, DuckDB, pyarrow or Hugging Face, see xmc.data.arrow_objects.table_of. text,
-        labels, uid, relevance, rejected, group: columns, see TabularColumns. Labels are uids: lists, or strings that
+        labels, uid, relevance, rejected, group, labelled: columns, see TabularColumns. Labels are uids: lists, or strings that
         `separator` cuts. label_table: all labels, by the columns label_uid and label_text; without it, those that occur,
         sorted, with their uids as texts. on_bad_row: "error", or "drop" to leave bad rows out, which are counted by reason in
         the log and in `properties["left_out"]`.
@@ -132,7 +133,8 @@ class DatasetConstructors(ABC):
         Raises InputError for what is no table, DataError for columns that are not there or of another type, and for the first
         bad row, by its table and row.
         """
-        columns = TabularColumns(uid, text, labels, relevance, rejected, separator, label_uid, label_text, group=group)
+        further = {"group": group, "labelled": labelled}
+        columns = TabularColumns(uid, text, labels, relevance, rejected, separator, label_uid, label_text, **further)
         made, properties = tables_from_arrow(tables, label_table, columns, on_bad_row)
         splits = [stem.removeprefix("queries-") for stem in made if stem != "labels"]
         return cls._from_tables(name, made, splits, propensity, further=properties)

@@ -99,7 +99,10 @@ def convert(
     source = CleanedSource(source, cleaning) if cleaning else source
     further = {} if propensity is None else {"propensity": list(propensity)}
     further |= provenance or {}
-    with data_set_directory(destination, overwrite) as directory:
+    splits = (*source.splits, *({} if splitting is None else splitting.shares))
+    kinds = {kind for split in source.splits for kind in source.evidence_kinds(split)}
+    written = [f"{kind}-{split}.parquet" for kind in kinds for split in splits]
+    with data_set_directory(destination, overwrite, written) as directory:
         if splitting is None:
             job, drawn = _convert(source, directory, name, on_bad_row, further), None
         else:
@@ -128,6 +131,7 @@ def _convert(source: RowSource, directory: Path, name: str | None, on_bad_row: s
         splits[split] = int((query_rows >= 0).sum())
         job.write_filter(split, query_rows, label_rows)
         job.write_judgements(split)
+        job.write_evidence(split, query_rows, label_rows)
         job.write_images(split, query_rows)
     properties = {
         "format": job.format,
@@ -217,6 +221,22 @@ class _Job(RowTables):
         content = TableContent(f"judged-{split}")
         content.update(table)
         self.hashes.update(content.digests())
+
+    def write_evidence(self, split: str, query_rows: npt.NDArray[np.int64], label_rows: npt.NDArray[np.int64]) -> None:
+        """Write the evidence about a split in the new row numbers, as far as it holds without dropped rows."""
+        for kind in self.source.evidence_kinds(split):
+            found = self.source.evidence(kind, split, len(query_rows)).checked(len(query_rows), len(label_rows))
+            self.account(found.defects)
+            moved = found.evidence.renumbered(query_rows, label_rows)
+            if len(moved) < len(found.evidence):
+                self.dropped[f"row of {kind} of a dropped query or label"] += len(found.evidence) - len(moved)
+            if not len(moved):
+                continue
+            table, content = moved.table(), TableContent(f"{kind}-{split}")
+            write_parquet(table, self.directory / f"{kind}-{split}.parquet", compression="zstd")
+            content.update(table)
+            self.hashes.update(content.digests())
+            self.format = max(self.format, content.format)
 
     def _filter_pairs(
         self, split: str, query_rows: npt.NDArray[np.int64], label_rows: npt.NDArray[np.int64]

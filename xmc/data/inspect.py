@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from xmc.data.dataset import Dataset
+from xmc.data.evidence import Votes
 
 __all__ = ["Inspection", "Spread", "inspect"]
 
@@ -33,6 +34,10 @@ class Inspection:
     of labels of equal number, rarest first, (lowest, mean, highest) number of training queries. zero_shot_labels: labels
     without a training query; zero_shot_pairs: by split, the share of its positive pairs that are of such labels. images: by
     split, and of "labels", where there are any: their number, and that of the texts that have at least one.
+
+    labelled: by split, the share of queries that something is known of. votes: by split and source, the number of its votes
+    and the share that says "relevant". candidate_sets: by split, number of sets, and of labels in them. label_bags: by split,
+    number of bags, and of queries in them; these three for splits that have them alone.
     """
 
     name: str
@@ -49,6 +54,10 @@ class Inspection:
     label_characters: Spread
     filter_pairs: dict[str, int]
     images: dict[str, tuple[int, int]]
+    labelled: dict[str, float]
+    votes: dict[str, dict[str, tuple[int, float]]]
+    candidate_sets: dict[str, tuple[int, int]]
+    label_bags: dict[str, tuple[int, int]]
 
 
 def inspect(dataset: Dataset) -> Inspection:
@@ -78,7 +87,22 @@ def inspect(dataset: Dataset) -> Inspection:
         label_characters=_spread(_lengths(dataset.labels.texts)),
         filter_pairs={name: len(dataset.filter(name)) for name in dataset.splits},
         images=_images(dataset),
+        labelled={
+            name: 1.0 if split.labelled is None else float(split.labelled.mean()) for name, split in splits.items()
+        },
+        votes={name: _votes(votes) for name in splits if (votes := dataset.votes(name)) is not None},
+        candidate_sets={
+            name: (len(sets), len(sets.labels)) for name in splits if (sets := dataset.candidate_sets(name)) is not None
+        },
+        label_bags={
+            name: (len(bags), len(bags.queries)) for name in splits if (bags := dataset.label_bags(name)) is not None
+        },
     )
+
+
+def _votes(votes: Votes) -> dict[str, tuple[int, float]]:
+    by_source = {name: votes.values[votes.sources == place] for place, name in enumerate(votes.names)}
+    return {name: (len(values), float((values > 0).mean())) for name, values in by_source.items() if len(values)}
 
 
 def _images(dataset: Dataset) -> dict[str, tuple[int, int]]:

@@ -49,6 +49,7 @@ def seal(directory: str | Path) -> Sealed:
             properties["splits"][split] = len(data.split(split))
             data.judgements(split)
             data.filter(split)
+            data.evidence(split)
         for name in data.image_names:
             data.images(name)
         data.properties |= {"labels": properties["labels"], "splits": properties["splits"]}

@@ -10,11 +10,12 @@ from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 
+from xmc.data.evidence.source_rows import EvidenceRows
 from xmc.data.files import TextForm
 from xmc.data.images.ragged import RaggedImages
 from xmc.data.rows import Defect, Row
 
-__all__ = ["RowSource", "TabularColumns"]
+__all__ = ["RowSource", "TabularColumns", "WrappedSource"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class TabularColumns:
 
     uid: None for the column "uid" where a file has it; without, a query's uid is its row number, from 0. labels: a list, or a
     string that `separator` cuts. relevance: one number for each label. rejected: the labels that were judged not relevant, as
-    `labels` has the relevant ones. Both None for a column of that name where a file has it. label_uid, label_text: of a label
+    `labels` has the relevant ones. labelled: false where nothing is known of a query. These three are None for a column of
+    that name where a file has it. label_uid, label_text: of a label
     table. separator, encoding, delimiter, max_line: as in xmc.data.files.TextForm. label_prefix: of labels in fastText's
     layout, None for "__label__". language: of the names of a vocabulary in Annif's layout, None for English, or the only one.
     group: queries of one value stay together where the data set is split; None for none.
@@ -43,6 +45,7 @@ class TabularColumns:
     label_prefix: str | None = None
     language: str | None = None
     group: str | None = None
+    labelled: str | None = None
 
     @property
     def form(self) -> TextForm:
@@ -120,3 +123,57 @@ class RowSource(ABC):
     def filter(self, split: str) -> Iterator[tuple[Path, int, int, int] | Defect]:
         """(file, line, query row, label row) of each pair that counts nowhere; none by default."""
         return iter(())
+
+    def evidence_kinds(self, split: str) -> tuple[str, ...]:
+        """The kinds of evidence about a split, see xmc.data.evidence.EVIDENCE; none by default."""
+        return ()
+
+    def evidence(self, kind: str, split: str, queries: int) -> EvidenceRows:
+        """The evidence of one kind about a split, after `labels` and the split's `queries` have been read.
+
+        kind: of `evidence_kinds`. queries: number of the split's. Raises DataError for a file that cannot be read.
+        """
+        raise NotImplementedError(f"The layout {self.format} has no {kind}.")
+
+
+class WrappedSource(RowSource):
+    """What is made from another source, and is like it but for what a subclass says."""
+
+    def __init__(self, source: RowSource) -> None:
+        """Around a source."""
+        self.source, self.name, self.splits = source, source.name, source.splits
+        vars(self).update(format=source.format, has_uids=source.has_uids, filter_unit=source.filter_unit)
+
+    @classmethod
+    def fits(cls, path: Path) -> bool:
+        """Never: it is made from another source."""
+        return False
+
+    @property
+    def has_groups(self) -> bool:
+        """See RowSource."""
+        return self.source.has_groups
+
+    def properties(self) -> dict[str, Any]:
+        """See RowSource."""
+        return self.source.properties()
+
+    def label_columns(self) -> pa.Table | None:
+        """See RowSource."""
+        return self.source.label_columns()
+
+    def images(self, name: str) -> RaggedImages | None:
+        """See RowSource."""
+        return self.source.images(name)
+
+    def judgements(self, split: str) -> pa.Table | None:
+        """See RowSource."""
+        return self.source.judgements(split)
+
+    def filter(self, split: str) -> Iterator[tuple[Path, int, int, int] | Defect]:
+        """See RowSource."""
+        return self.source.filter(split)
+
+    def evidence_kinds(self, split: str) -> tuple[str, ...]:
+        """See RowSource."""
+        return self.source.evidence_kinds(split)

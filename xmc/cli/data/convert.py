@@ -8,8 +8,16 @@ from typing import Annotated, Literal
 import typer
 
 from xmc.cli.console import say
-from xmc.cli.data.columns import SourceColumns
-from xmc.cli.data.options import Format, Group, Overwrite, Seed, Source, TestShare, ValidationShare
+from xmc.cli.data.columns import EvidenceOptions, SourceColumns
+from xmc.cli.data.options import (
+    Format,
+    Group,
+    Overwrite,
+    Seed,
+    Source,
+    TestShare,
+    ValidationShare,
+)
 from xmc.cli.data.split import tell_splits
 from xmc.cli.groups import with_groups
 from xmc.cli.next_commands import after_conversion
@@ -27,6 +35,7 @@ def convert(
     ] = "error",
     *,
     columns: SourceColumns,
+    evidence: EvidenceOptions,
     test: TestShare = 0.0,
     validation: ValidationShare = 0.0,
     seed: Seed = 0,
@@ -46,13 +55,14 @@ def convert(
     from xmc.data.readers import open_source
     from xmc.errors import ConfigError
 
-    opened = open_source(source, format, columns.tabular(group))
+    tabular = columns.tabular(group)
+    opened = open_source(source, format, tabular)
     if group is not None and not opened.has_groups:
         raise ConfigError(
             f"--group names a column of queries, which the layout {opened.format} does not have; leave it out."
         )
     done = convert_dataset(
-        opened,
+        evidence.beside(opened, tabular.form),
         destination,
         name=name,
         overwrite=overwrite,

@@ -45,6 +45,8 @@ def _print(inspection: Inspection) -> None:
         "rejected per query": [_line(spread) for spread in inspection.rejected_per_query.values()],
         "characters": [_line(spread) for spread in inspection.query_characters.values()],
     }
+    if any(share < 1 for share in inspection.labelled.values()):
+        cells["labelled"] = [f"{share:.1%}" for share in inspection.labelled.values()]
     if not any(inspection.rejected_pairs.values()):
         cells = {title: values for title, values in cells.items() if not title.startswith("rejected")}
     for title, values in cells.items():
@@ -52,6 +54,13 @@ def _print(inspection: Inspection) -> None:
     console.print(table)
     for name, (images, texts) in inspection.images.items():
         say(f"images of {name}: {images:,}, of {texts:,} texts")
+    for split, sources in inspection.votes.items():
+        for source, (votes, positive) in sources.items():
+            say(f"votes on {split} of {source}: {votes:,}, {positive:.1%} of them for a label")
+    for split, (sets, labels) in inspection.candidate_sets.items():
+        say(f"candidate sets of {split}: {sets:,}, of {labels:,} labels together")
+    for split, (bags, queries) in inspection.label_bags.items():
+        say(f"bags of {split}: {bags:,}, of {queries:,} queries together")
     say(f"label characters: {_line(inspection.label_characters)}")
     table = Table("decile", title="Training queries per label, labels in ten equal groups, rarest first")
     for column in ("lowest", "mean", "highest"):

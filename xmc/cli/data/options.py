@@ -10,6 +10,7 @@ import typer
 from xmc.cli import complete
 
 __all__ = [
+    "BagsFile",
     "Delimiter",
     "Encoding",
     "Format",
@@ -17,6 +18,7 @@ __all__ = [
     "LabelPrefix",
     "LabelText",
     "LabelUid",
+    "Labelled",
     "Labels",
     "Language",
     "MaxLine",
@@ -25,11 +27,13 @@ __all__ = [
     "Relevance",
     "Seed",
     "Separator",
+    "SetsFile",
     "Source",
     "TestShare",
     "Text",
     "Uid",
     "ValidationShare",
+    "VotesFile",
 ]
 
 Source = Annotated[Path, typer.Argument(help="Directory (or Parquet, CSV, JSONL file) in any known format.")]
@@ -64,6 +68,32 @@ Rejected = Annotated[
         "--rejected-column",
         help='Column of labels that were judged not relevant; by default "rejected" where a file has it.',
         show_default=False,
+    ),
+]
+Labelled = Annotated[
+    str | None,
+    typer.Option(
+        "--labelled-column",
+        help='Column that is false where nothing is known of a query; by default "labelled" where a file has it.',
+        show_default=False,
+    ),
+]
+VotesFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--votes", help="File of votes on pairs of train: columns query, label, source, value.", show_default=False
+    ),
+]
+SetsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--sets", help="File of candidate labels of train: columns query, labels, least, most.", show_default=False
+    ),
+]
+BagsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--bags", help="File of label proportions of train: columns queries, labels, counts.", show_default=False
     ),
 ]
 LabelUid = Annotated[str, typer.Option("--label-uid-column", help="Label table: column of uids.")]

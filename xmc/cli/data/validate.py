@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from xmc.cli.console import say
-from xmc.cli.data.columns import SourceColumns
+from xmc.cli.data.columns import EvidenceOptions, SourceColumns
 from xmc.cli.data.options import Format, Source
 from xmc.cli.groups import with_groups
 
@@ -22,6 +22,7 @@ def validate(
     format: Format = None,
     *,
     columns: SourceColumns,
+    evidence: EvidenceOptions,
     summary: Annotated[
         bool,
         typer.Option("--summary", help="Count defects by reason, with the first of each, in place of listing all."),
@@ -34,7 +35,9 @@ def validate(
     counts: Counter[str] = Counter()
     by_reason: Counter[tuple[str, str]] = Counter()
     first: dict[tuple[str, str], Defect] = {}
-    for defect in validate_dataset(open_source(source, format, columns.tabular())):
+    tabular = columns.tabular()
+    opened = evidence.beside(open_source(source, format, tabular), tabular.form)
+    for defect in validate_dataset(opened):
         counts[defect.severity] += 1
         by_reason[defect.severity, defect.reason] += 1
         first.setdefault((defect.severity, defect.reason), defect)

@@ -76,13 +76,18 @@ class CandidateSets(Evidence):
         return problems
 
     @classmethod
+    def order(cls, table: pa.Table) -> Rows:
+        """See Evidence."""
+        return np.argsort(_filled(table["query"]), kind="stable")
+
+    @classmethod
     def from_sound(cls, table: pa.Table) -> CandidateSets:
         """See Evidence."""
         query, least, most = (_filled(table[name]) for name in ("query", "least", "most"))
         owners, listed = lists_of(table["labels"], RowProblems(len(table)), "label")
         ordered = listed[np.lexsort((listed, owners))].astype(np.int64)
         indptr = np.concatenate([[0], np.cumsum(np.bincount(owners, minlength=len(table)))]).astype(np.int64)
-        order = np.argsort(query, kind="stable")
+        order = cls.order(table)
         places, indptr = places_of(indptr, order)
         return cls(query[order].astype(np.int64), indptr, ordered[places], least[order], most[order])
 

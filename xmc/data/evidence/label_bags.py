@@ -83,6 +83,11 @@ class LabelBags(Evidence):
         return problems
 
     @classmethod
+    def order(cls, table: pa.Table) -> Rows:
+        """See Evidence: that of the table."""
+        return np.arange(len(table))
+
+    @classmethod
     def from_sound(cls, table: pa.Table) -> LabelBags:
         """See Evidence."""
         (of_queries, members), (of_labels, listed), (_, counts) = (

@@ -48,6 +48,11 @@ class Evidence(ABC):
 
     @classmethod
     @abstractmethod
+    def order(cls, table: pa.Table) -> Rows:
+        """The rows of a table without problems in the order that arrays have them, int64 [n]."""
+
+    @classmethod
+    @abstractmethod
     def from_sound(cls, table: pa.Table) -> Self:
         """From rows without problems."""
 

@@ -92,11 +92,17 @@ class Votes(Evidence):
         return problems
 
     @classmethod
+    def order(cls, table: pa.Table) -> Rows:
+        """See Evidence."""
+        _, sources = _sources(table["source"])
+        return np.lexsort((sources, _filled(table["label"]), _filled(table["query"])))
+
+    @classmethod
     def from_sound(cls, table: pa.Table) -> Votes:
         """See Evidence."""
         names, sources = _sources(table["source"])
         queries, labels, values = (_filled(table[name]) for name in ("query", "label", "value"))
-        order = np.lexsort((sources, labels, queries))
+        order = cls.order(table)
         return cls(
             queries[order].astype(np.int64), labels[order].astype(np.int64), sources[order], names, values[order]
         )

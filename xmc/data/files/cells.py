@@ -16,6 +16,7 @@ from xmc.data.files.undecodable import undecodable
 __all__ = ["CELLS", "CellProblem", "first_unsplittable", "one_label", "split_cell"]
 
 _WRITTEN_LIST = re.compile(r"""[\[({]\s*(['"]).*\1\s*,?\s*[\])}]|\[\s*\]|\[[\s\d.,+-]*\d[\s\d.,+-]*\]""", re.DOTALL)
+_FLAGS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
 class CellProblem(Exception):
@@ -121,6 +122,16 @@ def _relevance(value: Any, separator: str | None) -> list[float] | None:
     return [_number(item, "relevance") for item in value] or None
 
 
+def _flag(value: Any, separator: str | None) -> bool | None:
+    """True or false, 1 or 0, or the words yes and no; None for nothing."""
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    word = str(value).strip().lower()
+    if word not in _FLAGS:
+        raise CellProblem("bad flag", f"{_short(value)} is neither true nor false.")
+    return _FLAGS[word]
+
+
 def _tokens(value: Any, separator: str | None) -> list[int] | None:
     """A list of whole numbers."""
     if value is None:
@@ -181,6 +192,7 @@ CELLS: dict[Kind, Callable[[Any, str | None], Any]] = {
     "text": _text,
     "labels": _labels,
     "relevance": _relevance,
+    "flag": _flag,
     "tokens": _tokens,
     "embedding": _embedding,
     "any": _any,

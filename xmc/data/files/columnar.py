@@ -276,6 +276,7 @@ def _fits(kind: pa.DataType, wanted: Kind) -> bool:
         "text": words and not is_list(kind),
         "labels": words or whole,
         "relevance": words or number or pa.types.is_decimal(item),
+        "flag": (words or whole or pa.types.is_boolean(item)) and not is_list(kind),
         "tokens": (whole and is_list(kind)) or pa.types.is_null(kind),
         "embedding": (number and is_list(kind)) or pa.types.is_null(kind),
         "any": True,
@@ -287,6 +288,7 @@ NEEDED: dict[Kind, str] = {
     "text": "strings",
     "labels": "lists of strings or whole numbers",
     "relevance": "lists of numbers",
+    "flag": "true or false",
     "tokens": "lists of whole numbers",
     "embedding": "lists of numbers",
 }
@@ -377,6 +379,7 @@ READ: dict[Kind, Callable[[pa.Array, str | None, Problems], pa.Array]] = {
     "text": _strings("text"),
     "labels": _labels,
     "relevance": _numbers("relevance"),
+    "flag": _numbers("flag"),
     "tokens": _numbers("tokens"),
     "embedding": _numbers("embedding"),
 }

@@ -31,13 +31,14 @@ __all__ = [
     "batch_schema",
 ]
 
-Kind = Literal["uid", "text", "labels", "relevance", "tokens", "embedding", "any"]
+Kind = Literal["uid", "text", "labels", "relevance", "flag", "tokens", "embedding", "any"]
 """What the cells of a column mean; see xmc.data.files.cells."""
 TYPES: dict[Kind, pa.DataType] = {
     "uid": pa.string(),
     "text": pa.string(),
     "labels": pa.list_(pa.string()),
     "relevance": pa.list_(pa.float64()),
+    "flag": pa.bool_(),
     "tokens": pa.list_(pa.int64()),
     "embedding": pa.list_(pa.float32()),
 }

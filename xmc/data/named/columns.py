@@ -1,4 +1,4 @@
-"""Records with named columns: uid, text, labels, relevance, rejected.
+"""Records with named columns: uid, text, labels, relevance, rejected, labelled.
 
 Labels are given by uid: a list, or a string that a separator cuts; relevances likewise, and rejected labels, which were judged
 not relevant. With a label table (uid, text) labels are looked up in it; without one every label that occurs becomes a label
@@ -58,7 +58,8 @@ class NamedColumnsSource(NamedLabelsSource):
                 message = f"a {remark}: read as one row, which is right unless a quote in it is missing."
                 yield Defect("warning", path, line, remark, message, unit=file.unit)
             text, relevance = values.get("text") or "", values.get("relevance")
-            yield NamedRow(path, line, uid, text, labels, relevance, rejected, file.unit, values.get(GROUP))
+            further = file.unit, values.get(GROUP), values.get("labelled") is not False
+            yield NamedRow(path, line, uid, text, labels, relevance, rejected, *further)
         if (defect := uncut.remark(path, file.unit)) is not None:
             yield defect
 
@@ -83,6 +84,8 @@ class NamedColumnsSource(NamedLabelsSource):
                     "--relevance-column",
                 ),
             ]
+            named = names.labelled is not None
+            wanted.append(WantedColumn(names.labelled or "labelled", "flag", named, "labelled", "--labelled-column"))
             if names.group is not None:
                 wanted.append(WantedColumn(names.group, "text", key=GROUP, option="--group"))
         return wanted

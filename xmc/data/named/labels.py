@@ -32,6 +32,7 @@ class NamedRow:
     rejected: list[str] = field(default_factory=list)
     unit: Literal["line", "row"] = "line"
     group: str | None = None
+    labelled: bool = True
 
 
 class NamedLabelsSource(FilteredSource):
@@ -114,7 +115,8 @@ class NamedLabelsSource(FilteredSource):
             relevance = [value for label, value in pairs if label in self._rows]
         known = [self._rows[label] for label in query.labels if label in self._rows]
         rejected = [self._rows[label] for label in query.rejected if label in self._rows]
-        return Row(query.file, query.line, query.uid, query.text, known, relevance, rejected, query.unit, query.group)
+        further = query.unit, query.group, query.labelled
+        return Row(query.file, query.line, query.uid, query.text, known, relevance, rejected, *further)
 
 
 def record_file(directory: Path, stem: str) -> Path | None:

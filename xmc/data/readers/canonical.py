@@ -9,6 +9,8 @@ from typing import Any
 import pyarrow as pa
 
 from xmc.data.dataset import Dataset
+from xmc.data.evidence import EVIDENCE
+from xmc.data.evidence.source_rows import EvidenceRows, numbered
 from xmc.data.images.ragged import RaggedImages
 from xmc.data.judgements import JUDGED_SCHEMA
 from xmc.data.rows import Defect, Row
@@ -84,6 +86,16 @@ class CanonicalSource(RowSource):
         if self.dataset.judgements(split) is None:
             return None
         return read_table(self.directory / f"judged-{split}.parquet", JUDGED_SCHEMA)
+
+    def evidence_kinds(self, split: str) -> tuple[str, ...]:
+        """Those that there are files of."""
+        return tuple(kind for kind in EVIDENCE if (self.directory / f"{kind}-{split}.parquet").is_file())
+
+    def evidence(self, kind: str, split: str, queries: int) -> EvidenceRows:
+        """KIND-SPLIT.parquet."""
+        file = self.dataset.listing.require(f"{kind}-{split}.parquet")
+        table = read_table(file, EVIDENCE[kind].schema)
+        return EvidenceRows(kind, file, "row", numbered(len(table)), table)
 
     def _count(self, stem: str, rows: int, said: int | None) -> Iterator[Defect]:
         if said is not None and rows != said:
