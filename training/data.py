@@ -74,13 +74,12 @@ def prepare(dataset: Dataset, config: TrainConfig, model: DualEncoder, clock: Cl
         raise DataError(
             f"The data set {dataset.name!r} has no split train, only {', '.join(dataset.splits) or 'none'}."
         )
-    every, validation = dataset.split("train"), None
+    every = dataset.split("train")
     uses = uses_of_queries(len(every), config.validation.share, config.calibration, config.seed, every.labelled)
     training, targets = every, dataset.targets("train")
     if len(uses.training) < len(every):
         training, targets = every.take(uses.training), targets.take(uses.training)
-    if len(uses.validation):
-        validation = every.take(uses.validation)
+    validation, validation_filter = _validation(dataset, uses.validation, config.validation.split)
     if not len(training) or not len(dataset.labels):
         raise DataError(f"The data set {dataset.name!r} has no training queries or no labels.")
     distillation = config.objective.distillation
@@ -109,7 +108,6 @@ def prepare(dataset: Dataset, config: TrainConfig, model: DualEncoder, clock: Cl
     with clock.of("targets"):
         taught = taught_labels(distillation, training, labels) if distillation.teacher else None
         known = KnownPairs(targets, config, taught)
-    excluded = pairs_of_rows(dataset.filter("train"), uses.validation)
     votes, sets, label_bags = _evidence(dataset, uses.training)
     return TrainingData(
         dataset,
@@ -117,7 +115,7 @@ def prepare(dataset: Dataset, config: TrainConfig, model: DualEncoder, clock: Cl
         training,
         bags,
         validation,
-        excluded,
+        validation_filter,
         query_features,
         label_features,
         known,
@@ -125,6 +123,22 @@ def prepare(dataset: Dataset, config: TrainConfig, model: DualEncoder, clock: Cl
         sets,
         label_bags,
     )
+
+
+def _validation(dataset: Dataset, held_out: Rows, name: str | None) -> tuple[Split | None, npt.NDArray[np.int64]]:
+    """The queries to validate on, None for none, and the pairs of theirs that count nowhere. held_out: training queries.
+
+    name: of a split in place of these. Raises DataError for a split that is not there, or none of whose queries is labelled.
+    """
+    if name is None:
+        pairs = pairs_of_rows(dataset.filter("train"), held_out)
+        return (dataset.split("train").take(held_out) if len(held_out) else None), pairs
+    if name not in dataset.splits:
+        raise DataError(
+            f"validation.split is {name!r}, but the data set {dataset.name!r} has the splits {', '.join(dataset.splits)}; "
+            f"name one of them, or set validation.share to hold out training queries."
+        )
+    return dataset.split(name), dataset.filter(name)
 
 
 def _evidence(dataset: Dataset, rows: Rows) -> tuple[Votes | None, CandidateSets | None, LabelBags | None]:

@@ -21,6 +21,7 @@ from xmc.evaluation.evaluate import compare, depth_of, ks_of
 from xmc.evaluation.evaluated import WrittenEvaluation
 from xmc.evaluation.judged import judge
 from xmc.evaluation.judging import most_excluded
+from xmc.evaluation.labelled import LabelledPart
 from xmc.evaluation.predicted import Predicted
 from xmc.metrics import KS, NO_PREDICTION, RECALL_KS, UNKNOWN_LABEL, Measure, measures_of, usual_measures
 from xmc.progress import progress
@@ -58,11 +59,14 @@ def evaluate_files(
     """
     asked = None if k is None and metrics is None else measures_of(metrics, k)
     table = _read(Path(predictions), separator)
-    queries = dataset.split(split)
+    every = dataset.split(split)
+    part = LabelledPart.from_split(every, dataset.targets(split), dataset.judgements(split))
+    queries, targets, judgements = part.queries, part.targets, part.judgements
     uids = table["uid"]
     row = pc.index_in(queries.uids, value_set=uids)
     missing = int(row.null_count)
     known = int(pc.sum(pc.is_in(uids, value_set=queries.uids)).as_py() or 0)
+    unknown = len(uids) - int(pc.sum(pc.is_in(uids, value_set=every.uids)).as_py() or 0)
     if not known:
         raise DataError(
             f"{predictions} and the split {split!r} of {dataset.name!r} share no query uid; is it another split?"
@@ -74,21 +78,19 @@ def evaluate_files(
     lists = table.take(row)
     predicted = _predicted(lists, dataset, predictions)
     longest = predicted.labels.shape[1]
-    targets = dataset.targets(split)
     training = dataset.split("train") if "train" in dataset.splits else None
     measures = _measures(asked, targets, longest, predictions)
     found = compare(predicted.labels, predicted.scores, dataset, targets, training, measures)
-    judgements = dataset.judgements(split)
     return WrittenEvaluation(
         found,
         len(queries),
         longest,
         missing,
-        len(uids) - known,
+        unknown,
         most_excluded(targets),
         uids=queries.uids,
         judged=None if judgements is None else judge(predicted, judgements, targets, ks_of(measures)),
-        predicted=predicted if keep_predictions else None,
+        predicted=part.spread(predicted, len(every)) if keep_predictions else None,
     )
 
 

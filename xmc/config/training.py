@@ -127,10 +127,10 @@ class TrainConfig(Section):
             raise ConfigError(
                 f"The {self.encoder.kind} encoder runs on the CPU; device must be auto or cpu, not {self.device!r}."
             )
-        if self.rerank in ("trees", "logistic") and not self.validation.share and not self.calibration:
+        if self.rerank in ("trees", "logistic") and not self.validation.is_on and not self.calibration:
             raise ConfigError(
                 f"rerank {self.rerank} is fitted on queries that training keeps aside; set validation.share or calibration to "
-                f"0.1, say."
+                f"0.1, say, or name a validation.split."
             )
         if self.data.bags.is_on and self.objective.distillation.teacher:
             raise ConfigError("A teacher judges whole texts; leave out objective.distillation.teacher, or data.bags.")

@@ -133,8 +133,8 @@ class DatasetConstructors(ABC):
         Raises InputError for what is no table, DataError for columns that are not there or of another type, and for the first
         bad row, by its table and row.
         """
-        further = {"group": group, "labelled": labelled}
-        columns = TabularColumns(uid, text, labels, relevance, rejected, separator, label_uid, label_text, **further)
+        names = uid, text, labels, relevance, rejected, separator, label_uid, label_text
+        columns = TabularColumns(*names, group=group, labelled=labelled)
         made, properties = tables_from_arrow(tables, label_table, columns, on_bad_row)
         splits = [stem.removeprefix("queries-") for stem in made if stem != "labels"]
         return cls._from_tables(name, made, splits, propensity, further=properties)

@@ -13,6 +13,7 @@ from xmc.data.dataset import Dataset
 from xmc.errors import DataError
 from xmc.evaluation.gather import gather, true_ids
 from xmc.evaluation.held_aside import LEAST_QUERIES
+from xmc.evaluation.labelled import LabelledPart
 from xmc.search.retriever import Retriever
 
 __all__ = ["Checked", "check", "check_texts"]
@@ -63,7 +64,8 @@ def check(retriever: Retriever, dataset: Dataset, split: str = "test") -> Checke
     """
     retriever = retriever.at_one_version()
     calibration = retriever.require_calibration()
-    queries, targets = dataset.split(split), dataset.targets(split)
+    part = LabelledPart.from_split(dataset.split(split), dataset.targets(split))
+    queries, targets = part.queries, part.targets
     _require_enough(len(queries))
     judged = gather(
         retriever, dataset, queries, targets, calibration.candidates, calibration.groups, calibration.source.seed

@@ -15,6 +15,7 @@ from xmc.data.targets import Targets
 from xmc.evaluation.evaluated import Evaluation
 from xmc.evaluation.judged import judge, judged_depth
 from xmc.evaluation.judging import excluded_predictions, most_excluded
+from xmc.evaluation.labelled import LabelledPart
 from xmc.evaluation.predicted import Predicted
 from xmc.metrics import NO_PREDICTION, Measure, Metrics, evaluate_predictions, measures_of
 from xmc.progress import progress
@@ -42,9 +43,9 @@ def evaluate(
     keep_predictions: keep what was predicted, for `write_trec`.
 
     Labels are matched by uid; a label of the data set that the retriever does not have counts as missed, a label that the
-    data set does not have counts as a wrong prediction. Where the data set has judgements of the split, `judged` has what they
-    say. Raises DataError where the two share no label, ConfigError for a metric that does not exist, InputError for a k that
-    is not an integer from 1.
+    data set does not have counts as a wrong prediction. Queries that are not labelled are left out. Where the data set has
+    judgements of the split, `judged` has what they say. Raises DataError where the two share no label, or no query is labelled,
+    ConfigError for a metric that does not exist, InputError for a k that is not an integer from 1.
     """
     measures = measures_of(metrics, k)
     retriever, dataset = loaded(retriever), opened(dataset)
@@ -81,18 +82,20 @@ def evaluate_split(
     """
     retriever = retriever.at_one_version()
     measures = measures_of() if measures is None else measures
-    targets = split.targets(filter_pairs)
+    part = LabelledPart.from_split(split, split.targets(filter_pairs), judgements)
+    targets = part.targets
     depth = depth_of(measures, targets) + most_excluded(targets)
-    if judgements is not None:
-        depth = max(depth, judged_depth(judgements, targets))
-    predicted = Predicted.from_search(retriever, dataset, split, depth)
+    if part.judgements is not None:
+        depth = max(depth, judged_depth(part.judgements, targets))
+    predicted = Predicted.from_search(retriever, dataset, part.queries, depth)
     metrics = compare(predicted.labels, predicted.scores, dataset, targets, training, measures)
-    kept = predicted if keep_predictions else None
+    kept = part.spread(predicted, len(split)) if keep_predictions else None
     judged = None
-    if judgements is not None:
-        judged = judge(predicted, judgements, targets, ks_of(measures), complete=True)
+    if part.judgements is not None:
+        judged = judge(predicted, part.judgements, targets, ks_of(measures), complete=True)
     stages = tuple(stage.name for stage in retriever.stages)
-    return Evaluation(metrics, len(split), predicted.seconds, stages, uids=split.uids, judged=judged, predicted=kept)
+    counts = len(part.queries), predicted.seconds, stages
+    return Evaluation(metrics, *counts, uids=part.queries.uids, judged=judged, predicted=kept)
 
 
 def ks_of(measures: Sequence[Measure]) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ from xmc.data.held_out import Uses, uses_of_queries
 from xmc.data.splits import Split
 from xmc.data.targets import Targets
 from xmc.errors import DataError
+from xmc.evaluation.labelled import LabelledPart
 from xmc.search.fitted import FittedOn
 from xmc.search.retriever import Retriever
 
@@ -71,14 +72,13 @@ def queries_to_fit_on(
 ) -> tuple[AsideQueries, FittedOn]:
     """The queries that a stage of search may be fitted on, and what names them.
 
-    split: of the data set, or "validation" or "calibration" for what training kept aside. By default "validation" where
-        training held at least 100 queries out, else "calibration".
+    split: of the data set, or "validation" or "calibration" for what training kept aside. By default what training validated
+        on where that is at least 100 queries, a split of its own or "validation", else "calibration".
     share: of the split's queries, drawn by their uids; by default half of those for calibration, and all of any other split.
     Raises DataError as `queries_to_calibrate_on`, InputError for a share that is not in (0, 1].
     """
     if split is None:
-        uses = _uses(retriever, dataset)
-        split = VALIDATION if uses is not None and len(uses.validation) >= LEAST_QUERIES else CALIBRATION
+        split = _validated_on(retriever, dataset) or CALIBRATION
     on = FittedOn(dataset.fingerprint, split, (0.5 if split == CALIBRATION else 1.0) if share is None else share)
     aside = _aside(retriever, dataset, split)
     chosen = aside.take(np.flatnonzero(on.among(aside.queries.uids.to_pylist())))
@@ -93,11 +93,13 @@ def queries_to_remember(
 
     They are those that the run learned from, and with `on`, what a memory is fitted on, those held out for validation where it
     is these: they are not judged on any more. Of a run that was trained on another data set, all training queries but those of
-    `on`. Raises DataError for a data set without training queries.
+    `on`. Queries that are not labelled are left out. Raises DataError for a data set without training queries.
     """
     queries, targets = dataset.split("train"), dataset.targets("train")
     uses = _uses(retriever, dataset)
     rows = np.arange(len(queries)) if uses is None else uses.training
+    if queries.labelled is not None:  # a query without labels would only take the place of one with some
+        rows = rows[queries.labelled[rows]]
     fitted = np.zeros(len(rows), bool)
     if uses is not None and on is not None and on.split == VALIDATION and VALIDATION not in dataset.splits:
         rows = np.concatenate([rows, uses.validation])
@@ -128,7 +130,19 @@ def _aside(retriever: Retriever, dataset: Dataset, split: str) -> AsideQueries:
     queries = dataset.split(split)
     if learned is not None and split != "train":
         _refuse_seen(queries, learned, split, dataset)
-    return AsideQueries(queries, dataset.targets(split), learned)
+    part = LabelledPart.from_split(queries, dataset.targets(split))
+    return AsideQueries(part.queries, part.targets, learned)
+
+
+def _validated_on(retriever: Retriever, dataset: Dataset) -> str | None:
+    """The name of the queries that training on this data set validated on; None where there were none, or too few."""
+    uses, named = _uses(retriever, dataset), retriever.config.validation.split
+    if uses is None:
+        return None
+    if named is None:
+        return VALIDATION if len(uses.validation) >= LEAST_QUERIES else None
+    labelled = dataset.labelled(named)
+    return named if (len(dataset.split(named)) if labelled is None else labelled.sum()) >= LEAST_QUERIES else None
 
 
 def _uses(retriever: Retriever, dataset: Dataset) -> Uses | None:

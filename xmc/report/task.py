@@ -15,6 +15,7 @@ from xmc.data.judgements import Judgements
 from xmc.data.splits import Split
 from xmc.data.targets import Targets
 from xmc.errors import DataError
+from xmc.evaluation.labelled import LabelledPart
 from xmc.metrics.truth import hits
 
 __all__ = ["Task"]
@@ -40,12 +41,13 @@ class Task:
 
     @classmethod
     def from_split(cls, dataset: Dataset, split: str) -> Task:
-        """A split of a data set; DataError where it has no such split, or the split no queries."""
+        """A split of a data set; DataError where it has no such split, or the split no labelled queries."""
         queries = dataset.split(split)
         if not len(queries):
             raise DataError(f"The split {split!r} of the data set {dataset.name!r} has no queries to report on.")
         training = dataset.split("train") if "train" in dataset.splits else None
-        return cls(dataset, split, queries, training, dataset.targets(split), dataset.judgements(split))
+        part = LabelledPart.from_split(queries, dataset.targets(split), dataset.judgements(split))
+        return cls(dataset, split, part.queries, training, part.targets, part.judgements)
 
     def take(self, queries: Int64s) -> Task:
         """Some of the queries, by their rows, ascending int64."""

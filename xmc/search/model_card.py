@@ -59,7 +59,8 @@ def _evaluations(run: Run, results: CardResults | None) -> list[EvalResult]:
     measured = [] if results is None else [(results.dataset, results.split, results.metrics)]
     training, validation = run.metrics.training, run.metrics.validation
     if validation:
-        measured.append((_trained_on(training), "held out of train", validation))
+        named = run.config.validation.split
+        measured.append((_trained_on(training), named or "held out of train", validation))
     return [
         EvalResult(
             task_type=TASK,
@@ -91,7 +92,7 @@ def _sections(run: Run, repo: str, results: CardResults | None) -> Iterator[str]
         yield f"{results.queries:,} queries, in percent."
         yield _table(("metric", "value"), [(name, f"{value:.2f}") for name, value in results.metrics.items()])
     if run.metrics.validation:
-        yield "## Measured in training, on queries held out of it"
+        yield "## Measured in training, on queries it did not learn from"
         yield _table(("metric", "value"), [(name, f"{value:.2f}") for name, value in run.metrics.validation.items()])
     if results is not None and results.mistakes:
         yield "## Mistakes"
