@@ -149,3 +149,15 @@ def test_a_format_that_is_not_known_is_refused(tmp_path: Path) -> None:
     file.write_text(json.dumps({**json.loads(file.read_text()), "format": 4}))
     with pytest.raises(DataError, match="is not of format 1, 2 or 3 with"):
         Dataset.load(tmp_path)
+
+
+@pytest.mark.parametrize("column", ["labels", "relevance", "rejected"])
+def test_a_null_in_a_list_is_refused_by_its_row(column: str, tmp_path: Path) -> None:
+    judged().save(tmp_path)
+    file = unlisted(tmp_path) / "queries-train.parquet"
+    table = pq.read_table(file)
+    field = table.schema.field(column)
+    lists = [[0.5, 1], [None], None] if column == "relevance" else [[2] if column == "rejected" else [0, 1], [None], []]
+    pq.write_table(table.set_column(table.column_names.index(column), field, pa.array(lists, field.type)), file)
+    with pytest.raises(DataError, match=r"queries-train.parquet, row 1: a .* is null; take it out"):
+        Dataset.load(tmp_path).split("train")

@@ -62,7 +62,7 @@ def with_trusted(base: Dataset, rows: int) -> Dataset:
     for name in ("train", "test", "trusted"):
         split = base.split("train").take(np.arange(rows)) if name == "trusted" else base.split(name)
         lists = [split.positives[row].indices.tolist() for row in range(len(split))]
-        splits[name] = ([f"{text} now" for text in split.texts.to_pylist()], lists)
+        splits[name] = ([f"{text} {name}" for text in split.texts.to_pylist()], lists)
     return Dataset.from_lists(
         "trusted",
         base.labels.texts.to_pylist(),
@@ -89,18 +89,18 @@ def test_a_trusted_split_takes_the_place_of_a_share_of_train(tmp_path: Path) -> 
     with pytest.raises(DataError, match="at least 100 are needed"):  # of the 40 that are kept for calibration
         queries_to_fit_on(xmc.Retriever.load(tmp_path / "few"), few)
     with pytest.raises(
-        DataError, match="validation.split is 'dev', but the data set 'trusted' has the splits train, test"
+        DataError, match=r"validation.split is 'dev', but the data set 'trusted' has the splits train, test"
     ):
         xmc.train(data, tiny_config(validation={"split": "dev"}), tmp_path / "none")
 
 
 def test_a_trusted_split_and_a_share_are_one_too_many() -> None:
-    with pytest.raises(ConfigError, match="validation.share is 0.1 and validation.split is 'trusted'"):
+    with pytest.raises(ConfigError, match=r"validation.share is 0.1 and validation.split is 'trusted'"):
         tiny_config(validation={"split": "trusted", "share": 0.1})
-    with pytest.raises(ConfigError, match="validation.split is 'train', which training learns from"):
+    with pytest.raises(ConfigError, match=r"validation.split is 'train', which training learns from"):
         tiny_config(validation={"split": "train"})
     assert tiny_config(validation={"split": "trusted"}, rerank="logistic").validation.is_on
-    with pytest.raises(ConfigError, match="or name a validation.split"):
+    with pytest.raises(ConfigError, match=r"or name a validation.split"):
         tiny_config(rerank="logistic")
 
 

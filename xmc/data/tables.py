@@ -247,6 +247,7 @@ def _relevances(table: pa.Table, column: pa.Array, where: str) -> npt.NDArray[np
     relevance = _one_array(table["relevance"])
     values = np.ones(int(lengths.sum()), np.float32)
     given = np.repeat(relevance.is_valid().to_numpy(zero_copy_only=False), lengths)  # a null row is all ones
+    _refuse_nulls(relevance, where, "relevance")
     flat = relevance.flatten().to_numpy()
     if len(flat) != given.sum():
         raise DataError(f"{where}: labels and relevance have lists of different lengths.")
@@ -257,6 +258,7 @@ def _relevances(table: pa.Table, column: pa.Array, where: str) -> npt.NDArray[np
 def _matrix(column: pa.Array, labels: int, where: str, what: str, values: npt.NDArray[np.float32] | None) -> csr_matrix:
     """Lists of label rows, null for none, as CSR [n, labels]; `values` None for a bool matrix."""
     indptr = np.concatenate([[0], np.cumsum(_lengths(column))])
+    _refuse_nulls(column, where, what)
     indices = column.flatten().to_numpy()
     if len(indices) and not 0 <= indices.min() <= indices.max() < labels:
         bad = int(np.flatnonzero((indices < 0) | (indices >= labels))[0])
@@ -269,6 +271,15 @@ def _matrix(column: pa.Array, labels: int, where: str, what: str, values: npt.ND
     if not matrix.has_canonical_format:
         raise DataError(f"{where} has a query with the same {what} twice.")
     return matrix
+
+
+def _refuse_nulls(column: pa.Array, where: str, what: str) -> None:
+    """Raise DataError for a null in a list."""
+    flat = column.flatten()
+    if flat.null_count:
+        place = int(np.flatnonzero(flat.is_null().to_numpy(zero_copy_only=False))[0])
+        row = int(np.searchsorted(np.cumsum(_lengths(column)), place, side="right"))
+        raise DataError(f"{where}, row {row}: a {what} is null; take it out of its list.")
 
 
 def _lengths(column: pa.Array) -> npt.NDArray[np.int64]:
