@@ -179,6 +179,8 @@ def test_prototype_regularisation_pushes_rejected_entries() -> None:
     entries = Positives.from_lists([[0, 2]], [[1.0, 0.0]], [[0.0, 2.0]])
     pushed = prototype_regularisation(query, texts, prototypes, entries, k=1)
     assert pushed.item() == pytest.approx((0.05 + (0.05 + 0.05) / 2) / 2, rel=1e-5)
+    beside = Positives.from_lists([[0, 2], [2]], [[1.0, 0.0], [0.0]], [[0.0, 2.0], [2.0]])  # without a positive
+    torch.testing.assert_close(prototype_regularisation(query.repeat(2, 1), texts, prototypes, beside, k=1), pushed)
     left_out = Positives.from_lists([[0, 2]], [[1.0, 0.0]], [[0.0, 0.0]])
     assert prototype_regularisation(query, texts, prototypes, left_out, k=2).item() == pytest.approx(0.05, rel=1e-5)
 
