@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from xmc.arrays import Mask, Rows
-from xmc.data.evidence.rows import ANY, Evidence, RowProblems, table_of_rows
+from xmc.data.evidence.rows import ANY, Evidence, RowProblems, sorting, table_of_rows
 from xmc.errors import InputError
 
 __all__ = ["Votes"]
@@ -76,13 +76,11 @@ class Votes(Evidence):
             lambda row: f"the value {values[row]:g} is not in [-1, 1]: 1 is relevant, -1 is not.",
         )
         _, sources = _sources(table["source"])
-        order = np.lexsort((rows, sources, columns["label"], columns["query"]))
+        pairs = _pairs(columns["query"], columns["label"])
+        order = sorting(pairs, sources)
         order = order[~problems.bad[order]]
-        again = np.ones(max(0, len(order) - 1), bool)
-        for column in (columns["query"], columns["label"], sources):
-            again &= np.diff(column[order]) == 0
         problems.add(
-            order[1:][again],
+            order[1:][_repeated(pairs[order], sources[order])],
             "second vote of a source",
             lambda row: (
                 f"the source {table['source'][row].as_py()!r} votes a second time on query {columns['query'][row]} and label "
@@ -95,7 +93,7 @@ class Votes(Evidence):
     def order(cls, table: pa.Table) -> Rows:
         """See Evidence."""
         _, sources = _sources(table["source"])
-        return np.lexsort((sources, _filled(table["label"]), _filled(table["query"])))
+        return sorting(_pairs(_filled(table["query"]), _filled(table["label"])), sources)
 
     @classmethod
     def from_sound(cls, table: pa.Table) -> Votes:
@@ -125,12 +123,12 @@ class Votes(Evidence):
         """See Evidence. Of two votes of a source on labels that become one, the greater value stays. `names` stays as it is."""
         moved = queries[self.queries]
         named = self.labels if labels is None else labels[self.labels]
-        order = np.lexsort((-self.values, self.sources, named, moved))
-        order = order[(moved[order] >= 0) & (named[order] >= 0)]
+        kept = np.flatnonzero((moved >= 0) & (named >= 0))
+        pairs, sources = _pairs(moved[kept], named[kept]), self.sources[kept]
+        order = sorting(pairs, sources) if labels is None else np.lexsort((-self.values[kept], sources, pairs))
         first = np.ones(len(order), bool)
-        same = [np.diff(column[order]) == 0 for column in (moved, named, self.sources)]
-        first[1:] = ~np.logical_and.reduce(same)
-        order = order[first]
+        first[1:] = ~_repeated(pairs[order], sources[order])
+        order = kept[order[first]]
         return Votes(moved[order], named[order], self.sources[order], self.names, self.values[order])
 
     def of_source(self, name: str) -> Votes:
@@ -145,6 +143,16 @@ class Votes(Evidence):
 
     def _highest_query(self) -> int:
         return int(self.queries.max(initial=-1))
+
+
+def _pairs(queries: npt.NDArray[Any], labels: npt.NDArray[Any]) -> Rows:
+    """A number for each pair of a query and a label, in their order, int64 [n]."""
+    return (queries.astype(np.int64) << 31) + labels
+
+
+def _repeated(pairs: Rows, sources: npt.NDArray[np.int32]) -> Mask:
+    """Which votes, from the second on, are of the pair and the source of the one before, bool [n - 1]. All are in order."""
+    return np.asarray((pairs[1:] == pairs[:-1]) & (sources[1:] == sources[:-1]))
 
 
 def _filled(column: pa.ChunkedArray) -> npt.NDArray[Any]:
