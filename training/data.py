@@ -24,6 +24,7 @@ from xmc.data.tokens import RaggedTokens
 from xmc.encoders.base import Encoder, Side
 from xmc.encoders.dual import DualEncoder
 from xmc.errors import DataError
+from xmc.evaluation.labelled import LabelledPart
 from xmc.training.clock import Clock
 from xmc.training.passages import passages_of_split
 from xmc.training.supervision.known import KnownPairs
@@ -138,7 +139,8 @@ def _validation(dataset: Dataset, held_out: Rows, name: str | None) -> tuple[Spl
             f"validation.split is {name!r}, but the data set {dataset.name!r} has the splits {', '.join(dataset.splits)}; "
             f"name one of them, or set validation.share to hold out training queries."
         )
-    return dataset.split(name), dataset.filter(name)
+    part, pairs = LabelledPart.from_split(dataset.split(name), dataset.targets(name)), dataset.filter(name)
+    return part.queries, pairs if part.rows is None else pairs_of_rows(pairs, part.rows)
 
 
 def _evidence(dataset: Dataset, rows: Rows) -> tuple[Votes | None, CandidateSets | None, LabelBags | None]:
@@ -164,6 +166,8 @@ def _nothing_to_learn(dataset: Dataset, targets: Targets, held_out: bool) -> str
     """Why no pair of a training query and a label is positive, and what to do."""
     if targets.positives.nnz:
         why = "the filter of train takes each of them out"
+    elif targets.labelled is not None and not targets.labelled.any():
+        why = "none of them is labelled"
     elif held_out:
         why = "those that are not held out for validation or calibration have none"
     elif targets.rejected.nnz:

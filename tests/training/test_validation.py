@@ -94,6 +94,29 @@ def test_a_trusted_split_takes_the_place_of_a_share_of_train(tmp_path: Path) -> 
         xmc.train(data, tiny_config(validation={"split": "dev"}), tmp_path / "none")
 
 
+def test_queries_that_are_not_labelled_validate_nothing() -> None:
+    data = with_trusted(colours(), 120)
+    config = tiny_config(validation={"split": "trusted"})
+    for labelled in (np.arange(120) > 0, np.arange(120) < 0):
+        known = data.split("trusted").positives.multiply(labelled[:, None]).tocsr().astype(np.float32)
+        known.eliminate_zeros()
+        partly = data.with_evidence("trusted", positives=known, labelled=labelled)
+        model = build_encoder(config, 0, torch.Generator())
+        if labelled.any():
+            prepared = prepare(partly, config, model)
+            assert prepared.validation is not None
+            assert len(prepared.validation) == 119
+            assert prepared.validation_filter.tolist() == [[0, int(data.filter("trusted")[0, 1])]]
+        else:
+            with pytest.raises(DataError, match="None of the 120 queries is labelled"):
+                prepare(partly, config, model)
+    nothing = data.split("train").positives * 0
+    nothing.eliminate_zeros()
+    unlabelled = data.with_evidence("train", positives=nothing, labelled=np.zeros(400, bool))
+    with pytest.raises(DataError, match="no positive label: none of them is labelled"):
+        prepare(unlabelled, tiny_config(), build_encoder(config, 0, torch.Generator()))
+
+
 def test_a_trusted_split_and_a_share_are_one_too_many() -> None:
     with pytest.raises(ConfigError, match=r"validation.share is 0.1 and validation.split is 'trusted'"):
         tiny_config(validation={"split": "trusted", "share": 0.1})

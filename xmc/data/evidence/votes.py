@@ -147,7 +147,7 @@ class Votes(Evidence):
 
 def _pairs(queries: npt.NDArray[Any], labels: npt.NDArray[Any]) -> Rows:
     """A number for each pair of a query and a label, in their order, int64 [n]."""
-    return (queries.astype(np.int64) << 31) + labels
+    return np.asarray((queries.astype(np.int64) << 31) + labels, np.int64)
 
 
 def _repeated(pairs: Rows, sources: npt.NDArray[np.int32]) -> Mask:
