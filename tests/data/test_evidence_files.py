@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from commands import fail, xmc
+from commands import xmc
 from layouts import lines
 
 from xmc.data.cleaning import CleanedSource, LabelCleaning
@@ -21,7 +21,7 @@ from xmc.data.named.evidence_files import EvidencedSource
 from xmc.data.readers import open_source
 from xmc.data.seal import seal
 from xmc.data.validate import validate
-from xmc.errors import ConfigError, DataError
+from xmc.errors import ConfigError, DataError, StoreError
 
 TRAIN = ["uid,text,labels,labelled", 'q1,a glass,"Wine,Red",', "q2,a pint,beer,yes", "q3,some,,false", "q4,more,,0"]
 VOTES = ["query,label,source,value", "q3,Wine,rule,1", "q3,beer,crowd,-0.5", "q1,beer,crowd,0"]
@@ -72,24 +72,25 @@ def test_files_name_queries_and_labels_by_uid(tmp_path: Path) -> None:
 
 
 def test_the_options_of_the_command_are_these_files(tmp_path: Path) -> None:
-    beside = files(tmp_path)
-    options = [part for kind, file in beside.items() for part in (f"--{kind}", file)]
-    done = xmc("data", "convert", tmp_path / "source", tmp_path / "out", *options)
+    wanted = convert(evidenced(tmp_path), tmp_path / "out").dataset
+    options = [part for kind, file in files(tmp_path).items() for part in (f"--{kind}", file)]
+    done = xmc("data", "convert", tmp_path / "source", tmp_path / "out", *options, "--overwrite")
     assert done.returncode == 0, done.stderr
-    again = xmc("data", "convert", tmp_path / "source", tmp_path / "out", *options, "--overwrite")
-    assert again.returncode == 0, again.stderr
+    assert Dataset.load(tmp_path / "out").fingerprint == wanted.fingerprint
     said = xmc("data", "inspect", tmp_path / "out").stdout
     assert "votes on train of crowd: 2, 0.0% of them for a label" in said
     assert "candidate sets of train: 2, of 3 labels together" in said
     assert "bags of train: 2, of 4 queries together" in said
     assert "50.0%" in said
-    fail(
-        xmc("data", "convert", tmp_path / "out", tmp_path / "two", "--votes", beside["votes"]),
-        "has votes of train already",
-    )
-    alone = ("data", "convert", tmp_path / "source", tmp_path / "out")
-    fail(xmc(*alone, "--overwrite"), "bags-train.parquet, which would be lost")  # what would be lost is not replaced
+
+
+def test_evidence_that_is_there_is_not_lost(tmp_path: Path) -> None:
+    convert(evidenced(tmp_path), tmp_path / "out")
+    with pytest.raises(StoreError, match=r"holds bags-train.parquet, which would be lost"):
+        convert(open_source(tmp_path / "source"), tmp_path / "out", overwrite=True)
     assert Dataset.load(tmp_path / "out").votes() is not None
+    with pytest.raises(ConfigError, match="has votes of train already"):
+        EvidencedSource(open_source(tmp_path / "out"), {"votes": tmp_path / "votes.csv"})
 
 
 BAD = {
