@@ -9,6 +9,7 @@ from xmc.training.optimizers.updates import Updates
 from xmc.training.parts import TrainingPart
 from xmc.training.prototypes import Centroids
 from xmc.training.query_bank import QueryBank
+from xmc.training.supervision.part import Supervision
 from xmc.training.weights import Weights
 
 __all__ = ["part_kinds"]
@@ -21,4 +22,5 @@ def part_kinds(config: TrainConfig) -> list[type[TrainingPart]]:
     if any(kind.needs_queries for kind in kinds):
         kinds.insert(0, QueryBank)
     bags: list[type[TrainingPart]] = [BagLabels] if config.data.bags.is_on else []
-    return [Weights, *bags, *kinds, Updates]
+    supervision: list[type[TrainingPart]] = [Supervision] if config.supervision.estimator != "none" else []
+    return [Weights, *bags, *supervision, *kinds, Updates]

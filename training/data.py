@@ -84,7 +84,9 @@ def prepare(dataset: Dataset, config: TrainConfig, model: DualEncoder, clock: Cl
     if not len(training) or not len(dataset.labels):
         raise DataError(f"The data set {dataset.name!r} has no training queries or no labels.")
     distillation = config.objective.distillation
-    if not targets.truth.nnz and not distillation.teacher:
+    votes, sets, label_bags = _evidence(dataset, uses.training)
+    elsewhere = config.supervision.estimator != "none" and any(some is not None for some in (votes, sets, label_bags))
+    if not targets.truth.nnz and not distillation.teacher and not elsewhere:
         raise DataError(_nothing_to_learn(dataset, targets, len(uses.training) < len(every)))
 
     documents, bags = training, None
@@ -109,7 +111,6 @@ def prepare(dataset: Dataset, config: TrainConfig, model: DualEncoder, clock: Cl
     with clock.of("targets"):
         taught = taught_labels(distillation, training, labels) if distillation.teacher else None
         known = KnownPairs(targets, config, taught)
-    votes, sets, label_bags = _evidence(dataset, uses.training)
     return TrainingData(
         dataset,
         documents,

@@ -25,6 +25,8 @@ class Purpose(IntEnum):
     PROTOTYPES = 9
     BANK = 10
     FREE_VECTORS = 11
+    CHANCE = 12
+    HELD_OUT = 13
 
 
 def seed_for(seed: int, step: int, purpose: Purpose, rank: int = 0, number: int = 0) -> int:

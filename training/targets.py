@@ -22,8 +22,8 @@ class StepTargets:
     pull: float32 [n], the weight of the pair as a positive. push: float32 [n], its weight as a negative.
 
     A positive has a pull above 0 and a push of 0; an excluded pair has 0 and 0, and counts nowhere; a rejected pair, one that
-    was judged not relevant, has a pull of 0 and a push κ > 0; an uncertain pair has both. A pair without an entry has a pull
-    of 0 and a push of 1, as has a rejected one of κ = 1.
+    was judged not relevant, has a pull of 0 and a push κ >= 1; an uncertain pair has a push between 0 and 1, and may pull, too.
+    A pair without an entry has a pull of 0 and a push of 1, as has a rejected one of κ = 1.
     """
 
     indptr: Tensor
@@ -61,8 +61,8 @@ class StepTargets:
 
     @property
     def never_negative(self) -> Positives:
-        """The entries without a push: positives and excluded pairs."""
-        chosen = self.kept(self.push == 0)
+        """The entries of a push below 1, which are or may be relevant: positives, excluded and uncertain pairs."""
+        chosen = self.kept(self.push < 1)
         return Positives(chosen.indptr, chosen.labels)
 
     @property
@@ -74,7 +74,7 @@ class StepTargets:
     @property
     def rejected_labels(self) -> Tensor:
         """The labels that are rejected for some query, int64, ascending."""
-        unique: Tensor = self.labels[(self.pull == 0) & (self.push > 0)].unique()
+        unique: Tensor = self.labels[(self.pull == 0) & (self.push >= 1)].unique()
         return unique
 
     def kept(self, mask: Tensor) -> StepTargets:

@@ -56,6 +56,18 @@ def configurations(bert: Path) -> dict[str, tuple[str, dict[str, Any]]]:
     }
     return {
         "static-all": ("wordnet", {**WORDNET, "label_vectors.dropout": 0.1}),
+        "static-supervision": (
+            "wordnet",
+            {
+                **WORDNET,
+                "supervision.estimator": "posterior",
+                "supervision.wrong": "estimate",
+                "supervision.recorded": 0.7,
+                "supervision.first_epoch": 1,
+                "supervision.held_out": 0.2,
+                "epochs": 3,
+            },
+        ),
         "static-sampled": (
             "wordnet",
             {

@@ -41,7 +41,7 @@ def one_process(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_runs_of_several_processes_equal_those_of_one(one_process: Path) -> None:
     """Two processes, the last run's root killed in step 8; three go on with it."""
-    static = ("all", "sampled", "soft-topk", "propensities", "prototypes", "margins")
+    static = ("all", "supervision", "sampled", "soft-topk", "propensities", "prototypes", "margins")
     names = [*(f"static-{name}" for name in static), "bert-bank"]
     two, three = one_process.parent / "two", one_process.parent / "three"
     with pytest.raises(AssertionError, match="SIGKILL"):

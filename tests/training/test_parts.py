@@ -44,6 +44,7 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
         "negatives.shortlist.size": 2,
         "negatives.shortlist.window_end": 4,
     },
+    "supervision": {"supervision": {"estimator": "posterior", "recorded": 0.5, "candidates": 4, "first_epoch": 1}},
     "prototypes": {**PROTOTYPES, "negatives": {"kind": "clusters", "first_epoch": 1}},
     "prototypes and a bank": {**PROTOTYPES, "negatives": "bank", "objective.loss": "softmax"},
 }

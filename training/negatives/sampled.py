@@ -29,10 +29,15 @@ class Sampled(NegativeSource):
 
     def __init__(self, brought: csr_matrix, count: int, batch_size: float, seed: int) -> None:
         """brought: CSR [N, L], the chance that a step with a training query scores a label in any case."""
-        queries, self.labels = brought.shape
-        self.drawn, self.seed = min(count, self.labels), seed
-        share = np.asarray(brought.sum(axis=0)).ravel() / queries
-        missed = (1 - self.drawn / self.labels) * (1 - share) ** batch_size
+        self.labels = brought.shape[1]
+        self.drawn, self.seed, self.batch_size = min(count, self.labels), seed, batch_size
+        self.version = 0
+        self.correct(brought)
+
+    def correct(self, brought: csr_matrix) -> None:
+        """Have `log_inclusion` as of other chances."""
+        share = np.asarray(brought.sum(axis=0)).ravel() / brought.shape[0]
+        missed = (1 - self.drawn / self.labels) * (1 - share) ** self.batch_size
         self.log_inclusions = np.log1p(-missed).astype(np.float32)
 
     @classmethod
@@ -47,6 +52,13 @@ class Sampled(NegativeSource):
         """The sample."""
         options = config.negatives_of(SampledConfig)
         return options.count, options.count
+
+    def before_step(self, run: TrainingRun, batch: Batch) -> None:
+        """Correct for other pairs where what is known of them has changed."""
+        known = run.data.known
+        if known.version != self.version:
+            self.version = known.version
+            self.correct(known.brought())
 
     def rows(self, batch: Batch) -> Rows:
         """A fresh sample."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from xmc.data.tokens import RaggedTokens
 from xmc.encoders.dual import DualEncoder
 from xmc.indexes.factory import build_index
 from xmc.progress import tracked
+from xmc.training.background import Background
 from xmc.training.batch import Batch
 from xmc.training.checkpoints import Checkpoint
 from xmc.training.distributed import World
@@ -48,8 +48,7 @@ class Shortlist(NegativeSource):
         self.config, self.seed, self.world = config, seed, world
         self.lists: Lists = np.zeros((0, 0), np.int32)
         self.coming: Lists | None = None
-        self._thread: ThreadPoolExecutor | None = None
-        self._future: Future[Lists] | None = None
+        self._background: Background[Lists] = Background("xmc-shortlist")
 
     @classmethod
     def from_run(cls, run: TrainingRun) -> Self:
@@ -72,7 +71,7 @@ class Shortlist(NegativeSource):
     def before_step(self, run: TrainingRun, batch: Batch) -> None:
         """Mine where it is time to."""
         data = run.data
-        self.refresh(batch.step, run.model, data.query_features, data.label_features, data.known.targets.not_negative)
+        self.refresh(batch.step, run.model, data.query_features, data.label_features, data.known.entries.never_negative)
 
     def refresh(
         self, step: int, model: DualEncoder, queries: RaggedTokens, labels: RaggedTokens, known: csr_matrix
@@ -88,15 +87,15 @@ class Shortlist(NegativeSource):
             self.lists, self.coming = coming, None
         work = (queries, labels, known, self.config, self.world)
         if self.world.size == 1 and all(encoder.is_thread_safe for encoder in model.encoders):
-            self._thread = self._thread or ThreadPoolExecutor(1, thread_name_prefix="xmc-shortlist")
-            self._future = self._thread.submit(mine, copy.deepcopy(model), *work)
+            self._background.start(mine, copy.deepcopy(model), *work)
         else:
             self.coming = mine(model, *work)
 
     def settle(self) -> Lists | None:
         """The shortlist that is being mined, once it is; None where none is."""
-        if self._future is not None:
-            self.coming, self._future = self._future.result(), None
+        mined = self._background.result()
+        if mined is not None:
+            self.coming = mined
         return self.coming
 
     def rows(self, batch: Batch) -> Rows:
@@ -122,8 +121,7 @@ class Shortlist(NegativeSource):
 
     def close(self) -> None:
         """End the thread."""
-        if self._thread is not None:
-            self._thread.shutdown(wait=True, cancel_futures=True)
+        self._background.close()
 
 
 def mine(

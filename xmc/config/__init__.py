@@ -43,6 +43,7 @@ from xmc.config.negatives import (
 from xmc.config.objective import DistillationConfig, ObjectiveConfig
 from xmc.config.optimizer import LearningRates, OptimizerConfig
 from xmc.config.section import KindSection, Section
+from xmc.config.supervision import SupervisionConfig
 from xmc.config.training import TrainConfig
 from xmc.config.validation import ValidationConfig
 
@@ -82,6 +83,7 @@ __all__ = [
     "SoftTopkConfig",
     "SoftmaxConfig",
     "StaticConfig",
+    "SupervisionConfig",
     "TrainConfig",
     "TransformerConfig",
     "TripletMarginConfig",

@@ -21,6 +21,7 @@ from xmc.config.optimizer import OptimizerConfig
 from xmc.config.overrides import Values, parse_override
 from xmc.config.section import Section, plain_values
 from xmc.config.shipped import config_file
+from xmc.config.supervision import SupervisionConfig
 from xmc.config.validation import ValidationConfig
 from xmc.config.yaml_values import LONGEST_DOCUMENT, read_yaml
 from xmc.errors import ConfigError, boundary
@@ -64,6 +65,8 @@ class TrainConfig(Section):
     """How parameters are updated."""
     data: DataConfig = DataConfig()
     """What is done to texts in training."""
+    supervision: SupervisionConfig = SupervisionConfig()
+    """What is taken for true where labels are missing, wrong, partial, counted or voted on."""
     epochs: int = Field(default=9, ge=1)
     """Passes over the training queries."""
     batch_size: int = Field(default=512, ge=1)
@@ -139,6 +142,8 @@ class TrainConfig(Section):
                 "Sampled negatives are corrected by how often a label is a positive, which data.bags changes as training goes; "
                 "choose other negatives, such as all."
             )
+        if self.supervision.estimator != "none" and self.data.bags.is_on:
+            raise ConfigError("supervision.estimator judges whole texts; leave it out, or data.bags.")
         if self.encoder.is_split and self.gradient_cache is False:
             raise ConfigError("encoder.shard needs gradient_cache; set it to auto or true.")
         return self
