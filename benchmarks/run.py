@@ -41,6 +41,7 @@ TABLES = (
     "serve",
     "soak",
     "imperfect",
+    "federated",
 )
 """Each is a module beside this one, with run(seed, methods) -> iterator over lists of measurements."""
 

@@ -15,6 +15,7 @@ from xmc.cli import (
     embed,
     evaluate,
     export,
+    federated,
     hub,
     index,
     labels,
@@ -49,6 +50,7 @@ app.add_typer(hub.app, name="hub")
 app.add_typer(labels.app, name="labels")
 app.command("quickstart")(quickstart.quickstart)
 app.command("train")(train.train)
+app.command("federated")(federated.federated)
 app.command("index")(index.index)
 app.command("search")(search.search)
 app.command("serve")(serve.serve)

@@ -13,7 +13,7 @@ from typing_extensions import Self
 
 from xmc.cached import cached_property
 from xmc.data.directory import SHIPPED, data_set_directory, found_data_set
-from xmc.data.drawing import TRAIN, Splitting, draw_splits, require_new_splits
+from xmc.data.drawing import TRAIN, DrawnSplits, Splitting, draw_splits, require_new_splits
 from xmc.data.evidence import Evidence
 from xmc.data.evidenced import EvidencedDataset
 from xmc.data.images.collection import ImageCollection
@@ -300,6 +300,16 @@ class Dataset(EvidencedDataset):
         names = (*drawn.rows, *(split for split in self.splits if split != TRAIN))
         spread, images = spread_tables(tables, drawn), spread_images(every, drawn)
         return self._again(spread, names, images, split_by=splitting.to_dict())
+
+    def with_training_queries(self, rows: npt.NDArray[np.int64]) -> Dataset:
+        """The data set, in memory, with some of its training queries and no other split. rows: int64, ascending."""
+        drawn = DrawnSplits({TRAIN: rows}, {}, {TRAIN: len(np.unique(self.split(TRAIN).positives[rows].indices))}, 0)
+        kept = [(stem, schema) for stem, schema in self._stems() if stem == "labels" or stem.endswith(f"-{TRAIN}")]
+        images = spread_images(
+            {name: self.images(name) for name in self.image_names if name in ("labels", TRAIN)}, drawn
+        )
+        tables = {stem: self._table(stem, schema) for stem, schema in kept}
+        return self._again(spread_tables(tables, drawn), (TRAIN,), images)
 
     def _again(
         self,
