@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from scipy.sparse import csr_matrix
 
+from xmc.arrays import Rows
 from xmc.config import CheckpointConfig, TrainConfig
 from xmc.config.federated import FederatedConfig
 from xmc.data.dataset import Dataset
@@ -146,7 +147,7 @@ class LocalTrainer(Trainer):
                 part.close()
 
 
-def _unlabelled(run: TrainingRun) -> np.ndarray:
-    """Rows of the training queries of which nothing is known, int64."""
+def _unlabelled(run: TrainingRun) -> Rows:
+    """Rows of the training queries that are not labelled, int64."""
     labelled = run.data.training.labelled
     return np.zeros(0, np.int64) if labelled is None else np.flatnonzero(~labelled)

@@ -91,7 +91,8 @@ def federate(
     validation: data sets whose split `config.validation.split` is evaluated after each round, by default the clients'.
 
     Raises ConfigError for a configuration that does not fit, InputError for fewer than two clients, StoreError for an `out`
-    that must stay, DataError for a client without a training query that is labelled, TrainingError for a loss that is not finite.
+    that must stay, DataError for a client none of whose training queries is labelled, TrainingError for a loss that is not
+    finite.
     """
     config, options, out = config or TrainConfig(), options or FederatedConfig(), Path(out)
     options.rounds_of(config)
