@@ -86,7 +86,7 @@ class Client:
         if not options.pseudo_labels:
             return 0, 0
         shape = (len(run.data.training), len(run.data.label_features))
-        taught = csr_matrix(shape, dtype=np.float32)
+        taught = csr_matrix((np.zeros(0, np.float32), np.zeros(0, np.int64), np.zeros(shape[0] + 1, np.int64)), shape)
         pseudo_labels = 0
         if before is not None and len(rows):
             local = Named(before.tensor("named.labels").numpy(), before.tensor("named.probabilities").numpy())
@@ -112,7 +112,7 @@ class Client:
         return checkpoint
 
     def _keep(self, run: TrainingRun, round_: int) -> None:
-        tensors = {}
+        tensors: dict[str, torch.Tensor] = {}
         if run.model.label_vectors is not None:
             tensors["label_vectors"] = run.model.label_vectors
         if self.options.pseudo_labels:
