@@ -221,7 +221,7 @@ class _Federation:
         """Write the run directory of the average."""
         retriever = self._retriever()
         last = self.done[-1]
-        most = max(len(client.dataset.split("train")) for client in self.clients)
+        most = max(client.dataset.properties["splits"]["train"] for client in self.clients)
         steps = steps_of_epoch(most, self.config.batch_size) * (last.round * self.config.epochs // self.rounds)
         seconds = sum(one.seconds for one in self.done)
         record = TrainingRecord(steps, seconds, last.loss, self.name, self.fingerprint, interrupted)
