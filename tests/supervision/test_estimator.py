@@ -131,7 +131,7 @@ def test_decisions_by_hand() -> None:
         np.array([[4, 5], [0, 1]], np.int32),
         np.array([[0.875, 0.25], [0.0625, 0.75]], np.float16),
     )
-    options = SupervisionConfig(estimator="posterior")
+    options = SupervisionConfig(estimator="posterior", accept_new=0.6)
     most = np.array([9.0, 0, 9, 9, 9, 9])
     found = decided(evidence, beliefs, options, np.zeros(5, bool), most)
     entries = {
@@ -150,7 +150,8 @@ def test_decisions_by_hand() -> None:
     }
     unseen = np.array([True, False, False, False, False])
     assert not (decided(evidence, beliefs, options, unseen, most).pull[:1] > 0).any()
-    uncapped = decided(evidence, beliefs, SupervisionConfig(estimator="posterior", cap=False), np.zeros(5, bool), most)
+    options = SupervisionConfig(estimator="posterior", accept_new=0.6, cap=False)
+    uncapped = decided(evidence, beliefs, options, np.zeros(5, bool), most)
     assert uncapped.pull[uncapped.keys == 7].tolist() == [0.75]
 
 
@@ -179,6 +180,7 @@ def test_doubtful_pairs_are_never_mined(tmp_path: Path) -> None:
         ({"supervision.recorded": "estimate"}, "validation.split"),
         ({"supervision.recorded": 0.5, "supervision.positives": 3.0}, "leave out one"),
         ({"supervision.doubt": 0.6}, "above supervision.accept"),
+        ({"supervision.accept_new": 0.05}, "above supervision.accept_new"),
         ({"data.bags.separator": "|"}, "judges whole texts"),
     ],
 )

@@ -40,8 +40,9 @@ def decided(
 ) -> PairEntries:
     """The entries that training goes on with.
 
-    A pair pulls by its probability from `options.accept` on. A given one that is less probable counts nowhere. One that is not
-    given pushes by the probability that it is not relevant from `options.doubt` on; below, it is a negative as any other.
+    A pair pulls by its probability from `options.accept` on, one without evidence from `options.accept_new` on. A given one
+    that is less probable counts nowhere. One that is not given pushes by the probability that it is not relevant from
+    `options.doubt` on; below, it is a negative as any other.
     Pairs of counted groups pull from a lower probability on: `options.doubt`, or half of what all pairs of the group would have
     alike. What is rejected stays so.
 
@@ -76,7 +77,7 @@ def _candidates(
     rows, places = np.nonzero((beliefs.labels >= 0) & (beliefs.candidates >= np.float16(options.doubt)))
     labels = beliefs.labels[rows, places].astype(np.int64)
     probability = beliefs.candidates[rows, places].astype(np.float32)
-    pull = np.where(probability >= options.accept, probability, np.float32(0))
+    pull = np.where(probability >= options.accept_new, probability, np.float32(0))
     if options.cap:
         order = np.lexsort((rows, -pull, labels))
         first = np.searchsorted(labels[order], labels[order])

@@ -36,7 +36,10 @@ class SupervisionConfig(Section):
     held_out: float = Field(default=0.05, gt=0, lt=0.5)
     """Share of the given pairs that are left out until the first estimate: their scores tell what unseen pairs score."""
     accept: float = Field(default=0.5, gt=0, le=1)
-    """Probability from which on a pair is a positive, by that weight."""
+    """Probability from which on a pair with evidence is a positive, by that weight."""
+    accept_new: float = Field(default=0.8, gt=0, le=1)
+    """Probability from which on a pair without evidence is a positive. What training finds by itself is mostly of frequent
+    labels, which takes from rare ones."""
     doubt: float = Field(default=0.1, ge=0, le=1)
     """Probability from which on a pair that is not given is less of a negative: by one less its probability."""
     rejected_weight: float = Field(default=1.0, ge=1)
@@ -46,10 +49,11 @@ class SupervisionConfig(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> SupervisionConfig:
-        if self.doubt > self.accept:
-            raise ConfigError(
-                f"supervision.doubt is {self.doubt}, above supervision.accept, {self.accept}; let it be at most that."
-            )
+        for key, accepted in (("accept", self.accept), ("accept_new", self.accept_new)):
+            if self.doubt > accepted:
+                raise ConfigError(
+                    f"supervision.doubt is {self.doubt}, above supervision.{key}, {accepted}; let it be at most that."
+                )
         if self.positives is not None and self.recorded != 1.0:
             raise ConfigError(
                 "supervision.positives and supervision.recorded both say how many pairs are missing; leave out one of them."
