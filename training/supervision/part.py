@@ -178,7 +178,8 @@ class Supervision(TrainingPart):
 
 def _tensors(prefix: str, beliefs: Beliefs, estimated: Estimated) -> dict[str, torch.Tensor]:
     arrays = {f"{prefix}.{name}": value for name, value in {**vars(beliefs), **estimated.arrays()}.items()}
-    return {name: torch.from_numpy(value) for name, value in arrays.items()}
+    # Copies, since what a later estimate keeps of the first is in both, and no two tensors of a checkpoint share memory.
+    return {name: torch.from_numpy(value.copy()) for name, value in arrays.items()}
 
 
 def _loaded(prefix: str, checkpoint: Checkpoint) -> tuple[Beliefs, Estimated]:
