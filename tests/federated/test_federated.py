@@ -14,9 +14,11 @@ import pytest
 import torch
 from processes import environment, run
 from scipy.sparse import csr_matrix
+from typer.testing import CliRunner
 from worlds import colours, tiny_config
 
 import xmc
+from xmc.cli import app
 from xmc.config import TrainConfig
 from xmc.config.federated import FederatedConfig
 from xmc.data.dataset import Dataset
@@ -226,6 +228,13 @@ def test_clients_in_folders_have_the_same_labels(clients: list[Dataset], tmp_pat
     assert [len(client.split("train")) for client in clients_in(tmp_path)] == [
         len(client.split("train")) for client in clients[:2]
     ]
+    (tmp_path / "config.yaml").write_text(config_of().changed(**{"validation.split": None}).to_yaml())
+    command = ["federated", str(tmp_path / "config.yaml"), "--clients", str(tmp_path), "--out", str(tmp_path / "run")]
+    done = CliRunner().invoke(app, [*command, "--rounds", "1"])
+    assert done.exit_code == 0, done.output
+    assert f"trained for 1 rounds of 2 clients, run in {tmp_path / 'run'}" in "".join(done.stdout.splitlines())
+    refused = CliRunner().invoke(app, [*command, "--dataset", "wordnet-8k"])
+    assert isinstance(refused.exception, ConfigError) or "Name either --clients DIRECTORY" in refused.output
     colours([f"the {name}" for name in data_names()]).save(tmp_path / "2")
     with pytest.raises(DataError, match="2 has other labels than"):
         clients_in(tmp_path)
