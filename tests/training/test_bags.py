@@ -97,7 +97,6 @@ def test_a_resumed_run_is_that_of_one_go(bags: Dataset, tmp_path: Path, monkeypa
         ({"data": {"bags": {"tokens": 8, "stride": 9}}}, "at most data.bags.tokens"),
         ({"data": {"bags": {"stride": 9}}}, "at most data.bags.tokens"),
         ({**SEPARATED, "negatives": "sampled"}, "Sampled negatives"),
-        ({**SEPARATED, "objective.distillation.teacher": "runs/other"}, "A teacher judges whole texts"),
     ],
 )
 def test_what_does_not_fit_is_refused(changes: dict[str, Any], message: str) -> None:

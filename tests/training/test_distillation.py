@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from commands import xmc as command
+from scipy.sparse import csr_matrix
 from scipy.special import softmax
 from worlds import colours, tiny_config
 
@@ -17,7 +19,9 @@ from xmc.data.dataset import Dataset
 from xmc.errors import ConfigError, InputError
 from xmc.evaluation.memory import memory_by_default
 from xmc.search.stages import SearchRequest
+from xmc.training.distributed import World
 from xmc.training.supervision.teacher import taught_labels
+from xmc.training.trainer import prepare_run
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +75,99 @@ def test_a_student_learns_from_its_teacher_alone(negatives: str, teacher: Path, 
     assert xmc.evaluate(xmc.Retriever.load(tmp_path / "run"), data).values["P@1"] >= 90
     xmc.train(confused, tiny_config(epochs=8), tmp_path / "alone")
     assert xmc.evaluate(xmc.Retriever.load(tmp_path / "alone"), data).values["P@1"] <= 75
+
+
+def numbered() -> Dataset:
+    """The world of colours with labels whose texts say nothing: a teacher knows only the labels that it was taught."""
+    data = colours()
+    splits = {}
+    for name in ("train", "test"):
+        split = data.split(name)
+        lists = [row.tolist() for row in np.split(split.positives.indices, split.positives.indptr[1:-1])]
+        splits[name] = (split.texts.to_pylist(), lists)
+    return Dataset.from_lists("numbered", [f"no. {number}" for number in range(12)], splits)
+
+
+@pytest.fixture(scope="module")
+def halves(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two teachers, each trained with the pairs of one half of the labels: colours 0 to 5, and 6 to 11."""
+    data, folder = numbered(), tmp_path_factory.mktemp("halves")
+    for number in range(2):
+        mine = np.arange(12) // 6 == number
+        positives = csr_matrix(data.split("train").positives.multiply(mine))
+        positives.eliminate_zeros()
+        labelled = np.diff(positives.indptr) > 0
+        half = data.with_evidence("train", positives=positives.astype(np.float32), labelled=labelled)
+        xmc.train(half, tiny_config(epochs=8), folder / str(number))
+    return [folder / "0", folder / "1"]
+
+
+def pure(data: Dataset, split: str) -> list[np.ndarray]:
+    """The queries of a split all of whose labels are in the first half, and those of the second."""
+    positives = data.split(split).positives
+    first = np.asarray(positives[:, :6].sum(1)).ravel() > 0
+    second = np.asarray(positives[:, 6:].sum(1)).ravel() > 0
+    return [np.flatnonzero(first & ~second), np.flatnonzero(second & ~first)]
+
+
+def test_each_query_has_its_surest_teacher(halves: list[Path]) -> None:
+    data = numbered()
+    split = data.split("train")
+    config = DistillationConfig(teacher=[str(run) for run in halves], choose="surest")
+    found = taught_labels(config, split, data.labels)
+    alone = [taught_labels(DistillationConfig(teacher=str(run)), split, data.labels) for run in halves]
+    by = [[(found[row] != one[row]).nnz == 0 for row in range(len(split))] for one in alone]
+    assert np.logical_or(*by).all()
+    for number, rows in enumerate(pure(data, "train")):
+        assert np.array(by[number])[rows].mean() > 0.8
+    mean = taught_labels(config.model_copy(update={"choose": "all"}), split, data.labels)
+    assert abs(mean - (alone[0] + alone[1]) / 2).max() < 1e-6
+    np.testing.assert_allclose(np.asarray(found.sum(1)), 1, rtol=1e-5)
+
+
+def test_a_student_of_two_halves_knows_both(halves: list[Path], tmp_path: Path) -> None:
+    data = numbered()
+    split = data.split("train")
+    nothing = csr_matrix(split.positives.shape, dtype=np.float32)
+    untold = data.with_evidence("train", positives=nothing, labelled=np.zeros(len(split), bool))
+    taught = {"teacher": [str(run) for run in halves], "choose": "surest", "weight": 1.0}
+    xmc.train(untold, tiny_config(epochs=8, **{"objective.distillation": taught}), tmp_path / "run")
+    texts, truth = data.split("test").texts.to_pylist(), data.split("test").positives
+    for number, rows in enumerate(pure(data, "test")):
+        hits = {}
+        for name in (*halves, tmp_path / "run"):
+            best = xmc.Retriever.load(name).search([texts[row] for row in rows], 1)[0][:, 0]
+            hits[name] = np.mean([truth[row, label] > 0 for row, label in zip(rows, best, strict=True)])
+        assert hits[tmp_path / "run"] >= 0.95  # and the teacher of this half has 1
+        assert hits[halves[number]] > hits[halves[1 - number]] + 0.5
+
+
+def test_passages_of_a_document_have_labels_of_their_own(teacher: Path, tmp_path: Path) -> None:
+    """The teacher judges each passage: a label of the document that it does not name there counts nowhere."""
+    data = Dataset.from_lists(
+        "documents",
+        colours().labels.texts.to_pylist(),
+        {"train": (["a red item | some blue item", "one green item | nothing but pink"], [[0, 2], [1, 7]])},
+        label_uids=colours().labels.uids.to_pylist(),
+    )
+    taught = {"teacher": str(teacher), "labels": 1, "weight": 1.0}
+    config = tiny_config(data={"bags": {"separator": " | "}}, epochs=2, **{"objective.distillation": taught})
+    run = prepare_run(data, config, torch.device("cpu"), World())
+    known = run.data.known
+    assert known.taught is not None
+    assert known.taught.indices.tolist() == [0, 2, 1, 7]
+    known.train_on(np.array([True, False, False, True, True, False, False, True]))
+    chosen = known.batch(0, np.arange(4))
+    assert chosen.taught is not None
+    assert chosen.taught.labels[chosen.taught.pull > 0].tolist() == [0, 2, 1, 7]
+    known.train_on(np.array([False, True, True, False, False, True, True, False]))  # the other passage each
+    other = known.batch(0, np.arange(4))
+    assert other.taught is not None
+    assert other.taught.labels[other.taught.pull > 0].tolist() == [0, 2, 1, 7]
+    nowhere = (other.taught.pull == 0) & (other.taught.push == 0)
+    assert other.taught.labels[nowhere].tolist() == [2, 0, 7, 1]
+    xmc.train(data, config, tmp_path / "run")
+    assert xmc.Retriever.load(tmp_path / "run").predict(["a red thing"], 1)[0].tolist() == [["RED"]]
 
 
 def test_a_teacher_that_cannot_teach_is_refused(teacher: Path, tmp_path: Path) -> None:

@@ -33,6 +33,8 @@ class KnownPairs:
         """What the data set says."""
         self.entries = self.given
         """What is trained on from now on."""
+        self.believed = self.given
+        """What is taken for true from now on: a teacher is heard beside it."""
         self.version = 0
         """How often `entries` changed."""
         self.seed, self.limit, self.in_batch = config.seed, objective.positives_per_query, objective.in_batch_positives
@@ -48,14 +50,18 @@ class KnownPairs:
         return self.given.queries[positive], self.given.labels[positive].astype(np.int64)
 
     def train_on(self, chosen: npt.NDArray[np.bool_]) -> None:
-        """From now on, only these of `positive_pairs`, bool [n], are positives; the others count nowhere."""
+        """From now on, only these of `positive_pairs`, bool [n], are positives; the others count nowhere.
+
+        That is a choice and not knowledge: a teacher may pull the others.
+        """
         every = np.ones(len(self.given.labels), bool)
         every[self.given.pull > 0] = chosen
         self.use(self.given.pulling(every))
+        self.believed = self.given
 
     def use(self, entries: PairEntries) -> None:
         """From now on, train on these entries of the same queries and labels."""
-        self.entries = entries
+        self.entries = self.believed = entries
         self.version += 1
 
     def batch(self, step: int, rows: Rows) -> Batch:
@@ -65,7 +71,7 @@ class KnownPairs:
         targets = every
         if self.limit is not None:
             targets = known.pulling(self._drawn(known, self.limit, step)).for_step()
-        taught = None if self.taught is None else _taught(known, self.taught[rows])
+        taught = None if self.taught is None else _taught(self.believed.take(rows), self.taught[rows])
         return Batch(step, rows, targets, every if self.in_batch else targets, taught)
 
     @property
@@ -93,7 +99,7 @@ class KnownPairs:
         brought = csr_matrix((chances, known.labels, known.indptr), shape=(len(known), known.count))
         if self.taught is None:
             return brought
-        taught = _taught(known, self.taught)
+        taught = _taught(self.believed, self.taught)
         named = (taught.pull > 0).numpy().astype(np.float64)
         return brought.maximum(csr_matrix((named, taught.labels.numpy(), taught.indptr.numpy()), shape=brought.shape))
 

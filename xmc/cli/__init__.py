@@ -28,6 +28,7 @@ from xmc.cli import (
     serve,
     sign,
     train,
+    votes,
 )
 from xmc.cli.lists import NumberLists
 from xmc.cli.net import Commands, guarded
@@ -48,6 +49,7 @@ app.add_typer(config.app, name="config")
 app.add_typer(data.app, name="data")
 app.add_typer(hub.app, name="hub")
 app.add_typer(labels.app, name="labels")
+app.add_typer(votes.app, name="votes")
 app.command("quickstart")(quickstart.quickstart)
 app.command("train")(train.train)
 app.command("federated")(federated.federated)

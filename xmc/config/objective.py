@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator
 
 from xmc.config.field_errors import FieldError
 from xmc.config.kinds import Family
@@ -14,17 +14,28 @@ from xmc.config.section import Section
 __all__ = ["DistillationConfig", "ObjectiveConfig"]
 
 
-class DistillationConfig(Section):
-    """A teacher, from whose scores the model learns too."""
+def _several(value: Any) -> Any:
+    """One text stands for a list of it, and "" for none."""
+    return ((value,) if value else ()) if isinstance(value, str) else value
 
-    teacher: str = ""
-    """A run directory over labels of the same uids; "" for none."""
+
+_SEVERAL = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+
+
+class DistillationConfig(Section):
+    """Teachers, from whose scores the model learns too."""
+
+    teacher: Annotated[tuple[str, ...], BeforeValidator(_several), WithJsonSchema(_SEVERAL)] = ()
+    """A run directory over labels of the same uids, or a list of several; none by default."""
+    choose: Literal["all", "surest"] = "all"
+    """Who teaches a query where there are several teachers: "all", in the mean; or the "surest", whose best label is
+    furthest above the mean of its best labels, at the temperature that it was trained with."""
     labels: int = Field(default=32, ge=1)
-    """Number of the teacher's best labels of each query that are learned from."""
+    """Number of a teacher's best labels of each query that are learned from."""
     temperature: float = Field(default=0.05, gt=0)
-    """Temperature of the softmax of the teacher's scores that weights its labels."""
+    """Temperature of the softmax of a teacher's scores that weights its labels."""
     weight: float = Field(default=0.5, gt=0, le=1)
-    """Weight of what the teacher says; the rest, up to 1, is that of the loss on the positives."""
+    """Weight of what teachers say; the rest, up to 1, is that of the loss on the positives."""
 
 
 class ObjectiveConfig(Section):
@@ -50,7 +61,7 @@ class ObjectiveConfig(Section):
     relevance_weights: bool = False
     """Weight positives by the data set's relevance."""
     distillation: DistillationConfig = DistillationConfig()
-    """A teacher to learn from."""
+    """Teachers to learn from."""
 
     _two = field_validator("positives_propensity")(two_positive)
 

@@ -135,8 +135,6 @@ class TrainConfig(Section):
                 f"rerank {self.rerank} is fitted on queries that training keeps aside; set validation.share or calibration to "
                 f"0.1, say, or name a validation.split."
             )
-        if self.data.bags.is_on and self.objective.distillation.teacher:
-            raise ConfigError("A teacher judges whole texts; leave out objective.distillation.teacher, or data.bags.")
         if self.data.bags.is_on and any(section.kind == "sampled" for section in self.negatives):
             raise ConfigError(
                 "Sampled negatives are corrected by how often a label is a positive, which data.bags changes as training goes; "

@@ -141,6 +141,15 @@ class Votes(Evidence):
         """The votes that a mask, bool [n], keeps."""
         return Votes(self.queries[kept], self.labels[kept], self.sources[kept], self.names, self.values[kept])
 
+    def joined(self, others: Votes | None) -> Votes:
+        """These votes and those of other sources. Raises InputError for a source that both have."""
+        if others is None:
+            return self
+        both = [name for name in self.names if name in others.names]
+        if both:
+            raise InputError(f"There are votes of a source {both[0]!r} already; give these another name.")
+        return Votes.from_sound(pa.concat_tables([others.table(), self.table()]))
+
     def _highest_query(self) -> int:
         return int(self.queries.max(initial=-1))
 
