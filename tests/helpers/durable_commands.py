@@ -77,7 +77,7 @@ def _files(directory: Path, kind: str) -> list[tuple[str, str]]:
 
 
 def see_data(name: str) -> Callable[[Path], Seen]:
-    """All texts, labels and images of a data set, and that they fit to what it says of itself."""
+    """All texts, labels, filters, evidence and images of a data set, and that they fit to what it says of itself."""
 
     def see(folder: Path) -> Seen:
         directory = folder / name
@@ -88,6 +88,8 @@ def see_data(name: str) -> Callable[[Path], Seen]:
         parts = [data.labels.uids.to_pylist(), data.labels.texts.to_pylist(), said["splits"], said["labels"]]
         for split in data.splits:
             parts += [data.split(split).texts.to_pylist(), data.split(split).positives.toarray().tolist()]
+            parts += [data.split(split).positives.data.tolist(), data.filter(split).tolist()]
+            parts += [evidence.table().to_pylist() for evidence in data.evidence(split).values()]
             assert said["splits"][split] == len(data.split(split))
         assert said["labels"] == len(data.labels)
         assert said.get("fingerprint") == data.fingerprint
@@ -191,6 +193,21 @@ COMMANDS: dict[str, WritingCommand] = {
     ),
     "data split": WritingCommand(
         ("data", "split", "unsplit", "out", "--test", "0.2"), ("unsplit",), see_data("out"), already="already"
+    ),
+    "votes names": WritingCommand(
+        ("votes", "names", "data", "--out", "out"), ("data",), see_data("out"), already="already holds"
+    ),
+    "votes neighbours": WritingCommand(
+        ("votes", "neighbours", "run", "data", "--out", "out"),
+        ("run", "data"),
+        see_data("out"),
+        already="already holds",
+    ),
+    "relabel": WritingCommand(
+        ("relabel", "aside", "data", "--out", "out", "--set", "supervision.wrong=0.2"),
+        ("aside", "data"),
+        see_data("out"),
+        already="already holds",
     ),
     "data embed-images": WritingCommand(_IMAGES, ("pictured", "vision", "images"), see_images("pictured")),
     "data import-images": WritingCommand(

@@ -20,7 +20,7 @@ from xmc.training.distributed import World
 from xmc.training.embedding import CHUNK, embed_labels, embed_queries
 from xmc.training.supervision.pair_entries import PairEntries
 
-__all__ = ["PairScores", "score_pairs"]
+__all__ = ["PairScores", "score_labels", "score_pairs"]
 
 Scores = npt.NDArray[np.float32]
 PAIRS_AT_ONCE = 65_536
@@ -62,9 +62,22 @@ def score_pairs(
     in memory is the embeddings of all labels, those of a chunk of queries, and the scores that are returned.
     """
     embeddings = torch.cat(world.parts(embed_labels(model, labels, world)))
+    return score_labels(model, queries, embeddings, evidence, chance, candidates, world)
+
+
+def score_labels(
+    model: DualEncoder,
+    queries: RaggedTokens,
+    embeddings: Tensor,
+    evidence: PairEntries,
+    chance: Rows,
+    candidates: int,
+    world: World,
+) -> PairScores:
+    """As `score_pairs`, of labels whose embeddings are known, float32 [L, D] on the CPU."""
     temperature = float(model.temperature.detach())
     own = world.own(len(queries))
-    count = min(candidates, len(labels))
+    count = min(candidates, len(embeddings))
     of_evidence, found, best, of_chance = [], [], [], []
     for rows in tracked(
         world.chunks(len(queries), CHUNK), "scoring pairs", own.stop - own.start, unit="queries", size=len

@@ -22,6 +22,7 @@ from xmc.cli import (
     memory,
     predict,
     quickstart,
+    relabel,
     report,
     rerank,
     search,
@@ -61,6 +62,7 @@ app.command("embed")(embed.embed)
 app.command("evaluate", cls=NumberLists)(evaluate.evaluate)
 app.command("export")(export.export)
 app.command("memory")(memory.memory)
+app.command("relabel")(relabel.relabel)
 app.command("rerank")(rerank.rerank)
 app.command("calibrate")(calibrate.calibrate)
 app.command("report")(report.report)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 from scipy.sparse import csr_matrix
 from typing_extensions import Self
@@ -16,7 +17,7 @@ from xmc.data.constructors import DatasetConstructors
 from xmc.data.evidence import EVIDENCE, CandidateSets, Evidence, LabelBags, Votes, evidence_tables
 from xmc.data.lists import labelled_column
 from xmc.data.splits import Split
-from xmc.data.tables import QUERY_SCHEMA
+from xmc.data.tables import QUERY_SCHEMA, filter_table
 from xmc.errors import InputError
 
 __all__ = ["EvidencedDataset"]
@@ -67,6 +68,7 @@ class EvidencedDataset(DatasetConstructors):
         positives: csr_matrix | None = None,
         rejected: csr_matrix | None = None,
         labelled: Sequence[bool] | Mask | None = None,
+        excluded: npt.NDArray[np.integer] | None = None,
         votes: Votes | None = None,
         candidate_sets: CandidateSets | None = None,
         label_bags: LabelBags | None = None,
@@ -74,7 +76,8 @@ class EvidencedDataset(DatasetConstructors):
         """The data set, in memory, with other evidence of a split; what is None stays, and what is empty goes.
 
         positives: relevances above 0, CSR [n, L]. rejected: CSR [n, L] of the pairs that were judged not relevant. labelled:
-        whether anything is known of each query, bool [n].
+        whether anything is known of each query, bool [n]. excluded: pairs (query, label) that count nowhere, int [m, 2], which
+        the split's filter is then.
 
         Raises InputError for matrices and lists of another size, and evidence of another kind; DataError for an unknown
         split, a pair that is positive and rejected, labels of a query that is not labelled, and as `votes`.
@@ -92,6 +95,8 @@ class EvidencedDataset(DatasetConstructors):
             column = labelled_column(split, labelled, len(queries))
             queries = queries.set_column(place, QUERY_SCHEMA.field("labelled"), column)
         tables[f"queries-{split}"] = queries
+        if excluded is not None:
+            tables[f"filter-{split}"] = filter_table(excluded)
         given = {"votes": votes, "candidate_sets": candidate_sets, "label_bags": label_bags}
         for argument, evidence in given.items():
             tables |= evidence_tables(argument, {split: evidence})

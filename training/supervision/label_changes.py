@@ -1,0 +1,94 @@
+"""What relabelling changes, in numbers: by how frequent labels are, and by source of votes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from xmc.training.supervision.relabel import Relabelled
+
+__all__ = ["FrequencyGroup", "SourceChannel", "changes_by_frequency", "channels_of_sources"]
+
+GROUPS = 10
+
+
+@dataclass(frozen=True)
+class FrequencyGroup:
+    """A tenth of the labels, by how often they are given.
+
+    least, most: given pairs of a label. given: pairs. left_out: those of them that count nowhere now. accepted: pairs that are
+    positives now and were not given. doubted: other pairs that are no negatives any more. posterior: mean probability of the
+    given pairs, NaN without one.
+    """
+
+    least: int
+    most: int
+    given: int
+    left_out: int
+    accepted: int
+    doubted: int
+    posterior: float
+
+
+@dataclass(frozen=True)
+class SourceChannel:
+    """How far a source may be believed, in the mean over labels of six frequencies.
+
+    votes: their number. accuracy: the probability that a vote is right where as many pairs are relevant as not. yes_relevant,
+    yes_other: the probability that a vote on a relevant pair, and on another, is positive.
+    """
+
+    name: str
+    votes: int
+    accuracy: float
+    yes_relevant: float
+    yes_other: float
+
+
+def changes_by_frequency(done: Relabelled) -> list[FrequencyGroup]:
+    """The tenths of the labels, the rarest first."""
+    estimator, entries, evidence = done.estimator, done.entries, done.estimator.evidence
+    counts, pairs = estimator.counts, evidence.pairs
+    order = np.argsort(counts, kind="stable")
+    tenth = np.empty(len(order), np.int64)
+    tenth[order] = np.arange(len(order)) * GROUPS // max(len(order), 1)
+    keys = pairs.keys[evidence.given]
+    kept = np.isin(keys, entries.keys[entries.pull > 0])
+    told = np.isin(entries.keys, pairs.keys[evidence.given | evidence.excluded])
+    accepted, doubted = ~told & (entries.pull > 0), ~told & (entries.pull == 0) & (entries.push < 1)
+
+    def number(labels: np.ndarray[tuple[int], np.dtype[np.integer]], group: int) -> int:
+        return int((tenth[labels] == group).sum())
+
+    of_given, posterior = pairs.labels[evidence.given], done.beliefs.evidence[evidence.given].astype(np.float64)
+    rows = []
+    for group in range(min(GROUPS, len(order))):
+        inside, own = tenth == group, tenth[of_given] == group
+        rows.append(
+            FrequencyGroup(
+                int(counts[inside].min()),
+                int(counts[inside].max()),
+                int(own.sum()),
+                int((own & ~kept).sum()),
+                number(entries.labels[accepted], group),
+                number(entries.labels[doubted], group),
+                float(posterior[own].mean()) if own.any() else float("nan"),
+            )
+        )
+    return rows
+
+
+def channels_of_sources(done: Relabelled) -> list[SourceChannel]:
+    """Of each source of votes; empty without votes."""
+    channels, votes = done.estimated.channels, done.estimator.evidence.votes
+    if channels is None:
+        return []
+    numbers = np.bincount(votes.sources, minlength=len(votes.names))
+    columns = (
+        numbers.tolist(),
+        channels.accuracy.tolist(),
+        channels.true.mean(1).tolist(),
+        channels.untrue.mean(1).tolist(),
+    )
+    return [SourceChannel(name, *values) for name, *values in zip(votes.names, *columns, strict=True)]
