@@ -143,7 +143,7 @@ def check_command(words: list[str]) -> None:
 
 
 def _check_xmc(words: list[str]) -> None:
-    group = list(words[:2] if words[:1] in (["config"], ["data"], ["hub"], ["labels"]) else words[:1])
+    group = list(words[:2] if words[:1] in (["config"], ["data"], ["hub"], ["labels"], ["votes"]) else words[:1])
     known = options(*(name for name in group if not name.startswith("-")))
     used = {word.partition("=")[0] for word in words if re.fullmatch(r"--?[a-z][\w-]*(=.*)?", word)}
     assert used <= known, f"xmc {' '.join(words)}: there is no {', '.join(sorted(used - known))}"

@@ -104,7 +104,8 @@ def _estimator(
     if not wanted.any() and not len(evidence.groups):
         raise ConfigError(
             f"Nothing is to be estimated: by the configuration all labels of {dataset.name!r} are right and complete, and "
-            f"there is no evidence beside them. Say what is not so: supervision.wrong=estimate or supervision.recorded=0.7, say."
+            f"there is no evidence beside them. Say what is not so, such as supervision.wrong=estimate or "
+            f"supervision.recorded=0.7."
         )
     rows, seen = _unseen_queries(retriever, dataset)
     unseen = wanted & (numpy_random(config.seed, 0, Purpose.HELD_OUT).random(len(evidence)) < options.held_out)

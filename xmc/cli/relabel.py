@@ -51,7 +51,8 @@ def relabel(
     from xmc.training.supervision.relabel import relabel as relabelled
 
     data = Dataset.load(dataset)
-    require_free_directory(out, overwrite, [f"{kind}-{split}.parquet" for kind in EVIDENCE for split in data.splits])
+    others = [split for split in data.splits if split != "train"]
+    require_free_directory(out, overwrite, [f"{kind}-{split}.parquet" for kind in EVIDENCE for split in others])
     retriever = opened(run, device)
     changes = ["supervision.estimator=posterior", *(settings or [])]
     done = relabelled(retriever, data, TrainConfig.from_mapping(retriever.config.to_mapping(), changes, "--set"))
