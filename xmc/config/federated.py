@@ -17,7 +17,7 @@ ONLY = {
     "rerank": "none",
     "data.bags.separator": "",
     "data.bags.tokens": None,
-    "objective.distillation.teacher": "",
+    "objective.distillation.teacher": [],
     "supervision.estimator": "none",
     "encoder.shard": False,
 }
