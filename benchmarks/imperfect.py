@@ -30,10 +30,11 @@ from retrieval import CACHE
 from xmc.config import TrainConfig
 from xmc.data.dataset import Dataset
 from xmc.evaluation.evaluate import evaluate
+from xmc.evaluation.evaluated import Evaluated
 from xmc.evaluation.per_query import QueryMetrics
 from xmc.search.retriever import Retriever
 from xmc.storage.files import atomic_file
-from xmc.storage.manifests import LOG
+from xmc.storage.manifests import LOG, MANIFEST
 from xmc.training.checkpoints import Checkpoint
 from xmc.training.trainer import train
 
@@ -55,6 +56,7 @@ class Method:
 
     plant: makes the data set from the clean one and the seed. repair: changes it, given the clean one, the planted one, the
     best labels of each training query by the run of the method `first`, and the seed. changes: keys of the configuration.
+    teachers: methods whose runs teach it.
     """
 
     plant: Callable[[Dataset, int], Dataset]
@@ -62,6 +64,7 @@ class Method:
     first: str = ""
     changes: Mapping[str, Any] = field(default_factory=dict)
     code: str = CODE
+    teachers: tuple[str, ...] = ()
 
     def config(self, seed: int) -> TrainConfig:
         """Of its training."""
@@ -108,6 +111,14 @@ def _all_of_sets(clean: Dataset, data: Dataset, best: Best, seed: int) -> Datase
     return planted_evidence.all_of_sets(data)
 
 
+def _half(number: int, data: Dataset, seed: int) -> Dataset:
+    return planted.halves_of_labels(data, seed)[number]
+
+
+def _untold(data: Dataset, seed: int) -> Dataset:
+    return planted_evidence.without_labels(data)
+
+
 def _posterior(**supervision: Any) -> dict[str, Any]:
     """Keys of the configuration for the estimator of targets."""
     return {f"supervision.{key}": value for key, value in {"estimator": "posterior", **supervision}.items()}
@@ -138,6 +149,8 @@ ESTIMATED: dict[str, dict[str, Any]] = {
 MISSING = ("missing 50%", "one positive", "stripped 30%")
 WRONG = ("wrong 50%", "wrong 20%", "similar wrong 50%")
 BAGS = {"bags of 8": (8, True), "bags of 1": (1, True), "bags of 64": (64, True), "bags of 8, by subject": (8, False)}
+HALVES = ("teachers of halves: first", "teachers of halves: second")
+"""Runs that are each trained with the given pairs of a half of the labels; a student sees queries without labels."""
 REVIEWED = {
     "missing 50%, rejected": partial(_rejected, 0.0),
     "missing 50%, rejected, 20% wrong": partial(_rejected, 0.2),
@@ -170,6 +183,12 @@ def _methods() -> Iterator[tuple[str, Method]]:
     yield "sources: best source", Method(_voted, partial(_majority, (planted_evidence.source_name(max(ACCURACIES)),)))
     saved = {"checkpoint.steps": 99}
     yield "sources: posterior", Method(_voted, changes={**_posterior(), **saved}, code=ESTIMATOR)
+
+    for number, half in enumerate(HALVES):
+        yield half, Method(partial(_half, number))
+    for choose in ("surest", "all"):
+        taught = {"objective.distillation.choose": choose, "objective.distillation.weight": 1.0}
+        yield f"teachers of halves: {choose}", Method(_untold, changes=taught, teachers=HALVES)
 
 
 METHODS: dict[str, Method] = dict(_methods())
@@ -212,10 +231,14 @@ def _measure(name: str, clean: Dataset, seed: int) -> None:
             _measured(method.first, clean, seed)
             best = np.load(file_of(method.first, seed, ".npy"))
         data = method.repair(clean, data, best, seed)
-    directory = CACHE / "runs" / "imperfect"
+    directory, config = _run_of(name, seed), method.config(seed)
+    if method.teachers:
+        config = config.changed(
+            **{"objective.distillation.teacher": [_taught(name, clean, seed) for name in method.teachers]}
+        )
     start = time.perf_counter()
     believed = _Believed()
-    train(data, method.config(seed), directory, overwrite=True, callbacks=[believed])
+    train(data, config, directory, overwrite=True, callbacks=[believed])
     seconds = time.perf_counter() - start
     retriever = Retriever.load(directory)
     evaluation = evaluate(retriever, clean, exact=True, metrics="p,ndcg,psp", k=[1, 5])
@@ -224,6 +247,8 @@ def _measure(name: str, clean: Dataset, seed: int) -> None:
     if data.votes("train") is not None and believed.probabilities is not None and not len(planted.keys_of(data)):
         losses = planted_evidence.log_losses(clean, data, believed.probabilities)
         rows += [("log-loss of the posterior", losses[0], ""), ("log-loss of the majority", losses[1], "")]
+    if name in HALVES or method.teachers:
+        rows += _of_halves(evaluation, clean, seed)
     file_of(name, seed).parent.mkdir(parents=True, exist_ok=True)
     QueryMetrics.from_evaluated(name, evaluation).save(file_of(name, seed, ".parquet"))
     if name in BEGUN_WITH:
@@ -231,6 +256,29 @@ def _measure(name: str, clean: Dataset, seed: int) -> None:
         np.save(file_of(name, seed, ".npy"), best.astype(np.int32))
     with atomic_file(file_of(name, seed)) as temporary:
         temporary.write_text(json.dumps(rows), encoding="utf-8")
+
+
+def _run_of(name: str, seed: int) -> Path:
+    """The directory of a method's run; those of teachers are kept."""
+    return file_of(name, seed, ".run") if name in HALVES else CACHE / "runs" / "imperfect"
+
+
+def _taught(name: str, clean: Dataset, seed: int) -> str:
+    """The directory of a teacher's run, which is trained where it is not there."""
+    if not (_run_of(name, seed) / MANIFEST).exists():
+        _measure(name, clean, seed)
+    return str(_run_of(name, seed))
+
+
+def _of_halves(evaluation: Evaluated, clean: Dataset, seed: int) -> Iterator[tuple[str, float, str]]:
+    """P@1 of the test queries all of whose labels are in one half."""
+    values = QueryMetrics.from_evaluated("halves", evaluation).values["P@1"].of_queries
+    in_half = [half.split("train").positives for half in planted.halves_of_labels(clean, seed)]
+    known = [np.bincount(positives.indices, minlength=len(clean.labels)) > 0 for positives in in_half]
+    truth = clean.targets("test").truth.astype(np.int64)
+    has = [np.asarray(truth @ labels.astype(np.int64)).ravel() > 0 for labels in known]
+    for which, own, other in zip(("first", "second"), has, has[::-1], strict=True):
+        yield f"P@1, {which} half", float(values[own & ~other].mean()), "percent"
 
 
 class _Believed:

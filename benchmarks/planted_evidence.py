@@ -25,6 +25,7 @@ __all__ = [
     "source_name",
     "voted",
     "with_verdicts",
+    "without_labels",
 ]
 
 Rows = npt.NDArray[np.int64]
@@ -38,7 +39,7 @@ def in_bags(data: Dataset, bags: Sequence[Rows]) -> Dataset:
     counts = [np.asarray(true[rows].sum(axis=0)).ravel() for rows in bags]
     labels = [np.flatnonzero(of_bag) for of_bag in counts]
     of_labels = [of_bag[named] for of_bag, named in zip(counts, labels, strict=True)]
-    return _unlabelled(data, label_bags=LabelBags.from_lists(list(bags), labels, of_labels))
+    return without_labels(data, label_bags=LabelBags.from_lists(list(bags), labels, of_labels))
 
 
 def hidden_in_sets(data: Dataset, decoys: int, seed: int) -> Dataset:
@@ -64,7 +65,7 @@ def hidden_in_sets(data: Dataset, decoys: int, seed: int) -> Dataset:
         [label, *others[others >= 0].tolist()] for label, others in zip((keys % labels).tolist(), wrong, strict=True)
     ]
     one = [1] * len(keys)
-    return _unlabelled(data, candidate_sets=CandidateSets.from_lists(keys // labels, sets, one, one))
+    return without_labels(data, candidate_sets=CandidateSets.from_lists(keys // labels, sets, one, one))
 
 
 def all_of_sets(data: Dataset) -> Dataset:
@@ -96,7 +97,7 @@ def voted(data: Dataset, accuracies: Sequence[float], seed: int) -> Dataset:
         sources += [source_name(accuracy)] * len(covered)
         values.append(np.where(right == true[covered], 1.0, -1.0))
     votes = Votes.from_arrays(*map(np.concatenate, (queries, named)), sources, np.concatenate(values))
-    return _unlabelled(data, votes=votes)
+    return without_labels(data, votes=votes)
 
 
 def with_verdicts(clean: Dataset, data: Dataset, best: Rows, wrong: float, seed: int) -> Dataset:
@@ -140,7 +141,7 @@ def log_losses(clean: Dataset, data: Dataset, probabilities: npt.NDArray[np.floa
     return losses[0], losses[1]
 
 
-def _unlabelled(data: Dataset, **evidence: Any) -> Dataset:
+def without_labels(data: Dataset, **evidence: Any) -> Dataset:
     """The data set with evidence in place of the labels of training queries."""
     shape = data.split("train").positives.shape
     return data.with_evidence(
