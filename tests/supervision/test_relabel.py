@@ -136,6 +136,7 @@ def few(data: Dataset) -> csr_matrix:
     return csr_matrix(([np.float32(1)], ([0], [0])), shape=data.split("train").positives.shape)
 
 
+@pytest.mark.slow
 def test_the_command_writes_what_training_reads(run: Path, tmp_path: Path) -> None:
     planted()[0].save(tmp_path / "data")
     done = command("relabel", run, tmp_path / "data", "--out", tmp_path / "soft", "--set", "supervision.wrong=0.25")
