@@ -19,8 +19,8 @@ from xmc.training.background import Background
 from xmc.training.batch import Batch, StepReport
 from xmc.training.checkpoints import Checkpoint
 from xmc.training.parts import PartState, Sizes, TrainingPart, TrainingRun
-from xmc.training.randomness import Purpose, numpy_random
 from xmc.training.supervision.decisions import Beliefs, decided
+from xmc.training.supervision.draws import held_out_pairs, labels_of_chance, pairs_to_judge
 from xmc.training.supervision.estimate import Estimated, Estimator
 from xmc.training.supervision.evidence import PairEvidence
 from xmc.training.supervision.known import KnownPairs
@@ -31,8 +31,6 @@ from xmc.training.supervision.scores import score_pairs
 __all__ = ["Supervision"]
 
 logger = logging.getLogger("xmc.training")
-CHANCE = 8
-"""Labels that are drawn for each query, to tell what chance scores."""
 
 
 class Supervision(TrainingPart):
@@ -62,12 +60,7 @@ class Supervision(TrainingPart):
         evidence = PairEvidence.of(data.known.given, data.votes, data.candidate_sets, data.label_bags)
         trusted = data.validation if run.config.validation.split else None
         recorded = RecordedShare.of(data.known.targets, run.config, trusted)
-        random = numpy_random(run.config.seed, 0, Purpose.HELD_OUT)
-        unseen = random.random(len(evidence)) < options.held_out
-        wanted = evidence.voted
-        if recorded.some_missing or options.wrong != 0.0 or not recorded.labelled.all():
-            wanted = wanted | evidence.given
-        unseen &= wanted & ~evidence.counted
+        unseen = held_out_pairs(pairs_to_judge(evidence, options, recorded), options.held_out, run.config.seed)
         return cls(data.known, Estimator(evidence, options, unseen, recorded), options, run.config.seed)
 
     @classmethod
@@ -93,7 +86,7 @@ class Supervision(TrainingPart):
             self._take_up(run, settled)
         if self.estimates and not self._revisable:
             return
-        chance = self._chance(run, epoch)
+        chance = labels_of_chance(self.estimator.counts, len(run.data.training), self.seed, epoch)
         if not options.background:
             self._take_up(run, self._estimate(run, run.model, chance))
         elif run.world.size == 1 and all(encoder.is_thread_safe for encoder in run.model.encoders):
@@ -131,15 +124,6 @@ class Supervision(TrainingPart):
     def _revisable(self) -> bool:
         """Whether later scores say more: pairs that are only given, or only voted on, are judged once."""
         return self.estimator.sought or bool(len(self.estimator.evidence.groups))
-
-    def _chance(self, run: TrainingRun, epoch: int) -> npt.NDArray[np.int64]:
-        """Labels drawn for each query by how often they are given, int64 [N, CHANCE]."""
-        counts = self.estimator.counts + 1
-        random = numpy_random(self.seed, epoch, Purpose.CHANCE)
-        drawn: npt.NDArray[np.int64] = random.choice(
-            len(counts), (len(run.data.training), CHANCE), p=counts / counts.sum()
-        )
-        return drawn
 
     def _estimate(
         self, run: TrainingRun, model: DualEncoder, chance: npt.NDArray[np.int64]

@@ -23,8 +23,8 @@ from xmc.errors import ConfigError, DataError
 from xmc.progress import progress
 from xmc.search.retriever import Retriever
 from xmc.training.distributed import World
-from xmc.training.randomness import Purpose, numpy_random
 from xmc.training.supervision.decisions import Beliefs, decided
+from xmc.training.supervision.draws import held_out_pairs, labels_of_chance, pairs_to_judge
 from xmc.training.supervision.estimate import Estimated, Estimator
 from xmc.training.supervision.evidence import PairEvidence
 from xmc.training.supervision.pair_entries import PairEntries
@@ -34,8 +34,6 @@ from xmc.training.supervision.scores import PairScores, score_labels
 __all__ = ["Relabelled", "relabel"]
 
 logger = logging.getLogger("xmc.training")
-CHANCE = 8
-"""Labels that are drawn for each query, to tell what chance scores."""
 LEAST_UNSEEN = 20
 """Pairs that the run has not seen; with fewer, nothing can be told from them."""
 
@@ -83,9 +81,7 @@ def relabel(retriever: Retriever, dataset: Dataset, config: TrainConfig | None =
     recorded = RecordedShare.of(targets, config, trusted)
     estimator, seen = _estimator(retriever, dataset, config, evidence, recorded)
     logger.info("relabelling: %s", seen)
-    counts = estimator.counts + 1
-    random = numpy_random(config.seed, 0, Purpose.CHANCE)
-    chance = random.choice(len(counts), (len(targets), CHANCE), p=counts / counts.sum())
+    chance = labels_of_chance(estimator.counts, len(targets), config.seed, 0)
     beliefs, estimated = estimator.first(_scores(retriever, dataset, estimator, chance), chance)
     nowhere = np.zeros(len(evidence), bool)
     entries = decided(evidence, beliefs, estimator.options, nowhere, estimator.most_new(estimated))
@@ -99,8 +95,7 @@ def _estimator(
 ) -> tuple[Estimator, str]:
     """The estimator of what there is to estimate, and which pairs count as unseen, in words."""
     options = config.supervision
-    of_given = recorded.some_missing or options.wrong != 0.0 or not recorded.labelled.all()
-    wanted = (evidence.voted | evidence.given if of_given else evidence.voted) & ~evidence.counted
+    wanted = pairs_to_judge(evidence, options, recorded)
     if not wanted.any() and not len(evidence.groups):
         raise ConfigError(
             f"Nothing is to be estimated: by the configuration all labels of {dataset.name!r} are right and complete, and "
@@ -108,7 +103,7 @@ def _estimator(
             f"supervision.recorded=0.7."
         )
     rows, seen = _unseen_queries(retriever, dataset)
-    unseen = wanted & (numpy_random(config.seed, 0, Purpose.HELD_OUT).random(len(evidence)) < options.held_out)
+    unseen = held_out_pairs(wanted, options.held_out, config.seed)
     if rows is not None:
         unseen = wanted & rows[evidence.pairs.queries]
     if wanted.any() and unseen.sum() < LEAST_UNSEEN:
