@@ -112,6 +112,7 @@ def test_train_takes_the_name_of_a_configuration() -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_shell_completes_what_the_program_knows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("steps.yaml").touch()

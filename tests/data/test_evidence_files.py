@@ -71,6 +71,7 @@ def test_files_name_queries_and_labels_by_uid(tmp_path: Path) -> None:
     assert again.properties["format"] == 3
 
 
+@pytest.mark.slow
 def test_the_options_of_the_command_are_these_files(tmp_path: Path) -> None:
     wanted = convert(evidenced(tmp_path), tmp_path / "out").dataset
     options = [part for kind, file in files(tmp_path).items() for part in (f"--{kind}", file)]

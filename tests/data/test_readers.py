@@ -158,6 +158,16 @@ WRITERS: dict[str, Callable[[Path], None]] = {
     "pecos": write_pecos,
     "lines": write_lines,
 }
+
+
+def test_a_layout_without_evidence_says_so(tmp_path: Path) -> None:
+    write_lines(tmp_path)
+    source = LinesSource(tmp_path, TabularColumns())
+    assert source.evidence_kinds("train") == ()
+    with pytest.raises(DataError, match="layout lines have no votes of a split; 'train'"):
+        source.evidence("votes", "train", 2)
+
+
 WITHOUT_RELEVANCE = {"bag-of-words", "annif", "fasttext"}
 
 

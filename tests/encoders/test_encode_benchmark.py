@@ -69,6 +69,7 @@ for words in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 def test_options_that_do_not_fit() -> None:
     done = run("-c", REFUSED, "metrics_speed --epochs 2", "training --epochs 0", "training --small")
     assert done.stdout.split() == ["2", "2", "2"]

@@ -93,6 +93,7 @@ def test_numbers_out_of_range_are_refused(run: Path) -> None:
         neighbour_votes([retriever], colours(), neighbours=0)
 
 
+@pytest.mark.slow
 def test_commands_add_votes_to_a_data_set(run: Path, tmp_path: Path) -> None:
     colours().save(tmp_path / "data")
     done = command("votes", "names", tmp_path / "data", "--out", tmp_path / "named", "--source", "rule")

@@ -65,6 +65,7 @@ def opened(pickled: bytes) -> str:
         return f"{type(error).__name__}: {error}"
 
 
+@pytest.mark.slow
 def test_spawned_processes_answer_by_every_kind_of_index(runs: list[Path], tmp_path: Path) -> None:
     retrievers = [xmc.Retriever.load(run, device="cpu") for run in runs]
     retrievers[0].save(tmp_path / "gone")

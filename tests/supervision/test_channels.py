@@ -92,10 +92,10 @@ def test_memorised_wrong_pairs_are_told_from_true_ones(wrong: float) -> None:
 def test_missing_pairs_are_as_many_as_the_share_says() -> None:
     """Pairs of a known logistic truth, of which half are given and a tenth of those left out of training."""
     rng = np.random.default_rng(5)
-    scores, counts = rng.normal(0, 3, 300_000), np.full(300_000, 7)
-    relevant = rng.random(300_000) < 1 / (1 + np.exp(4 - scores))
-    given = relevant & (rng.random(300_000) < 0.5)
-    unseen = given & (rng.random(300_000) < 0.1)
+    scores, counts = rng.normal(0, 3, 100_000), np.full(100_000, 7)
+    relevant = rng.random(100_000) < 1 / (1 + np.exp(4 - scores))
+    given = relevant & (rng.random(100_000) < 0.5)
+    unseen = given & (rng.random(100_000) < 0.1)
     others = ~given
     features = pair_features(scores, np.zeros(len(scores)), counts)
     recorded = share_recorded(np.full(int(others.sum()), 0.5), 0.1)

@@ -72,6 +72,7 @@ def test_labels_are_learned_from_counts_and_from_sets(tmp_path: Path) -> None:
     assert p_at_1(nothing_given(data, candidate_sets=sets), tmp_path / "sets", data, epochs=8, **POSTERIOR) > 90
 
 
+@pytest.mark.slow
 def test_wrong_pairs_are_found_and_left_out(tmp_path: Path) -> None:
     """A third of the given pairs are wrong; the log says about how many, and most that are left out are wrong."""
     data = wordnet_part(2000)

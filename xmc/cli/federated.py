@@ -12,6 +12,7 @@ from rich.table import Table
 
 from xmc.cli import complete
 from xmc.cli.console import console, say, shell
+from xmc.cli.training_options import Settings
 
 __all__ = ["federated"]
 
@@ -57,10 +58,7 @@ def federated(
     consistency: Annotated[
         float, typer.Option(help="Weight of what the average says of queries for which both models name one label.")
     ] = 0.5,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Override a key: --set epochs=4.", autocompletion=complete.settings),
-    ] = None,
+    settings: Settings = None,
     overwrite: Annotated[bool, typer.Option(help="Replace a run that is already there.")] = False,
     resume: Annotated[bool, typer.Option(help="Go on after the last whole round, where there is one.")] = False,
 ) -> None:

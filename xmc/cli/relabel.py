@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from xmc.cli import complete
 from xmc.cli.console import console, say, shell
 from xmc.cli.data.options import Overwrite
 from xmc.cli.devices import Device, opened
 from xmc.cli.stage_options import AsJson, Data, RunDirectory
+from xmc.cli.training_options import Settings
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -23,14 +23,7 @@ def relabel(
     run: RunDirectory,
     dataset: Data,
     out: Annotated[Path, typer.Option(help="Data set directory to write.")],
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            help="Override a key of the run's configuration: --set supervision.wrong=estimate.",
-            autocompletion=complete.settings,
-        ),
-    ] = None,
+    settings: Settings = None,
     overwrite: Overwrite = False,
     device: Device = "auto",
     json_output: AsJson = False,

@@ -13,6 +13,7 @@ from xmc.cli.config import explain as explained
 from xmc.cli.config import schema as print_schema
 from xmc.cli.console import console, say
 from xmc.cli.next_commands import after_training
+from xmc.cli.training_options import Settings
 
 
 def train(
@@ -33,14 +34,7 @@ def train(
         ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Run directory to write.")] = Path("runs/run"),
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            help="Override a key: --set epochs=4 --set encoder.dimension=512.",
-            autocompletion=complete.settings,
-        ),
-    ] = None,
+    settings: Settings = None,
     overwrite: Annotated[bool, typer.Option(help="Replace a run that is already there.")] = False,
     resume: Annotated[bool, typer.Option(help="Go on from the latest checkpoint, where there is one.")] = False,
     tensorboard: Annotated[bool, typer.Option(help="Write the log for TensorBoard too.")] = False,

@@ -14,6 +14,7 @@ from xmc.data.evidence.source_rows import EvidenceRows
 from xmc.data.files import TextForm
 from xmc.data.images.ragged import RaggedImages
 from xmc.data.rows import Defect, Row
+from xmc.errors import DataError
 
 __all__ = ["RowSource", "TabularColumns", "WrappedSource"]
 
@@ -131,9 +132,12 @@ class RowSource(ABC):
     def evidence(self, kind: str, split: str, queries: int) -> EvidenceRows:
         """The evidence of one kind about a split, after `labels` and the split's `queries` have been read.
 
-        kind: of `evidence_kinds`. queries: number of the split's. Raises DataError for a file that cannot be read.
+        kind: of `evidence_kinds`. queries: number of the split's. Raises DataError for another kind, and for a file that
+        cannot be read.
         """
-        raise NotImplementedError(f"The layout {self.format} has no {kind}.")
+        raise DataError(
+            f"Data sets in the layout {self.format} have no {kind} of a split; {split!r} was asked for them."
+        )
 
 
 class WrappedSource(RowSource):
