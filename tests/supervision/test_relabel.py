@@ -81,6 +81,19 @@ def test_wrong_pairs_are_left_out_and_the_table_counts_them(run: Path) -> None:
     assert channels_of_sources(done) == []
 
 
+@pytest.mark.parametrize("labels", [3, 7])
+def test_of_few_labels_each_has_a_row_of_the_table(labels: int, run: Path) -> None:
+    names = colours().labels.uids.to_pylist()[: labels + 1]
+    texts = [f"the {names[row % labels].lower()} thing {row}" for row in range(120)]
+    few = Dataset.from_lists("few", names, {"train": (texts, [[row % labels] for row in range(120)])}, label_uids=names)
+    rows = changes_by_frequency(relabel(xmc.Retriever.load(run), few, config_of(run, wrong=0.2)))
+    assert len(rows) == labels + 1
+    assert rows[0].given == 0
+    assert rows[0].posterior is None  # which JSON has a word for, as it has none for NaN
+    assert sum(row.given for row in rows) == 120
+    assert all(row.posterior is not None and 0 < row.posterior <= 1 for row in rows[1:])
+
+
 def test_evidence_is_in_the_labels(run: Path) -> None:
     data = colours()
     true = data.split("train").positives.toarray() > 0

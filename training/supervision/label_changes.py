@@ -15,11 +15,11 @@ GROUPS = 10
 
 @dataclass(frozen=True)
 class FrequencyGroup:
-    """A tenth of the labels, by how often they are given.
+    """A tenth of the labels, by how often they are given; of fewer than ten labels, one.
 
     least, most: given pairs of a label. given: pairs. left_out: those of them that count nowhere now. accepted: pairs that are
     positives now and were not given. doubted: other pairs that are no negatives any more. posterior: mean probability of the
-    given pairs, NaN without one.
+    given pairs, None without one.
     """
 
     least: int
@@ -28,7 +28,7 @@ class FrequencyGroup:
     left_out: int
     accepted: int
     doubted: int
-    posterior: float
+    posterior: float | None
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,13 @@ class SourceChannel:
 
 
 def changes_by_frequency(done: Relabelled) -> list[FrequencyGroup]:
-    """The tenths of the labels, the rarest first."""
+    """The tenths of the labels, the rarest first; each label by itself where there are fewer than ten."""
     estimator, entries, evidence = done.estimator, done.entries, done.estimator.evidence
     counts, pairs = estimator.counts, evidence.pairs
     order = np.argsort(counts, kind="stable")
     tenth = np.empty(len(order), np.int64)
-    tenth[order] = np.arange(len(order)) * GROUPS // max(len(order), 1)
+    groups = min(GROUPS, len(order))
+    tenth[order] = np.arange(len(order)) * groups // max(len(order), 1)
     keys = pairs.keys[evidence.given]
     kept = np.isin(keys, entries.keys[entries.pull > 0])
     told = np.isin(entries.keys, pairs.keys[evidence.given | evidence.excluded])
@@ -63,7 +64,7 @@ def changes_by_frequency(done: Relabelled) -> list[FrequencyGroup]:
 
     of_given, posterior = pairs.labels[evidence.given], done.beliefs.evidence[evidence.given].astype(np.float64)
     rows = []
-    for group in range(min(GROUPS, len(order))):
+    for group in range(groups):
         inside, own = tenth == group, tenth[of_given] == group
         rows.append(
             FrequencyGroup(
@@ -73,7 +74,7 @@ def changes_by_frequency(done: Relabelled) -> list[FrequencyGroup]:
                 int((own & ~kept).sum()),
                 number(entries.labels[accepted], group),
                 number(entries.labels[doubted], group),
-                float(posterior[own].mean()) if own.any() else float("nan"),
+                float(posterior[own].mean()) if own.any() else None,
             )
         )
     return rows

@@ -75,7 +75,7 @@ def _of_frequencies(groups: list[FrequencyGroup]) -> Table:
     for row in groups:
         times = f"{row.least:,}" if row.least == row.most else f"{row.least:,} to {row.most:,}"
         numbers = [f"{number:,}" for number in (row.given, row.left_out, row.accepted, row.doubted)]
-        table.add_row(times, *numbers, f"{row.posterior:.3f}" if row.given else "")
+        table.add_row(times, *numbers, "" if row.posterior is None else f"{row.posterior:.3f}")
     return table
 
 
