@@ -177,6 +177,22 @@ def test_interrupted_rounds_go_on_as_if_they_had_not_been(
     require_same_runs(tmp_path / "whole", out)
 
 
+def test_what_clients_kept_of_rounds_that_nobody_goes_on_from_is_gone(
+    clients: list[Dataset], tmp_path: Path, interrupting: Callable[[str, int], None]
+) -> None:
+    """Once since the average is damaged, so that the first round begins; and once since others begin without `resume`."""
+    config, out = config_of().changed(**{"validation.split": None, "epochs": 4}), tmp_path / "run"
+    kept = tmp_path / "run.checkpoints"
+    interrupting("checkpoint of step 3 written", 1)
+    assert federate(clients, config, out).interrupted
+    (kept / "step-000000003" / "state.json").write_text("damaged")
+    interrupting("checkpoint of step 3 written", 1)
+    again = federate(clients, config, out, resume=True)
+    assert [one.round for one in again.rounds] == [1, 2, 3]
+    federate(clients[:2], config.changed(epochs=1), out, overwrite=True)
+    assert not kept.exists()  # what stands there is taken for a run that is not whole
+
+
 @pytest.mark.slow
 def test_two_processes_give_what_one_gives(data: Dataset, tmp_path: Path) -> None:
     data.save(tmp_path / "data")

@@ -169,6 +169,8 @@ def _job(*more: str) -> tuple[str, ...]:
 
 
 _TRAIN = ("train", "config.yaml", "--dataset", "data", "--out", "new")
+_CLIENTS = ("--split-by", "chance", "--number", "2")
+_FEDERATED = ("federated", "config.yaml", "--dataset", "data", *_CLIENTS, "--out", "new")
 _OVER = ("train", "other.yaml", "--dataset", "data", "--out", "run", "--overwrite")
 _EMBED = ("embed", "run", "--input", "queries.parquet", "--rows-per-part", "16", "--output")
 _IMAGES = ("data", "embed-images", "pictured", "--model", "vision", "--images", "images/table.csv", "--batch-size", "2")
@@ -180,6 +182,13 @@ _BACKBONE = ("adapted", "bert")
 COMMANDS: dict[str, WritingCommand] = {
     "train": WritingCommand(
         _TRAIN, ("config.yaml", "data"), see_run("new"), again=(*_TRAIN, "--resume"), already="already holds a run"
+    ),
+    "federated": WritingCommand(
+        _FEDERATED,
+        ("config.yaml", "data"),
+        see_run("new"),
+        again=(*_FEDERATED, "--resume"),
+        already="already holds a run",
     ),
     "train --overwrite": WritingCommand(_OVER, ("other.yaml", "data", "run"), see_run("run")),
     "data convert": WritingCommand(

@@ -7,6 +7,7 @@ queries. That is not a protection of what clients have: weights say something of
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -240,6 +241,7 @@ class _Federation:
         checkpoint = self.checkpoints.latest()
         if checkpoint is None:
             logger.info("there is no checkpoint in %s; the first round begins", self.checkpoints.directory)
+            self._forget()  # clients may have more, of rounds that nobody goes on from
             return
         require_same(checkpoint, self.identity)
         with torch.no_grad():
@@ -254,6 +256,10 @@ class _Federation:
         for client in self.clients[self.world.rank :: self.world.size]:
             client.forget()
         if self.world.most(0) == 0 and self.world.is_root:  # once all have
+            for folder in set(self.checkpoints.directory.glob("client-*")) - {
+                folder for client in self.clients for folder in (client.folder, client.checkpoints.directory)
+            }:
+                shutil.rmtree(folder)  # of rounds with more clients
             self.checkpoints.remove()
 
 
