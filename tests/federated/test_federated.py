@@ -234,6 +234,20 @@ def test_refusals(clients: list[Dataset], data: Dataset, tmp_path: Path) -> None
         DataError, match=r"validation\.split is 'test', but the data set 'colours' has the splits train"
     ):
         federate(clients, config_of(), tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"validation\.steps is 5, which federated rounds have nothing for"):
+        federate(clients, config_of().changed(**{"validation.steps": 5}), tmp_path / "run")
+    unlabelled = clients[1].with_evidence("train", positives=csr_matrix(clients[1].split("train").positives.shape))
+    unvalidated = config_of().changed(**{"validation.split": None})
+    with pytest.raises(DataError, match="No training query of client 2 of 3, colours, has a positive label"):
+        federate([clients[0], unlabelled, clients[2]], unvalidated, tmp_path / "run")
+    judged = data.with_evidence(
+        "test",
+        positives=csr_matrix(data.split("test").positives.shape),
+        labelled=np.zeros(len(data.split("test")), bool),
+    )
+    with pytest.raises(DataError, match=r"validation\.split is 'test', none of whose queries is labelled"):
+        federate(clients, config_of(), tmp_path / "run", validation=[judged])
+    assert not list(tmp_path.iterdir())  # before anything is trained
     with pytest.raises(ConfigError, match="The number of clients is 13; it must be from 2 to that of labels, 12"):
         split_clients(data, 13, "subject", config_of())
 

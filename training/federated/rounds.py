@@ -12,13 +12,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from xmc.config import CheckpointConfig, TrainConfig
 from xmc.config.federated import FederatedConfig
 from xmc.data.dataset import Dataset
+from xmc.data.splits import Split
 from xmc.encoders.dual import DualEncoder, build_encoder
 from xmc.errors import DataError, InputError
 from xmc.evaluation.evaluate import evaluate_split
@@ -39,6 +40,7 @@ from xmc.training.weights import shared_tensors
 __all__ = ["FederatedResult", "Round", "federate"]
 
 logger = logging.getLogger("xmc.training")
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -128,19 +130,42 @@ class _Federation:
         ]
         self.server = _server(config)
         self.split = config.validation.split
-        if self.split is not None:
-            for dataset in validation:
-                if self.split not in dataset.splits:
-                    raise DataError(
-                        f"validation.split is {self.split!r}, but the data set {dataset.name!r} has the splits "
-                        f"{', '.join(dataset.splits)}; name one that all have, or leave it out."
-                    )
+        self._require_queries()
         self.name = datasets[0].name
         self.fingerprint = fingerprint_of({str(number): data.fingerprint for number, data in enumerate(datasets)})
         matters = settings_that_matter(config)
         matters |= {f"federated.{key}": value for key, value in options.to_mapping().items()}
         self.identity = {"config": matters, "dataset": self.fingerprint}
         self.done: list[Round] = []
+
+    def _require_queries(self) -> None:
+        """Raise DataError where a client has nothing to learn from, or nothing can be validated on, before any round."""
+        for client in self._of_this_process(self.clients):
+            if not client.dataset.targets("train").truth.nnz:
+                where = client.dataset.directory or client.dataset.name
+                raise DataError(
+                    f"No training query of {client.name} of {len(self.clients)}, {where}, has a positive label; label some, or "
+                    f"leave the client out."
+                )
+        if self.split is None:
+            return
+        for dataset in self.validation:
+            if self.split not in dataset.splits:
+                raise DataError(
+                    f"validation.split is {self.split!r}, but the data set {dataset.name!r} has the splits "
+                    f"{', '.join(dataset.splits)}; name one that all have, or leave it out."
+                )
+        most = max(
+            (_labelled(dataset.split(self.split)) for dataset in self._of_this_process(self.validation)), default=0
+        )
+        if not self.world.most(most):
+            raise DataError(
+                f"validation.split is {self.split!r}, none of whose queries is labelled; name another split, or leave it out."
+            )
+
+    def _of_this_process(self, items: Sequence[Item]) -> Sequence[Item]:
+        """Those of some clients or data sets that this process reads."""
+        return items[self.world.rank :: self.world.size]
 
     def run(self, resume: bool, stop: StopRequest) -> FederatedResult:
         """The rounds that are left, then the run directory."""
@@ -201,9 +226,9 @@ class _Federation:
             return None
         metric, total, queries = self.config.validation.metric, 0.0, 0
         retriever = None
-        for dataset in self.validation[self.world.rank :: self.world.size]:
+        for dataset in self._of_this_process(self.validation):
             split = dataset.split(self.split)
-            count = len(split) if split.labelled is None else int(split.labelled.sum())
+            count = _labelled(split)
             if not count:
                 continue
             retriever = retriever or self._retriever("exact")
@@ -253,7 +278,7 @@ class _Federation:
 
     def _forget(self) -> None:
         """Remove what was kept between rounds."""
-        for client in self.clients[self.world.rank :: self.world.size]:
+        for client in self._of_this_process(self.clients):
             client.forget()
         if self.world.most(0) == 0 and self.world.is_root:  # once all have
             for folder in set(self.checkpoints.directory.glob("client-*")) - {
@@ -261,6 +286,11 @@ class _Federation:
             }:
                 shutil.rmtree(folder)  # of rounds with more clients
             self.checkpoints.remove()
+
+
+def _labelled(split: Split) -> int:
+    """Number of queries that can be judged by."""
+    return len(split) if split.labelled is None else int(split.labelled.sum())
 
 
 def _server(config: TrainConfig) -> DualEncoder:

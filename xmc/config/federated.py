@@ -12,6 +12,7 @@ __all__ = ["FederatedConfig"]
 
 ONLY = {
     "validation.share": 0.0,
+    "validation.steps": None,
     "calibration": 0.0,
     "memory": "none",
     "rerank": "none",
