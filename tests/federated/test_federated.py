@@ -265,6 +265,8 @@ def test_clients_in_folders_have_the_same_labels(clients: list[Dataset], tmp_pat
     assert f"trained for 1 rounds of 2 clients, run in {tmp_path / 'run'}" in "".join(done.stdout.splitlines())
     refused = CliRunner().invoke(app, [*command, "--dataset", "wordnet-8k"])
     assert isinstance(refused.exception, ConfigError) or "Name either --clients DIRECTORY" in refused.output
+    refused = CliRunner().invoke(app, [*command, "--number", "2"])
+    assert "with --clients leave them out" in str(refused.exception) + refused.output
     colours([f"the {name}" for name in data_names()]).save(tmp_path / "2")
     with pytest.raises(DataError, match="2 has other labels than"):
         clients_in(tmp_path)

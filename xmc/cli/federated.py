@@ -45,8 +45,11 @@ def federated(
             autocompletion=complete.data_sets,
         ),
     ] = None,
-    split_by: Annotated[By, typer.Option(help="With --dataset: by clusters of labels, or by chance.")] = By.subject,
-    number: Annotated[int, typer.Option(help="With --dataset: number of clients.")] = 8,
+    split_by: Annotated[
+        By | None,
+        typer.Option(help="With --dataset: by clusters of labels, or by chance.", show_default="subject"),
+    ] = None,
+    number: Annotated[int | None, typer.Option(help="With --dataset: number of clients.", show_default="8")] = None,
     rounds: Annotated[
         int | None, typer.Option(help="Number of rounds, over which the epochs are spread; one an epoch without it.")
     ] = None,
@@ -76,6 +79,10 @@ def federated(
             "Name either --clients DIRECTORY, with a folder for each client's data set, or --dataset DATASET, whose training "
             "queries are then spread over --number clients."
         )
+    if clients is not None and (split_by is not None or number is not None):
+        raise ConfigError(
+            "--split-by and --number say how --dataset is spread over clients; with --clients leave them out."
+        )
     overrides = settings or []
     training = TrainConfig.load(config, overrides) if config else TrainConfig.from_mapping({}, overrides, "--set")
     options = FederatedConfig(rounds=rounds, pseudo_labels=pseudo_labels, threshold=threshold, consistency=consistency)
@@ -88,7 +95,8 @@ def federated(
         datasets = clients_in(clients)
     else:
         whole = Dataset.load(dataset or "")
-        datasets, judged = split_clients(whole, number, split_by.value, training), [whole]
+        by = (split_by or By.subject).value
+        datasets, judged = split_clients(whole, 8 if number is None else number, by, training), [whole]
     result = federate(datasets, training, out, options, validation=judged, overwrite=overwrite, resume=resume)
     if int(os.environ.get("RANK", "0")):
         return
