@@ -95,8 +95,8 @@ def federated(
         datasets = clients_in(clients)
     else:
         whole = Dataset.load(dataset or "")
-        by = (split_by or By.subject).value
-        datasets, judged = split_clients(whole, 8 if number is None else number, by, training), [whole]
+        by, count = split_by or By.subject, 8 if number is None else number
+        datasets, judged = split_clients(whole, count, by.value, training), [whole]
     result = federate(datasets, training, out, options, validation=judged, overwrite=overwrite, resume=resume)
     if int(os.environ.get("RANK", "0")):
         return

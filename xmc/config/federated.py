@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import Field
 
 from xmc.config.section import Section
@@ -10,7 +12,7 @@ from xmc.errors import ConfigError
 
 __all__ = ["FederatedConfig"]
 
-ONLY = {
+ONLY: dict[str, Any] = {
     "validation.share": 0.0,
     "validation.steps": None,
     "calibration": 0.0,
