@@ -102,12 +102,17 @@ BAD = {
     "votes.csv, line 5: the relevance 'x' is no number": ("votes.csv", "q1,Wine,rule,x", "bad relevance"),
     "votes.csv, line 5: there is more than one number": ("votes.csv", 'q1,Wine,rule,"1,1"', "several values"),
     "votes.csv, line 5: source is null": ("votes.csv", "q1,Wine,,1", "source without a name"),
-    "votes.csv, line 5: the source 'rule' votes a second time": (
+    "votes.csv, line 5: the source 'rule' votes a second time on query 'q3' and label 'Wine'; keep one vote": (
         "votes.csv",
         "q3,Wine,rule,1",
         "second vote of a source",
     ),
-    "sets.jsonl, line 3: the least \\[0.5\\] is not a whole number": (
+    "sets.jsonl, line 3: label 'Wine' is there twice": (
+        "sets.jsonl",
+        '{"query": "q1", "labels": ["Wine", "Wine"]}',
+        "label twice",
+    ),
+    "sets.jsonl, line 3: the least must be a whole number from 0 to the number of labels, but is 0.5": (
         "sets.jsonl",
         '{"query": "q1", "labels": ["Wine"], "least": 0.5}',
         "bad least",
@@ -262,6 +267,21 @@ def test_contradictions_are_warnings_that_name_the_row(tmp_path: Path) -> None:
     assert (
         "all 30 votes of the source 'same' are 0.5" in said["votes-train.parquet 4: source whose votes are all alike"]
     )
+
+
+def test_contradictions_of_files_are_by_uid(tmp_path: Path) -> None:
+    source = evidenced(tmp_path)
+    with (tmp_path / "sets.jsonl").open("a") as file:
+        file.write('{"query": "q2", "labels": ["Wine", "Red"]}\n')
+    (tmp_path / "source" / "train.csv").write_text("\n".join([*TRAIN, 'q5,"a glass, too",Red,', ""]))
+    bags = {"queries": [["q1", "q5"]], "labels": [["Red"]], "counts": [[1]]}
+    pq.write_table(pa.table(bags), tmp_path / "bags.parquet")
+    said = [defect.message for defect in validate(source) if defect.reason != "query without labels"]
+    assert any(
+        "the set of query 'q2' has none of the labels that the query is given, such as label 'beer'." in one
+        for one in said
+    )
+    assert any("label 'Red' counts 1 in the bag, but 2 of its queries are given it." in one for one in said)
 
 
 def test_inspection_counts_evidence() -> None:

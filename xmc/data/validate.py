@@ -78,5 +78,5 @@ def _of_evidence(rows: EvidenceRows, queries: int, labels: int, said: _Judged) -
     """The defects of evidence of one kind, and what contradicts the labels, as warnings."""
     found = rows.checked(queries, labels)
     yield from found.defects
-    for row, reason, message in contradictions(found.evidence, *said.matrices(labels)):
+    for row, reason, message in contradictions(found.evidence, *said.matrices(labels), rows.names):
         yield Defect("warning", rows.file, int(found.lines[row]), reason, message, unit=rows.unit)

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from xmc.arrays import Rows, places_of
-from xmc.data.evidence.rows import ANY, Evidence, RowProblems, lists_of, masked_lists, table_of_rows
+from xmc.data.evidence.rows import ANY, BY_ROW, Evidence, RowNames, RowProblems, lists_of, masked_lists, table_of_rows
 
 __all__ = ["CandidateSets"]
 
@@ -55,9 +55,9 @@ class CandidateSets(Evidence):
         return cls.from_table(table_of_rows(columns, cls.schema, "Candidate sets"), ANY, ANY, "Candidate sets")
 
     @classmethod
-    def problems(cls, table: pa.Table, queries: int, labels: int) -> RowProblems:
+    def problems(cls, table: pa.Table, queries: int, labels: int, names: RowNames = BY_ROW) -> RowProblems:
         """See Evidence."""
-        problems = RowProblems(len(table))
+        problems = RowProblems(len(table), names)
         problems.add_nulls(table)
         query, least, most = (_filled(table[name]) for name in ("query", "least", "most"))
         problems.add_outside(np.arange(len(table)), query, queries, "query")

@@ -9,6 +9,7 @@ from scipy.sparse import csr_matrix
 
 from xmc.arrays import Rows
 from xmc.data.evidence import CandidateSets, Evidence, LabelBags, Votes
+from xmc.data.evidence.rows import BY_ROW, RowNames
 
 __all__ = ["contradictions"]
 
@@ -18,20 +19,24 @@ SHOWN = 5
 """Sources that a sentence names, at most."""
 
 
-def contradictions(evidence: Evidence, positives: csr_matrix, rejected: csr_matrix) -> Iterator[tuple[int, str, str]]:
+def contradictions(
+    evidence: Evidence, positives: csr_matrix, rejected: csr_matrix, names: RowNames = BY_ROW
+) -> Iterator[tuple[int, str, str]]:
     """(row of the evidence, a short phrase, a sentence) of each contradiction; of a whole source, the row is its first vote.
 
-    positives, rejected: CSR [n, L], what is said of the queries of the split that the evidence is about.
+    positives, rejected: CSR [n, L], what is said of the queries of the split that the evidence is about. names: for sentences.
     """
     if isinstance(evidence, Votes):
         yield from _of_votes(evidence)
     elif isinstance(evidence, CandidateSets):
-        yield from _of_sets(evidence, positives, rejected)
+        yield from _of_sets(evidence, positives, rejected, names)
     elif isinstance(evidence, LabelBags):
-        yield from _of_bags(evidence, positives)
+        yield from _of_bags(evidence, positives, names)
 
 
-def _of_sets(sets: CandidateSets, positives: csr_matrix, rejected: csr_matrix) -> Iterator[tuple[int, str, str]]:
+def _of_sets(
+    sets: CandidateSets, positives: csr_matrix, rejected: csr_matrix, names: RowNames
+) -> Iterator[tuple[int, str, str]]:
     owners = np.repeat(np.arange(len(sets)), sets.sizes)
     pairs = sets.queries[owners], sets.labels
     given, refused = (
@@ -41,21 +46,22 @@ def _of_sets(sets: CandidateSets, positives: csr_matrix, rejected: csr_matrix) -
     for row in np.flatnonzero((of_query > 0) & (given == 0) & (sets.least > 0)).tolist():
         query = int(sets.queries[row])
         label = int(positives.indices[positives.indptr[query]])
-        message = f"the set of query {query} has none of the labels that the query is given, such as label {label}."
+        of_set, such = names.query(query), names.label(label)
+        message = f"the set of {of_set} has none of the labels that the query is given, such as {such}."
         yield row, "set without a given label", message
     for row in np.flatnonzero(given > sets.most).tolist():
-        most, query = sets.most[row], sets.queries[row]
-        message = f"at most {most} labels of the set of query {query} are true, but {given[row]} are given."
+        most, query = sets.most[row], names.query(int(sets.queries[row]))
+        message = f"at most {most} labels of the set of {query} are true, but {given[row]} are given."
         yield row, "set with more given labels than true ones", message
     for row in np.flatnonzero(sets.sizes - refused < sets.least).tolist():
         message = (
-            f"at least {sets.least[row]} of the {sets.sizes[row]} labels of the set of query {sets.queries[row]} are true, "
-            f"but {refused[row]} are rejected."
+            f"at least {sets.least[row]} of the {sets.sizes[row]} labels of the set of "
+            f"{names.query(int(sets.queries[row]))} are true, but {refused[row]} are rejected."
         )
         yield row, "set with too many rejected labels", message
 
 
-def _of_bags(bags: LabelBags, positives: csr_matrix) -> Iterator[tuple[int, str, str]]:
+def _of_bags(bags: LabelBags, positives: csr_matrix, names: RowNames) -> Iterator[tuple[int, str, str]]:
     members = csr_matrix(
         (np.ones(len(bags.queries), np.int64), bags.queries, bags.query_indptr), shape=(len(bags), positives.shape[0])
     )
@@ -65,8 +71,8 @@ def _of_bags(bags: LabelBags, positives: csr_matrix) -> Iterator[tuple[int, str,
     counted = np.asarray(given[owners, bags.labels]).ravel() if len(owners) else np.zeros(0)
     for place in np.flatnonzero(counted > bags.counts).tolist():
         message = (
-            f"label {bags.labels[place]} counts {bags.counts[place]:g} in the bag, but {counted[place]:g} of its queries are "
-            f"given it."
+            f"{names.label(int(bags.labels[place]))} counts {bags.counts[place]:g} in the bag, but {counted[place]:g} of its "
+            f"queries are given it."
         )
         yield int(owners[place]), "bag with more given labels than its count", message
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from xmc.arrays import Rows, places_of
-from xmc.data.evidence.rows import ANY, Evidence, RowProblems, lists_of, masked_lists, table_of_rows
+from xmc.data.evidence.rows import ANY, BY_ROW, Evidence, RowNames, RowProblems, lists_of, masked_lists, table_of_rows
 
 __all__ = ["LabelBags"]
 
@@ -53,9 +53,9 @@ class LabelBags(Evidence):
         return cls.from_table(table_of_rows(columns, cls.schema, "Bags"), ANY, ANY, "Bags")
 
     @classmethod
-    def problems(cls, table: pa.Table, queries: int, labels: int) -> RowProblems:
+    def problems(cls, table: pa.Table, queries: int, labels: int, names: RowNames = BY_ROW) -> RowProblems:
         """See Evidence."""
-        problems = RowProblems(len(table))
+        problems = RowProblems(len(table), names)
         problems.add_nulls(table)
         of_queries, members = lists_of(table["queries"], problems, "query")
         of_labels, listed = lists_of(table["labels"], problems, "label")
@@ -185,7 +185,7 @@ def _add_counted_twice(
         bag[again],
         "pair counted twice",
         lambda row: (
-            f"label {first[row][1]} of query {first[row][0]} is counted in an earlier bag already; count a label of a query in "
-            f"one bag."
+            f"{problems.names.label(first[row][1])} of {problems.names.query(first[row][0])} is counted in an earlier bag "
+            f"already; count a label of a query in one bag."
         ),
     )

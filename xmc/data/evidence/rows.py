@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,10 +16,39 @@ from typing_extensions import Self
 from xmc.arrays import Mask, Rows
 from xmc.errors import DataError, InputError
 
-__all__ = ["ANY", "Evidence", "RowProblems", "lists_of", "masked_lists", "sorting", "table_of_rows"]
+__all__ = [
+    "ANY",
+    "BY_ROW",
+    "Evidence",
+    "RowNames",
+    "RowProblems",
+    "lists_of",
+    "masked_lists",
+    "sorting",
+    "table_of_rows",
+]
 
 ANY = 2**31
 """Number of queries or labels where it is not known: all that int32 counts."""
+
+
+@dataclass(frozen=True)
+class RowNames:
+    """What messages call queries and labels: their uids, string arrays by row, where a source has them, else their rows."""
+
+    queries: pa.Array | None = None
+    labels: pa.Array | None = None
+
+    def query(self, row: int) -> str:
+        """Such as "query 3", or "query 'q3'"."""
+        return f"query {row if self.queries is None else repr(self.queries[row].as_py())}"
+
+    def label(self, row: int) -> str:
+        """As `query`."""
+        return f"label {row if self.labels is None else repr(self.labels[row].as_py())}"
+
+
+BY_ROW = RowNames()
 
 
 class Evidence(ABC):
@@ -43,8 +73,8 @@ class Evidence(ABC):
 
     @classmethod
     @abstractmethod
-    def problems(cls, table: pa.Table, queries: int, labels: int) -> RowProblems:
-        """What is wrong with rows of a table with `schema`, as for `from_table`."""
+    def problems(cls, table: pa.Table, queries: int, labels: int, names: RowNames = BY_ROW) -> RowProblems:
+        """What is wrong with rows of a table with `schema`, as for `from_table`. names: for messages."""
 
     @classmethod
     @abstractmethod
@@ -96,10 +126,11 @@ class Evidence(ABC):
 class RowProblems:
     """What is wrong with the n rows of a table, the first thing of each.
 
-    bad: bool [n]. found: by row, a short phrase and a sentence.
+    bad: bool [n]. found: by row, a short phrase and a sentence. names: what these call queries and labels.
     """
 
-    def __init__(self, rows: int) -> None:
+    def __init__(self, rows: int, names: RowNames = BY_ROW) -> None:
+        self.names = names
         self.bad: Mask = np.zeros(rows, bool)
         self.found: dict[int, tuple[str, str]] = {}
 
@@ -135,7 +166,8 @@ class RowProblems:
         again = (np.diff(owners[order]) == 0) & (np.diff(values[order]) == 0)
         places = order[1:][again]
         first = dict(zip(owners[places][::-1].tolist(), values[places][::-1].tolist(), strict=True))
-        self.add(owners[places], f"{what} twice", lambda row: f"{what} {first[row]} is there twice; name it once.")
+        named = self.names.query if what == "query" else self.names.label
+        self.add(owners[places], f"{what} twice", lambda row: f"{named(first[row])} is there twice; name it once.")
 
 
 def sorting(*keys: npt.NDArray[Any]) -> Rows:

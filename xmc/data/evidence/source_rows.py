@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from xmc.arrays import Rows
 from xmc.data.evidence import EVIDENCE, Evidence
-from xmc.data.evidence.rows import RowProblems
+from xmc.data.evidence.rows import BY_ROW, RowNames, RowProblems
 from xmc.data.rows import Defect
 
 __all__ = ["EvidenceRows", "FoundEvidence", "defects_of", "numbered"]
@@ -32,7 +32,8 @@ class EvidenceRows:
     """Rows of evidence of one kind.
 
     kind: in xmc.data.evidence.EVIDENCE. file, lines, unit: where each row stands, int64 [m], and what is counted, from 1.
-    table: with the kind's schema, queries and labels by their rows in the source. defects: of rows that are not there.
+    table: with the kind's schema, queries and labels by their rows in the source. defects: of rows that are not there. names:
+    what messages call queries and labels.
     """
 
     kind: str
@@ -41,11 +42,12 @@ class EvidenceRows:
     lines: Rows
     table: pa.Table
     defects: list[Defect] = field(default_factory=list)
+    names: RowNames = BY_ROW
 
     def checked(self, queries: int, labels: int) -> FoundEvidence:
         """The evidence, without rows that say nothing sound. queries, labels: number of rows of the source."""
         kind = EVIDENCE[self.kind]
-        problems = kind.problems(self.table, queries, labels)
+        problems = kind.problems(self.table, queries, labels, self.names)
         defects = [*self.defects, *defects_of(problems, self.file, self.lines, self.unit)]
         sound = self.table.filter(pa.array(~problems.bad))
         return FoundEvidence(kind.from_sound(sound), self.lines[~problems.bad][kind.order(sound)], defects)

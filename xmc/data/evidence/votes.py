@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from xmc.arrays import Mask, Rows
-from xmc.data.evidence.rows import ANY, Evidence, RowProblems, sorting, table_of_rows
+from xmc.data.evidence.rows import ANY, BY_ROW, Evidence, RowNames, RowProblems, sorting, table_of_rows
 from xmc.errors import InputError
 
 __all__ = ["Votes"]
@@ -59,9 +59,9 @@ class Votes(Evidence):
         return cls.from_table(table_of_rows(columns, cls.schema, "Votes"), ANY, ANY, "Votes")
 
     @classmethod
-    def problems(cls, table: pa.Table, queries: int, labels: int) -> RowProblems:
+    def problems(cls, table: pa.Table, queries: int, labels: int, names: RowNames = BY_ROW) -> RowProblems:
         """See Evidence."""
-        problems = RowProblems(len(table))
+        problems = RowProblems(len(table), names)
         problems.add_nulls(table)
         rows = np.arange(len(table))
         columns = {name: _filled(table[name]) for name in ("query", "label", "value")}
@@ -83,8 +83,8 @@ class Votes(Evidence):
             order[1:][_repeated(pairs[order], sources[order])],
             "second vote of a source",
             lambda row: (
-                f"the source {table['source'][row].as_py()!r} votes a second time on query {columns['query'][row]} and label "
-                f"{columns['label'][row]}; keep one vote."
+                f"the source {table['source'][row].as_py()!r} votes a second time on {names.query(columns['query'][row])} and "
+                f"{names.label(columns['label'][row])}; keep one vote."
             ),
         )
         return problems

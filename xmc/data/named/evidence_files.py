@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from xmc.arrays import Mask, Rows
 from xmc.data.drawing import TRAIN
 from xmc.data.evidence import EVIDENCE
-from xmc.data.evidence.rows import RowProblems
+from xmc.data.evidence.rows import RowNames, RowProblems
 from xmc.data.evidence.source_rows import EvidenceRows, defects_of
 from xmc.data.files import LINE, MESSAGE, REASON, TextForm, WantedColumn, open_file
 from xmc.data.rows import Defect, Row
@@ -95,11 +95,11 @@ class _Uids:
     """The uids of queries or labels, by row."""
 
     def __init__(self, what: str, uids: list[str | None]) -> None:
-        self.what, self._uids = what, pa.array(uids, pa.string())
+        self.what, self.uids = what, pa.array(uids, pa.string())
 
     def rows(self, owners: Rows, uids: pa.Array, problems: RowProblems) -> pa.Array:
         """The row of each uid; owners of one that is not known are problems. owners: row of the table, int64 [m]."""
-        rows = pc.index_in(uids, value_set=self._uids, skip_nulls=True)
+        rows = pc.index_in(uids, value_set=self.uids, skip_nulls=True)
         unknown = np.flatnonzero(
             rows.is_null().to_numpy(zero_copy_only=False) & uids.is_valid().to_numpy(zero_copy_only=False)
         )
@@ -132,7 +132,8 @@ def _read(kind: str, file: Path, form: TextForm | None, queries: _Uids, labels: 
     sound = pa.array(~problems.bad)
     found = pa.table(columns, schema=EVIDENCE[kind].schema).filter(sound)
     defects = list(defects_of(problems, file, lines, records.unit))
-    return EvidenceRows(kind, file, records.unit, lines[~problems.bad], found, defects)
+    names = RowNames(queries.uids, labels.uids)
+    return EvidenceRows(kind, file, records.unit, lines[~problems.bad], found, defects, names)
 
 
 def _rows(column: pa.Array, uids: _Uids, problems: RowProblems) -> pa.Array:
@@ -159,7 +160,13 @@ def _whole(name: str) -> Callable[[pa.Array, Mapping[str, pa.Array], RowProblems
         values, given, several = _single(column)
         values = np.where(given, values, 1 if name == "least" else pc.list_value_length(before["labels"]).to_numpy())
         wrong = several | ~((values >= 0) & (values < 2**31) & (values == np.floor(values)))
-        problems.add(wrong, f"bad {name}", lambda row: f"the {name} {column[row].as_py()} is not a whole number.")
+        problems.add(
+            wrong,
+            f"bad {name}",
+            lambda row: (
+                f"the {name} must be a whole number from 0 to the number of labels, but is {_shown(column[row])}."
+            ),
+        )
         return pa.array(np.where(wrong, 0, values).astype(np.int64))
 
     return read
@@ -167,6 +174,11 @@ def _whole(name: str) -> Callable[[pa.Array, Mapping[str, pa.Array], RowProblems
 
 _READ: dict[str, Any] = {"value": _value, "least": _whole("least"), "most": _whole("most")}
 """How columns with one number a row are read from lists of numbers, after the columns before."""
+
+
+def _shown(numbers: pa.Scalar) -> str:
+    """A list of numbers as it was written."""
+    return ", ".join("null" if number is None else f"{number:.12g}" for number in numbers.as_py())
 
 
 def _single(column: pa.Array) -> tuple[Any, Mask, Mask]:
