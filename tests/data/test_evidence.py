@@ -259,6 +259,11 @@ def test_labels_of_a_split_are_replaced() -> None:
         other.with_evidence("train", labelled=np.arange(QUERIES) > 2)
     with pytest.raises(InputError, match="12 queries and 7 labels, but is of"):
         data.with_evidence("train", positives=positives[:5])
+    with pytest.raises(InputError, match="rejected must be a sparse matrix, but is of type ndarray"):
+        data.with_evidence("train", rejected=np.zeros((12, 7)))  # type: ignore[arg-type]
+    for excluded in (np.array([[0.5, 1.0]]), np.array([0, 1, 2]), np.array([[-1, 0]])):
+        with pytest.raises(InputError, match="filter of the split 'train'"):
+            data.with_evidence("train", excluded=excluded)
     with pytest.raises(InputError, match="votes of the split 'train' must be of the type Votes"):
         data.with_evidence("train", votes=data.label_bags())
     with pytest.raises(DataError, match="no split 'dev'"):

@@ -9,15 +9,15 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, issparse
 from typing_extensions import Self
 
 from xmc.arrays import Mask
 from xmc.data.constructors import DatasetConstructors
 from xmc.data.evidence import EVIDENCE, CandidateSets, Evidence, LabelBags, Votes, evidence_tables
-from xmc.data.lists import labelled_column
+from xmc.data.lists import filter_of_pairs, labelled_column
 from xmc.data.splits import Split
-from xmc.data.tables import QUERY_SCHEMA, filter_table
+from xmc.data.tables import QUERY_SCHEMA
 from xmc.errors import InputError
 
 __all__ = ["EvidencedDataset"]
@@ -79,7 +79,7 @@ class EvidencedDataset(DatasetConstructors):
         whether anything is known of each query, bool [n]. excluded: pairs (query, label) that count nowhere, int [m, 2], which
         the split's filter is then.
 
-        Raises InputError for matrices and lists of another size, and evidence of another kind; DataError for an unknown
+        Raises InputError for matrices and lists of another type or size, and evidence of another kind; DataError for an unknown
         split, a pair that is positive and rejected, labels of a query that is not labelled, and as `votes`.
         """
         known = self.split(split)
@@ -96,7 +96,7 @@ class EvidencedDataset(DatasetConstructors):
             queries = queries.set_column(place, QUERY_SCHEMA.field("labelled"), column)
         tables[f"queries-{split}"] = queries
         if excluded is not None:
-            tables[f"filter-{split}"] = filter_table(excluded)
+            tables[f"filter-{split}"] = filter_of_pairs(split, excluded)
         given = {"votes": votes, "candidate_sets": candidate_sets, "label_bags": label_bags}
         for argument, evidence in given.items():
             tables |= evidence_tables(argument, {split: evidence})
@@ -156,6 +156,11 @@ def _label_columns(
     given = {"positives": known.positives if positives is None else positives}
     given["rejected"] = known.rejected if rejected is None else rejected
     for name, matrix in given.items():
+        if not issparse(matrix):
+            raise InputError(
+                f"{name} must be a sparse matrix, but is of type {type(matrix).__name__}; scipy.sparse.csr_matrix makes one "
+                f"of an array."
+            )
         if tuple(matrix.shape) != shape:
             raise InputError(
                 f"{name} must be of {shape[0]} queries and {shape[1]} labels, but is of {tuple(matrix.shape)}."

@@ -61,9 +61,9 @@ class _Judged:
             self._positives.append(np.array([] if row is None else [label for label, _ in row.positives], np.int64))
             self._rejected.append(np.array([] if row is None else row.all_rejected, np.int64))
 
-    def matrices(self, labels: int) -> list[csr_matrix]:
+    def matrices(self, labels: int) -> tuple[csr_matrix, csr_matrix]:
         """The positives and the rejected pairs, CSR bool [n, labels]."""
-        return [_matrix(lists, labels) for lists in (self._positives, self._rejected)]
+        return _matrix(self._positives, labels), _matrix(self._rejected, labels)
 
 
 def _matrix(lists: list[npt.NDArray[np.int64]], labels: int) -> csr_matrix:

@@ -50,8 +50,8 @@ def _of_sets(
         message = f"the set of {of_set} has none of the labels that the query is given, such as {such}."
         yield row, "set without a given label", message
     for row in np.flatnonzero(given > sets.most).tolist():
-        most, query = sets.most[row], names.query(int(sets.queries[row]))
-        message = f"at most {most} labels of the set of {query} are true, but {given[row]} are given."
+        most, of_set = sets.most[row], names.query(int(sets.queries[row]))
+        message = f"at most {most} labels of the set of {of_set} are true, but {given[row]} are given."
         yield row, "set with more given labels than true ones", message
     for row in np.flatnonzero(sets.sizes - refused < sets.least).tolist():
         message = (
