@@ -31,7 +31,7 @@ def by_hand(data: Dataset, views: list[np.ndarray], count: int, threshold: float
         scores = np.zeros(len(truth))
         for cosines in views:
             others = [row for row in np.argsort(-cosines[query], kind="stable") if row != query]
-            for rank, row in enumerate(others[:count]):
+            for rank, row in enumerate(others[: max(30, count)]):
                 if cosines[query, row] >= threshold:
                     scores[row] += 1 / (60 + rank + 1)
         best = np.argsort(-scores, kind="stable")[:count]
@@ -56,6 +56,16 @@ def test_votes_are_those_of_a_count_by_hand(run: Path, tmp_path: Path) -> None:
     assert different.mean() < 0.02  # where cosines tie
     assert votes.names == ("near",)
     assert (votes.values > 0).all()
+
+
+def test_what_is_chosen_gives_the_same_votes_when_it_is_given(run: Path, tmp_path: Path) -> None:
+    data = colours()
+    xmc.train(data, tiny_config(epochs=1, seed=3), tmp_path / "other")
+    retrievers = [xmc.Retriever.load(run), xmc.Retriever.load(tmp_path / "other")]
+    chosen = neighbour_votes(retrievers, data, threshold=0.0)
+    given = neighbour_votes(retrievers, data, neighbours=chosen.neighbours, threshold=0.0)
+    assert given.loss == chosen.loss
+    assert given.votes.table().equals(chosen.votes.table())
 
 
 def test_what_is_chosen_is_best_on_given_pairs(run: Path) -> None:

@@ -78,7 +78,8 @@ def neighbour_votes(
         raise DataError(f"The data set {dataset.name!r} has {len(known)} labelled training queries, and none is near.")
     texts = pc.fill_null(split.texts, "").to_pylist()
     numbers = NUMBERS if neighbours is None else (neighbours,)
-    views = [_View.of(retriever, texts, split.images, known, max(numbers)) for retriever in retrievers]
+    depth = max(*NUMBERS, *numbers)  # the same for a number that is given as for one that is chosen
+    views = [_View.of(retriever, texts, split.images, known, depth) for retriever in retrievers]
     thresholds = THRESHOLDS if threshold is None else (threshold,)
     shuffled = np.random.default_rng(0).permutation(known)
     trying, judging = (np.sort(some[:TRIED]) for some in (shuffled[: len(known) // 2], shuffled[len(known) // 2 :]))
