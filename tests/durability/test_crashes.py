@@ -28,6 +28,7 @@ MIXTURES = int(os.environ.get("XMC_MIXTURES", "1"))
 TRACED = (
     "train",
     "train --overwrite",
+    "federated",
     "data convert --overwrite",
     "data import-images",
     "index",

@@ -22,11 +22,11 @@ SplitBy = Literal["subject", "chance"]
 
 
 def clients_in(directory: str | Path) -> list[Dataset]:
-    """The data sets in the folders of a directory, in the order of their names.
+    """The data sets in the folders of a directory, in the order of their names, but for hidden ones.
 
     Raises DataError where there are fewer than two, or their labels are not the same, in the same order.
     """
-    folders = sorted(file.parent for file in Path(directory).glob("*/dataset.json"))
+    folders = sorted(file.parent for file in Path(directory).glob("[!.]*/dataset.json"))  # hidden: half-written ones
     if len(folders) < 2:
         raise DataError(
             f"{directory} has {len(folders)} folders with a data set; federated rounds need two or more. `xmc data convert` "
