@@ -110,6 +110,11 @@ def pure(data: Dataset, split: str) -> list[np.ndarray]:
     return [np.flatnonzero(first & ~second), np.flatnonzero(second & ~first)]
 
 
+def test_the_surest_cannot_be_told_by_one_label() -> None:
+    with pytest.raises(ConfigError, match="set labels to 2 or more, or choose to all"):
+        DistillationConfig(teacher=["a", "b"], choose="surest", labels=1)
+
+
 def test_each_query_has_its_surest_teacher(halves: list[Path]) -> None:
     data = numbered()
     split = data.split("train")

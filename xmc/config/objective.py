@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
 
 from xmc.config.field_errors import FieldError
 from xmc.config.kinds import Family
 from xmc.config.losses import LOSS_SECTIONS, DecoupledSoftmaxConfig, LossConfig, two_positive
 from xmc.config.section import Section
+from xmc.errors import ConfigError
 
 __all__ = ["DistillationConfig", "ObjectiveConfig"]
 
@@ -36,6 +37,15 @@ class DistillationConfig(Section):
     """Temperature of the softmax of a teacher's scores that weights its labels."""
     weight: float = Field(default=0.5, gt=0, le=1)
     """Weight of what teachers say; the rest, up to 1, is that of the loss on the positives."""
+
+    @model_validator(mode="after")
+    def _told_apart(self) -> DistillationConfig:
+        if self.choose == "surest" and self.labels < 2:
+            raise ConfigError(
+                "objective.distillation.choose is 'surest', by how far a teacher's best label is above the mean of its best "
+                "labels, which is nothing where labels is 1; set labels to 2 or more, or choose to all."
+            )
+        return self
 
 
 class ObjectiveConfig(Section):
