@@ -48,7 +48,7 @@ class Estimated:
         if self.channels is not None:
             arrays |= vars(self.channels)
         if self.missing is not None:
-            arrays |= {"coefficients": self.missing.coefficients, "total": np.array([self.missing.total])}
+            arrays |= {"coefficients": self.missing.coefficients, "totals": self.missing.totals}
         return arrays
 
     @classmethod
@@ -57,8 +57,8 @@ class Estimated:
         channels = missing = None
         if "prior" in arrays:
             channels = Channels(arrays["true"], arrays["untrue"], arrays["prior"])
-        if "total" in arrays:
-            missing = MissingFit(arrays["coefficients"], float(arrays["total"][0]))
+        if "totals" in arrays:
+            missing = MissingFit(arrays["coefficients"], arrays["totals"])
         return cls(arrays["wrong"], arrays["given"], channels, missing)
 
 
@@ -103,8 +103,11 @@ class Estimator:
         if self.sought:
             missing = self._missing(scores, chance, estimated)
             odds = missing.odds(self._features(scores), self._share(scores, estimated))
-            total = float(expit(odds[scores.labels >= 0]).sum())
-            estimated = replace(estimated, missing=replace(missing, total=total))
+            found = float(expit(odds[scores.labels >= 0]).sum())
+            lacking = np.bincount(self.groups, self._lacking(estimated), GROUPS)
+            # Of each group the same share of what it lacks: frequent labels are found more easily, and rare ones would pay.
+            totals = lacking * (found / max(float(lacking.sum()), 1e-9))
+            estimated = replace(estimated, missing=replace(missing, totals=totals))
         return self.beliefs(scores, estimated), estimated
 
     def beliefs(self, scores: PairScores, estimated: Estimated) -> Beliefs:
@@ -115,15 +118,21 @@ class Estimator:
         if estimated.missing is not None:
             there = scores.labels >= 0
             of_candidates = estimated.missing.odds(self._features(scores), self._share(scores, estimated))
-            candidates[there] = estimated.missing.again(of_candidates[there]).astype(np.float16)
+            groups = self.groups[scores.labels[there]]
+            candidates[there] = estimated.missing.balanced(of_candidates[there], groups).astype(np.float16)
         return Beliefs(evidence, scores.labels, candidates)
 
     def most_new(self, estimated: Estimated) -> Values:
         """How many candidates of each label may pull, float64 [L]: as many as are missing of it, by the share that is given."""
+        most: Values = np.ceil(self._lacking(estimated) - 1e-9)
+        return most
+
+    def _lacking(self, estimated: Estimated) -> Values:
+        """How many relevant pairs of each label are expected to be missing, float64 [L]."""
         right = np.bincount(self.evidence.pairs.labels, estimated.given, self.evidence.pairs.count)
         every = right / self.recorded.of_labels(self._right_share(estimated)) / max(self.recorded.labelled.mean(), 1e-9)
-        most: Values = np.ceil(every - right - 1e-9)
-        return most
+        lacking: Values = every - right
+        return lacking
 
     def _right_share(self, estimated: Estimated) -> float:
         given = self.evidence.given

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -22,11 +22,12 @@ ROUNDS = 200
 class MissingFit:
     """P(relevant) of pairs that training did not see: σ(t·x) of their `pair_features` x.
 
-    coefficients: float64 [4]. total: expected number of relevant pairs among the candidates when it was fitted.
+    coefficients: float64 [4]. totals: float64 [groups], expected numbers of relevant pairs among the candidates, by group of
+    labels.
     """
 
     coefficients: Values
-    total: float = 0.0
+    totals: Values = field(default_factory=lambda: np.zeros(0))
 
     def odds(self, features: Values, recorded: Values) -> Values:
         """Log odds that pairs are relevant that are not given, features [..., 4], [...].
@@ -37,17 +38,26 @@ class MissingFit:
         odds: Values = features @ self.coefficients + np.log(np.maximum(1 - recorded, SURE))
         return odds
 
-    def again(self, odds: Values) -> Values:
-        """The probabilities of later candidates, whose log odds are moved together until `total` of them are relevant.
+    def balanced(self, odds: Values, groups: npt.NDArray[np.integer]) -> Values:
+        """The probabilities of candidates, whose log odds are moved in each group until `totals` of them are relevant.
 
         Scores move while training goes on, and pairs that it did not see are no more; what stays is how many are missing.
         """
-        low, high = -60.0, 60.0
-        for _ in range(60):
-            middle = (low + high) / 2
-            low, high = (low, middle) if expit(odds + middle).sum() > self.total else (middle, high)
-        probabilities: Values = expit(odds + (low + high) / 2)
+        probabilities = np.zeros(len(odds))
+        for group, total in enumerate(self.totals):
+            some = groups == group
+            probabilities[some] = _moved(odds[some], float(total))
         return probabilities
+
+
+def _moved(odds: Values, total: float) -> Values:
+    """The probabilities of pairs whose log odds are moved together until they sum up to a total, or to as much as can be."""
+    low, high = -60.0, 60.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (low, middle) if expit(odds + middle).sum() > total else (middle, high)
+    probabilities: Values = expit(odds + (low + high) / 2)
+    return probabilities
 
 
 def pair_features(scores: npt.NDArray[np.floating], level: Values, counts: npt.NDArray[np.integer]) -> Values:
