@@ -11,6 +11,7 @@ from scipy.special import expit, logit
 
 from xmc.arrays import Mask
 from xmc.config import SupervisionConfig
+from xmc.training.supervision.approvals import Approvals, Approved
 from xmc.training.supervision.channels import Channels, estimate_channels
 from xmc.training.supervision.counts import group_posteriors
 from xmc.training.supervision.decisions import Beliefs
@@ -80,6 +81,7 @@ class Estimator:
         self.counts = np.bincount(pairs.labels[evidence.given], minlength=pairs.count)
         self.groups = groups_of_labels(self.counts)
         self.group_of_pair = self.groups[pairs.labels]
+        self.approvals = Approvals(evidence, recorded.labelled)
 
     def first_beliefs(self) -> tuple[Beliefs, Estimated]:
         """Before anything was trained: given pairs are right, votes are weighed by how sources agree, counts shared out."""
@@ -87,7 +89,7 @@ class Estimator:
         channels = None
         if len(self.evidence.votes.places):
             known = np.where(self.evidence.given, 1.0, np.nan)
-            channels = estimate_channels(self.evidence.votes, self.group_of_pair, GROUPS, known)
+            channels = estimate_channels(self.approvals.others, self.group_of_pair, GROUPS, known)
         estimated = Estimated(np.zeros(GROUPS), given, channels)
         none = np.zeros((len(self.evidence.pairs), 0))
         odds = self._with_votes(estimated)
@@ -127,12 +129,21 @@ class Estimator:
         most: Values = np.ceil(self._lacking(estimated) - 1e-9)
         return most
 
+    def approved(self, estimated: Estimated) -> Approved:
+        """What given pairs say of votes by sources that vote against none."""
+        every, right = self._every(estimated)
+        return self.approvals.found(estimated.given, every - right)
+
     def _lacking(self, estimated: Estimated) -> Values:
-        """How many relevant pairs of each label are expected to be missing, float64 [L]."""
-        right = np.bincount(self.evidence.pairs.labels, estimated.given, self.evidence.pairs.count)
-        every = right / self.recorded.of_labels(self._right_share(estimated)) / max(self.recorded.labelled.mean(), 1e-9)
-        lacking: Values = every - right
+        """How many relevant pairs of each label are expected to be missing, of all queries, float64 [L]."""
+        every, right = self._every(estimated)
+        lacking: Values = every / max(self.recorded.labelled.mean(), 1e-9) - right
         return lacking
+
+    def _every(self, estimated: Estimated) -> tuple[Values, Values]:
+        """How many relevant pairs of labelled queries each label has, and how many of them are given, both float64 [L]."""
+        right = np.bincount(self.evidence.pairs.labels, estimated.given, self.evidence.pairs.count)
+        return right / self.recorded.of_labels(self._right_share(estimated)), right
 
     def _right_share(self, estimated: Estimated) -> float:
         given = self.evidence.given
@@ -163,9 +174,9 @@ class Estimator:
 
     def _channels(self, scores: Values, given: Values) -> Channels | None:
         """Those of sources, by the pairs that they vote on and that training did not see."""
-        votes = self.evidence.votes
-        if not len(votes.places):
+        if not len(self.evidence.votes.places):
             return None
+        votes = self.approvals.others
         kept = self.unseen[votes.places]
         unseen = replace(votes, places=votes.places[kept], sources=votes.sources[kept], values=votes.values[kept])
         known = np.where(self.evidence.given, given, np.nan)
@@ -214,9 +225,12 @@ class Estimator:
         with np.errstate(divide="ignore"):
             odds[given] = np.clip(logit(estimated.given[given]), -SUREST, SUREST)
         if estimated.channels is not None:
-            channels, voted = estimated.channels, evidence.voted & ~given
-            odds += channels.evidence(evidence.votes, self.group_of_pair)
-            odds[voted] += logit(channels.prior)[self.group_of_pair[voted]]
+            prior = logit(estimated.channels.prior)[self.group_of_pair]
+            with np.errstate(divide="ignore"):
+                approved = logit(self.approved(estimated).probabilities)
+            prior[self.approvals.places] = np.clip(approved, -SUREST, SUREST)
+            odds += estimated.channels.evidence(self.approvals.others, self.group_of_pair)
+            odds += np.where(evidence.voted & ~given, prior, 0.0)
         return odds
 
     def _counted(self, odds: Values, scores: Values) -> npt.NDArray[np.float16]:

@@ -19,7 +19,8 @@ class SupervisionReport:
 
     given: pairs of the data set's lists of labels. wrong: the share of them that is estimated to be wrong. left_out: those that
     count nowhere now. pulling, new: pairs that are positives, and those among them without any evidence. doubted: pairs without
-    evidence that are no negatives. accuracies: of the sources of votes, where as many pairs are relevant as not.
+    evidence that are no negatives. accuracies: of the sources of votes, where as many pairs are relevant as not. precisions: of
+    sources that vote against no pair, the share of the votes that is right.
     """
 
     given: int
@@ -29,10 +30,12 @@ class SupervisionReport:
     new: int
     doubted: int
     accuracies: dict[str, float] = field(default_factory=dict)
+    precisions: dict[str, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
         """One line."""
         sources = "".join(f"; accuracy of {name} {value:.3f}" for name, value in self.accuracies.items())
+        sources += "".join(f"; precision of {name} {value:.3f}" for name, value in self.precisions.items())
         return (
             f"{self.wrong:.1%} of {self.given:,} given pairs are estimated to be wrong, {self.left_out:,} are left out; "
             f"{self.pulling:,} positives, {self.new:,} of them new; {self.doubted:,} other pairs are no negatives{sources}"
@@ -46,10 +49,15 @@ def reported(estimator: Estimator, beliefs: Beliefs, estimated: Estimated, entri
     given = int(evidence.given.sum())
     pulling = entries.pull > 0
     kept = int(np.isin(evidence.pairs.keys[evidence.given], entries.keys[pulling]).sum())
-    accuracies = {}
+    accuracies: dict[str, float] = {}
+    precisions: dict[str, float] = {}
     if estimated.channels is not None:
-        values = estimated.channels.accuracy
-        accuracies = {name: float(value) for name, value in zip(evidence.votes.names, values, strict=True)}
+        values, precisions = estimated.channels.accuracy, estimator.approved(estimated).precisions
+        accuracies = {
+            name: float(value)
+            for name, value in zip(evidence.votes.names, values, strict=True)
+            if name not in precisions
+        }
     return SupervisionReport(
         given,
         float(1 - estimated.given[evidence.given].mean()) if given else 0.0,
@@ -58,4 +66,5 @@ def reported(estimator: Estimator, beliefs: Beliefs, estimated: Estimated, entri
         int((pulling & ~known).sum()),
         int((~known & ~pulling).sum()),
         accuracies,
+        precisions,
     )

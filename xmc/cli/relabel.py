@@ -84,10 +84,11 @@ def _of_sources(sources: list[SourceChannel]) -> Table:
 
     table = _table("sources of votes")
     table.add_column("source")
-    for name in ("votes", "accuracy", "P(+ | relevant)", "P(+ | not)"):
+    for name in ("votes", "accuracy", "P(+ | relevant)", "P(+ | not)", "precision"):
         table.add_column(name, justify="right")
     for row in sources:
-        numbers = [f"{value:.3f}" for value in (row.accuracy, row.yes_relevant, row.yes_other)]
+        values = row.accuracy, row.yes_relevant, row.yes_other, row.precision
+        numbers = ["" if value is None else f"{value:.3f}" for value in values]
         table.add_row(cell(row.name), f"{row.votes:,}", *numbers)
     return table
 
