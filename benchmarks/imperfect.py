@@ -6,7 +6,8 @@ clean, so that "clean: plain" is the oracle of wrong pairs. Corruption and model
 is the default one but for what a method names; metrics are of the clean test split, propensities of the clean training split.
 
 What has been measured is kept in build/benchmarks/imperfect, with the metrics of each query, and not measured again until
-the method's configuration or its CODE changes. `python benchmarks/imperfect_table.py` shows the means over seeds.
+the method's configuration or its CODE changes. `python benchmarks/imperfect_table.py` shows the means over seeds. Methods that
+begin with LF-WordNet need that folder in the directory that XMC_DATA names.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import lf_wordnet
 import numpy as np
 import numpy.typing as npt
 import planted
@@ -29,6 +31,7 @@ from retrieval import CACHE
 
 from xmc.config import TrainConfig
 from xmc.data.dataset import Dataset
+from xmc.data.name_votes import name_votes
 from xmc.evaluation.evaluate import evaluate
 from xmc.evaluation.evaluated import Evaluated
 from xmc.evaluation.per_query import QueryMetrics
@@ -38,7 +41,7 @@ from xmc.storage.manifests import LOG, MANIFEST
 from xmc.training.checkpoints import Checkpoint
 from xmc.training.trainer import train
 
-__all__ = ["METHODS", "METRICS", "Method", "file_of", "run"]
+__all__ = ["METHODS", "METRICS", "Method", "baselines", "file_of", "run"]
 
 Best = npt.NDArray[np.int64]
 METRICS = ("P@1", "P@5", "nDCG@5", "PSP@1", "PSP@5")
@@ -46,6 +49,10 @@ CODE = "1"
 """Of plain training and the corruptions: another one where they change, so that what was measured is measured again."""
 ESTIMATOR = "1"
 """Of the estimator of targets, likewise."""
+SEARCH = "2"
+"""Of what it does about missing pairs, and votes, likewise."""
+LARGE = "LF-WordNet, "
+"""How the methods begin that are of all of WordNet, of 65,962 labels, and of its configuration."""
 KEPT = 50
 """Number of best labels of each training query that are kept of a run that another method begins with."""
 
@@ -56,7 +63,7 @@ class Method:
 
     plant: makes the data set from the clean one and the seed. repair: changes it, given the clean one, the planted one, the
     best labels of each training query by the run of the method `first`, and the seed. changes: keys of the configuration.
-    teachers: methods whose runs teach it.
+    teachers: methods whose runs teach it. large: whether it is of LF-WordNet.
     """
 
     plant: Callable[[Dataset, int], Dataset]
@@ -65,10 +72,16 @@ class Method:
     changes: Mapping[str, Any] = field(default_factory=dict)
     code: str = CODE
     teachers: tuple[str, ...] = ()
+    large: bool = False
+
+    def dataset(self) -> Dataset:
+        """The clean one. DataError where it is not there."""
+        return lf_wordnet.dataset() if self.large else Dataset.load("wordnet-8k")
 
     def config(self, seed: int) -> TrainConfig:
         """Of its training."""
-        return TrainConfig(seed=seed, token_cache=None).changed(**self.changes)
+        config = TrainConfig.load(lf_wordnet.CONFIG) if self.large else TrainConfig(token_cache=None)
+        return config.changed(seed=seed, **self.changes)
 
 
 def _oracle(clean: Dataset, data: Dataset, best: Best, seed: int) -> Dataset:
@@ -111,6 +124,10 @@ def _all_of_sets(clean: Dataset, data: Dataset, best: Best, seed: int) -> Datase
     return planted_evidence.all_of_sets(data)
 
 
+def _named(clean: Dataset, data: Dataset, best: Best, seed: int) -> Dataset:
+    return data.with_evidence("train", votes=name_votes(data))
+
+
 def _half(number: int, data: Dataset, seed: int) -> Dataset:
     return planted.halves_of_labels(data, seed)[number]
 
@@ -124,6 +141,7 @@ def _posterior(**supervision: Any) -> dict[str, Any]:
     return {f"supervision.{key}": value for key, value in {"estimator": "posterior", **supervision}.items()}
 
 
+STRIPPED = _posterior(recorded=0.64)
 ACCURACIES = (0.9, 0.7, 0.5)
 """Of the planted sources."""
 PLANTED: dict[str, Callable[[Dataset, int], Dataset]] = {
@@ -143,7 +161,7 @@ ESTIMATED: dict[str, dict[str, Any]] = {
     "similar wrong 50%": _posterior(wrong="estimate"),
     "missing 50%": _posterior(recorded=0.5),
     "one positive": _posterior(positives=5.0),
-    "stripped 30%": _posterior(recorded=0.64),
+    "stripped 30%": STRIPPED,
 }
 """What the estimator is told of each."""
 MISSING = ("missing 50%", "one positive", "stripped 30%")
@@ -161,11 +179,20 @@ REVIEWED = {
 all rejections is of true pairs; or each is voted on by a reviewer, who is wrong that often."""
 
 
+def _code(case: str) -> str:
+    return SEARCH if case in MISSING else ESTIMATOR
+
+
 def _methods() -> Iterator[tuple[str, Method]]:
     """All, by name."""
     for case, plant in PLANTED.items():
         yield f"{case}: plain", Method(plant)
-        yield f"{case}: posterior", Method(plant, changes=ESTIMATED[case], code=ESTIMATOR)
+        yield f"{case}: posterior", Method(plant, changes=ESTIMATED[case], code=_code(case))
+    for case in ("clean", "wrong 50%", "missing 50%"):
+        told = {"changes": ESTIMATED[case], "code": _code(case), "large": True}
+        yield f"{LARGE}{case}: plain", Method(PLANTED[case], large=True)
+        yield f"{LARGE}{case}: posterior", Method(PLANTED[case], **told)
+    yield "stripped 30%, names: posterior", Method(PLANTED["stripped 30%"], _named, changes=STRIPPED, code=SEARCH)
     for case in MISSING:
         yield f"{case}: oracle", Method(PLANTED[case], _oracle)
     for case in WRONG:
@@ -176,14 +203,13 @@ def _methods() -> Iterator[tuple[str, Method]]:
         yield f"{case}: posterior", Method(partial(_bags, size, random), changes=_posterior(), code=ESTIMATOR)
     for case, repair in REVIEWED.items():
         told = _posterior(recorded=0.5)
-        yield f"{case}: posterior", Method(PLANTED["missing 50%"], repair, "missing 50%: plain", told, ESTIMATOR)
+        yield f"{case}: posterior", Method(PLANTED["missing 50%"], repair, "missing 50%: plain", told, SEARCH)
     yield "sets of 5: plain", Method(_sets, _all_of_sets)
     yield "sets of 5: posterior", Method(_sets, changes=_posterior(), code=ESTIMATOR)
     yield "sources: plain", Method(_voted, partial(_majority, ()))
     yield "sources: best source", Method(_voted, partial(_majority, (planted_evidence.source_name(max(ACCURACIES)),)))
     saved = {"checkpoint.steps": 99}
-    yield "sources: posterior", Method(_voted, changes={**_posterior(), **saved}, code=ESTIMATOR)
-
+    yield "sources: posterior", Method(_voted, changes={**_posterior(), **saved}, code=SEARCH)
     for number, half in enumerate(HALVES):
         yield half, Method(partial(_half, number))
     for choose in ("surest", "all"):
@@ -199,11 +225,18 @@ BEGUN_WITH = {method.first for method in METHODS.values()}
 
 def run(seed: int, methods: Sequence[str]) -> Iterator[list[Measurement]]:
     """Measure each method whose name begins with one of `methods`; all without such."""
-    clean = Dataset.load("wordnet-8k")
     for name in METHODS:
         if not methods or name.startswith(tuple(methods)):
-            found = _measured(name, clean, seed)
+            found = _measured(name, METHODS[name].dataset(), seed)
             yield [Measurement("imperfect", name, metric, value, unit, seed) for metric, value, unit in found]
+
+
+def baselines(name: str) -> tuple[str, str]:
+    """The plain training on the same data, without what is added to them, and that on clean data."""
+    parts = name.split(": ")[0].split(", ")
+    cases = [", ".join(parts[:end]) for end in range(len(parts), 0, -1)]
+    plain = next((f"{case}: plain" for case in cases if f"{case}: plain" in METHODS), name)
+    return plain, f"{LARGE if METHODS[name].large else ''}clean: plain"
 
 
 def file_of(name: str, seed: int, suffix: str = ".json") -> Path:
@@ -301,6 +334,9 @@ def _estimated(directory: Path) -> Iterator[tuple[str, float, str]]:
         if found:
             yield "wrong given pairs, estimated", 100 * found["wrong"], "percent"
             yield "left out", float(found["left_out"]), "pairs"
-            for name, accuracy in found["accuracies"].items():
-                yield f"accuracy of {name}, estimated", 100 * accuracy, "percent"
+            for what in ("accuracy", "precision"):
+                of_sources = found.get({"accuracy": "accuracies", "precision": "precisions"}[what], {})
+                yield from (
+                    (f"{what} of {name}, estimated", 100 * value, "percent") for name, value in of_sources.items()
+                )
             return

@@ -13,13 +13,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from imperfect import METHODS, METRICS, file_of
+from imperfect import METHODS, METRICS, baselines, file_of
 
 from xmc.evaluation.per_query import QueryMetrics
 
 __all__ = ["Gain", "gain_of", "rows_of"]
 
-CLEAN = "clean: plain"
 SAMPLES = 10_000
 Values = npt.NDArray[np.float64]
 
@@ -59,11 +58,11 @@ def rows_of(values: Mapping[str, Mapping[int, Mapping[str, Values]]]) -> Iterato
     for name, by_seed in values.items():
         seeds = sorted(by_seed)
         means = [f"{np.mean([by_seed[seed][metric].mean() for seed in seeds]):.2f}" for metric in METRICS]
-        plain = f"{name.split(': ')[0].split(', re')[0]}: plain"
-        shared = [seed for seed in seeds if seed in values.get(plain, {}) and seed in values.get(CLEAN, {})]
+        plain, clean = baselines(name)
+        shared = [seed for seed in seeds if seed in values.get(plain, {}) and seed in values.get(clean, {})]
         gains = ["", "", ""]
-        if name not in (plain, CLEAN) and shared:
-            gains = [_cell(metric, *([values[one][seed][metric] for seed in shared] for one in (name, plain, CLEAN)))
+        if name not in (plain, clean) and shared:
+            gains = [_cell(metric, *([values[one][seed][metric] for seed in shared] for one in (name, plain, clean)))
                      for metric in ("P@1", "P@5", "PSP@5")]  # fmt: skip
         yield [name, ", ".join(map(str, seeds)), *means, *gains]
 

@@ -40,7 +40,7 @@ class SupervisionConfig(Section):
     accept_new: float = Field(default=0.8, gt=0, le=1)
     """Probability from which on a pair without evidence is a positive. What training finds by itself is mostly of frequent
     labels, which takes from rare ones."""
-    doubt: float = Field(default=0.05, ge=0, le=1)
+    doubt: float = Field(default=0.1, ge=0, le=1)
     """Probability from which on a pair that is not given is less of a negative: by one less its probability."""
     rejected_weight: float = Field(default=1.0, ge=1)
     """How much a rejected pair counts as a negative."""
