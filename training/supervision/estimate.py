@@ -106,9 +106,9 @@ class Estimator:
             missing = self._missing(scores, chance, estimated)
             odds = missing.odds(self._features(scores), self._share(scores, estimated))
             found = float(expit(odds[scores.labels >= 0]).sum())
-            lacking = np.bincount(self.groups, self._lacking(estimated), GROUPS)
+            lacking = np.bincount(self.groups, self._lacking(estimated), GROUPS).astype(np.float64)
             # Of each group the same share of what it lacks: frequent labels are found more easily, and rare ones would pay.
-            totals = lacking * (found / max(float(lacking.sum()), 1e-9))
+            totals: Values = lacking * (found / max(float(lacking.sum()), 1e-9))
             estimated = replace(estimated, missing=replace(missing, totals=totals))
         return self.beliefs(scores, estimated), estimated
 
@@ -142,7 +142,9 @@ class Estimator:
 
     def _every(self, estimated: Estimated) -> tuple[Values, Values]:
         """How many relevant pairs of labelled queries each label has, and how many of them are given, both float64 [L]."""
-        right = np.bincount(self.evidence.pairs.labels, estimated.given, self.evidence.pairs.count)
+        right: Values = np.bincount(self.evidence.pairs.labels, estimated.given, self.evidence.pairs.count).astype(
+            np.float64
+        )
         return right / self.recorded.of_labels(self._right_share(estimated)), right
 
     def _right_share(self, estimated: Estimated) -> float:
