@@ -147,7 +147,7 @@ def test_decisions_by_hand() -> None:
         (0, 4): (0.875, 0.0),
         (0, 5): (0.0, 0.75),  # doubtful
         (1, 1): (0.0, 0.25),  # probable, but the label lacks no pair
-        (1, 4): (0.0, float(1 - np.float32(np.float16(0.3)))),
+        (1, 4): (float(np.float16(0.3)), float(1 - np.float32(np.float16(0.3)))),  # voted on: both
     }
     unseen = np.array([True, False, False, False, False])
     assert not (decided(evidence, beliefs, options, unseen, most).pull[:1] > 0).any()

@@ -40,9 +40,10 @@ def decided(
 ) -> PairEntries:
     """The entries that training goes on with.
 
-    A pair pulls by its probability from `options.accept` on, one without evidence from `options.accept_new` on. A given one
-    that is less probable counts nowhere. One that is not given pushes by the probability that it is not relevant from
-    `options.doubt` on; below, it is a negative as any other.
+    A given pair pulls by its probability from `options.accept` on, and counts nowhere below. One without evidence pulls from
+    `options.accept_new` on. One that is not given pushes by the probability that it is not relevant from `options.doubt` on;
+    below, it is a negative as any other. One that sources vote on does both: pairs that are right one time in three are learned
+    as that, and not as true.
     Pairs of counted groups pull from a lower probability on: `options.doubt`, or half of what all pairs of the group would have
     alike. What is rejected stays so.
 
@@ -53,13 +54,14 @@ def decided(
     given, open_ = evidence.given, ~evidence.rejected & ~evidence.excluded
     accept = np.full(len(evidence), options.accept, np.float32)
     doubt = np.full(len(evidence), options.doubt, np.float32)
-    groups = evidence.groups
+    groups, by_votes = evidence.groups, evidence.voted & ~given & ~evidence.counted
+    accept[by_votes] = options.doubt
     alike = np.repeat(groups.most / np.maximum(np.diff(groups.indptr), 1), np.diff(groups.indptr)) / 2
     lowest = np.minimum(np.full(len(alike), options.doubt), alike).astype(np.float32)
     accept[groups.places], doubt[groups.places] = lowest, NEGATIVE_SHARE * lowest
     pulls = open_ & (probability >= accept) & (probability > 0) & ~unseen
     pull = np.where(pulls, np.where(given, pairs.pull, np.float32(1)) * probability, np.float32(0))
-    nowhere = evidence.excluded | pulls | (open_ & (given | unseen))
+    nowhere = evidence.excluded | (pulls & ~by_votes) | (open_ & (given | unseen))
     push = np.where(open_ & (probability >= doubt), 1 - probability, pairs.push)
     push = np.where(nowhere, np.float32(0), push)
     keys, more, less = _candidates(beliefs, options, most, pairs.count)
