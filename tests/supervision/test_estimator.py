@@ -188,3 +188,26 @@ def test_doubtful_pairs_are_never_mined(tmp_path: Path) -> None:
 def test_what_cannot_be_is_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=message):
         xmc.train(colours(), tiny_config(**POSTERIOR, **changes), tmp_path / "run")
+
+
+def test_votes_of_sources_that_never_vote_against_a_pair(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Half of the given pairs are missing, and a source names nine in ten of the true ones: it is believed, if told that."""
+    clean = colours()
+    lists, rng = lists_of(clean), np.random.default_rng(0)
+    true = [(query, label) for query, labels in enumerate(lists) for label in labels]
+    named = [pair for pair in true if rng.random() < 0.9]
+    votes = Votes.from_arrays(*np.array(named).T, ["names"] * len(named), np.ones(len(named)))
+    kept = [labels[: len(labels) // 2] for labels in lists]
+    data = clean.with_evidence("train", positives=matrix(kept, clean), votes=votes)
+    said = {}
+    for recorded in (1.0, sum(map(len, kept)) / len(true)):
+        caplog.clear()
+        run = tmp_path / str(recorded)
+        xmc.train(data, tiny_config(**POSTERIOR, **{"supervision.recorded": recorded}), run)
+        said[recorded] = next(step["supervision"] for step in logged_steps(run) if step.get("supervision"))
+        assert ("never vote against" in caplog.text) == (recorded == 1.0)
+    told = said[recorded]
+    assert told["accuracies"] == {}
+    assert told["precisions"]["names"] == pytest.approx(1.0, abs=0.05)
+    assert told["pulling"] - told["new"] >= 0.9 * len(named)
+    assert said[1.0]["pulling"] == sum(map(len, kept))

@@ -63,6 +63,12 @@ class Approvals:
         self.labelled = labelled[evidence.pairs.queries[self.places]]
 
     @property
+    def names(self) -> list[str]:
+        """Of the approving sources."""
+        votes = self.evidence.votes
+        return [votes.names[source] for source in np.unique(votes.sources[self.used])]
+
+    @property
     def others(self) -> PairVotes:
         """The votes of the other sources."""
         votes, kept = self.evidence.votes, ~self.used

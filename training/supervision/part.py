@@ -74,6 +74,13 @@ class Supervision(TrainingPart):
 
     def begin(self, run: TrainingRun) -> None:
         """Train on what is believed without scores."""
+        estimator = self.estimator
+        if estimator.approvals.names and not estimator.recorded.some_missing and run.world.is_root:
+            logger.warning(
+                "%s never vote against a pair, and supervision.recorded says that every relevant pair is given: their votes "
+                "for others count as wrong. Say which share is given, such as supervision.recorded=0.8.",
+                ", ".join(estimator.approvals.names),
+            )
         self._use()
 
     def before_epoch(self, run: TrainingRun, epoch: int) -> None:

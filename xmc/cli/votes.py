@@ -119,7 +119,15 @@ def _write(data: Dataset, votes: Votes, out: Path, overwrite: bool) -> None:
     if given and split.positives.nnz:
         say(f"{given:,} of them are for given pairs: {given / split.positives.nnz:.1%} of these")
     say(f"data set in {out}")
-    say(f"next: {shell('xmc', 'train', 'voted-labels', '--dataset', out, '--out', f'runs/{out.name}')}")
+    if not len(votes):
+        return
+    recipe = "missing-labels" if given else "voted-labels"
+    say(f"next: {shell('xmc', 'train', recipe, '--dataset', out, '--out', f'runs/{out.name}')}")
+    if given:
+        say(
+            "say supervision.recorded there, the share of the relevant pairs that is given: votes for other pairs are believed "
+            "as far as it leaves room for them."
+        )
 
 
 def _given(data: Dataset, votes: Votes) -> int:
