@@ -42,8 +42,8 @@ def decided(
 
     A given pair pulls by its probability from `options.accept` on, and counts nowhere below. One without evidence pulls from
     `options.accept_new` on. One that is not given pushes by the probability that it is not relevant from `options.doubt` on;
-    below, it is a negative as any other. One that sources vote on does both: pairs that are right one time in three are learned
-    as that, and not as true.
+    below, it is a negative as any other. One that sources vote on pulls from `options.accept` on as a given one, and below does
+    both: pairs that are right one time in three are learned as that, and not as true.
     Pairs of counted groups pull from a lower probability on: `options.doubt`, or half of what all pairs of the group would have
     alike. What is rejected stays so.
 
@@ -61,7 +61,8 @@ def decided(
     accept[groups.places], doubt[groups.places] = lowest, NEGATIVE_SHARE * lowest
     pulls = open_ & (probability >= accept) & (probability > 0) & ~unseen
     pull = np.where(pulls, np.where(given, pairs.pull, np.float32(1)) * probability, np.float32(0))
-    nowhere = evidence.excluded | (pulls & ~by_votes) | (open_ & (given | unseen))
+    uncertain = by_votes & (probability < options.accept)
+    nowhere = evidence.excluded | (pulls & ~uncertain) | (open_ & (given | unseen))
     push = np.where(open_ & (probability >= doubt), 1 - probability, pairs.push)
     push = np.where(nowhere, np.float32(0), push)
     keys, more, less = _candidates(beliefs, options, most, pairs.count)

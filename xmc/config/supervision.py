@@ -36,13 +36,13 @@ class SupervisionConfig(Section):
     held_out: float = Field(default=0.05, gt=0, lt=0.5)
     """Share of the given pairs that are left out until the first estimate: their scores tell what unseen pairs score."""
     accept: float = Field(default=0.5, gt=0, le=1)
-    """Probability from which on a given pair is a positive, by that weight."""
+    """Probability from which on a pair with evidence is a positive, by that weight."""
     accept_new: float = Field(default=0.8, gt=0, le=1)
     """Probability from which on a pair without evidence is a positive. What training finds by itself is mostly of frequent
     labels, which takes from rare ones."""
     doubt: float = Field(default=0.1, ge=0, le=1)
     """Probability from which on a pair that is not given is less of a negative: by one less its probability. A pair that is
-    voted on is a positive from there on, too, by its probability."""
+    voted on is a positive by its probability, too, from there on."""
     rejected_weight: float = Field(default=1.0, ge=1)
     """How much a rejected pair counts as a negative."""
     cap: bool = True
