@@ -16,7 +16,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -188,9 +188,9 @@ def _methods() -> Iterator[tuple[str, Method]]:
         yield f"{case}: plain", Method(plant)
         yield f"{case}: posterior", Method(plant, changes=ESTIMATED[case], code=_code(case))
     for case in ("clean", "wrong 50%", "missing 50%"):
-        told = {"changes": ESTIMATED[case], "code": _code(case), "large": True}
-        yield f"{LARGE}{case}: plain", Method(PLANTED[case], large=True)
-        yield f"{LARGE}{case}: posterior", Method(PLANTED[case], **told)
+        plain = Method(PLANTED[case], large=True)
+        yield f"{LARGE}{case}: plain", plain
+        yield f"{LARGE}{case}: posterior", replace(plain, changes=ESTIMATED[case], code=_code(case))
     yield "stripped 30%, names: posterior", Method(PLANTED["stripped 30%"], _named, changes=STRIPPED, code=SEARCH)
     for case in MISSING:
         yield f"{case}: oracle", Method(PLANTED[case], _oracle)
@@ -335,9 +335,7 @@ def _estimated(directory: Path) -> Iterator[tuple[str, float, str]]:
         if found:
             yield "wrong given pairs, estimated", 100 * found["wrong"], "percent"
             yield "left out", float(found["left_out"]), "pairs"
-            for what in ("accuracy", "precision"):
-                of_sources = found.get({"accuracy": "accuracies", "precision": "precisions"}[what], {})
-                yield from (
-                    (f"{what} of {name}, estimated", 100 * value, "percent") for name, value in of_sources.items()
-                )
+            for key, what in (("accuracies", "accuracy"), ("precisions", "precision")):
+                for name, share in found[key].items():
+                    yield f"{what} of {name}, estimated", 100 * share, "percent"
             return

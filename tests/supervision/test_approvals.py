@@ -42,9 +42,10 @@ def found(evidence: PairEvidence, stripped: bool) -> tuple[np.ndarray, np.ndarra
     approvals = Approvals(evidence, np.ones(QUERIES, bool))
     counts = np.bincount(evidence.pairs.labels[evidence.given], minlength=LABELS)
     share = 2 / 3 if stripped else 0.5
-    said = approvals.found(evidence.given.astype(float), counts / share - counts)
+    told = evidence.given.astype(float), counts / share - counts
     open_ = ~evidence.given[approvals.places]
-    return evidence.pairs.keys[approvals.places][open_], said.probabilities[open_], said.precisions
+    keys = evidence.pairs.keys[approvals.places][open_]
+    return keys, approvals.probabilities(*told)[open_], approvals.precisions(*told)
 
 
 @pytest.mark.parametrize("stripped", [True, False])
@@ -75,8 +76,8 @@ def test_pairs_that_two_sources_find_are_more_probable() -> None:
 def test_votes_are_wrong_where_nothing_is_missing() -> None:
     evidence, _ = planted(np.random.default_rng(2), True, {"names": (0.5, 0.05)})
     approvals = Approvals(evidence, np.ones(QUERIES, bool))
-    said = approvals.found(evidence.given.astype(float), np.zeros(LABELS))
-    assert said.probabilities[~evidence.given[approvals.places]].max() < 1e-9
+    said = approvals.probabilities(evidence.given.astype(float), np.zeros(LABELS))
+    assert said[~evidence.given[approvals.places]].max() < 1e-9
 
 
 def test_a_source_that_also_votes_against_pairs_is_none_of_them() -> None:
@@ -86,7 +87,8 @@ def test_a_source_that_also_votes_against_pairs_is_none_of_them() -> None:
     approvals = Approvals(evidence, np.ones(QUERIES, bool))
     assert len(approvals.places) == 0
     assert len(approvals.others.places) == len(votes.places)
-    assert approvals.found(evidence.given.astype(float), np.ones(LABELS)).precisions == {}
+    assert approvals.precisions(evidence.given.astype(float), np.ones(LABELS)) == {}
+    assert len(approvals.probabilities(evidence.given.astype(float), np.ones(LABELS))) == 0
 
 
 def test_pairs_of_queries_that_are_not_labelled_are_as_probable_as_all_votes() -> None:
@@ -100,7 +102,7 @@ def test_pairs_of_queries_that_are_not_labelled_are_as_probable_as_all_votes() -
     again = PairEvidence.of(entries, votes=Votes.from_arrays(queries, labels, ["names"] * len(queries), votes.values))
     approvals = Approvals(again, labelled)
     counts = np.bincount(again.pairs.labels[again.given], minlength=LABELS)
-    said = approvals.found(again.given.astype(float), counts / (2 / 3) - counts)
+    said = approvals.probabilities(again.given.astype(float), counts / (2 / 3) - counts)
     unlabelled = ~labelled[again.pairs.queries[approvals.places]]
     right = np.isin(again.pairs.keys[approvals.places], truth)
-    assert said.probabilities[unlabelled].mean() == pytest.approx(right[unlabelled].mean(), abs=0.05)
+    assert said[unlabelled].mean() == pytest.approx(right[unlabelled].mean(), abs=0.05)

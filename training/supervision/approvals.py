@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -10,8 +10,9 @@ from scipy.special import expit, logit
 
 from xmc.arrays import Mask, Rows
 from xmc.training.supervision.evidence import PairEvidence, PairVotes
+from xmc.training.supervision.totals import moves_to_totals
 
-__all__ = ["Approvals", "Approved"]
+__all__ = ["Approvals"]
 
 Values = npt.NDArray[np.float64]
 LEVELS = 4
@@ -19,21 +20,6 @@ LEVELS = 4
 PRIOR_VOTES = 2.0
 """Votes of the mean that are added to those of each combination, and of each label."""
 TINY = 1e-12
-MOST = 40.0
-"""No log odds are moved by more."""
-HALVINGS = 40
-
-
-@dataclass(frozen=True)
-class Approved:
-    """What is found of pairs that are voted for by approving sources.
-
-    probabilities: float64 [m], that each is relevant if it is not given. precisions: the share of each source's votes that is
-    right, by its name.
-    """
-
-    probabilities: Values
-    precisions: dict[str, float]
 
 
 class Approvals:
@@ -74,29 +60,24 @@ class Approvals:
         votes, kept = self.evidence.votes, ~self.used
         return replace(votes, places=votes.places[kept], sources=votes.sources[kept], values=votes.values[kept])
 
-    def found(self, right: Values, lacking: Values) -> Approved:
-        """What the given pairs say of them.
+    def precisions(self, right: Values, lacking: Values) -> dict[str, float]:
+        """The share of each source's votes that is right, by its name; see `probabilities`."""
+        votes, precision = self.evidence.votes, self._precision(right, lacking)
+        sources = votes.sources[self.used]
+        yes = np.bincount(sources, precision[self._at], len(votes.names))
+        numbers = np.bincount(sources, minlength=len(votes.names))
+        return {name: float(yes[k] / numbers[k]) for k, name in enumerate(votes.names) if numbers[k]}
+
+    def probabilities(self, right: Values, lacking: Values) -> Values:
+        """That each pair is relevant if it is not given, float64 [m].
 
         right: float64 [n], the probability that each pair with evidence is relevant where it is given. lacking: float64 [L],
         how many relevant pairs of labelled queries are missing of each label, as the share that is given says.
         """
-        if not len(self.places):
-            return Approved(np.zeros(0), {})
-        known = np.where(self.evidence.given, right, 0.0)
-        given, hit = max(float(known.sum()), TINY), known[self.places]
-        every, count = given + float(lacking.sum()), int(self.combination.max()) + 1
-        votes = np.bincount(self.combination, self.labelled, count)
-        hits = np.bincount(self.combination, hit, count) * every / given
-        mean = min(hits.sum() / max(votes.sum(), 1.0), 1.0)
-        precision = np.minimum((hits + PRIOR_VOTES * mean) / (votes + PRIOR_VOTES), 1.0)[self.combination]
-        moved = expit(logit(np.clip(precision, TINY, 1 - TINY)) + self._moves(precision, hit, right, lacking))
-        return Approved(np.where(self.labelled, moved, precision), self._of_sources(precision))
-
-    def _moves(self, precision: Values, hit: Values, right: Values, lacking: Values) -> Values:
-        """What to add to the log odds of each pair so that as many that are not given are right as missing ones are found."""
+        precision = self._precision(right, lacking)
         pairs, given = self.evidence.pairs, self.evidence.given
         counts = np.bincount(pairs.labels[given], right[given], pairs.count)
-        hits = np.bincount(self.labels, hit, pairs.count)
+        hits = np.bincount(self.labels, self._hits(right), pairs.count)
         recall = float(hits.sum()) / max(float(counts.sum()), TINY)
         missing, never = recall * float(lacking.sum()), counts == 0
         # Labels without any given pair are taken together, after all others.
@@ -106,27 +87,30 @@ class Approvals:
         left = missing - min(missing, of_never)
         found = np.where(never, 0.0, lacking * (hits + PRIOR_VOTES * recall) / (counts + PRIOR_VOTES))
         found *= left / max(float(found.sum()), TINY)
-        number = np.bincount(group[open_], minlength=pairs.count + 1)[:-1]
-        mean = min(left / max(float(number[~never].sum()), 1.0), 1.0)
-        totals = np.append(found + PRIOR_VOTES * mean, missing - left)
-        padding = np.append(np.full(pairs.count, PRIOR_VOTES), 0.0)
-        odds = logit(np.clip(precision[open_], TINY, 1 - TINY))
-        padded = logit(np.clip(float(precision.mean()), TINY, 1 - TINY))
-        low, high = np.full(len(totals), -MOST), np.full(len(totals), MOST)
-        for _ in range(HALVINGS):
-            middle = (low + high) / 2
-            there = np.bincount(group[open_], expit(odds + middle[group[open_]]), len(totals))
-            above = there + padding * expit(padded + middle) > totals
-            low, high = np.where(above, low, middle), np.where(above, middle, high)
-        moves: Values = ((low + high) / 2)[group]
-        return moves
+        others = int((group[open_] < pairs.count).sum())
+        totals = np.append(found + PRIOR_VOTES * min(left / max(others, 1), 1.0), missing - left)
+        odds = logit(np.clip(np.append(precision, precision.mean() if len(precision) else 0.5), TINY, 1 - TINY))
+        moves = moves_to_totals(
+            np.append(odds[open_], np.full(pairs.count, odds[-1])),
+            np.append(group[open_], np.arange(pairs.count)),
+            totals,
+            np.append(np.ones(len(open_)), np.full(pairs.count, PRIOR_VOTES)),
+        )
+        return np.where(self.labelled, expit(odds[:-1] + moves[group]), precision)
 
-    def _of_sources(self, precision: Values) -> dict[str, float]:
-        votes = self.evidence.votes
-        sources = votes.sources[self.used]
-        right = np.bincount(sources, precision[self._at], len(votes.names))
-        numbers = np.bincount(sources, minlength=len(votes.names))
-        return {name: float(right[k] / numbers[k]) for k, name in enumerate(votes.names) if numbers[k]}
+    def _precision(self, right: Values, lacking: Values) -> Values:
+        """How probable it is that a vote of each pair's combination is right, float64 [m]."""
+        given, hit = max(float(right[self.evidence.given].sum()), TINY), self._hits(right)
+        times, count = 1 + float(lacking.sum()) / given, int(self.combination.max(initial=0)) + 1
+        votes = np.bincount(self.combination, self.labelled, count)
+        hits = np.bincount(self.combination, hit, count) * times
+        mean = min(float(hits.sum()) / max(float(votes.sum()), 1.0), 1.0)
+        precision: Values = np.minimum((hits + PRIOR_VOTES * mean) / (votes + PRIOR_VOTES), 1.0)[self.combination]
+        return precision
+
+    def _hits(self, right: Values) -> Values:
+        """The probability that each pair is given and right, float64 [m]."""
+        return np.where(self.evidence.given, right, 0.0)[self.places]
 
 
 def _combinations(votes: PairVotes, used: Mask) -> tuple[Rows, Rows, Rows]:

@@ -11,7 +11,7 @@ from scipy.special import expit, logit
 
 from xmc.arrays import Mask
 from xmc.config import SupervisionConfig
-from xmc.training.supervision.approvals import Approvals, Approved
+from xmc.training.supervision.approvals import Approvals
 from xmc.training.supervision.channels import Channels, estimate_channels
 from xmc.training.supervision.counts import group_posteriors
 from xmc.training.supervision.decisions import Beliefs
@@ -129,10 +129,10 @@ class Estimator:
         most: Values = np.ceil(self._lacking(estimated) - 1e-9)
         return most
 
-    def approved(self, estimated: Estimated) -> Approved:
-        """What given pairs say of votes by sources that vote against none."""
+    def precisions(self, estimated: Estimated) -> dict[str, float]:
+        """The share of right votes of each source that votes against no pair, by its name."""
         every, right = self._every(estimated)
-        return self.approvals.found(estimated.given, every - right)
+        return self.approvals.precisions(estimated.given, every - right)
 
     def _lacking(self, estimated: Estimated) -> Values:
         """How many relevant pairs of each label are expected to be missing, of all queries, float64 [L]."""
@@ -228,8 +228,9 @@ class Estimator:
             odds[given] = np.clip(logit(estimated.given[given]), -SUREST, SUREST)
         if estimated.channels is not None:
             prior = logit(estimated.channels.prior)[self.group_of_pair]
+            every, right = self._every(estimated)
             with np.errstate(divide="ignore"):
-                approved = logit(self.approved(estimated).probabilities)
+                approved = logit(self.approvals.probabilities(estimated.given, every - right))
             prior[self.approvals.places] = np.clip(approved, -SUREST, SUREST)
             odds += estimated.channels.evidence(self.approvals.others, self.group_of_pair)
             odds += np.where(evidence.voted & ~given, prior, 0.0)

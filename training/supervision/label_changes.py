@@ -18,7 +18,7 @@ class FrequencyGroup:
     """A tenth of the labels, by how often they are given; of fewer than ten labels, one.
 
     least, most: given pairs of a label. given: pairs. left_out: those of them that count nowhere now. accepted: pairs that are
-    positives now and were not given. doubted: other pairs that are no negatives any more. posterior: mean probability of the
+    positives now and were not given. doubted: other pairs that count less as negatives. posterior: mean probability of the
     given pairs, None without one.
     """
 
@@ -88,7 +88,7 @@ def channels_of_sources(done: Relabelled) -> list[SourceChannel]:
     if channels is None:
         return []
     numbers = np.bincount(votes.sources, minlength=len(votes.names)).tolist()
-    precisions = done.estimator.approved(done.estimated).precisions
+    precisions = done.estimator.precisions(done.estimated)
     rows = []
     for place, (name, number) in enumerate(zip(votes.names, numbers, strict=True)):
         if name in precisions:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from scipy.special import expit
 
 from xmc.training.supervision.logistic import fit_logistic
+from xmc.training.supervision.totals import moves_to_totals
 
 __all__ = ["MissingFit", "fit_missing", "pair_features", "share_recorded"]
 
@@ -43,21 +44,8 @@ class MissingFit:
 
         Scores move while training goes on, and pairs that it did not see are no more; what stays is how many are missing.
         """
-        probabilities = np.zeros(len(odds))
-        for group, total in enumerate(self.totals):
-            some = groups == group
-            probabilities[some] = _moved(odds[some], float(total))
+        probabilities: Values = expit(odds + moves_to_totals(odds, groups, self.totals)[groups])
         return probabilities
-
-
-def _moved(odds: Values, total: float) -> Values:
-    """The probabilities of pairs whose log odds are moved together until they sum up to a total, or to as much as can be."""
-    low, high = -60.0, 60.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (low, middle) if expit(odds + middle).sum() > total else (middle, high)
-    probabilities: Values = expit(odds + (low + high) / 2)
-    return probabilities
 
 
 def pair_features(scores: npt.NDArray[np.floating], level: Values, counts: npt.NDArray[np.integer]) -> Values:

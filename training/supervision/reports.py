@@ -19,8 +19,8 @@ class SupervisionReport:
 
     given: pairs of the data set's lists of labels. wrong: the share of them that is estimated to be wrong. left_out: those that
     count nowhere now. pulling, new: pairs that are positives, and those among them without any evidence. doubted: pairs without
-    evidence that are no negatives. accuracies: of the sources of votes, where as many pairs are relevant as not. precisions: of
-    sources that vote against no pair, the share of the votes that is right.
+    evidence that count less as negatives. accuracies: of the sources of votes, where as many pairs are relevant as not.
+    precisions: of sources that vote against no pair, the share of the votes that is right.
     """
 
     given: int
@@ -38,7 +38,7 @@ class SupervisionReport:
         sources += "".join(f"; precision of {name} {value:.3f}" for name, value in self.precisions.items())
         return (
             f"{self.wrong:.1%} of {self.given:,} given pairs are estimated to be wrong, {self.left_out:,} are left out; "
-            f"{self.pulling:,} positives, {self.new:,} of them new; {self.doubted:,} other pairs are no negatives{sources}"
+            f"{self.pulling:,} positives, {self.new:,} of them new; {self.doubted:,} others count less as negatives{sources}"
         )
 
 
@@ -52,7 +52,7 @@ def reported(estimator: Estimator, beliefs: Beliefs, estimated: Estimated, entri
     accuracies: dict[str, float] = {}
     precisions: dict[str, float] = {}
     if estimated.channels is not None:
-        values, precisions = estimated.channels.accuracy, estimator.approved(estimated).precisions
+        values, precisions = estimated.channels.accuracy, estimator.precisions(estimated)
         accuracies = {
             name: float(value)
             for name, value in zip(evidence.votes.names, values, strict=True)
