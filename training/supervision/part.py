@@ -77,8 +77,8 @@ class Supervision(TrainingPart):
         estimator = self.estimator
         if estimator.approvals.names and not estimator.recorded.some_missing and run.world.is_root:
             logger.warning(
-                "%s never vote against a pair, and supervision.recorded says that every relevant pair is given: their votes "
-                "for others count as wrong. Say which share is given, such as supervision.recorded=0.8.",
+                "supervision.recorded says that every relevant pair is given: votes for other pairs by sources that never vote "
+                "against one (%s) count as wrong. Say which share is given, such as supervision.recorded=0.8.",
                 ", ".join(estimator.approvals.names),
             )
         self._use()

@@ -125,8 +125,8 @@ def _write(data: Dataset, votes: Votes, out: Path, overwrite: bool) -> None:
     say(f"next: {shell('xmc', 'train', recipe, '--dataset', out, '--out', f'runs/{out.name}')}")
     if given:
         say(
-            "say supervision.recorded there, the share of the relevant pairs that is given: votes for other pairs are believed "
-            "as far as it leaves room for them."
+            "Set supervision.recorded there to the share of the relevant pairs that is given: votes for other pairs are "
+            "believed as far as it leaves room for them."
         )
 
 
