@@ -13,6 +13,7 @@ import threading
 import time
 import traceback
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from importlib import metadata
 from pathlib import Path
 
@@ -178,17 +179,19 @@ def _folders() -> list[Path]:
 
 def _written(text: str, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=time.strftime("xmc-fault-%Y%m%d-%H%M%S-"), suffix=".txt", dir=folder)
+    now = datetime.now().strftime("%Y%m%d-%H%M%S-%f")  # to the microsecond: names are in the order of reports
+    handle, name = tempfile.mkstemp(prefix=f"xmc-fault-{now}-", suffix=".txt", dir=folder)
     try:
         with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
     except OSError:
         Path(name).unlink(missing_ok=True)
         raise
-    for old in sorted(folder.glob("xmc-fault-*.txt"))[:-KEPT]:
+    written = Path(name)
+    for old in sorted(set(folder.glob("xmc-fault-*.txt")) - {written})[: 1 - KEPT]:
         with contextlib.suppress(OSError):
             old.unlink()
-    return Path(name)
+    return written
 
 
 def _is_of_machine(error: BaseException) -> bool:
