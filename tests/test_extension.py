@@ -136,6 +136,7 @@ def test_the_stage_leaves_out_what_is_far_below_the_best(run: Path) -> None:
     assert every[0][0] == "PINK"
 
 
+@pytest.mark.slow
 def test_another_process_that_imports_them_answers_alike(run: Path) -> None:
     labels, scores = xmc.Retriever.load(run).predict(QUERIES, k=3)
     command = [sys.executable, "-c", IMPORT + ANSWER, str(run), json.dumps(QUERIES)]

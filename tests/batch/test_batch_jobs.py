@@ -196,6 +196,7 @@ except Exception as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["v.npy", "v.arrow"])
 def test_a_full_disk_while_embeddings_are_joined(run: Path, name: str, tmp_path: Path) -> None:
     """The parts fit, the file of all does not: a sentence, and nothing is lost."""

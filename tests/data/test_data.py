@@ -320,6 +320,7 @@ print(peak() - before)
 """
 
 
+@pytest.mark.slow
 def test_conversion_streams(tmp_path: Path) -> None:
     """Four times the source, 90 MB more, needs less than these: both fill some batches."""
     text = "word " * 300

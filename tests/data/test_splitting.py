@@ -247,6 +247,7 @@ print(peak() - before)
 """
 
 
+@pytest.mark.slow
 def test_splitting_streams(tmp_path: Path) -> None:
     """Three times the texts, 120 MB more, need less than these: both fill some batches."""
     for name, count in (("small", 20_000), ("big", 60_000)):

@@ -127,6 +127,7 @@ def require_state(index: LabelIndex, changes: int, names: bool, exact: bool) -> 
     assert recall >= (1 if exact else 0.85)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("design", "names"), CASES)
 def test_killed_at_random_while_it_changes(
     design: str, names: bool, programs: Programs, folders: dict[str, Path]

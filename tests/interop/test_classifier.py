@@ -270,6 +270,7 @@ def test_parameters_that_do_not_fit(tmp_path: Path) -> None:
         XMCClassifier().save(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_without_scikit_learn() -> None:
     code = (
         "import sys; sys.modules['sklearn'] = None\n"

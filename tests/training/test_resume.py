@@ -139,6 +139,7 @@ def test_killed_at_random_and_resumed(trial: int, trainer: Trainer, unbroken: di
     assert not out.with_name("run.checkpoints").exists()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_holds_what_is_learned(trainer: Trainer, tmp_path: Path) -> None:
     """Of a model with adapters: these and the label vectors, not the weights that are frozen."""
     out = tmp_path / "run"
@@ -198,6 +199,7 @@ def test_what_does_not_belong_is_refused(tmp_path: Path) -> None:
         xmc.train(data, stopped, tmp_path / "run", resume=True)
 
 
+@pytest.mark.slow
 def test_resume_without_anything_begins_and_overwrite_begins_again(tmp_path: Path) -> None:
     data, config = colours(), tiny_config(epochs=1, checkpoint={"steps": 4})
     assert xmc.train(data, config, tmp_path / "new", resume=True).steps == 6
@@ -249,6 +251,7 @@ xmc.train(colours(), tiny_config(epochs=2, checkpoint={"steps": 5}), Path(sys.ar
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_while_writing_leaves_the_last_checkpoint(tmp_path: Path) -> None:
     arguments = [sys.executable, "-c", FULL, str(TESTS), str(tmp_path / "run")]
     done = subprocess.run(arguments, capture_output=True, text=True)
@@ -269,6 +272,7 @@ def test_no_room_or_no_permission_is_said_before_training(tmp_path: Path) -> Non
         require_space(Path("/proc/nowhere/run"), lambda: 1)
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_a_checkpoint_to_go_on_from(tmp_path: Path) -> None:
     code = "import os, sys; sys.path.insert(0, sys.argv[1])\n" + KILLED.split("\n", 3)[3].replace("9)", "2)")
     config = tiny_config(epochs=2)
