@@ -255,6 +255,7 @@ print(encoder.kind, encoder.dimension, encoder.features_key)
 """
 
 
+@pytest.mark.slow
 def test_saved_and_loaded_in_another_process(encoder: Encoder, tmp_path: Path) -> None:
     (tmp_path / "written").mkdir()
     encoder.save(tmp_path / "written")

@@ -133,6 +133,7 @@ def test_exclusion_at_any_selectivity(design: str) -> None:
         assert (found[row] >= 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("design", DESIGNS)
 def test_save_and_load_in_another_process(design: str, tmp_path: Path) -> None:
     index = built(design, [f"ü{row}" for row in range(len(LABELS))])
