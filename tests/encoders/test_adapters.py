@@ -140,6 +140,7 @@ def config(directory: Path, **changes: Any) -> xmc.TrainConfig:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{"gradient_cache": True}, {"precision": "bfloat16"}], ids=str)
 def test_adapters_learn(changes: dict[str, Any], llama: Path, tmp_path: Path) -> None:
     data = colours(WORDS[3:15])

@@ -43,6 +43,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tuned, Path, list[s
     return tune(LABELS, np.arange(20_000), QUERIES, goal, journal, stages.append), journal, stages
 
 
+@pytest.mark.slow
 def test_the_goal_is_met_on_other_queries(tuned: tuple[Tuned, Path, list[str]], tmp_path: Path) -> None:
     result, _, _ = tuned
     assert result.chosen.recall >= 0.95
@@ -61,6 +62,7 @@ def test_the_goal_is_met_on_other_queries(tuned: tuple[Tuned, Path, list[str]], 
     assert {point.design for point in result.points} > {"exact", "int8", "binary"}
 
 
+@pytest.mark.slow
 def test_tuning_goes_on_where_it_was_stopped(tuned: tuple[Tuned, Path, list[str]]) -> None:
     result, journal, stages = tuned
     lines = journal.read_text().splitlines(keepends=True)
@@ -79,6 +81,7 @@ def test_tuning_goes_on_where_it_was_stopped(tuned: tuple[Tuned, Path, list[str]
     assert other == ["exact search"] * 2  # nor for another recall
 
 
+@pytest.mark.slow
 def test_a_goal_that_no_design_meets_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"No design holds 20,000 labels in 1.0 kB: .* exact, takes 2.6 MB"):
         tune(LABELS, np.arange(20_000), QUERIES, Goal(max_memory=1000))
